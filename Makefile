@@ -1,0 +1,48 @@
+# make run    open infraxa            make test   run the tests
+# make check  lint and types         make bench  speed and memory, as ratios
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+DEV_STAMP := $(VENV)/.installed-dev
+
+.PHONY: run test check bench wheel guide clean
+
+run: $(STAMP)
+	@$(BIN)/infraxa
+
+test: $(DEV_STAMP)
+	$(BIN)/python -m pytest
+
+check: $(DEV_STAMP) build/dev/infraxa
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy -p infraxa.app -p infraxa.engine -p infraxa.store
+	$(BIN)/mypy tests
+
+bench: $(DEV_STAMP)
+	$(BIN)/python -m tests.bench
+
+wheel: $(DEV_STAMP)
+	$(BIN)/python -m build --wheel
+
+clean:
+	rm -rf build dist *.egg-info
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(STAMP): pyproject.toml | $(BIN)/python
+	@echo "Installing infraxa into $(VENV). The first time, llama.cpp is compiled: 5 to 20 minutes."
+	$(BIN)/python -m pip install --quiet --editable .
+	@touch $@
+
+$(DEV_STAMP): pyproject.toml | $(BIN)/python
+	@echo "Installing infraxa with its development tools into $(VENV). The first time, llama.cpp is compiled: 5 to 20 minutes."
+	$(BIN)/python -m pip install --quiet --editable ".[dev]"
+	@touch $@ $(STAMP)
+
+# Type checkers and editors find `infraxa` through this link to the folder itself.
+build/dev/infraxa:
+	mkdir -p build/dev
+	ln -sfn ../.. build/dev/infraxa

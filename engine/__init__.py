@@ -1,0 +1,1 @@
+"""Runs models. Knows nothing of peers, money, storage or screens."""

@@ -1,0 +1,182 @@
+"""The plain values that go in and out of the engine: what to generate, what came, what went wrong.
+
+They are also what travels over the pipe between host and worker, so each is a msgspec struct.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+Role = Literal["system", "user", "assistant"]
+FinishReason = Literal["stop", "length", "cancelled", "failed"]
+
+
+class ChatMessage(msgspec.Struct, frozen=True):
+    """One turn of a conversation as the chat template sees it."""
+
+    role: Role
+    content: str
+
+
+class Sampling(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How the next token is chosen. The defaults are llama.cpp's own."""
+
+    temperature: float = 0.8
+    """0 picks the likeliest token every time."""
+    top_k: int = 40
+    """Only the k likeliest tokens; 0 = all."""
+    top_p: float = 0.95
+    """Only the likeliest tokens that together reach this probability; 1 = all."""
+    min_p: float = 0.05
+    """Only tokens at least this likely, relative to the likeliest; 0 = all."""
+    repeat_penalty: float = 1.0
+    """Above 1, tokens of the last 64 become less likely; 1 = off."""
+    seed: int | None = None
+    """Fixes the draw; None = another one each time."""
+    max_tokens: int | None = None
+    """End after so many tokens; None = until the model stops or its context is full."""
+    stop: tuple[str, ...] = ()
+    """End before any of these strings; they are not part of the answer."""
+
+
+class Request(msgspec.Struct, frozen=True):
+    """One generation.
+
+    `messages` go through the model's own chat template. When the last one is an assistant's, its text is
+    continued (the template's end-of-turn is left out), which is how a cut answer goes on.
+    """
+
+    messages: tuple[ChatMessage, ...]
+    sampling: Sampling = Sampling()
+    user: str = ""
+    """Whom fairness counts this request for."""
+
+
+class LoadOptions(msgspec.Struct, frozen=True):
+    """How a model is loaded; None = chosen by what the machine has free."""
+
+    n_ctx: int | None = None
+    """Tokens of context that one conversation can use."""
+    slots: int = 8
+    """How many requests are generated at the same time."""
+    threads: int | None = None
+    gpu_layers: int | None = None
+
+
+class Loaded(msgspec.Struct, frozen=True):
+    """What the worker opened."""
+
+    path: str
+    n_ctx: int
+    """Tokens of context that one conversation can use."""
+    n_ctx_train: int
+    slots: int
+    threads: int
+    gpu_layers: int
+    pid: int
+    load_ms: int
+
+
+class Usage(msgspec.Struct, frozen=True):
+    """Counts and times of one generation, measured in the worker. Times in milliseconds."""
+
+    n_prompt: int = 0
+    n_cached: int = 0
+    """How many of the prompt tokens were still in memory from an earlier turn."""
+    n_out: int = 0
+    queued_ms: float = 0.0
+    first_token_ms: float | None = None
+    """From the request's arrival to its first token; None when there was none."""
+    decode_ms: float = 0.0
+    """From the first token to the last."""
+
+    @property
+    def tokens_per_second(self) -> float | None:
+        """Rate after the first token; None for answers of fewer than two tokens."""
+        if self.n_out < 2 or self.decode_ms <= 0:
+            return None
+        return (self.n_out - 1) * 1000 / self.decode_ms
+
+
+class Delta(msgspec.Struct, frozen=True):
+    """What came since the last one: whole characters, and the ids of the tokens behind them.
+
+    `text` may be empty while a character or a possible stop string is incomplete.
+    """
+
+    text: str
+    token_ids: tuple[int, ...]
+
+
+class Finished(msgspec.Struct, frozen=True):
+    """The end of a generation; always the last thing it yields."""
+
+    reason: FinishReason
+    usage: Usage
+    error: ErrorInfo | None = None
+    """Why, when the reason is `failed`."""
+
+
+class Progress(msgspec.Struct, frozen=True):
+    """The prompt is being read: `done` of `total` tokens; nothing was generated yet."""
+
+    done: int
+    total: int
+
+
+class ErrorInfo(msgspec.Struct, frozen=True):
+    """An error as a plain value: a code for programs, a sentence and a remedy for people."""
+
+    code: str
+    message: str
+    remedy: str = ""
+
+
+class EngineError(Exception):
+    """The engine could not do what was asked.
+
+    Codes: `not_found` `not_gguf` `truncated` `unsupported` `no_memory` `load_failed` `no_template`
+    `prompt_too_long` `bad_request` `worker_died` `timeout` `closed`.
+    """
+
+    def __init__(self, code: str, message: str, remedy: str = "") -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.remedy = remedy
+
+    @property
+    def info(self) -> ErrorInfo:
+        return ErrorInfo(self.code, self.message, self.remedy)
+
+
+class PromptTooLong(EngineError):
+    """The prompt does not fit the context."""
+
+    def __init__(self, n_prompt: int, n_ctx: int) -> None:
+        super().__init__(
+            "prompt_too_long",
+            f"The conversation is {n_prompt} tokens long, and this model's context holds {n_ctx}.",
+            "Drop the oldest turns, start a new chat, or choose a model with a larger context.",
+        )
+        self.n_prompt = n_prompt
+        self.n_ctx = n_ctx
+
+
+class EngineStatus(msgspec.Struct, frozen=True):
+    """What the engine is doing now; a value to show, replaced and never changed."""
+
+    state: Literal["off", "starting", "loading", "ready", "restarting", "failed"] = "off"
+    model: str = ""
+    """The path of the model file."""
+    progress: float | None = None
+    """0 to 1 while loading."""
+    loaded: Loaded | None = None
+    error: ErrorInfo | None = None
+    """Why it failed or restarts."""
+    running: int = 0
+    waiting: int = 0
+    retry_at: float | None = None
+    """Monotonic time of the next attempt while restarting."""
