@@ -1,0 +1,126 @@
+"""The plain values that the store keeps and gives back."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+MessageRole = Literal["user", "assistant"]
+MessageState = Literal["streaming", "complete", "stopped", "failed", "interrupted"]
+"""`streaming`: being written now. `stopped`: by the person. `failed`: see `Message.error`.
+`interrupted`: the program ended in mid-answer; found and marked at the next start."""
+
+
+class AnswerFacts(msgspec.Struct, frozen=True):
+    """What was measured of one answer; times in milliseconds."""
+
+    model: str = ""
+    """The name that the person knows the model by."""
+    finish: str = ""
+    """`stop`, `length`, `cancelled` or `failed`."""
+    n_prompt: int = 0
+    n_cached: int = 0
+    n_out: int = 0
+    first_token_ms: float | None = None
+    decode_ms: float = 0.0
+    tokens_per_second: float | None = None
+
+
+class Message(msgspec.Struct, frozen=True):
+    """One turn. The messages of a chat form a tree: editing or regenerating adds a sibling, nothing is overwritten."""
+
+    id: str
+    """ULID: sorts by creation."""
+    chat_id: str
+    parent_id: str | None
+    role: MessageRole
+    content: str
+    state: MessageState
+    created_at: int
+    """Milliseconds since the epoch."""
+    facts: AnswerFacts | None = None
+    """For answers, once known."""
+    error: str = ""
+    """One sentence with the remedy, when `failed`."""
+
+
+class Turn(msgspec.Struct, frozen=True):
+    """A message of the branch that is shown, and its place among its siblings (1-based)."""
+
+    message: Message
+    sibling_ids: tuple[str, ...]
+    """All versions of this turn, oldest first, this one included."""
+
+    @property
+    def index(self) -> int:
+        return self.sibling_ids.index(self.message.id) + 1
+
+
+class ChatOptions(msgspec.Struct, frozen=True):
+    """What a person set for one chat; None = the default of the model or of the settings."""
+
+    model: str | None = None
+    system: str | None = None
+    temperature: float | None = None
+    top_k: int | None = None
+    top_p: float | None = None
+    min_p: float | None = None
+    repeat_penalty: float | None = None
+    seed: int | None = None
+    max_tokens: int | None = None
+    stop: tuple[str, ...] | None = None
+
+
+class Chat(msgspec.Struct, frozen=True):
+    """One conversation."""
+
+    id: str
+    title: str
+    """Empty until the first message names it."""
+    created_at: int
+    updated_at: int
+    head_id: str | None
+    """The last message of the branch that is shown; None while the chat is empty."""
+    options: ChatOptions = ChatOptions()
+    draft: str = ""
+    """What was typed and not sent."""
+
+
+class SearchHit(msgspec.Struct, frozen=True):
+    """A message that contains the words searched for, or a chat whose title does."""
+
+    chat_id: str
+    chat_title: str
+    message_id: str | None
+    """None when the title matched."""
+    snippet: str
+    """The words around the match, the match between U+E000 and U+E001 (private use: never in text)."""
+
+
+class ModelRecord(msgspec.Struct, frozen=True):
+    """A model file on this machine that the person added. The built-in guide is not in the store."""
+
+    name: str
+    path: str
+    sha256: str
+    size: int
+    """Bytes."""
+    mtime_ns: int
+    """Of the file when it was hashed: another one means that the hash must be made again."""
+    added_at: int
+    metadata: bytes
+    """What the engine read from the file, as JSON; opaque here."""
+
+
+class StoreError(Exception):
+    """The store could not do what was asked.
+
+    Codes: `newer_schema` `read_only` `disk_full` `locked` `corrupt` `not_found` `exists` `io`.
+    """
+
+    def __init__(self, code: str, message: str, remedy: str = "") -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.remedy = remedy
