@@ -25,6 +25,10 @@ class AnswerFacts(msgspec.Struct, frozen=True):
     first_token_ms: float | None = None
     decode_ms: float = 0.0
     tokens_per_second: float | None = None
+    dropped_turns: int = 0
+    """How many of the oldest turns the person agreed to leave out of the prompt."""
+    error_code: str = ""
+    """For programs, when it failed; the sentence is `Message.error`."""
 
 
 class Message(msgspec.Struct, frozen=True):

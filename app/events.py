@@ -1,0 +1,83 @@
+"""What Node tells whoever subscribed: facts, in the past tense, as frozen values.
+
+The terminal app and the commands show these; nothing polls.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from infraxa.engine.types import EngineStatus
+from infraxa.store.records import Message
+
+
+class EngineChanged(msgspec.Struct, frozen=True, tag=True):
+    """The engine's status is another one."""
+
+    status: EngineStatus
+
+
+class ChatsChanged(msgspec.Struct, frozen=True, tag=True):
+    """A chat was made, renamed, deleted, restored, or moved in the list."""
+
+
+class BranchChanged(msgspec.Struct, frozen=True, tag=True):
+    """Another branch of this chat is the one to show: messages were added or another version was chosen."""
+
+    chat_id: str
+
+
+class AnswerStarted(msgspec.Struct, frozen=True, tag=True):
+    """An answer has been asked for. `message` is the empty answer, already stored and part of the branch."""
+
+    chat_id: str
+    message: Message
+
+
+class PromptRead(msgspec.Struct, frozen=True, tag=True):
+    """The model has read `done` of `total` prompt tokens; nothing was generated yet."""
+
+    chat_id: str
+    message_id: str
+    done: int
+    total: int
+
+
+class AnswerGrew(msgspec.Struct, frozen=True, tag=True):
+    """More text. `n_out` tokens so far."""
+
+    chat_id: str
+    message_id: str
+    text: str
+    n_out: int
+
+
+class AnswerEnded(msgspec.Struct, frozen=True, tag=True):
+    """The answer as stored: whole, stopped or failed."""
+
+    chat_id: str
+    message: Message
+
+
+class ModelsChanged(msgspec.Struct, frozen=True, tag=True):
+    """A model was added or removed."""
+
+
+class LogLine(msgspec.Struct, frozen=True, tag=True):
+    """A line for the log view. `source` is `engine` (native output of llama.cpp) or `infraxa`."""
+
+    source: str
+    text: str
+
+
+Event = (
+    EngineChanged
+    | ChatsChanged
+    | BranchChanged
+    | AnswerStarted
+    | PromptRead
+    | AnswerGrew
+    | AnswerEnded
+    | ModelsChanged
+    | LogLine
+)
