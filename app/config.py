@@ -1,0 +1,280 @@
+"""The settings: their names, defaults and limits, where they are read from and how one is written.
+
+Defaults < config.toml < INFRAXA_* < flags. Nothing here knows what a setting does.
+"""
+
+from __future__ import annotations
+
+import os
+import typing
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+from infraxa.app.errors import NodeError
+from infraxa.app.folders import DATA_DIR_VARIABLE, Folders
+
+Source = Literal["default", "config.toml", "environment", "flag"]
+Value = str | int | float | bool | None
+
+PREFIX = "INFRAXA_"
+AUTOMATIC = "auto"
+"""What a person writes for None: let infraxa choose."""
+
+_NAME = r"^[^\x00-\x1f\x7f]+$"
+
+# The limits of each setting, and the help that commands and screens show for it.
+_Model = Annotated[
+    str, Meta(pattern=_NAME, max_length=4096, description="the model that answers: its name, or a GGUF file")
+]
+_Threads = Annotated[
+    int, Meta(ge=1, le=1024, description="processor threads of the model; auto = the free physical cores")
+]
+_Context = Annotated[
+    int, Meta(ge=64, le=2**24, description="tokens of context per chat; auto = the model's, as memory allows")
+]
+_Slots = Annotated[int, Meta(ge=1, le=64, description="how many answers are generated at the same time")]
+_GpuLayers = Annotated[
+    int, Meta(ge=0, le=10_000, description="layers of the model on the GPU; auto = as many as fit")
+]
+_Temperature = Annotated[
+    float, Meta(ge=0, le=5, description="randomness of answers, 0 = none; auto = the model's own")
+]
+_Theme = Annotated[str, Meta(pattern=_NAME, max_length=100, description="colours of the app")]
+_SendKey = Annotated[
+    Literal["enter", "ctrl+enter"],
+    Meta(description="the key that sends; ctrl+j and alt+enter always insert a new line"),
+]
+_Mouse = Annotated[bool, Meta(description="use the mouse in the app")]
+_ReducedMotion = Annotated[bool, Meta(description="no animations in the app")]
+_ConfirmLinks = Annotated[bool, Meta(description="ask before a link of an answer is opened")]
+
+
+class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Every setting; None = automatic."""
+
+    model: _Model = "guide"
+    threads: _Threads | None = None
+    context: _Context | None = None
+    slots: _Slots = 8
+    gpu_layers: _GpuLayers | None = None
+    temperature: _Temperature | None = None
+    theme: _Theme = "infraxa-dark"
+    send_key: _SendKey = "enter"
+    mouse: _Mouse = True
+    reduced_motion: _ReducedMotion = False
+    confirm_links: _ConfirmLinks = True
+
+
+class Layers(msgspec.Struct, frozen=True):
+    """The settings, and for each where its value comes from."""
+
+    settings: Settings
+    sources: dict[str, Source]
+    warnings: tuple[str, ...]
+    """One line each: names that are no settings."""
+
+
+class BadSettings(NodeError):
+    """One or more values that are not allowed: one line each."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("bad_setting", "\n".join(problems))
+        self.problems = tuple(problems)
+
+
+def names() -> tuple[str, ...]:
+    return Settings.__struct_fields__
+
+
+def variable(name: str) -> str:
+    """The environment variable of a setting."""
+    return PREFIX + name.upper()
+
+
+def help_text(name: str) -> str:
+    """What the setting is for, in a few words."""
+    return _field(name).meta.description or ""
+
+
+def allowed(name: str) -> str:
+    """What may be written for it, as part of a sentence: `a whole number from 1 to 64`."""
+    field = _field(name)
+    if typing.get_origin(field.type) is Literal:
+        text = " or ".join(f'"{choice}"' for choice in typing.get_args(field.type))
+    elif field.type is bool:
+        text = "true or false"
+    elif field.type is str:
+        text = "a text, not empty"
+    else:
+        kind = "a whole number" if field.type is int else "a number"
+        text = f"{kind} from {field.meta.ge} to {field.meta.le}"
+    return f'{text}, or "{AUTOMATIC}"' if field.optional else text
+
+
+def parse(name: str, value: object, where: str) -> Value:
+    """The value of the setting `name` from a text (a variable, a flag) or a TOML value.
+
+    `where` names its place for the sentence of the `BadSettings` raised when it is not allowed.
+    """
+    field = _field(name)
+    found = value
+    if isinstance(value, str) and field.type is not str:
+        found = _from_text(field, value.strip())
+    if found is None and field.optional:
+        return None
+    try:
+        if found != found:  # NaN passes every comparison
+            raise msgspec.ValidationError
+        return typing.cast(Value, msgspec.convert(found, Annotated[field.type, field.meta]))
+    except msgspec.ValidationError:
+        shown = repr(value) if len(repr(value)) <= 60 else repr(value)[:57] + "..."
+        raise BadSettings([f"{where}: {name} is {shown}; it must be {allowed(name)}."]) from None
+
+
+def load(
+    folders: Folders,
+    flags: Mapping[str, object] | None = None,
+    environ: Mapping[str, str] | None = None,
+    warn: Callable[[str], None] | None = None,
+) -> Settings:
+    """The settings in force. A flag that is None was not given.
+
+    Raises `BadSettings`; `warn` gets each warning, one line.
+    """
+    layers = read(folders, flags, environ)
+    if warn is not None:
+        for line in layers.warnings:
+            warn(line)
+    return layers.settings
+
+
+def read(
+    folders: Folders,
+    flags: Mapping[str, object] | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> Layers:
+    """Like `load`, with the source of each value."""
+    environ = os.environ if environ is None else environ
+    values: dict[str, Value] = {}
+    sources: dict[str, Source] = dict.fromkeys(names(), "default")
+    problems: list[str] = []
+    warnings: list[str] = []
+
+    def take(name: str, value: object, where: str, source: Source) -> None:
+        try:
+            values[name] = parse(name, value, where)
+            sources[name] = source
+        except BadSettings as error:
+            problems.extend(error.problems)
+
+    path = folders.config_file
+    for name, value in _read_toml(path).items():
+        if name in sources:
+            take(name, value, str(path), "config.toml")
+        else:
+            warnings.append(f"{path}: {name!r} is not a setting; it is ignored.")
+    for key in sorted(environ):
+        if not key.startswith(PREFIX) or key == DATA_DIR_VARIABLE:
+            continue
+        name = key.removeprefix(PREFIX).lower()
+        if name in sources:
+            take(name, environ[key], key, "environment")
+        else:
+            warnings.append(f"{key} is not the variable of a setting; it is ignored.")
+    for name, value in (flags or {}).items():
+        if value is not None:
+            take(name, value, "--" + name.replace("_", "-"), "flag")
+    if problems:
+        raise BadSettings(problems)
+    return Layers(msgspec.convert(values, Settings), sources, tuple(warnings))
+
+
+def set(folders: Folders, name: str, value: object) -> Value:  # noqa: A001 - the command's own word
+    """Write one setting into config.toml, the rest of the file as it is; returns the value as understood.
+
+    Raises `NodeError` `bad_setting`, and `OSError` when the file cannot be written.
+    """
+    if name not in names():
+        raise NodeError(
+            "bad_setting", f"There is no setting {name!r}.", f"The settings are: {', '.join(names())}."
+        )
+    parsed = parse(name, value, "config set")
+    path = folders.config_file.resolve()  # a link to a file kept elsewhere stays a link
+    _read_toml(path)  # says what is wrong with a broken file, as every reader of it does
+    import tomlkit
+
+    document = tomlkit.parse(path.read_text("utf-8")) if path.exists() else tomlkit.document()
+    document[name] = AUTOMATIC if parsed is None else parsed
+    folders.make()
+    _replace(path, tomlkit.dumps(document))
+    return parsed
+
+
+class _Field(msgspec.Struct, frozen=True):
+    type: Any
+    meta: Meta
+    optional: bool
+
+
+def _field(name: str) -> _Field:
+    annotation = typing.get_type_hints(Settings, include_extras=True)[name]
+    optional = typing.get_origin(annotation) is not Annotated
+    if optional:
+        annotation = next(part for part in typing.get_args(annotation) if part is not type(None))
+    kind, meta = typing.get_args(annotation)
+    return _Field(kind, meta, optional)
+
+
+def _from_text(field: _Field, text: str) -> object:
+    if field.optional and text.lower() in (AUTOMATIC, ""):
+        return None
+    if field.type is bool:
+        return {
+            "true": True,
+            "yes": True,
+            "on": True,
+            "1": True,
+            "false": False,
+            "no": False,
+            "off": False,
+            "0": False,
+        }.get(text.lower(), text)
+    if field.type in (int, float):
+        try:
+            return field.type(text)
+        except ValueError:
+            return text
+    return text
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    import tomllib
+
+    try:
+        return tomllib.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise BadSettings([f"{path} is not valid TOML: {error}."]) from error
+    except OSError as error:
+        raise BadSettings([f"{path} cannot be read: {error.strerror or error}."]) from error
+
+
+def _replace(path: Path, text: str) -> None:
+    """Whole or not at all: a crash or a full disk leaves the old file."""
+    import tempfile
+
+    descriptor, temporary = tempfile.mkstemp(prefix=".config-", suffix=".toml", dir=path.parent)  # made 0600
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
