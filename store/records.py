@@ -32,7 +32,10 @@ class AnswerFacts(msgspec.Struct, frozen=True):
 
 
 class Message(msgspec.Struct, frozen=True):
-    """One turn. The messages of a chat form a tree: editing or regenerating adds a sibling, nothing is overwritten."""
+    """One turn.
+
+    The messages of a chat form a tree: editing or regenerating adds a sibling, nothing is overwritten.
+    """
 
     id: str
     """ULID: sorts by creation."""
@@ -91,6 +94,17 @@ class Chat(msgspec.Struct, frozen=True):
     """What was typed and not sent."""
 
 
+class ChatSummary(msgspec.Struct, frozen=True):
+    """A chat as a list shows it."""
+
+    id: str
+    title: str
+    created_at: int
+    updated_at: int
+    preview: str
+    """The beginning of the last message that is shown, in one line."""
+
+
 class SearchHit(msgspec.Struct, frozen=True):
     """A message that contains the words searched for, or a chat whose title does."""
 
@@ -120,7 +134,7 @@ class ModelRecord(msgspec.Struct, frozen=True):
 class StoreError(Exception):
     """The store could not do what was asked.
 
-    Codes: `newer_schema` `read_only` `disk_full` `locked` `corrupt` `not_found` `exists` `io`.
+    Codes: `newer_schema` `read_only` `disk_full` `locked` `corrupt` `not_found` `exists` `io` `closed`.
     """
 
     def __init__(self, code: str, message: str, remedy: str = "") -> None:

@@ -1,0 +1,123 @@
+"""The schema, as numbered steps. Imported only when a step is pending: sqlite-utils is slow to import.
+
+A step never changes once it was released; the next change is a new step. `PRAGMA user_version` holds the
+number of the last step done, and changes in the step's own transaction.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+
+from sqlite_utils import Database
+
+
+def _conversations(db: Database) -> None:
+    """Chats, the tree of their messages, and the pieces of the answers being written.
+
+    A message's parent is of the same chat: the foreign keys hold both columns. `n` is the row number that
+    the full-text index refers to; it stays the same for the life of the row.
+    """
+    db.executescript(
+        """
+        CREATE TABLE chats (
+            n INTEGER PRIMARY KEY,
+            id TEXT NOT NULL UNIQUE,
+            title TEXT NOT NULL,
+            created_at INTEGER NOT NULL,
+            updated_at INTEGER NOT NULL,
+            deleted_at INTEGER,
+            head_id TEXT,
+            options TEXT NOT NULL,
+            draft TEXT NOT NULL,
+            FOREIGN KEY (id, head_id) REFERENCES messages (chat_id, id) DEFERRABLE INITIALLY DEFERRED
+        );
+        CREATE INDEX chats_by_time ON chats (updated_at, id) WHERE deleted_at IS NULL;
+
+        CREATE TABLE messages (
+            n INTEGER PRIMARY KEY,
+            id TEXT NOT NULL UNIQUE,
+            chat_id TEXT NOT NULL REFERENCES chats (id) ON DELETE CASCADE,
+            parent_id TEXT,
+            role TEXT NOT NULL CHECK (role IN ('user', 'assistant')),
+            state TEXT NOT NULL
+                CHECK (state IN ('streaming', 'complete', 'stopped', 'failed', 'interrupted')),
+            created_at INTEGER NOT NULL,
+            facts TEXT,
+            error TEXT NOT NULL,
+            content TEXT NOT NULL,
+            UNIQUE (chat_id, id),
+            FOREIGN KEY (chat_id, parent_id) REFERENCES messages (chat_id, id) DEFERRABLE INITIALLY DEFERRED
+        );
+        CREATE INDEX messages_by_parent ON messages (chat_id, parent_id, id);
+        CREATE INDEX messages_being_written ON messages (n) WHERE state = 'streaming';
+
+        CREATE TABLE pieces (
+            message INTEGER NOT NULL REFERENCES messages (n) ON DELETE CASCADE,
+            seq INTEGER NOT NULL,
+            text TEXT NOT NULL,
+            PRIMARY KEY (message, seq)
+        ) WITHOUT ROWID;
+        """
+    )
+
+
+def _search(db: Database) -> None:
+    """Full-text indexes over titles and messages, kept by triggers. Diacritics do not matter in a search."""
+    for table, column in (("chats", "title"), ("messages", "content")):
+        db.table(table).enable_fts([column], create_triggers=True, tokenize="unicode61 remove_diacritics 2")
+
+
+def _models(db: Database) -> None:
+    """The model files that the person added."""
+    db.executescript(
+        """
+        CREATE TABLE models (
+            name TEXT PRIMARY KEY,
+            path TEXT NOT NULL UNIQUE,
+            sha256 TEXT NOT NULL,
+            size INTEGER NOT NULL,
+            mtime_ns INTEGER NOT NULL,
+            added_at INTEGER NOT NULL,
+            metadata BLOB NOT NULL
+        );
+        """
+    )
+
+
+def _memory(db: Database) -> None:
+    """Small things that the app remembers between runs, and what was typed at the prompt."""
+    db.executescript(
+        """
+        CREATE TABLE state (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+        CREATE TABLE prompts (n INTEGER PRIMARY KEY, text TEXT NOT NULL UNIQUE);
+        """
+    )
+
+
+MIGRATIONS: tuple[Callable[[Database], None], ...] = (_conversations, _search, _models, _memory)
+"""Step i + 1 leads from version i to version i + 1."""
+
+
+def migrate(
+    conn: sqlite3.Connection,
+    steps: tuple[Callable[[Database], None], ...] = MIGRATIONS,
+) -> None:
+    """Do the steps that are pending, each in one transaction with its number.
+
+    `conn` has `isolation_level=None`. A step that fails leaves the version before it whole, and raises what
+    it met.
+    """
+    # Plug-ins of sqlite-utils that a person installed for themselves have no business in here.
+    db = Database(conn, recursive_triggers=False, execute_plugins=False)
+    version: int = conn.execute("PRAGMA user_version").fetchone()[0]
+    for number, step in enumerate(steps[version:], start=version + 1):
+        conn.execute("BEGIN IMMEDIATE")
+        try:
+            step(db)
+            conn.execute(f"PRAGMA user_version = {number}")
+            conn.execute("COMMIT")
+        except BaseException:
+            if conn.in_transaction:
+                conn.execute("ROLLBACK")
+            raise
