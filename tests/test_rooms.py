@@ -15,7 +15,8 @@ SCREENS = {"textual", "rich", "typer", "click"}
 # room -> what nothing in it may import
 FORBIDDEN = {
     "engine": {"infraxa.app", "infraxa.net", "infraxa.store"} | SCREENS,
-    "net": {"infraxa.app", "infraxa.engine", "infraxa.store", "llama_cpp", "sqlite3", "sqlite_utils"} | SCREENS,
+    "net": {"infraxa.app", "infraxa.engine", "infraxa.store", "llama_cpp", "sqlite3", "sqlite_utils"}
+    | SCREENS,
     "store": {"infraxa.app", "infraxa.engine", "infraxa.net", "llama_cpp"} | SCREENS,
     "app": {"llama_cpp", "sqlite3"},
 }

@@ -64,7 +64,9 @@ def main() -> None:
         empty = [*PYTHON, "-c", EMPTY]
         paints = [(first_paint(ours, env), first_paint(empty, env)) for _ in range(7)]
         a, b = (statistics.median(column) * 1000 for column in zip(*paints, strict=True))
-        print(f"CPU to the first paint, ratio to an empty Textual app: {a / b:.2f}  ({a:.0f} ms / {b:.0f} ms)")
+        print(
+            f"CPU to the first paint, ratio to an empty Textual app: {a / b:.2f}  ({a:.0f} ms / {b:.0f} ms)"
+        )
         rss, share = idle(ours, env, ready=None)
         empty_rss, empty_share = idle(empty, env, ready=None)
         print(

@@ -1,0 +1,352 @@
+"""Node: the one facade that the terminal app and the commands call.
+
+It opens the data folder, the store and the engine, says what happens as events, and decides what goes into a
+prompt. Screens and commands hold no state that Node has; how an answer is generated and stored is in `answers`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+import msgspec
+
+from infraxa.app import choices
+from infraxa.app import config as configuration
+from infraxa.app.answers import Answers, Prepared
+from infraxa.app.choices import ModelEntry
+from infraxa.app.config import Settings
+from infraxa.app.errors import NodeError
+from infraxa.app.events import (
+    BranchChanged,
+    ChatsChanged,
+    EngineChanged,
+    Event,
+    LogLine,
+    ModelsChanged,
+)
+from infraxa.app.folders import Folders
+from infraxa.app.models import Models
+from infraxa.app.tasks import TaskGroup
+from infraxa.engine.host import Engine
+from infraxa.engine.types import ChatMessage, EngineError, EngineStatus, Request
+from infraxa.store import chats, markdown, messages, search, state
+from infraxa.store.db import Store
+from infraxa.store.lock import FolderLock
+from infraxa.store.records import Chat, ChatOptions, ChatSummary, Message, SearchHit, StoreError, Turn
+
+_log = logging.getLogger(__name__)
+
+LAST_CHAT = "last_chat"
+DELETED_KEPT_MS = 30 * 24 * 3600 * 1000
+"""How long a deleted chat can be brought back."""
+ANSWER_SHARE = 4
+"""When old turns are dropped, at least one part in so many of the context is left for the answer."""
+
+
+class Node:
+    """One running infraxa. Made cheaply, opened by `start`, ended by `close`; lives on one event loop."""
+
+    def __init__(self, settings: Settings, folders: Folders) -> None:
+        self.settings = settings
+        self.folders = folders
+        self._listeners: list[Callable[[Event], None]] = []
+        self._tasks = TaskGroup()
+        self._engine = Engine(on_status=self._engine_changed, on_log=self._engine_said)
+        self.models = Models(self._engine, self._tasks)
+        self._lock: FolderLock | None = None
+        self._opened: Store | None = None
+        self._answers: Answers | None = None
+
+    async def start(self) -> None:
+        """Take the folder's lock, open the store, begin to load the model.
+
+        Raises StoreError: another infraxa uses the folder, it cannot be written, its schema is newer.
+        """
+        self._lock = await asyncio.to_thread(FolderLock.acquire, self.folders.data)
+        try:
+            self._opened = store = await Store.open(self.folders.data)
+        except BaseException:
+            self._lock.release()
+            self._lock = None
+            raise
+        self.models.open(store)
+        self._answers = Answers(store, self._engine, self._emit)
+        await store.run(messages.mark_interrupted)
+        await store.run(chats.purge_deleted, DELETED_KEPT_MS)
+        self._tasks.spawn(self._load_at_start(), name="load model")
+
+    async def close(self) -> None:
+        """End everything: answers are stored as stopped, the worker ends, the lock is free. Bounded."""
+        if self._answers is not None:
+            try:
+                async with asyncio.timeout(3):
+                    await self._answers.stop_all()
+            except TimeoutError:
+                _log.error("answers did not stop within 3 s")
+        await self._tasks.cancel_all()
+        await self._engine.close()
+        if self._opened is not None:
+            await self._opened.close()
+            self._opened = None
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+    def subscribe(self, listener: Callable[[Event], None]) -> Callable[[], None]:
+        """Call `listener` with every event, on the loop; returns what ends it."""
+        self._listeners.append(listener)
+        return lambda: self._listeners.remove(listener)
+
+    def _emit(self, event: Event) -> None:
+        for listener in list(self._listeners):
+            listener(event)
+
+    def _engine_changed(self, status: EngineStatus) -> None:
+        self._emit(EngineChanged(status))
+
+    def _engine_said(self, line: str) -> None:
+        self._emit(LogLine("engine", line))
+
+    @property
+    def _store(self) -> Store:
+        if self._opened is None:
+            raise NodeError("closed", "This node is not open.")
+        return self._opened
+
+    @property
+    def _playing(self) -> Answers:
+        if self._answers is None:
+            raise NodeError("closed", "This node is not open.")
+        return self._answers
+
+    @property
+    def engine(self) -> EngineStatus:
+        return self._engine.status
+
+    async def list_chats(self) -> list[ChatSummary]:
+        """The one that was last written in first."""
+        return await self._store.run(chats.list_chats)
+
+    async def search(self, text: str) -> list[SearchHit]:
+        return await self._store.run(search.search, text)
+
+    async def get_chat(self, chat_id: str) -> Chat:
+        return await self._store.run(chats.get_chat, chat_id)
+
+    async def create_chat(self) -> Chat:
+        chat = await self._store.run(chats.create_chat)
+        self._emit(ChatsChanged())
+        return chat
+
+    async def rename_chat(self, chat_id: str, title: str) -> None:
+        await self._store.run(chats.rename_chat, chat_id, title)
+        self._emit(ChatsChanged())
+
+    async def delete_chat(self, chat_id: str) -> None:
+        """Its answer is stopped; `restore_chat` undoes it."""
+        await self._playing.stop(chat_id)
+        await self._store.run(chats.delete_chat, chat_id)
+        self._emit(ChatsChanged())
+
+    async def restore_chat(self, chat_id: str) -> None:
+        await self._store.run(chats.restore_chat, chat_id)
+        self._emit(ChatsChanged())
+
+    async def set_chat_options(self, chat_id: str, options: ChatOptions) -> None:
+        await self._store.run(chats.set_options, chat_id, options)
+        self._emit(ChatsChanged())
+
+    async def save_draft(self, chat_id: str, text: str) -> None:
+        await self._store.run(chats.set_draft, chat_id, text)
+
+    async def branch(self, chat_id: str) -> list[Turn]:
+        """The shown branch, oldest turn first."""
+        return await self._store.run(messages.shown_branch, chat_id)
+
+    async def select_version(self, message_id: str) -> None:
+        """Show the branch that contains this message."""
+        message = await self._store.run(messages.get_message, message_id)
+        with self._reserved(message.chat_id):
+            await self._store.run(messages.select_sibling, message_id)
+        self._emit(BranchChanged(message.chat_id))
+
+    async def export_markdown(self, chat_id: str) -> str:
+        chat = await self.get_chat(chat_id)
+        return markdown.to_markdown(chat, await self.branch(chat_id))
+
+    async def prompt_history(self) -> list[str]:
+        """What the person sent before, newest last."""
+        return await self._store.run(state.list_prompts)
+
+    async def last_chat_id(self) -> str | None:
+        return await self._store.run(state.get_value, LAST_CHAT, str)
+
+    async def remember_last_chat(self, chat_id: str) -> None:
+        await self._store.run(state.set_value, LAST_CHAT, chat_id)
+
+    async def send(self, chat_id: str, text: str) -> str:
+        """Say `text` and have it answered; returns the answer's id. `NodeError` `busy` while one runs."""
+        with self._reserved(chat_id):
+            chat = await self.get_chat(chat_id)
+            question = await self._store.run(messages.add_message, chat_id, chat.head_id, "user", text)
+            await self._store.run(state.add_prompt, text)
+            await self._store.run(chats.set_draft, chat_id, "")
+            return await self._answer(chat, question)
+
+    async def edit(self, message_id: str, text: str) -> str:
+        """Say `text` instead of the user's message: a sibling of it, answered; returns the answer's id."""
+        old = await self._store.run(messages.get_message, message_id)
+        with self._reserved(old.chat_id):
+            chat = await self.get_chat(old.chat_id)
+            question = await self._store.run(messages.add_message, chat.id, old.parent_id, "user", text)
+            return await self._answer(chat, question)
+
+    async def regenerate(self, message_id: str, *, drop_oldest: bool = False) -> str:
+        """Another answer beside this one; `drop_oldest` leaves out as many of the oldest turns as must be."""
+        old, question = await self._answer_and_question(message_id)
+        with self._reserved(old.chat_id):
+            return await self._answer(await self.get_chat(old.chat_id), question, drop_oldest=drop_oldest)
+
+    async def continue_answer(self, message_id: str) -> str:
+        """Go on where this answer ended: what follows is added to its text."""
+        old, question = await self._answer_and_question(message_id)
+        with self._reserved(old.chat_id):
+            chat = await self.get_chat(old.chat_id)
+            if chat.head_id != old.id:
+                raise NodeError(
+                    "not_last",
+                    "Only the last answer can go on.",
+                    "Regenerate this one, or edit what follows.",
+                )
+            return await self._answer(chat, question, resume=old)
+
+    async def stop(self, chat_id: str) -> None:
+        """End the chat's answer at once; what was said stays."""
+        await self._playing.stop(chat_id)
+
+    def answering(self, chat_id: str) -> bool:
+        return self._answers is not None and chat_id in self._answers
+
+    def partial(self, message_id: str) -> str:
+        """The whole text so far of a running answer; empty when it does not run."""
+        return self._playing.partial(message_id) or ""
+
+    @contextlib.contextmanager
+    def _reserved(self, chat_id: str) -> Iterator[None]:
+        """Nothing else may be answered or chosen in this chat meanwhile; an answer started inside keeps it."""
+        self._playing.reserve(chat_id)
+        try:
+            yield
+        finally:
+            self._playing.release(chat_id)
+
+    async def _answer_and_question(self, message_id: str) -> tuple[Message, Message]:
+        answer = await self._store.run(messages.get_message, message_id)
+        if answer.role != "assistant" or answer.parent_id is None:
+            raise NodeError("not_found", "Only an answer can be generated again.")
+        return answer, await self._store.run(messages.get_message, answer.parent_id)
+
+    async def _answer(
+        self, chat: Chat, question: Message, *, resume: Message | None = None, drop_oldest: bool = False
+    ) -> str:
+        """Store an empty answer to `question`, or take up `resume`, and have it generated; returns its id."""
+        if resume is None:
+            answer = await self._store.run(
+                messages.add_message, chat.id, question.id, "assistant", "", "streaming"
+            )
+        else:
+            answer = await self._store.run(messages.resume_message, resume.id)
+        before = [turn.message for turn in await self.branch(chat.id) if turn.message.id != answer.id]
+        self._emit(ChatsChanged())
+        self._emit(BranchChanged(chat.id))
+
+        async def prepare() -> Prepared:
+            entry = await self.models.entry(chat.options.model or self.settings.model)
+            await self.models.load(entry, self.settings)
+            said, dropped = prompt_messages(chat.options.system, before), 0
+            if drop_oldest:
+                said, dropped = await self._fit(said)
+            if answer.content:
+                said = (*said, ChatMessage("assistant", answer.content))
+            sampling = choices.resolve_sampling(chat.options, self.settings, entry)
+            return Prepared(Request(said, sampling), entry.name, dropped)
+
+        self._playing.start(answer, prepare)
+        return answer.id
+
+    async def _fit(self, said: tuple[ChatMessage, ...]) -> tuple[tuple[ChatMessage, ...], int]:
+        """Leave out the fewest of the oldest turns that make the rest fit; the number left out."""
+        loaded = self._engine.status.loaded
+        assert loaded is not None  # `prepare` has loaded it
+        room = loaded.n_ctx - loaded.n_ctx // ANSWER_SHARE
+        system, turns = (said[:1], said[1:]) if said[0].role == "system" else ((), said)
+        # A conversation starts with the person's words: only cuts before those are tried.
+        cuts = [at for at, turn in enumerate(turns) if turn.role == "user"]
+        low, high = 0, len(cuts) - 1
+        while low < high:
+            middle = (low + high) // 2
+            if await self._engine.count_tokens((*system, *turns[cuts[middle] :])) <= room:
+                high = middle
+            else:
+                low = middle + 1
+        return (*system, *turns[cuts[low] :]), cuts[low]
+
+    async def list_models(self) -> list[ModelEntry]:
+        """The built-in guide first, then what was added, by name."""
+        return await self.models.entries()
+
+    def current_model(self) -> str:
+        """The name of the model that new chats use."""
+        return self.settings.model
+
+    async def use_model(self, name: str) -> None:
+        """Make it the default and load it; returns when it answers. Raises EngineError when it cannot."""
+        await self.models.load(await self.models.entry(name), self.settings)
+        await self.change_setting("model", name)
+
+    async def add_model(
+        self, path: Path, name: str | None = None, on_progress: Callable[[int, int], None] | None = None
+    ) -> ModelEntry:
+        """Read, check and remember a GGUF file; nothing is remembered unless all of it went well."""
+        entry = await self.models.add(path, name, on_progress)
+        self._emit(ModelsChanged())
+        return entry
+
+    async def remove_model(self, name: str) -> None:
+        """Forget the model; its file stays."""
+        await self.models.remove(name)
+        if self.settings.model == name:
+            await self.change_setting("model", choices.GUIDE)
+        self._emit(ModelsChanged())
+
+    async def change_setting(self, name: str, value: object) -> None:
+        """Write it to config.toml and use it from now on. `NodeError` `bad_setting` when it is not allowed."""
+        parsed = await asyncio.to_thread(configuration.set, self.folders, name, value)
+        self.settings = msgspec.structs.replace(self.settings, **{name: parsed})
+
+    async def _load_at_start(self) -> None:
+        try:
+            await self.models.load(await self.models.entry(self.settings.model), self.settings)
+        except (NodeError, EngineError, StoreError) as error:
+            self._emit(LogLine("infraxa", f"{error.message} {error.remedy}"))
+
+
+def prompt_messages(system: str | None, said: Iterable[Message]) -> tuple[ChatMessage, ...]:
+    """What the model is told: failed empty answers are left out, and neighbours of one role are joined,
+    as many templates insist on turns."""
+    messages: list[ChatMessage] = []
+    if system and system.strip():
+        messages.append(ChatMessage("system", system))
+    for message in said:
+        if not message.content.strip():
+            continue
+        if messages and messages[-1].role == message.role:
+            joined = f"{messages[-1].content}\n\n{message.content}"
+            messages[-1] = msgspec.structs.replace(messages[-1], content=joined)
+        else:
+            messages.append(ChatMessage(message.role, message.content))
+    return tuple(messages)
