@@ -34,12 +34,12 @@ $(BIN)/python:
 
 $(STAMP): pyproject.toml | $(BIN)/python
 	@echo "Installing infraxa into $(VENV). The first time, llama.cpp is compiled: 5 to 20 minutes."
-	$(BIN)/python -m pip install --quiet --editable .
+	$(BIN)/python -m pip install --editable .
 	@touch $@
 
 $(DEV_STAMP): pyproject.toml | $(BIN)/python
 	@echo "Installing infraxa with its development tools into $(VENV). The first time, llama.cpp is compiled: 5 to 20 minutes."
-	$(BIN)/python -m pip install --quiet --editable ".[dev]"
+	$(BIN)/python -m pip install --editable ".[dev]"
 	@touch $@ $(STAMP)
 
 # Type checkers and editors find `infraxa` through this link to the folder itself.

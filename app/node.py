@@ -1,7 +1,8 @@
 """Node: the one facade that the terminal app and the commands call.
 
-It opens the data folder, the store and the engine, says what happens as events, and decides what goes into a
-prompt. Screens and commands hold no state that Node has; how an answer is generated and stored is in `answers`.
+It opens the data folder, the store and the engine, says what happens as events, and decides what goes into
+a prompt. Screens and commands hold no state that Node has; how an answer is generated and stored is in
+`answers`, which models there are in `models`.
 """
 
 from __future__ import annotations
@@ -237,7 +238,7 @@ class Node:
 
     @contextlib.contextmanager
     def _reserved(self, chat_id: str) -> Iterator[None]:
-        """Nothing else may be answered or chosen in this chat meanwhile; an answer started inside keeps it."""
+        """Nothing else is answered or chosen in this chat meanwhile; an answer started inside keeps it."""
         self._playing.reserve(chat_id)
         try:
             yield
@@ -324,7 +325,7 @@ class Node:
         self._emit(ModelsChanged())
 
     async def change_setting(self, name: str, value: object) -> None:
-        """Write it to config.toml and use it from now on. `NodeError` `bad_setting` when it is not allowed."""
+        """Write it to config.toml and use it from now on. Raises NodeError `bad_setting`."""
         parsed = await asyncio.to_thread(configuration.set, self.folders, name, value)
         self.settings = msgspec.structs.replace(self.settings, **{name: parsed})
 
