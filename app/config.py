@@ -21,6 +21,8 @@ Source = Literal["default", "config.toml", "environment", "flag"]
 Value = str | int | float | bool | None
 
 PREFIX = "INFRAXA_"
+GUIDE = "guide"
+"""The name of the built-in model."""
 AUTOMATIC = "auto"
 """What a person writes for None: let infraxa choose."""
 
@@ -56,7 +58,7 @@ _ConfirmLinks = Annotated[bool, Meta(description="ask before a link of an answer
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Every setting; None = automatic."""
 
-    model: _Model = "guide"
+    model: _Model = GUIDE
     threads: _Threads | None = None
     context: _Context | None = None
     slots: _Slots = 8

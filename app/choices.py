@@ -1,0 +1,142 @@
+"""Chooses the model and the sampling of an answer from what was asked for, set, and said by the file.
+
+Pure functions, but for looking at the model files. The order is always: what was asked for (the chat, a
+flag), the settings, the model's own defaults, llama.cpp's.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+import msgspec
+
+from infraxa.app.config import GUIDE, Settings
+from infraxa.app.errors import NodeError
+from infraxa.app.examine import examine
+from infraxa.engine.guide import GUIDE_PATH
+from infraxa.engine.models import ModelInfo, read_metadata
+from infraxa.engine.types import EngineError, Sampling
+from infraxa.store.records import ChatOptions, ModelRecord
+
+__all__ = [
+    "GUIDE", "GUIDE_LABEL", "ModelEntry", "examine", "find_model", "model_entries", "resolve_sampling",
+]  # fmt: skip
+
+GUIDE_LABEL = "built-in guide (tiny)"
+
+
+class ModelEntry(msgspec.Struct, frozen=True):
+    """A model that can be chosen. 0 and "" mean: not known."""
+
+    name: str
+    label: str
+    """What to show for it."""
+    path: str
+    size: int
+    """Bytes, all parts together."""
+    info: ModelInfo
+    quantization: str = ""
+    architecture: str = ""
+    parameters: str = ""
+    """Their number, for people: `7.2B`."""
+    context_length: int = 0
+    license: str = ""
+    sha256: str = ""
+    added_at: int = 0
+    """Milliseconds since the epoch."""
+    builtin: bool = False
+    problem: str = ""
+    """Why it cannot be used now; one sentence."""
+
+
+def model_entries(records: Iterable[ModelRecord]) -> list[ModelEntry]:
+    """The built-in guide, then the records' models; a file that is missing or changed has a `problem`."""
+    return [_guide(), *map(_recorded, records)]
+
+
+def find_model(name: str, entries: Iterable[ModelEntry]) -> ModelEntry:
+    """The entry called `name`, or one for the GGUF file whose path it is.
+
+    Raises NodeError `no_model`, and EngineError for a file that is no model.
+    """
+    known = {entry.name: entry for entry in entries}
+    if name in known:
+        return known[name]
+    if is_path(name):
+        path = Path(name).expanduser().absolute()
+        return _entry(name, path.stem, read_metadata(path))
+    close = difflib.get_close_matches(name, known, 1)
+    hint = f"Did you mean {close[0]}? " if close else ""
+    raise NodeError(
+        "no_model", f"There is no model named {name}.", f"{hint}See the names with: infraxa models list"
+    )
+
+
+def is_path(name: str) -> bool:
+    """Whether a model is meant by its file and not by its name."""
+    return os.sep in name or name.lower().endswith(".gguf")
+
+
+def resolve_sampling(options: ChatOptions, settings: Settings, entry: ModelEntry) -> Sampling:
+    """How the next token is chosen."""
+    chosen: dict[str, object] = {**entry.info.sampling}
+    if "top_k" in chosen:
+        chosen["top_k"] = int(entry.info.sampling["top_k"])  # JSON may have made it a float
+    for source in (settings, options):
+        for field in Sampling.__struct_fields__:
+            if (value := getattr(source, field, None)) is not None:
+                chosen[field] = value
+    return msgspec.convert(chosen, Sampling)
+
+
+def _guide() -> ModelEntry:
+    try:
+        info, problem = read_metadata(GUIDE_PATH), ""
+    except EngineError as error:
+        info = ModelInfo(str(GUIDE_PATH), GUIDE, 0)
+        problem = f"{error.message} Install infraxa again."
+    return msgspec.structs.replace(_entry(GUIDE, GUIDE_LABEL, info), builtin=True, problem=problem)
+
+
+def _recorded(record: ModelRecord) -> ModelEntry:
+    try:
+        info = msgspec.json.decode(record.metadata, type=ModelInfo)
+    except msgspec.DecodeError:  # written by another version
+        info = ModelInfo(record.path, record.name, record.size)
+    return msgspec.structs.replace(
+        _entry(record.name, record.name, info),
+        path=record.path,
+        size=record.size,
+        sha256=record.sha256,
+        added_at=record.added_at,
+        problem=_problem(record, info),
+    )
+
+
+def _entry(name: str, label: str, info: ModelInfo) -> ModelEntry:
+    return ModelEntry(
+        name=name,
+        label=label,
+        path=info.path,
+        size=info.size,
+        info=info,
+        quantization=info.quantization,
+        architecture=info.architecture,
+        parameters=info.size_label,
+        context_length=info.context_length,
+        license=info.license,
+    )
+
+
+def _problem(record: ModelRecord, info: ModelInfo) -> str:
+    try:
+        stats = [path.stat() for path in info.files]
+    except OSError as error:
+        return f"The file {error.filename} is missing."
+    changed = sum(stat.st_size for stat in stats) != record.size
+    if changed or max(stat.st_mtime_ns for stat in stats) != record.mtime_ns:
+        return "The file has changed since it was added; remove it and add it again."
+    return ""
