@@ -1,0 +1,145 @@
+"""Each step from the version before it, with data in it; a step that fails or is killed leaves that version whole."""
+
+from __future__ import annotations
+
+import signal
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from sqlite_utils import Database
+
+from infraxa.store.chats import get_chat
+from infraxa.store.db import SCHEMA_VERSION, connect
+from infraxa.store.folder import DATABASE_NAME
+from infraxa.store.messages import mark_interrupted, shown_branch
+from infraxa.store.migrations import MIGRATIONS, migrate
+from infraxa.store.models import get_model, list_models
+from infraxa.store.records import ModelRecord
+from infraxa.store.search import search
+from infraxa.store.state import get_value, list_prompts
+
+CHAT, QUESTION, ANSWER = (f"01HF00000000000000000000{n:02}" for n in range(3))
+
+
+def at_version(folder: Path, version: int) -> None:
+    """A database as the program of that version left it, with something in every table that it had."""
+    conn = sqlite3.connect(folder / DATABASE_NAME, isolation_level=None)
+    migrate(conn, MIGRATIONS[:version])
+    conn.execute("PRAGMA journal_mode = WAL")
+    if version >= 1:
+        conn.execute("BEGIN")
+        conn.execute(
+            "INSERT INTO chats (id, title, created_at, updated_at, options, draft, head_id) "
+            "VALUES (?, 'Planets', 1, 2, '{\"seed\": 3}', 'and Mars?', ?)",
+            (CHAT, ANSWER),
+        )
+        conn.executemany(
+            "INSERT INTO messages (id, chat_id, parent_id, role, state, created_at, facts, error, content) "
+            "VALUES (?, ?, ?, ?, ?, 2, NULL, '', ?)",
+            [
+                (QUESTION, CHAT, None, "user", "complete", "How large is Jupiter?"),
+                (ANSWER, CHAT, QUESTION, "assistant", "streaming", "Eleven "),
+            ],
+        )
+        conn.executemany(
+            "INSERT INTO pieces SELECT n, ?, ? FROM messages WHERE id = ?",
+            [(1, "times ", ANSWER), (2, "the Earth.", ANSWER)],
+        )
+        conn.execute("COMMIT")
+    if version >= 3:
+        conn.execute("INSERT INTO models VALUES ('m', '/m.gguf', 'ab', 1, 2, 3, x'7b7d')")
+    if version >= 4:
+        conn.execute("INSERT INTO state VALUES ('last_chat', '\"x\"')")
+        conn.execute("INSERT INTO prompts VALUES (1, 'How large is Jupiter?')")
+    conn.close()
+
+
+@pytest.mark.parametrize("version", range(SCHEMA_VERSION + 1))
+def test_from_each_version_with_data_in_it(tmp_path: Path, version: int) -> None:
+    at_version(tmp_path, version)
+    conn = connect(tmp_path)
+    assert conn.execute("PRAGMA user_version").fetchone()[0] == SCHEMA_VERSION
+    assert conn.execute("PRAGMA foreign_key_check").fetchall() == []
+    if version >= 1:
+        chat = get_chat(conn, CHAT)
+        assert (chat.title, chat.draft, chat.options.seed) == ("Planets", "and Mars?", 3)
+        question, answer = shown_branch(conn, CHAT)
+        assert question.message.content == "How large is Jupiter?"
+        assert answer.message.content == "Eleven times the Earth."
+        assert [hit.message_id for hit in search(conn, "jupiter")] == [QUESTION]
+        assert [hit.message_id for hit in search(conn, "planets")] == [None]
+        assert mark_interrupted(conn) == [ANSWER]
+        assert [hit.message_id for hit in search(conn, "earth")] == [ANSWER]
+    if version >= 3:
+        assert get_model(conn, "m") == ModelRecord("m", "/m.gguf", "ab", 1, 2, 3, b"{}")
+    assert list_models(conn) == ([get_model(conn, "m")] if version >= 3 else [])
+    assert list_prompts(conn) == (["How large is Jupiter?"] if version >= 4 else [])
+    assert get_value(conn, "last_chat", str) == ("x" if version >= 4 else None)
+    conn.close()
+
+
+def test_what_every_version_leads_to_is_the_same(tmp_path: Path) -> None:
+    schemas = []
+    for version in range(SCHEMA_VERSION + 1):
+        folder = tmp_path / str(version)
+        folder.mkdir()
+        at_version(folder, version)
+        conn = connect(folder)
+        schemas.append(
+            conn.execute("SELECT type, name, sql FROM sqlite_master ORDER BY type, name").fetchall()
+        )
+        conn.close()
+    assert len(schemas[0]) > 10
+    assert all(schema == schemas[0] for schema in schemas)
+
+
+def test_a_step_that_fails_leaves_the_version_before_it(tmp_path: Path) -> None:
+    def fails(db: Database) -> None:
+        db.executescript("CREATE TABLE half (a); DELETE FROM pieces;")
+        raise LookupError("in the middle")
+
+    at_version(tmp_path, 1)
+    conn = sqlite3.connect(tmp_path / DATABASE_NAME, isolation_level=None)
+    with pytest.raises(LookupError, match="in the middle"):
+        migrate(conn, (*MIGRATIONS[:2], fails))
+    assert conn.execute("PRAGMA user_version").fetchone()[0] == 2
+    assert conn.execute("SELECT name FROM sqlite_master WHERE name = 'half'").fetchall() == []
+    assert conn.execute("SELECT count(*) FROM pieces").fetchone()[0] == 2
+    conn.close()
+
+
+KILLED = """
+import os, signal, sqlite3, sys
+from infraxa.store.migrations import MIGRATIONS, migrate
+
+def killed(db):
+    # More than the cache holds, so that some of it is in the file by now.
+    db.executescript("CREATE TABLE half (a); DELETE FROM pieces; UPDATE messages SET content = 'gone';")
+    db.conn.executemany("INSERT INTO half VALUES (?)", ((os.urandom(3000),) for _ in range(2000)))
+    assert os.path.getsize(sys.argv[1]) > 2_000_000
+    os.kill(os.getpid(), signal.SIGKILL)
+
+conn = sqlite3.connect(sys.argv[1], isolation_level=None)
+conn.execute("PRAGMA cache_size = 20")
+conn.execute("PRAGMA journal_mode = DELETE")
+migrate(conn, (*MIGRATIONS[:2], killed))
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGKILL")
+def test_a_crash_in_the_middle_of_a_step_leaves_the_version_before_it(tmp_path: Path) -> None:
+    at_version(tmp_path, 1)
+    path = tmp_path / DATABASE_NAME
+    child = subprocess.run([sys.executable, "-P", "-c", KILLED, str(path)], timeout=60, check=False)
+    assert child.returncode == -signal.SIGKILL
+    assert path.with_name(path.name + "-journal").exists()
+
+    conn = connect(tmp_path)
+    assert conn.execute("PRAGMA integrity_check").fetchone()[0] == "ok"
+    assert conn.execute("SELECT name FROM sqlite_master WHERE name = 'half'").fetchall() == []
+    assert shown_branch(conn, CHAT)[1].message.content == "Eleven times the Earth."
+    assert [hit.message_id for hit in search(conn, "jupiter")] == [QUESTION]
+    conn.close()
