@@ -1,0 +1,326 @@
+"""Continuous batching: carries out the scheduler's steps with llama.cpp and turns tokens into text.
+
+A new request is admitted between any two steps, a finished one leaves at once. Knows no pipes: requests come
+by method calls, and what happened is collected in `Output` until somebody takes it.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from infraxa.engine.frames import Emitted, Ended, Reading
+from infraxa.engine.llama import Aborted, Context, Model, Sampler
+from infraxa.engine.scheduler import Job, Scheduler, Span
+from infraxa.engine.template import ChatTemplate
+from infraxa.engine.text import TextAssembler
+from infraxa.engine.types import (
+    ChatMessage,
+    EngineError,
+    ErrorInfo,
+    Finished,
+    FinishReason,
+    PromptTooLong,
+    Request,
+    Sampling,
+    Usage,
+)
+
+N_BATCH = 512
+"""Rows of one step: what the largest piece of a prompt costs before anything else gets its turn."""
+PROMPT_SHARE = 8
+"""While somebody generates, prompts get one such part of a step's rows."""
+MAX_STOP = 4096
+"""Characters of all stop strings; they are searched for after every token."""
+
+
+class Output(NamedTuple):
+    """What happened since the last time; a request's text comes before its end."""
+
+    reading: tuple[Reading, ...]
+    emitted: tuple[Emitted, ...]
+    ended: tuple[Ended, ...]
+
+
+class _Generation:
+    """One request while it is here."""
+
+    __slots__ = (
+        "first",
+        "ids",
+        "job",
+        "last",
+        "limit",
+        "parts",
+        "received",
+        "sampler",
+        "sampling",
+        "started",
+        "text",
+    )
+
+    def __init__(self, job: Job, sampling: Sampling, limit: int) -> None:
+        self.job = job
+        self.sampling = sampling
+        self.sampler: Sampler | None = None
+        self.text = TextAssembler(sampling.stop)
+        self.limit = limit
+        """Tokens after which the reason is `length`."""
+        self.received = time.perf_counter()
+        self.started = 0.0
+        self.first = 0.0
+        self.last = 0.0
+        self.parts: list[str] = []
+        """Text and token ids that nobody took yet."""
+        self.ids: list[int] = []
+
+    def emit(self) -> Emitted:
+        emitted = Emitted(self.job.id, "".join(self.parts), tuple(self.ids))
+        self.parts.clear()
+        self.ids.clear()
+        return emitted
+
+    def usage(self) -> Usage:
+        job = self.job
+        now = self.started or time.perf_counter()
+        return Usage(
+            n_prompt=job.n_prompt,
+            n_cached=job.n_cached,
+            n_out=job.n_out,
+            queued_ms=(now - self.received) * 1000,
+            first_token_ms=(self.first - self.received) * 1000 if self.first else None,
+            decode_ms=(self.last - self.first) * 1000,
+        )
+
+
+class Batcher:
+    """All generations of one context. Not thread-safe but `Context.abort`."""
+
+    def __init__(
+        self, model: Model, context: Context, template: ChatTemplate, *, slots: int, n_ctx: int
+    ) -> None:
+        self.model = model
+        self.context = context
+        self.template = template
+        self.n_ctx = n_ctx
+        self.scheduler = Scheduler(
+            slots=slots,
+            n_ctx=n_ctx,
+            n_batch=context.n_batch,
+            prompt_share=max(context.n_batch // PROMPT_SHARE, slots),
+            rewindable=model.rewindable,
+        )
+        self.step_number = 0
+        self._being_read: frozenset[int] = frozenset()
+        self._generations: dict[int, _Generation] = {}
+        self._reading: dict[int, Reading] = {}
+        self._emitted: list[Emitted] = []
+        self._ended: list[Ended] = []
+
+    @property
+    def busy(self) -> bool:
+        return bool(self._generations)
+
+    @property
+    def urgent(self) -> bool:
+        """Something happened that is worth telling at once: an end, or a prompt that takes long to read."""
+        return bool(self._ended or self._reading)
+
+    def count(self, messages: Sequence[ChatMessage]) -> int:
+        """Tokens of the prompt that this conversation makes. Raises EngineError."""
+        return len(self.model.tokenize(self.template.render(messages)))
+
+    def submit(self, request_id: int, request: Request) -> None:
+        """Takes a request in. What is wrong with it comes out as its end."""
+        try:
+            check_sampling(request.sampling)
+            tokens = self.model.tokenize(self.template.render(request.messages))
+            if not tokens:
+                raise EngineError("bad_request", "There is nothing to answer.", "Send a message.")
+            if len(tokens) > self.n_ctx:
+                raise PromptTooLong(len(tokens), self.n_ctx)
+        except EngineError as error:
+            self._ended.append(Ended(request_id, Finished("failed", Usage(), error.info)))
+            return
+        # The last token of a full context needs no room: nothing follows it.
+        limit = self.n_ctx - len(tokens) + 1
+        if request.sampling.max_tokens is not None:
+            limit = min(limit, request.sampling.max_tokens)
+        job = Job(request_id, request.user, tokens)
+        generation = self._generations[request_id] = _Generation(job, request.sampling, limit)
+        self.scheduler.submit(job)
+        if limit == 0:
+            self._end(generation, "length")
+
+    def cancel(self, request_id: int) -> None:
+        """Ends a request before the next step; does nothing when it is over."""
+        self.context.abort(False)
+        generation = self._generations.get(request_id)
+        if generation is not None:
+            self._end(generation, "cancelled")
+
+    def interrupt(self, request_id: int) -> None:
+        """Any thread: ends the running step if it reads this request's prompt. `cancel` must follow, from the
+        main one.
+
+        A long piece of a prompt can take many seconds on a slow machine; one token of the others does not.
+        """
+        if request_id in self._being_read:
+            self.context.abort(True)
+
+    def step(self) -> None:
+        """Admits who can be admitted and decodes once. Does nothing when there is nothing to do."""
+        for job, n_keep in self.scheduler.admit():
+            self._start(job, n_keep)
+        spans = self.scheduler.plan()
+        if not spans:
+            return
+        self.step_number += 1
+        rows = self._fill_batch(spans)
+        if rows > len(spans) or self._being_read:
+            self._being_read = frozenset(s.job.id for s in spans if s.job is not None and s.end - s.start > 1)
+        try:
+            self.context.decode(rows)
+        except Aborted:
+            self._undo(spans)
+            return
+        except EngineError as error:
+            self._undo(spans)
+            for span in spans:
+                if span.job is not None:
+                    self._end(self._generations[span.job.id], "failed", error.info)
+            return
+        self.scheduler.decoded(spans)
+        self._take(spans)
+
+    def _start(self, job: Job, n_keep: int) -> None:
+        generation = self._generations[job.id]
+        generation.started = time.perf_counter()
+        if not self.context.remove(job.slot, n_keep):
+            self.context.clear(job.slot)
+            self.scheduler.restart(job)
+        generation.sampler = Sampler(self.context, generation.sampling, job.tokens)
+
+    def _fill_batch(self, spans: list[Span]) -> int:
+        context = self.context
+        token, pos, seq, output = context.token, context.pos, context.seq, context.output
+        row = 0
+        for slot, start, end, job, wants_output in spans:
+            n = end - start
+            if n == 1:
+                # Any token does for a bridge: it is removed again.
+                token[row] = job.tokens[start] if job is not None else 0
+                pos[row] = start
+                seq[row] = slot
+                output[row] = wants_output
+                row += 1
+            elif job is not None:
+                stop = row + n
+                token[row:stop] = job.tokens[start:end]
+                pos[row:stop] = range(start, end)
+                seq[row:stop] = [slot] * n
+                output[row:stop] = [0] * n
+                output[stop - 1] = wants_output
+                row = stop
+        return row
+
+    def _take(self, spans: list[Span]) -> None:
+        """Samples the next token of every sequence whose last row was decoded."""
+        eog = self.model.eog
+        piece = self.model.piece
+        row = -1
+        for slot, start, end, job, wants_output in spans:
+            row += end - start
+            if job is None:
+                self._remove_bridge(slot, start)
+                continue
+            if not wants_output:
+                self._reading[job.id] = Reading(job.id, end, job.n_prompt)
+                continue
+            generation = self._generations[job.id]
+            assert generation.sampler is not None
+            token = generation.sampler.sample(row)
+            generation.last = now = time.perf_counter()
+            if not generation.first:
+                generation.first = now
+            if token in eog:
+                self._end(generation, "stop")
+                continue
+            job.tokens.append(token)
+            generation.ids.append(token)
+            text = generation.text.feed(piece(token))
+            if text:
+                generation.parts.append(text)
+            if generation.text.stopped:
+                self._end(generation, "stop")
+            elif job.n_out >= generation.limit:
+                self._end(generation, "length")
+
+    def _remove_bridge(self, slot: int, start: int) -> None:
+        if not self.context.remove(slot, start):
+            self.context.clear(slot)
+            self.scheduler.forget(slot)
+
+    def _undo(self, spans: list[Span]) -> None:
+        """Removes what an unfinished step left in the caches, so that it can be tried again."""
+        for slot, start, _, job, _ in spans:
+            if job is None:
+                self._remove_bridge(slot, start)
+            elif not self.context.remove(slot, start):
+                self.context.clear(slot)
+                self.scheduler.restart(job)
+
+    def _end(self, generation: _Generation, reason: FinishReason, error: ErrorInfo | None = None) -> None:
+        job = generation.job
+        if rest := generation.text.finish():
+            generation.parts.append(rest)
+        self.scheduler.remove(job)
+        if generation.sampler is not None:
+            generation.sampler.close()
+        if generation.ids or generation.parts:
+            self._emitted.append(generation.emit())
+        self._ended.append(Ended(job.id, Finished(reason, generation.usage(), error)))
+        del self._generations[job.id]
+        self._reading.pop(job.id, None)
+
+    def take(self) -> Output:
+        """What happened since the last call."""
+        for generation in self._generations.values():
+            if generation.ids:
+                self._emitted.append(generation.emit())
+        output = Output(tuple(self._reading.values()), tuple(self._emitted), tuple(self._ended))
+        self._reading.clear()
+        self._emitted.clear()
+        self._ended.clear()
+        return output
+
+    def close(self) -> None:
+        """Frees the samplers of whoever is still here."""
+        for generation in self._generations.values():
+            if generation.sampler is not None:
+                generation.sampler.close()
+        self._generations.clear()
+
+
+def check_sampling(sampling: Sampling) -> None:
+    """Raises EngineError `bad_request` for values that mean nothing."""
+    s = sampling
+    problem = ""
+    if not (math.isfinite(s.temperature) and s.temperature >= 0):
+        problem = f"temperature must be 0 or more, not {s.temperature}"
+    elif not 0 <= s.top_k < 2**31:
+        problem = f"top-k must be 0 or more, not {s.top_k}"
+    elif not 0 <= s.top_p <= 1:
+        problem = f"top-p must be between 0 and 1, not {s.top_p}"
+    elif not 0 <= s.min_p <= 1:
+        problem = f"min-p must be between 0 and 1, not {s.min_p}"
+    elif not (math.isfinite(s.repeat_penalty) and s.repeat_penalty > 0):
+        problem = f"the repeat penalty must be above 0, not {s.repeat_penalty}"
+    elif s.max_tokens is not None and s.max_tokens < 0:
+        problem = f"max tokens must be 0 or more, not {s.max_tokens}"
+    elif sum(map(len, s.stop)) > MAX_STOP:
+        problem = f"the stop strings are longer than {MAX_STOP} characters together"
+    if problem:
+        raise EngineError("bad_request", f"This cannot be generated: {problem}.", "Correct the setting.")

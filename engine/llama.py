@@ -1,0 +1,415 @@
+"""The only module that touches llama_cpp: typed calls on its low-level API that cannot use memory after its
+end.
+
+Knows models, contexts, samplers and llama.cpp's log; not who asks for what (`batching.py`), nor processes
+(`worker.py`). Nothing here is thread-safe but `Context.abort`.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+import math
+import os
+import secrets
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from infraxa.engine.loadlog import LoadLog, check_file
+from infraxa.engine.types import ChatMessage, EngineError, Sampling
+
+# The bindings' annotations do not describe what ctypes takes and gives, so they are used untyped, here only.
+_api: Any = importlib.import_module("llama_cpp.llama_cpp")
+
+PENALTY_LAST_N = 64
+_LOG_DEBUG = 1
+_LOG_CONT = 5
+# As large as any piece of a token gets in practice; llama.cpp says when it is not.
+_PIECE_BYTES = 256
+
+
+def route_log(sink: Callable[[str], None], *, debug: bool = False) -> Callable[[], None]:
+    """Sends llama.cpp's log lines to `sink` from now on. Returns a function that ends it; call it before
+    `sink` dies."""
+    parts: list[str] = []
+    shown = True
+
+    def receive(level: int, text: bytes, _: object) -> None:
+        nonlocal shown
+        if level != _LOG_CONT:
+            shown = debug or level != _LOG_DEBUG
+        if not shown:
+            return
+        parts.append(text.decode("utf-8", "replace"))
+        if text.endswith(b"\n"):
+            line = "".join(parts).rstrip()
+            parts.clear()
+            if line.strip(". "):
+                sink(line)
+
+    callback = _api.llama_log_callback(receive)
+    _api.llama_log_set(callback, None)
+    _kept_callbacks.append(callback)
+    return _silence_log
+
+
+def _silence_log() -> None:
+    _api.llama_log_set(_nothing, None)
+
+
+_nothing = _api.llama_log_callback(lambda level, text, _: None)
+# llama.cpp may log from another thread while the callback is replaced, so none is ever freed; there are few.
+_kept_callbacks: list[object] = []
+
+
+def system_info() -> str:
+    """llama.cpp's version and the instruction sets and backends it was built for."""
+    return f"llama.cpp {_api.llama_version().decode()}: {_api.llama_print_system_info().decode().strip()}"
+
+
+def supports_gpu() -> bool:
+    return bool(_api.llama_supports_gpu_offload())
+
+
+class Model:
+    """The weights and vocabulary of one GGUF file."""
+
+    def __init__(self, handle: int, path: Path) -> None:
+        self._handle: int | None = handle
+        self.path = path
+        self._vocab = _api.llama_model_get_vocab(handle)
+        self.n_vocab: int = _api.llama_vocab_n_tokens(self._vocab)
+        self.n_ctx_train: int = _api.llama_model_n_ctx_train(handle)
+        self.size_bytes: int = _api.llama_model_size(handle)
+        self.n_layer: int = _api.llama_model_n_layer(handle)
+        self.bos: int = _api.llama_vocab_bos(self._vocab)
+        self.adds_bos: bool = _api.llama_vocab_get_add_bos(self._vocab)
+        self.eog = frozenset(t for t in range(self.n_vocab) if _api.llama_vocab_is_eog(self._vocab, t))
+        """Every token that ends a turn."""
+        self.rewindable = not (_api.llama_model_is_recurrent(handle) or _api.llama_model_is_hybrid(handle))
+        """A sequence's cache can be cut at any position."""
+        self._pieces: list[bytes | None] = [None] * self.n_vocab
+        self._buffer = ctypes.create_string_buffer(_PIECE_BYTES)
+
+    @classmethod
+    def load(
+        cls,
+        path: Path,
+        *,
+        gpu_layers: int = 0,
+        progress: Callable[[float], bool] | None = None,
+        log: LoadLog | None = None,
+    ) -> Model:
+        """Opens a GGUF file. `progress` gets 0 to 1 and returns False to stop. Raises EngineError with the
+        cause.
+
+        `log` is asked what went wrong: it must be where llama.cpp's log goes meanwhile.
+        """
+        check_file(path)
+        params = _api.llama_model_default_params()
+        params.n_gpu_layers = gpu_layers
+        callback = _api.llama_progress_callback(lambda done, _: progress is None or progress(done))
+        params.progress_callback = callback
+        handle = _api.llama_model_load_from_file(os.fsencode(path), params)
+        if not handle:
+            raise (log or LoadLog()).failure(path)
+        model = cls(handle, path)
+        what = model._not_for_chat()
+        if what:
+            model.close()
+            raise EngineError(
+                "unsupported",
+                f"{path.name} is {what}, which cannot answer in a chat.",
+                "Choose a chat model.",
+            )
+        return model
+
+    def _not_for_chat(self) -> str:
+        handle = self._handle
+        if _api.llama_model_has_encoder(handle) or not _api.llama_model_has_decoder(handle):
+            return "an encoder model"
+        if _api.llama_model_is_diffusion(handle):
+            return "a diffusion model"
+        if not _api.llama_vocab_type(self._vocab):
+            return "a file without a vocabulary"
+        return ""
+
+    def close(self) -> None:
+        """Frees the weights; contexts of this model must be closed before. Does nothing the second time."""
+        handle, self._handle = self._handle, None
+        if handle is not None:
+            _api.llama_model_free(handle)
+
+    def __enter__(self) -> Model:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def handle(self) -> int:
+        if self._handle is None:
+            raise ValueError("this model is closed")
+        return self._handle
+
+    def metadata(self, key: str) -> str | None:
+        """One value of the file's metadata as text; None when it is missing or an array."""
+        name = key.encode()
+        needed = _api.llama_model_meta_val_str(self.handle, name, None, 0)
+        if needed < 0:
+            return None
+        buffer = ctypes.create_string_buffer(needed + 1)
+        _api.llama_model_meta_val_str(self.handle, name, buffer, len(buffer))
+        return buffer.value.decode("utf-8", "replace")
+
+    def _number(self, key: str) -> int | None:
+        text = self.metadata(f"{self.metadata('general.architecture')}.{key}")
+        try:
+            return int(text) if text else None
+        except ValueError:
+            return None
+
+    @property
+    def kv_bytes_per_token(self) -> int:
+        """Bytes that one token takes in the cache (K and V in 16 bits). Too much for models with layers
+        without one."""
+        heads = _api.llama_model_n_head(self.handle) or 1
+        per_head = math.ceil(_api.llama_model_n_embd(self.handle) / heads)
+        k = self._number("attention.key_length") or per_head
+        v = self._number("attention.value_length") or per_head
+        n_head_kv = _api.llama_model_n_head_kv(self.handle) or heads
+        return int(self.n_layer * n_head_kv * (k + v) * 2)
+
+    @property
+    def chat_template(self) -> str | None:
+        """The Jinja source in the metadata."""
+        text = _api.llama_model_chat_template(self.handle, None)
+        return text.decode("utf-8", "replace") if text else None
+
+    def apply_builtin_template(
+        self, template: str | None, messages: Sequence[ChatMessage], *, open_turn: bool = True
+    ) -> str | None:
+        """llama.cpp's own formatting of the templates it recognises; None when it does not know this one.
+
+        `template` is a Jinja source or the name of a built-in one. `open_turn`: begin the assistant's answer.
+        """
+        roles = [(m.role.encode(), m.content.encode()) for m in messages]
+        chat = (_api.llama_chat_message * len(roles))(*roles)
+        name = template.encode() if template is not None else None
+        length = 1024 + 2 * sum(len(content) for _, content in roles)
+        for _ in range(2):
+            buffer = ctypes.create_string_buffer(length)
+            needed: int = _api.llama_chat_apply_template(name, chat, len(roles), open_turn, buffer, length)
+            if needed < 0:
+                return None
+            if needed <= length:
+                return buffer.raw[:needed].decode("utf-8", "replace")
+            length = needed
+        return None
+
+    def tokenize(self, text: str) -> list[int]:
+        """Tokens of a rendered prompt: its special tokens are recognised, the vocabulary's BOS is there
+        exactly once when the vocabulary asks for it, and no EOS is added."""
+        data = text.encode("utf-8", "replace")
+        room = len(data) + 16
+        for _ in range(2):
+            tokens = (ctypes.c_int32 * room)()
+            n = _api.llama_tokenize(self._vocab, data, len(data), tokens, room, False, True)
+            if n >= 0:
+                break
+            room = -n
+        else:
+            raise EngineError("bad_request", "The text is too long to be cut into tokens.", "Send less text.")
+        ids = tokens[:n]
+        if self.adds_bos and self.bos >= 0 and ids[:1] != [self.bos]:
+            ids.insert(0, self.bos)
+        return ids
+
+    def piece(self, token: int, *, special: bool = False) -> bytes:
+        """The bytes that a token stands for; control tokens stand for nothing unless `special`."""
+        if special:
+            return self._read_piece(token, True)
+        piece = self._pieces[token]
+        if piece is None:
+            piece = self._pieces[token] = self._read_piece(token, False)
+        return piece
+
+    def _read_piece(self, token: int, special: bool) -> bytes:
+        n = _api.llama_token_to_piece(self._vocab, token, self._buffer, len(self._buffer), 0, special)
+        if n < 0:
+            self._buffer = ctypes.create_string_buffer(-n)
+            n = _api.llama_token_to_piece(self._vocab, token, self._buffer, len(self._buffer), 0, special)
+        return self._buffer.raw[:n]
+
+    def special_text(self, name: str) -> str:
+        """The text of the vocabulary's `bos` or `eos` token, as templates use it; "" when it has none."""
+        token = self.bos if name == "bos" else _api.llama_vocab_eos(self._vocab)
+        return self.piece(token, special=True).decode("utf-8", "replace") if token >= 0 else ""
+
+
+class Aborted(Exception):
+    """`Context.abort` ended a decode. What it did of the batch stays in the cache: remove it."""
+
+
+class Context:
+    """A model's working memory: one cache of `n_ctx` tokens per sequence, and one batch of up to `n_batch`
+    rows.
+
+    The caches are separate (not `kv_unified`): a sequence's numbers then do not depend on which others run,
+    and caches kept for later cost running answers nothing (unified: +90 % per token with seven idle
+    conversations of 900 tokens).
+    """
+
+    def __init__(self, model: Model, *, n_ctx: int, slots: int, n_batch: int, threads: int) -> None:
+        self._handle: int | None = None
+        self.model = model
+        self.n_batch = n_batch
+        params = _api.llama_context_default_params()
+        params.n_ctx = n_ctx * slots
+        params.n_seq_max = slots
+        params.n_batch = n_batch
+        params.n_ubatch = n_batch
+        params.n_threads = threads
+        params.n_threads_batch = threads
+        params.kv_unified = False
+        # strlen is what llama.cpp calls before each operation of its graph: the length of the string "" or
+        # "\1" is false or true, without entering Python (which would cost more than the operations of a small
+        # model).
+        self._abort = ctypes.create_string_buffer(2)
+        params.abort_callback = ctypes.cast(_strlen, _api.ggml_abort_callback)
+        params.abort_callback_data = ctypes.addressof(self._abort)
+        handle = _api.llama_init_from_model(model.handle, params)
+        if not handle:
+            raise EngineError(
+                "no_memory",
+                f"There is no memory for {slots} conversations of {n_ctx} tokens.",
+                "Close other programs, or choose a smaller model or context.",
+            )
+        self._handle = handle
+        self._memory = _api.llama_get_memory(handle)
+        if not self._memory:
+            self.close()
+            raise EngineError(
+                "unsupported", f"{model.path.name} cannot generate text.", "Choose a chat model."
+            )
+        # Any: ctypes arrays take whole slices of numbers, which their types do not say.
+        self.token: Any = (ctypes.c_int32 * n_batch)()
+        self.pos: Any = (ctypes.c_int32 * n_batch)()
+        self.seq: Any = (ctypes.c_int32 * n_batch)()
+        self.output: Any = (ctypes.c_int8 * n_batch)()
+        self._one = (ctypes.c_int32 * n_batch)(*([1] * n_batch))
+        int32_p = ctypes.POINTER(ctypes.c_int32)
+        base = ctypes.addressof(self.seq)
+        self._seq_p = (int32_p * n_batch)(*(ctypes.cast(base + 4 * i, int32_p) for i in range(n_batch)))
+        batch = _api.llama_batch()
+        batch.token = ctypes.cast(self.token, int32_p)
+        batch.pos = ctypes.cast(self.pos, int32_p)
+        batch.n_seq_id = ctypes.cast(self._one, int32_p)
+        batch.seq_id = ctypes.cast(self._seq_p, ctypes.POINTER(int32_p))
+        batch.logits = ctypes.cast(self.output, ctypes.POINTER(ctypes.c_int8))
+        self._batch = batch
+
+    def close(self) -> None:
+        """Frees the memory. Does nothing the second time."""
+        handle, self._handle = self._handle, None
+        if handle is not None:
+            _api.llama_free(handle)
+
+    def __enter__(self) -> Context:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def handle(self) -> int:
+        if self._handle is None:
+            raise ValueError("this context is closed")
+        return self._handle
+
+    def decode(self, rows: int) -> None:
+        """Decodes the first `rows` rows of `token`, `pos`, `seq` and `output`.
+
+        Raises Aborted, or EngineError: `no_memory` when the cache has no room, `worker_died` for a failure
+        inside llama.cpp.
+        """
+        self._batch.n_tokens = rows
+        code = _api.llama_decode(self.handle, self._batch)
+        if code == 0:
+            return
+        if code == 2:
+            raise Aborted
+        if code == 1:
+            raise EngineError("no_memory", "The context has no room left for this step.", "Start a new chat.")
+        raise EngineError(
+            "worker_died",
+            f"llama.cpp failed while computing (code {code}).",
+            "Try again; the log view shows what llama.cpp said.",
+        )
+
+    def abort(self, on: bool) -> None:
+        """Ends the running decode before its next operation (CPU only), and each one until switched off. Any
+        thread."""
+        self._abort[0] = b"\1" if on else b"\0"
+
+    def remove(self, seq: int, start: int) -> bool:
+        """Removes the positions from `start` on. False when this kind of cache can only be cleared whole."""
+        return bool(_api.llama_memory_seq_rm(self._memory, seq, start, -1))
+
+    def clear(self, seq: int) -> None:
+        _api.llama_memory_seq_rm(self._memory, seq, -1, -1)
+
+
+def _find_strlen() -> Any:
+    library = ctypes.cdll.msvcrt if os.name == "nt" else ctypes.CDLL(None)
+    return library.strlen
+
+
+_strlen = _find_strlen()
+
+
+class Sampler:
+    """How one request chooses its tokens: llama.cpp's chain in llama.cpp's order."""
+
+    def __init__(self, context: Context, sampling: Sampling, prompt: Sequence[int]) -> None:
+        """`prompt`: repetitions of it count for the penalty too."""
+        chain = _api.llama_sampler_chain_init(_api.llama_sampler_chain_default_params())
+        self._handle: int | None = chain
+        self._context = context
+        add = _api.llama_sampler_chain_add
+        s = sampling
+        if s.repeat_penalty != 1.0:
+            n_vocab = context.model.n_vocab
+            add(chain, _api.llama_sampler_init_penalties(n_vocab, PENALTY_LAST_N, s.repeat_penalty, 0.0, 0.0))
+        if s.temperature <= 0:
+            add(chain, _api.llama_sampler_init_greedy())
+        else:
+            if s.top_k > 0:
+                add(chain, _api.llama_sampler_init_top_k(s.top_k))
+            if s.top_p < 1:
+                add(chain, _api.llama_sampler_init_top_p(s.top_p, 1))
+            if s.min_p > 0:
+                add(chain, _api.llama_sampler_init_min_p(s.min_p, 1))
+            add(chain, _api.llama_sampler_init_temp(s.temperature))
+            # 2**32 - 1 means "another one each time" to llama.cpp, so no seed may become that.
+            seed = secrets.randbits(32) if s.seed is None else s.seed
+            add(chain, _api.llama_sampler_init_dist(seed % 0xFFFFFFFF))
+        if s.repeat_penalty != 1.0:
+            for token in prompt[-PENALTY_LAST_N:]:
+                _api.llama_sampler_accept(chain, token)
+
+    def sample(self, row: int) -> int:
+        """The next token, from the logits of that row of the last decode; it counts as chosen."""
+        return int(_api.llama_sampler_sample(self._handle, self._context.handle, row))
+
+    def close(self) -> None:
+        """Frees the chain. Does nothing the second time."""
+        handle, self._handle = self._handle, None
+        if handle is not None:
+            _api.llama_sampler_free(handle)

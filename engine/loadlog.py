@@ -1,0 +1,98 @@
+"""Why a model file cannot be opened, as one sentence for a person: from a look at the file, and from what
+llama.cpp said."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from infraxa.engine.types import EngineError
+
+KEEP_LINES = 200
+
+_UNKNOWN_ARCHITECTURE = re.compile(r"unknown model architecture: '([^']*)'")
+_NO_MEMORY = re.compile(r"failed to allocate|unable to allocate|out of memory|cannot allocate", re.IGNORECASE)
+_TRUNCATED = re.compile(
+    r"not within the file bounds|corrupted or incomplete|failed to read (key-value|tensor|header)"
+    r"|unexpectedly reached end of file|read error|failed to read magic",
+    re.IGNORECASE,
+)
+_VERSION = re.compile(
+    r"(bad|unsupported|invalid) (GGUF|file) ?version|GGUFv1 is no longer supported", re.IGNORECASE
+)
+_UNKNOWN_PART = re.compile(
+    r"unknown (pre-tokenizer|tokenizer|model type)[^:]*: *'?([^'\n]*)|invalid ggml type|unknown type",
+    re.IGNORECASE,
+)
+_REASON = re.compile(r"error loading model(?: \w+)?: (.*)")
+
+
+def check_file(path: Path) -> None:
+    """What can be said of a model file before llama.cpp opens it. Raises EngineError."""
+    choose = "Choose a GGUF file."
+    if path.is_dir():
+        raise EngineError("not_gguf", f"{path} is a folder, not a model file.", choose)
+    try:
+        with path.open("rb") as file:
+            magic = file.read(4)
+    except FileNotFoundError:
+        raise EngineError("not_found", f"There is no file {path}.", "Check the path.") from None
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise EngineError(
+            "load_failed", f"{path} cannot be read: {reason}.", "Check its permissions."
+        ) from None
+    if magic != b"GGUF":
+        what = "is empty" if not magic else "is not a GGUF file"
+        raise EngineError("not_gguf", f"{path.name} {what}.", choose)
+
+
+class LoadLog:
+    """Remembers the last lines of llama.cpp's log while a model is opened."""
+
+    def __init__(self) -> None:
+        self._lines: list[str] = []
+
+    def add(self, line: str) -> None:
+        if len(self._lines) == KEEP_LINES:
+            del self._lines[0]
+        self._lines.append(line)
+
+    def failure(self, path: Path) -> EngineError:
+        """The error that these lines tell of. Codes: `unsupported` `truncated` `no_memory` `load_failed`."""
+        text = "\n".join(self._lines)
+        name = path.name
+        if found := _UNKNOWN_ARCHITECTURE.search(text):
+            return EngineError(
+                "unsupported",
+                f"{name} has the architecture “{found[1]}”, which this llama.cpp does not know.",
+                "Update llama-cpp-python, or choose another model.",
+            )
+        if _NO_MEMORY.search(text):
+            return EngineError(
+                "no_memory",
+                f"There is not enough memory to load {name}.",
+                "Close other programs, or choose a smaller model or quantization.",
+            )
+        if _VERSION.search(text) or _UNKNOWN_PART.search(text):
+            return EngineError(
+                "unsupported",
+                f"{name} was written for another version of llama.cpp{_because(text)}.",
+                "Update llama-cpp-python, or download a newer conversion of the model.",
+            )
+        if _TRUNCATED.search(text):
+            return EngineError(
+                "truncated",
+                f"{name} is incomplete or damaged.",
+                "Download it again, and compare its SHA-256.",
+            )
+        return EngineError(
+            "load_failed",
+            f"llama.cpp could not load {name}{_because(text)}.",
+            "The log view shows what llama.cpp said.",
+        )
+
+
+def _because(text: str) -> str:
+    reasons: list[str] = _REASON.findall(text)
+    return f" ({reasons[-1].strip().rstrip('.')})" if reasons else ""

@@ -1,0 +1,92 @@
+"""How much of the machine a model takes when nobody said: threads, context, slots. Arithmetic on given
+numbers, and the two functions that ask the machine for them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+from infraxa.engine.types import EngineError
+
+CTX_STEP = 256
+"""llama.cpp rounds each sequence's context up to a multiple of this."""
+CTX_COMFORT = 4096
+"""Slots are given up before a conversation gets fewer tokens than this."""
+CTX_LEAST = 512
+"""A model that cannot have even this much is not loaded."""
+
+
+class Size(NamedTuple):
+    n_ctx: int
+    """Tokens of one conversation."""
+    slots: int
+
+
+def choose_size(
+    *,
+    n_ctx: int | None,
+    slots: int,
+    n_ctx_train: int,
+    kv_bytes_per_token: int,
+    free_bytes: int,
+) -> Size:
+    """Context and slots whose caches fit in half of `free_bytes` (what is free after the weights).
+
+    `n_ctx` and `slots` are what was asked for. An explicit `n_ctx` is kept up to what the model was trained
+    for and slots give way to it. Raises EngineError `no_memory`.
+    """
+    trained = n_ctx_train or CTX_COMFORT
+    slots = max(1, slots)
+    room = max(0, free_bytes // 2) // max(1, kv_bytes_per_token)
+    """Tokens that all slots can have together."""
+    wanted = min(n_ctx, trained) if n_ctx else trained
+    least = wanted if n_ctx else min(CTX_COMFORT, trained)
+    slots = max(1, min(slots, room // least))
+    if n_ctx is None:
+        per_slot = room // slots
+        # Below the trained length in llama.cpp's own steps, so that what is promised is what is allocated.
+        wanted = trained if per_slot >= trained else per_slot // CTX_STEP * CTX_STEP
+    if wanted > room or wanted < min(CTX_LEAST, trained, n_ctx or trained):
+        need = max(wanted, min(CTX_LEAST, trained)) * kv_bytes_per_token
+        raise EngineError(
+            "no_memory",
+            f"This model's context needs {need / 1e9:.1f} GB besides its weights; "
+            f"{max(0, free_bytes) / 2e9:.1f} GB can be used.",
+            "Close other programs, choose a smaller model or quantization, or a smaller context.",
+        )
+    return Size(wanted, slots)
+
+
+def free_memory() -> int:
+    """Bytes that programs can use without swapping."""
+    import psutil
+
+    return int(psutil.virtual_memory().available)
+
+
+def free_cores() -> int:
+    """Physical cores this process may use that nobody keeps busy now; at least 1.
+
+    llama.cpp's threads wait for each other by spinning: one more than there are free cores makes it many
+    times slower.
+    """
+    import psutil
+
+    cores = psutil.cpu_count(logical=False) or os.cpu_count() or 1
+    if hasattr(os, "sched_getaffinity"):
+        cores = min(cores, len(os.sched_getaffinity(0)))
+    quota = _cgroup_cores()
+    if quota is not None:
+        cores = min(cores, max(1, int(quota)))
+    busy = round(os.getloadavg()[0]) if hasattr(os, "getloadavg") else 0
+    return max(1, cores - busy)
+
+
+def _cgroup_cores() -> float | None:
+    """Cores that a container is limited to (cgroup v2 `cpu.max`); None = no limit known."""
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        return None if quota == "max" else int(quota) / int(period)
+    except (OSError, ValueError):
+        return None

@@ -1,0 +1,212 @@
+"""From a conversation to the text of a prompt, by the chat template in the model's metadata.
+
+The template comes with the model file, so it is a stranger's program. It runs in Jinja's sandbox, and its
+time and its output are bounded; what still escapes (memory taken by one huge operation) ends the worker and
+not the program.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from types import FrameType
+from typing import NoReturn
+
+from infraxa.engine.types import ChatMessage, EngineError
+
+TIME_LIMIT = 5.0
+"""Seconds one rendering may take. Where there is no interval timer (Windows), only between two pieces of
+output."""
+OUTPUT_LIMIT = 1 << 20
+"""Characters a template may add to the conversation's own, which may appear twice."""
+_OPERAND_LIMIT = 1 << 20
+
+BuiltinFormatter = Callable[[str | None, Sequence[ChatMessage]], str | None]
+"""llama.cpp's own formatting (template or name, messages): the text, or None when it does not know the
+template."""
+
+
+class ChatTemplate:
+    """Renders conversations for one model."""
+
+    def __init__(
+        self, source: str | None, *, bos: str = "", eos: str = "", builtin: BuiltinFormatter | None = None
+    ) -> None:
+        """`source`: the Jinja text; None = the model has none, and the ChatML format is used."""
+        self._source = source
+        self._builtin = builtin
+        self._names = {"bos_token": bos, "eos_token": eos}
+        self._compiled: _Compiled | None = None
+
+    def render(self, messages: Sequence[ChatMessage]) -> str:
+        """The prompt up to where the assistant's words begin, or up to the end of those that are there
+        already.
+
+        Raises EngineError `no_template` when neither the template nor llama.cpp can format this conversation.
+        """
+        if messages and messages[-1].role == "assistant":
+            # The prompt that the answer began from, and the answer: the very tokens a cut answer stood on,
+            # whatever the template does to earlier answers.
+            return self._open_turn(messages[:-1]) + messages[-1].content
+        return self._open_turn(messages)
+
+    def _open_turn(self, messages: Sequence[ChatMessage]) -> str:
+        if self._source is None:
+            text = self._builtin("chatml", messages) if self._builtin else None
+            if text is None:
+                raise EngineError("no_template", "This model has no chat template.", "Choose a chat model.")
+            return text
+        try:
+            return self._render_jinja(messages)
+        except _TemplateFailed as error:
+            if messages and messages[0].role == "system":
+                # Some templates refuse system messages; their authors put them before the first question.
+                try:
+                    return self._render_jinja(_without_system(messages))
+                except _TemplateFailed:
+                    pass
+            text = self._builtin(self._source, messages) if self._builtin else None
+            if text is not None:
+                return text
+            raise EngineError(
+                "no_template",
+                f"This model's chat template cannot format the conversation: {error}.",
+                "Start a new chat, or choose another model.",
+            ) from None
+
+    def _render_jinja(self, messages: Sequence[ChatMessage]) -> str:
+        if self._compiled is None:
+            assert self._source is not None
+            self._compiled = _Compiled(self._source)
+        return self._compiled.render(messages, self._names)
+
+
+class _TemplateFailed(Exception):
+    """The template is wrong, refuses the conversation, or takes too long."""
+
+
+class _Compiled:
+    """The template as Jinja understands it, in the dialect that transformers made the standard."""
+
+    def __init__(self, source: str) -> None:
+        import jinja2
+        from jinja2.ext import loopcontrols
+        from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+        class Environment(ImmutableSandboxedEnvironment):
+            intercepted_binops = frozenset(["*", "**", "%"])
+
+            def call_binop(self, context: object, operator: str, left: object, right: object) -> object:
+                check_operands(operator, left, right)
+                return super().call_binop(context, operator, left, right)  # type: ignore[arg-type] # passed on
+
+        environment = Environment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
+        environment.filters["tojson"] = _to_json
+        environment.globals["raise_exception"] = _raise_exception
+        environment.globals["strftime_now"] = _strftime_now
+        try:
+            with time_limit(TIME_LIMIT):
+                self._template = environment.from_string(source)
+        except (jinja2.TemplateError, _TemplateFailed, RecursionError) as error:
+            raise _TemplateFailed(_one_line(error)) from None
+
+    def render(self, messages: Sequence[ChatMessage], names: dict[str, str]) -> str:
+        limit = OUTPUT_LIMIT + 2 * sum(len(m.content) for m in messages)
+        parts: list[str] = []
+        size = 0
+        try:
+            with time_limit(TIME_LIMIT):
+                pieces = self._template.generate(
+                    messages=[{"role": m.role, "content": m.content} for m in messages],
+                    add_generation_prompt=True,
+                    tools=None,
+                    documents=None,
+                    **names,
+                )
+                for piece in pieces:
+                    size += len(piece)
+                    if size > limit:
+                        raise _TemplateFailed(f"it makes more than {limit} characters")
+                    parts.append(piece)
+        except _TemplateFailed:
+            raise
+        except (MemoryError, RecursionError) as error:
+            raise _TemplateFailed(type(error).__name__) from None
+        except Exception as error:
+            # A template can raise whatever Python can: TypeError by adding text to a number, for one.
+            raise _TemplateFailed(_one_line(error)) from None
+        return "".join(parts)
+
+
+def check_operands(operator: str, left: object, right: object) -> None:
+    """Refuses the arithmetic by which a few characters of template take all memory or time."""
+    if operator == "%":
+        if isinstance(left, str):
+            raise _TemplateFailed("it formats text with %")
+        return
+    sizes = [len(x) if isinstance(x, str | list | tuple) else 1 for x in (left, right)]
+    factors = [abs(x) for x in (left, right) if isinstance(x, int)]
+    if operator == "**":
+        too_much = len(factors) == 2 and left not in (0, 1) and factors[1] > 64
+    else:
+        too_much = max(sizes) > 1 and bool(factors) and max(sizes) * factors[0] > _OPERAND_LIMIT
+        too_much = too_much or any(f.bit_length() > 4096 for f in factors)
+    if too_much:
+        raise _TemplateFailed("it computes something huge")
+
+
+@contextmanager
+def time_limit(seconds: float) -> Iterator[None]:
+    """Ends Python code in the block with _TemplateFailed after that time, where the system has interval
+    timers."""
+    if sys.platform == "win32" or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def expired(number: int, frame: FrameType | None) -> NoReturn:
+        raise _TemplateFailed(f"it takes longer than {seconds:g} seconds")
+
+    before = signal.signal(signal.SIGALRM, expired)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def _without_system(messages: Sequence[ChatMessage]) -> list[ChatMessage]:
+    system, *rest = messages
+    if rest and rest[0].role == "user":
+        return [ChatMessage("user", f"{system.content}\n\n{rest[0].content}"), *rest[1:]]
+    return [ChatMessage("user", system.content), *rest]
+
+
+def _to_json(
+    value: object,
+    ensure_ascii: bool = False,
+    indent: int | None = None,
+    separators: tuple[str, str] | None = None,
+    sort_keys: bool = False,
+) -> str:
+    # Jinja's own filter escapes <, > and & for HTML, which no model was trained on.
+    return json.dumps(
+        value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
+    )
+
+
+def _raise_exception(message: object) -> NoReturn:
+    raise _TemplateFailed(_one_line(message))
+
+
+def _strftime_now(pattern: str) -> str:
+    return datetime.now().strftime(pattern)
+
+
+def _one_line(message: object) -> str:
+    return " ".join(str(message).split())[:200].rstrip(".") or type(message).__name__

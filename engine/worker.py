@@ -1,0 +1,246 @@
+"""The child process that owns llama.cpp: `python -P -m infraxa.engine.worker`, driven by `engine/host.py`.
+
+Frames come on fd 0 and go out on fd 1, which native code never sees: both are moved away at the start, so
+whatever a library prints lands in stderr, the log. One thread reads, one tells the host that there is life,
+the main thread decodes. The process ends when its parent does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import gc
+import os
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, NoReturn
+
+from infraxa.engine import frames
+from infraxa.engine.frames import FrameError, FrameReader
+from infraxa.engine.loadlog import LoadLog, check_file
+from infraxa.engine.types import EngineError, Loaded, LoadOptions
+
+if TYPE_CHECKING:
+    from infraxa.engine.batching import Batcher
+
+BEAT_SECONDS = 1.0
+FLUSH_SECONDS = 0.004
+"""Models quicker than this per step tell several steps in one frame: nobody sees the difference, and waking
+the host for each would cost as much as a tenth of the step."""
+MAX_SLOTS = 64
+PROGRESS_STEP = 0.01
+
+
+def main() -> None:
+    source, sink = _take_pipes()
+    faulthandler.enable()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _die_with_parent()
+    Worker(source, sink).run()
+    # Threads of llama.cpp and of this module may still be busy: there is nothing left to tidy up.
+    _exit(0)
+
+
+def _take_pipes() -> tuple[int, int]:
+    """Moves the pipes to other descriptors, and points 0 at nothing and 1 at stderr."""
+    source, sink = os.dup(0), os.dup(1)
+    os.set_inheritable(source, False)
+    os.set_inheritable(sink, False)
+    with open(os.devnull, "rb") as nothing:
+        os.dup2(nothing.fileno(), 0)
+    os.dup2(2, 1)
+    return source, sink
+
+
+def _die_with_parent() -> None:
+    """On Linux also when this process is stopped and could not see the pipe close."""
+    if sys.platform == "linux":
+        import ctypes
+
+        PR_SET_PDEATHSIG = 1
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _exit(code: int) -> NoReturn:
+    with contextlib.suppress(OSError):
+        sys.stderr.flush()
+    os._exit(code)
+
+
+def _log(line: str) -> None:
+    with contextlib.suppress(OSError):
+        os.write(2, line.encode("utf-8", "replace") + b"\n")
+
+
+class Worker:
+    """One loaded model and its loop."""
+
+    def __init__(self, source: int, sink: int) -> None:
+        self._source = source
+        self._sink = sink
+        self._write_lock = threading.Lock()
+        self._inbox: SimpleQueue[frames.ToWorker] = SimpleQueue()
+        self._busy = threading.Event()
+        self._batcher: Batcher | None = None
+        self._step = 0
+        self._told = 0.0
+
+    def run(self) -> None:
+        """Returns when the host asks for it."""
+        threading.Thread(target=self._read, name="reader", daemon=True).start()
+        threading.Thread(target=self._beat, name="beat", daemon=True).start()
+        load = self._inbox.get()
+        if not isinstance(load, frames.Load):
+            return
+        self._busy.set()
+        try:
+            batcher = self._load(Path(load.path), load.options)
+        except EngineError as error:
+            self._send(frames.LoadFailed(error.info))
+            return
+        self._batcher = batcher
+        self._busy.clear()
+        # What is alive now stays: the collector need not look at it after every few hundred tokens.
+        gc.collect()
+        gc.freeze()
+        self._loop(batcher)
+
+    def _send(self, message: frames.ToHost) -> None:
+        data = memoryview(frames.pack(message))
+        try:
+            with self._write_lock:
+                while data:
+                    data = data[os.write(self._sink, data) :]
+        except BrokenPipeError:
+            _exit(0)
+
+    def _read(self) -> None:
+        """Thread: frames into the inbox. What must not wait for the end of a decode is done here."""
+        reader = FrameReader()
+        try:
+            while data := os.read(self._source, 65536):
+                for body in reader.feed(data):
+                    message = frames.unpack_to_worker(body)
+                    if isinstance(message, frames.Close):
+                        _exit(0)
+                    if isinstance(message, frames.Cancel) and self._batcher is not None:
+                        # Before the message is in the inbox: whoever takes it out switches the abort off.
+                        self._batcher.interrupt(message.id)
+                    self._inbox.put(message)
+        except (FrameError, OSError) as error:
+            _log(f"worker: the host's messages cannot be read: {error}")
+        _exit(0)
+
+    def _beat(self) -> None:
+        """Thread: life signs while there is work. The step counter shows whether it moves."""
+        while True:
+            self._busy.wait()
+            self._send(frames.Beat(self._step))
+            time.sleep(BEAT_SECONDS)
+
+    def _load(self, path: Path, options: LoadOptions) -> Batcher:
+        started = time.perf_counter()
+        self._send(frames.Loading(0.0))
+        # Checked before llama.cpp is imported: a wrong path is answered at once.
+        check_file(path)
+        from infraxa.engine import llama
+        from infraxa.engine.batching import N_BATCH, Batcher
+        from infraxa.engine.sizing import choose_size, free_cores, free_memory
+        from infraxa.engine.template import ChatTemplate
+
+        log = LoadLog()
+
+        def heard(line: str) -> None:
+            log.add(line)
+            _log(line)
+
+        llama.route_log(heard)
+        _log(llama.system_info())
+        told = 0.0
+
+        def progress(done: float) -> bool:
+            nonlocal told
+            if done - told >= PROGRESS_STEP:
+                told = done
+                self._send(frames.Loading(done))
+            return True
+
+        gpu_layers = options.gpu_layers
+        if gpu_layers is None:
+            gpu_layers = -1 if llama.supports_gpu() else 0
+        free = free_memory()
+        model = llama.Model.load(path, gpu_layers=gpu_layers, progress=progress, log=log)
+        size = choose_size(
+            n_ctx=options.n_ctx,
+            slots=min(options.slots, MAX_SLOTS),
+            n_ctx_train=model.n_ctx_train,
+            kv_bytes_per_token=model.kv_bytes_per_token,
+            # Weights on a GPU take nothing from this machine's memory.
+            free_bytes=free - (model.size_bytes if gpu_layers == 0 else 0),
+        )
+        threads = options.threads or free_cores()
+        context = llama.Context(model, n_ctx=size.n_ctx, slots=size.slots, n_batch=N_BATCH, threads=threads)
+        template = ChatTemplate(
+            model.chat_template,
+            bos=model.special_text("bos"),
+            eos=model.special_text("eos"),
+            builtin=model.apply_builtin_template,
+        )
+        self._send(
+            frames.Ready(
+                Loaded(
+                    path=str(path),
+                    n_ctx=size.n_ctx,
+                    n_ctx_train=model.n_ctx_train,
+                    slots=size.slots,
+                    threads=threads,
+                    gpu_layers=model.n_layer + 1 if gpu_layers < 0 else gpu_layers,
+                    pid=os.getpid(),
+                    load_ms=round((time.perf_counter() - started) * 1000),
+                )
+            )
+        )
+        return Batcher(model, context, template, slots=size.slots, n_ctx=size.n_ctx)
+
+    def _loop(self, batcher: Batcher) -> NoReturn:
+        inbox = self._inbox
+        while True:
+            if not batcher.busy:
+                self._busy.clear()
+                self._handle(batcher, inbox.get())
+                self._busy.set()
+            elif not inbox.empty():
+                # A new prompt makes the next step longer: what is known is told before.
+                self._tell(batcher)
+            while not inbox.empty():
+                self._handle(batcher, inbox.get())
+            batcher.step()
+            self._step = batcher.step_number
+            if not batcher.busy or batcher.urgent or time.perf_counter() - self._told >= FLUSH_SECONDS:
+                self._tell(batcher)
+
+    def _handle(self, batcher: Batcher, message: frames.ToWorker) -> None:
+        if isinstance(message, frames.Generate):
+            batcher.submit(message.id, message.request)
+        elif isinstance(message, frames.Cancel):
+            batcher.cancel(message.id)
+        elif isinstance(message, frames.Count):
+            try:
+                counted = frames.Counted(message.id, batcher.count(message.messages))
+            except EngineError as error:
+                counted = frames.Counted(message.id, 0, error.info)
+            self._send(counted)
+
+    def _tell(self, batcher: Batcher) -> None:
+        output = batcher.take()
+        scheduler = batcher.scheduler
+        self._send(frames.Steps(self._step, scheduler.n_running, scheduler.n_waiting, *output))
+        self._told = time.perf_counter()
+
+
+if __name__ == "__main__":
+    main()
