@@ -16,10 +16,6 @@ SNIPPET_TOKENS = 16
 
 MATCH_START, MATCH_END = "\ue000", "\ue001"
 
-# What SQLite puts around a match: longer than the marks that are given back, so that a text that holds those
-# cannot pass for a match.
-_START, _END = "\ue000\ue001\ue000\ue001", "\ue001\ue000\ue001\ue000"
-
 
 def search(conn: Connection, text: str, limit: int = 50) -> list[SearchHit]:
     """Chats and messages that contain all the words of `text`, the last of which may be unfinished.
@@ -30,6 +26,9 @@ def search(conn: Connection, text: str, limit: int = 50) -> list[SearchHit]:
     query = _query(text)
     if not query:
         return []
+    # No text that is in the store can hold an id that is made now, and so pass for a match.
+    nonce = conn.ids.new()
+    start, end = MATCH_START + nonce, MATCH_END + nonce
     titles = conn.execute(
         """
         SELECT c.id, c.title, NULL, snippet(chats_fts, 0, ?2, ?3, '…', ?4)
@@ -37,7 +36,7 @@ def search(conn: Connection, text: str, limit: int = 50) -> list[SearchHit]:
         WHERE chats_fts MATCH ?1 AND c.deleted_at IS NULL
         ORDER BY f.rank LIMIT ?5
         """,
-        (query, _START, _END, SNIPPET_TOKENS, limit),
+        (query, start, end, SNIPPET_TOKENS, limit),
     ).fetchall()
     messages = conn.execute(
         """
@@ -46,10 +45,10 @@ def search(conn: Connection, text: str, limit: int = 50) -> list[SearchHit]:
         WHERE messages_fts MATCH ?1 AND c.deleted_at IS NULL
         ORDER BY f.rank LIMIT ?5
         """,
-        (query, _START, _END, SNIPPET_TOKENS, limit - len(titles)),
+        (query, start, end, SNIPPET_TOKENS, limit - len(titles)),
     ).fetchall()
     return [
-        SearchHit(chat, title, message, _marked(snippet))
+        SearchHit(chat, title, message, _marked(snippet, start, end))
         for chat, title, message, snippet in titles + messages
     ]
 
@@ -66,8 +65,10 @@ def _query(text: str) -> str:
     return " AND ".join('"' + word.replace('"', '""') + '"' for word in words) + "*" if words else ""
 
 
-def _marked(snippet: str) -> str:
-    """The snippet with one character at either side of a match."""
-    parts = re.split(f"({_START}|{_END})", snippet)
-    marks = {_START: MATCH_START, _END: MATCH_END}
-    return "".join(marks.get(part) or re.sub("[\ue000\ue001]", "", part) for part in parts)
+def _marked(snippet: str, start: str, end: str) -> str:
+    """The snippet with one character at either side of a match, and these nowhere else."""
+    marks = {start: MATCH_START, end: MATCH_END}
+    return "".join(
+        marks.get(part) or re.sub(f"[{MATCH_START}{MATCH_END}]", "", part)
+        for part in re.split(f"({start}|{end})", snippet)
+    )

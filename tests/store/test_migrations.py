@@ -1,4 +1,4 @@
-"""Each step from the version before it, with data in it; a step that fails or is killed leaves that version whole."""
+"""Each step from the version before it, with data in it; one that fails or is killed leaves that version."""
 
 from __future__ import annotations
 

@@ -49,8 +49,9 @@ def test_the_connection_is_set_up(conn: Connection) -> None:
 def test_opening_again_does_not_import_the_schema_tools(tmp_path: Path) -> None:
     connect(tmp_path).close()
     code = (
-        "import sys; from pathlib import Path; from infraxa.store import db, chats, messages, search, models, state, "
-        "lock, markdown; db.connect(Path(sys.argv[1])).close(); "
+        "import sys; from pathlib import Path; "
+        "from infraxa.store import chats, db, lock, markdown, messages, models, search, state; "
+        "db.connect(Path(sys.argv[1])).close(); "
         "print(sorted({'sqlite_utils', 'markdown_it'} & set(sys.modules)))"
     )
     out = subprocess.run(
@@ -207,7 +208,6 @@ async def test_a_cancelled_caller_leaves_the_store_usable(tmp_path: Path) -> Non
 async def test_closing_interrupts_a_query_that_does_not_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(db, "CLOSE_TIMEOUT_S", 0.2)
     begun = threading.Event()
 
     def endless(conn: Connection) -> None:
