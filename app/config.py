@@ -117,6 +117,13 @@ def allowed(name: str) -> str:
     return f'{text}, or "{AUTOMATIC}"' if field.optional else text
 
 
+def text_of(value: Value) -> str:
+    """A value as a person writes it."""
+    if value is None:
+        return AUTOMATIC
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
 def parse(name: str, value: object, where: str) -> Value:
     """The value of the setting `name` from a text (a variable, a flag) or a TOML value.
 

@@ -40,7 +40,7 @@ async def examine(
     *,
     force: bool = False,
 ) -> ModelRecord:
-    """The record of the GGUF file at `path`. `on_progress(done, total)` is told the bytes hashed, on the loop.
+    """The record of the GGUF file at `path`. `on_progress(done, total)` is told the bytes hashed.
 
     `force` goes on although the model is larger than the memory that is free. Cancelling ends it within a
     moment. Raises EngineError, and NodeError `bad_name`.

@@ -1,0 +1,28 @@
+"""What every command starts from: the folders and the settings that its options and variables ask for."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from infraxa.app import config
+from infraxa.app.commands.failures import UsageError
+from infraxa.app.commands.output import note
+from infraxa.app.config import BadSettings, Settings
+from infraxa.app.folders import Folders
+
+
+def folders_of(data_dir: Path | None) -> Folders:
+    return Folders.find(data_dir, os.environ)
+
+
+def settings_of(folders: Folders, flags: Mapping[str, object]) -> Settings:
+    """The settings in force; a flag with a bad value is wrong usage. Warnings go to standard error."""
+    for name, value in flags.items():
+        if value is not None:
+            try:
+                config.parse(name, value, "--" + name.replace("_", "-"))
+            except BadSettings as error:
+                raise UsageError(error.message) from None
+    return config.load(folders, flags, os.environ, warn=lambda line: note(f"infraxa: {line}"))

@@ -1,0 +1,206 @@
+"""`infraxa models`: lists, adds, shows and removes the models of this machine."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+from infraxa.app import choices, config
+from infraxa.app.choices import ModelEntry
+from infraxa.app.commands.given import folders_of, settings_of
+from infraxa.app.commands.output import (
+    clean,
+    is_terminal,
+    note,
+    print_json,
+    print_pairs,
+    print_table,
+    size_text,
+)
+from infraxa.app.errors import NodeError
+from infraxa.app.folders import Folders
+from infraxa.engine.models import memory_estimate
+from infraxa.store import models as records
+from infraxa.store.db import Connection, Store
+from infraxa.store.folder import DATABASE_NAME
+from infraxa.store.records import ModelRecord, StoreError
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def list_models(data_dir: Path | None, *, as_json: bool) -> None:
+    folders = folders_of(data_dir)
+    default = settings_of(folders, {}).model
+    entries = choices.model_entries(read_records(folders))
+    if as_json:
+        print_json([_facts(entry, default) for entry in entries])
+        return
+    rows = [
+        (
+            "*" if entry.name == default else "",
+            entry.name,
+            entry.parameters,
+            entry.quantization,
+            size_text(entry.size),
+            str(entry.context_length or ""),
+            entry.architecture,
+            entry.problem or (entry.label if entry.builtin else entry.path),
+        )
+        for entry in entries
+    ]
+    columns = ("", "name", "parameters", "quantization", "size", "context", "architecture", "file")
+    print_table(columns, rows, right=("parameters", "size", "context"))
+
+
+def show_model(data_dir: Path | None, name: str, *, as_json: bool) -> None:
+    folders = folders_of(data_dir)
+    default = settings_of(folders, {}).model
+    entry = choices.find_model(name, choices.model_entries(read_records(folders)))
+    if as_json:
+        print_json(_facts(entry, default))
+        return
+    info, context = entry.info, _usual_context(entry)
+    print_pairs(
+        (
+            ("name", entry.name),
+            ("what", entry.label if entry.builtin else info.name),
+            ("default", "yes" if entry.name == default else "no"),
+            ("problem", entry.problem),
+            ("file", entry.path),
+            ("parts", str(len(info.parts) or "")),
+            ("size", size_text(entry.size)),
+            ("architecture", entry.architecture),
+            ("parameters", entry.parameters),
+            ("quantization", entry.quantization),
+            ("context", f"{entry.context_length} tokens" if entry.context_length else ""),
+            ("layers", str(info.layers or "")),
+            ("vocabulary", f"{info.vocabulary} tokens" if info.vocabulary else ""),
+            ("chat template", "yes" if info.has_template else "no"),
+            ("sampling", ", ".join(f"{key} {value:g}" for key, value in info.sampling.items())),
+            (
+                "memory",
+                f"about {size_text(memory_estimate(info, context, 1))} with {context} tokens of context",
+            ),
+            ("license", entry.license),
+            ("SHA-256", entry.sha256),
+        )
+    )
+
+
+def add_model(data_dir: Path | None, path: Path, name: str | None, *, force: bool, as_json: bool) -> None:
+    """Nothing is remembered unless all went well. The first model that is added becomes the default."""
+    folders = folders_of(data_dir)
+    settings = settings_of(folders, {})
+    added = asyncio.run(_add(folders, path.expanduser().absolute(), name, force))
+    entry = choices.model_entries([added])[-1]
+    if is_default := settings.model == config.GUIDE and config.variable("model") not in os.environ:
+        config.set(folders, "model", entry.name)
+    if as_json:
+        print_json(_facts(entry, entry.name if is_default else settings.model))
+        return
+    what = " · ".join(filter(None, (entry.parameters, entry.quantization, size_text(entry.size))))
+    print(clean(f"Added {entry.name} ({what})."))
+    if is_default:
+        print("It answers new chats from now on.")
+    else:
+        print(clean(f"To have it answer new chats: infraxa config set model {entry.name}"))
+
+
+def remove_model(data_dir: Path | None, name: str) -> None:
+    folders = folders_of(data_dir)
+    if name == config.GUIDE:
+        raise NodeError("bad_name", "The built-in guide is part of infraxa and cannot be removed.")
+    removed = asyncio.run(_with_store(folders, records.remove_model, name))
+    print(clean(f"{name} is forgotten. Its file stays: {removed.path}"))
+    if config.load(folders).model == name and config.variable("model") not in os.environ:
+        config.set(folders, "model", config.GUIDE)
+        print("The built-in guide answers new chats from now on.")
+
+
+def read_records(folders: Folders) -> list[ModelRecord]:
+    """What the store knows; a data folder that is not there yet stays so."""
+    if not (folders.data / DATABASE_NAME).exists():
+        return []
+    return asyncio.run(_with_store(folders, records.list_models))
+
+
+async def _with_store(
+    folders: Folders, fn: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
+) -> T:
+    async with await Store.open(folders.data) as store:
+        return await store.run(fn, *args, **kwargs)
+
+
+async def _add(folders: Folders, path: Path, name: str | None, force: bool) -> ModelRecord:
+    async with await Store.open(folders.data) as store:
+        for record in await store.run(records.list_models):
+            if record.path == str(path):
+                raise StoreError("exists", f"{path} is already here, as {record.name}.")
+            if record.name == name:
+                raise StoreError("exists", f"There is a model named {name}.", "Give another --name.")
+        with _progress() as on_progress:
+            try:
+                record = await choices.examine(path, name, on_progress, force=force)
+            except asyncio.CancelledError:
+                note("infraxa: stopped; nothing was added.")
+                raise
+        return await store.run(records.add_model, record, frozenset({config.GUIDE}))
+
+
+@contextlib.contextmanager
+def _progress() -> Iterator[Callable[[int, int], None] | None]:
+    """A bar on standard error, for a person; it stays empty until the file has been loaded once."""
+    if not is_terminal(sys.stderr):
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("checking", total=None)
+
+        def on_progress(done: int, total: int) -> None:
+            bar.update(task, description="SHA-256", completed=done, total=total)
+
+        yield on_progress
+
+
+def _usual_context(entry: ModelEntry) -> int:
+    return min(entry.context_length or 4096, 4096)
+
+
+def _facts(entry: ModelEntry, default: str) -> dict[str, Any]:
+    info = entry.info
+    return {
+        "name": entry.name,
+        "label": entry.label,
+        "builtin": entry.builtin,
+        "default": entry.name == default,
+        "problem": entry.problem or None,
+        "title": info.name,
+        "path": entry.path,
+        "parts": info.parts,
+        "size": entry.size,
+        "architecture": entry.architecture,
+        "parameters": info.parameters,
+        "parameters_label": entry.parameters,
+        "quantization": entry.quantization,
+        "context_length": entry.context_length,
+        "layers": info.layers,
+        "embedding_length": info.embedding_length,
+        "vocabulary": info.vocabulary,
+        "chat_template": info.has_template,
+        "sampling": info.sampling,
+        "memory": memory_estimate(info, _usual_context(entry), 1),
+        "memory_context": _usual_context(entry),
+        "license": entry.license,
+        "sha256": entry.sha256 or None,
+        "added_at": entry.added_at or None,
+    }

@@ -1,0 +1,67 @@
+"""The options that several commands share, and what completes their values.
+
+Those of settings are texts: infraxa.app.config knows what they may be, and says so.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def complete_models(incomplete: str) -> list[str]:
+    """The names of the models that the data folder of the environment has."""
+    from infraxa.app.commands.models import read_records
+    from infraxa.app.config import GUIDE
+    from infraxa.app.folders import Folders
+
+    folders = Folders.find(None, os.environ)
+    names = [GUIDE, *(record.name for record in read_records(folders))]
+    return [name for name in names if name.startswith(incomplete)]
+
+
+def complete_settings(incomplete: str) -> list[str]:
+    from infraxa.app import config
+
+    return [name for name in config.names() if name.startswith(incomplete)]
+
+
+DataDir = Annotated[
+    Path | None,
+    typer.Option(
+        "--data-dir",
+        file_okay=False,
+        help="Keep everything in this folder: chats, settings, logs. INFRAXA_DATA_DIR does the same.",
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+ModelName = Annotated[str, typer.Argument(help="The model's name.", autocompletion=complete_models)]
+
+Model = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="The model that answers: its name, or a GGUF file.",
+        autocompletion=complete_models,
+    ),
+]
+Threads = Annotated[str | None, typer.Option(metavar="N", help="Processor threads of the model.")]
+Context = Annotated[str | None, typer.Option(metavar="TOKENS", help="Tokens of context per chat.")]
+Slots = Annotated[
+    str | None, typer.Option(metavar="N", help="How many answers are generated at the same time.")
+]
+GpuLayers = Annotated[str | None, typer.Option(metavar="N", help="Layers of the model on the GPU.")]
+Temperature = Annotated[str | None, typer.Option(metavar="T", help="Randomness of answers; 0 = none.")]
+Theme = Annotated[str | None, typer.Option(metavar="NAME", help="Colours of the app.")]
+SendKey = Annotated[str | None, typer.Option(metavar="KEY", help="The key that sends: enter or ctrl+enter.")]
+Mouse = Annotated[bool | None, typer.Option("--mouse/--no-mouse", help="Use the mouse in the app.")]
+ReducedMotion = Annotated[
+    bool | None, typer.Option("--reduced-motion/--no-reduced-motion", help="No animations in the app.")
+]
+ConfirmLinks = Annotated[
+    bool | None,
+    typer.Option("--confirm-links/--no-confirm-links", help="Ask before a link of an answer is opened."),
+]

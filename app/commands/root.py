@@ -1,0 +1,220 @@
+"""Declares every command with its options, and nothing else: each body imports the module that does the work.
+
+So `--help` loads no more than typer.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from infraxa.app.commands import options
+
+_HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+
+
+class _Commands(TyperGroup):
+    """The one place where a failure of any command becomes a line and an exit code."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            try:
+                return super().invoke(ctx)
+            finally:
+                sys.stdout.flush()
+        except (Exception, KeyboardInterrupt) as error:
+            from infraxa.app.commands.failures import report
+
+            if (code := report(error)) is None:
+                raise
+            raise typer.Exit(code) from None
+
+
+def _typer(text: str, **extra: Any) -> typer.Typer:
+    return typer.Typer(
+        help=text,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        context_settings=_HELP,
+        **extra,
+    )
+
+
+app = _typer("An open market for AI inference, in one terminal.", cls=_Commands, invoke_without_command=True)
+models_app = _typer("The models on this machine.", no_args_is_help=True)
+config_app = _typer("The settings: config.toml, INFRAXA_* variables, flags.", no_args_is_help=True)
+app.add_typer(models_app, name="models")
+app.add_typer(config_app, name="config")
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command; returns the exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None and hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")  # a terminal that cannot show a character shows `?`
+    try:
+        app(list(arguments), prog_name="infraxa")
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
+    return 0
+
+
+@app.callback(epilog='Without a command, the terminal app opens. Example: infraxa ask "What is 2+2?"')
+def root(
+    ctx: typer.Context,
+    data_dir: options.DataDir = None,
+    version: Annotated[bool, typer.Option("--version", "-V", help="Show the version.")] = False,
+    model: options.Model = None,
+    threads: options.Threads = None,
+    context: options.Context = None,
+    slots: options.Slots = None,
+    gpu_layers: options.GpuLayers = None,
+    temperature: options.Temperature = None,
+    theme: options.Theme = None,
+    send_key: options.SendKey = None,
+    mouse: options.Mouse = None,
+    reduced_motion: options.ReducedMotion = None,
+    confirm_links: options.ConfirmLinks = None,
+) -> None:
+    """An open market for AI inference, in one terminal."""
+    ctx.obj = data_dir
+    if version:
+        from infraxa import __version__
+
+        print(f"infraxa {__version__}")
+        raise typer.Exit
+    flags = {name: value for name, value in ctx.params.items() if name not in ("data_dir", "version")}
+    if ctx.invoked_subcommand is not None:
+        given = sorted(name for name, value in flags.items() if value is not None)
+        if given:
+            option = "--" + given[0].replace("_", "-")
+            raise typer.BadParameter(f"{option} before a command does nothing; ask takes some after it.")
+        return
+    from infraxa.app.commands.open_app import open_app
+
+    raise typer.Exit(open_app(data_dir, flags))
+
+
+@app.command(epilog='Example: git diff | infraxa ask "What does this change?" --max-tokens 200')
+def ask(
+    ctx: typer.Context,
+    question: Annotated[
+        str | None, typer.Argument(help="The question; text on standard input follows it.")
+    ] = None,
+    model: options.Model = None,
+    system: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="What the model is told before the question.")
+    ] = None,
+    max_tokens: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="End the answer after so many tokens.")
+    ] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(min=0, max=2**32 - 1, metavar="N", help="Fix the draw: the same answer again."),
+    ] = None,
+    temperature: options.Temperature = None,
+    threads: options.Threads = None,
+    context: options.Context = None,
+    gpu_layers: options.GpuLayers = None,
+    json: options.Json = False,
+) -> None:
+    """One answer on standard output, as it comes; notes go to standard error."""
+    from infraxa.app.commands import ask as work
+
+    flags = {
+        "model": model,
+        "temperature": temperature,
+        "threads": threads,
+        "context": context,
+        "gpu_layers": gpu_layers,
+    }
+    code = work.ask(ctx.obj, flags, question, system=system, max_tokens=max_tokens, seed=seed, as_json=json)
+    raise typer.Exit(code)
+
+
+@models_app.command("list", epilog="Example: infraxa models list --json")
+def models_list(ctx: typer.Context, json: options.Json = False) -> None:
+    """All models; * marks the one that answers new chats.
+
+    Piped: one line per model, the columns separated by tabs.
+    """
+    from infraxa.app.commands import models as work
+
+    work.list_models(ctx.obj, as_json=json)
+
+
+@models_app.command(
+    "add", epilog="Example: infraxa models add ~/models/qwen2.5-7b-instruct-q4_k_m.gguf --name qwen"
+)
+def models_add(
+    ctx: typer.Context,
+    path: Annotated[Path, typer.Argument(help="A GGUF file; of a split model, its first part.")],
+    name: Annotated[
+        str | None, typer.Option(metavar="NAME", help="What to call it; the file's name otherwise.")
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Add it although it is larger than the free memory.")
+    ] = False,
+    json: options.Json = False,
+) -> None:
+    """Check a model file and remember it. The file stays where it is."""
+    from infraxa.app.commands import models as work
+
+    work.add_model(ctx.obj, path, name, force=force, as_json=json)
+
+
+@models_app.command("show", epilog="Example: infraxa models show guide")
+def models_show(ctx: typer.Context, name: options.ModelName, json: options.Json = False) -> None:
+    """Everything that is known of a model."""
+    from infraxa.app.commands import models as work
+
+    work.show_model(ctx.obj, name, as_json=json)
+
+
+@models_app.command("remove", epilog="Example: infraxa models remove qwen")
+def models_remove(ctx: typer.Context, name: options.ModelName) -> None:
+    """Forget a model. Its file stays."""
+    from infraxa.app.commands import models as work
+
+    work.remove_model(ctx.obj, name)
+
+
+@app.command(epilog="Example: infraxa doctor --json")
+def doctor(ctx: typer.Context, json: options.Json = False) -> None:
+    """Check every step, with a reason and a remedy each. The output is safe to paste."""
+    from infraxa.app.commands import doctor as work
+
+    raise typer.Exit(work.doctor(ctx.obj, as_json=json))
+
+
+@config_app.command("path", epilog='Example: $EDITOR "$(infraxa config path)"')
+def config_path(ctx: typer.Context, json: options.Json = False) -> None:
+    """Where the settings file is."""
+    from infraxa.app.commands import settings as work
+
+    work.show_path(ctx.obj, as_json=json)
+
+
+@config_app.command("show", epilog="Example: infraxa config show")
+def config_show(ctx: typer.Context, json: options.Json = False) -> None:
+    """Every setting, its value and where that comes from."""
+    from infraxa.app.commands import settings as work
+
+    work.show_settings(ctx.obj, as_json=json)
+
+
+@config_app.command("set", epilog="Example: infraxa config set theme infraxa-light")
+def config_set(
+    ctx: typer.Context,
+    name: Annotated[str, typer.Argument(help="The setting.", autocompletion=options.complete_settings)],
+    value: Annotated[str, typer.Argument(help="Its value.")],
+) -> None:
+    """Write one setting into config.toml; the rest of the file stays as it is."""
+    from infraxa.app.commands import settings as work
+
+    work.set_setting(ctx.obj, name, value)

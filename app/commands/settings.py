@@ -1,0 +1,46 @@
+"""`infraxa config`: where the settings are, what they are, and setting one."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from infraxa.app import config
+from infraxa.app.commands.given import folders_of
+from infraxa.app.commands.output import clean, note, print_json, print_table
+
+
+def show_path(data_dir: Path | None, *, as_json: bool) -> None:
+    folders = folders_of(data_dir)
+    if as_json:
+        print_json({"config": str(folders.config_file), "data": str(folders.data), "log": str(folders.log)})
+    else:
+        print(clean(str(folders.config_file)))
+
+
+def show_settings(data_dir: Path | None, *, as_json: bool) -> None:
+    layers = config.read(folders_of(data_dir), None, os.environ)
+    for line in layers.warnings:
+        note(f"infraxa: {line}")
+    values = {name: getattr(layers.settings, name) for name in config.names()}
+    if as_json:
+        print_json(
+            {
+                name: {"value": value, "from": layers.sources[name], "help": config.help_text(name)}
+                for name, value in values.items()
+            }
+        )
+        return
+    rows = [
+        (name, config.text_of(value), layers.sources[name], config.help_text(name))
+        for name, value in values.items()
+    ]
+    print_table(("setting", "value", "from", "what it is for"), rows)
+
+
+def set_setting(data_dir: Path | None, name: str, value: str) -> None:
+    folders = folders_of(data_dir)
+    parsed = config.set(folders, name, value)
+    print(clean(f"{name} = {config.text_of(parsed)}"))
+    if config.variable(name) in os.environ:
+        note(f"infraxa: {config.variable(name)} is set and goes before config.toml.")
