@@ -20,8 +20,8 @@ MATCH_START, MATCH_END = "\ue000", "\ue001"
 def search(conn: Connection, text: str, limit: int = 50) -> list[SearchHit]:
     """Chats and messages that contain all the words of `text`, the last of which may be unfinished.
 
-    Titles come first; each kind by rank (bm25), best first. Any text can be asked for, and one without words
-    finds nothing.
+    Titles come first and take a quarter of `limit` at most; each kind is in the order of rank (bm25), best
+    first. Any text can be asked for, and one without words finds nothing.
     """
     query = _query(text)
     if not query:
@@ -36,7 +36,7 @@ def search(conn: Connection, text: str, limit: int = 50) -> list[SearchHit]:
         WHERE chats_fts MATCH ?1 AND c.deleted_at IS NULL
         ORDER BY f.rank LIMIT ?5
         """,
-        (query, start, end, SNIPPET_TOKENS, limit),
+        (query, start, end, SNIPPET_TOKENS, max(1, limit // 4)),
     ).fetchall()
     messages = conn.execute(
         """

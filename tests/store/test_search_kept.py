@@ -137,6 +137,13 @@ def test_titles_come_first_and_messages_by_rank(conn: Connection) -> None:
     assert [hit.message_id for hit in search(conn, "zebra", limit=1)] == [None]
 
 
+def test_many_titles_do_not_crowd_out_the_messages(conn: Connection) -> None:
+    for number in range(30):
+        say(conn, f"zebra {number}", title="zebra")
+    hits = search(conn, "zebra", limit=20)
+    assert [hit.message_id is None for hit in hits] == [True] * 5 + [False] * 15
+
+
 def test_titles_follow_renaming(conn: Connection) -> None:
     chat = create_chat(conn, title="Zebra")
     rename_chat(conn, chat.id, "Lion")
