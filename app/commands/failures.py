@@ -53,6 +53,7 @@ def report(error: BaseException) -> int | None:
             reason = error.strerror or str(error)
             where = f"{error.filename}: " if error.filename else ""
             if error.errno == errno.ENOSPC and not error.filename:
+                where = "The output cannot be written: "
                 _abandon_output()
             return _say(f"{where}{reason}. {_REMEDIES.get(error.errno or 0, '')}", 1)
         case MemoryError():

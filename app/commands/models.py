@@ -125,9 +125,14 @@ def remove_model(data_dir: Path | None, name: str) -> None:
 
 def read_records(folders: Folders) -> list[ModelRecord]:
     """What the store knows; a data folder that is not there yet stays so."""
+    return asyncio.run(read_records_async(folders))
+
+
+async def read_records_async(folders: Folders) -> list[ModelRecord]:
+    """`read_records` inside a loop."""
     if not (folders.data / DATABASE_NAME).exists():
         return []
-    return asyncio.run(_with_store(folders, records.list_models))
+    return await _with_store(folders, records.list_models)
 
 
 async def _with_store(
