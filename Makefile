@@ -23,6 +23,11 @@ check: $(DEV_STAMP) build/dev/infraxa
 bench: $(DEV_STAMP)
 	$(BIN)/python -m tests.bench
 
+# Trains the built-in model again, into build/guide. About 35 minutes on two cores; needs torch (extra `guide`).
+guide: $(DEV_STAMP)
+	$(BIN)/python -m pip install --quiet --editable ".[guide]"
+	$(BIN)/python -m infraxa.engine.guide
+
 wheel: $(DEV_STAMP)
 	$(BIN)/python -m build --wheel
 
@@ -30,6 +35,8 @@ clean:
 	rm -rf build dist *.egg-info
 
 $(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "infraxa needs Python 3.11 or newer: make PYTHON=python3.12 run" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 
 $(STAMP): pyproject.toml | $(BIN)/python

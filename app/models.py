@@ -42,11 +42,13 @@ class Models:
 
     async def entries(self) -> list[ModelEntry]:
         """The built-in guide first, then what was added, oldest first."""
-        return choices.model_entries(await self._records.run(records.list_models))
+        kept = await self._records.run(records.list_models)
+        # It looks at the model files, which may be on a slow disk.
+        return await asyncio.to_thread(choices.model_entries, kept)
 
     async def entry(self, name: str) -> ModelEntry:
         """The model of this name. Raises NodeError `no_model`."""
-        return choices.find_model(name, await self.entries())
+        return await asyncio.to_thread(choices.find_model, name, await self.entries())
 
     async def load(self, entry: ModelEntry, settings: Settings) -> None:
         """Have the engine hold this model; returns when it answers.
