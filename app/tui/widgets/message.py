@@ -1,0 +1,400 @@
+"""One message of a conversation: the person's own, and an answer with what is known of it.
+
+A message shows a turn and asks for things by `requests.py`. When an answer starts, grows and ends is told
+from outside; what is waited for is counted here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from time import monotonic
+from typing import ClassVar
+
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Vertical
+from textual.content import Content, Span
+from textual.style import Style
+from textual.timer import Timer
+from textual.widgets import Static
+
+from infraxa.app.tasks import TaskGroup
+from infraxa.app.tui.widgets import requests
+from infraxa.app.tui.widgets.facts import (
+    READABLE_BY,
+    can_continue,
+    ending,
+    facts_line,
+    model_label,
+    too_long,
+)
+from infraxa.app.tui.widgets.markdown import MarkdownView
+from infraxa.app.tui.widgets.streaming import Flusher
+from infraxa.app.tui.widgets.text import Cleaner, clean, one_line
+from infraxa.store.records import Message, Turn
+
+SPINNER = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
+SPINNER_SECONDS = 0.2
+PAINT_TIMEOUT = 1.0
+"""Seconds to wait for a paint; a widget that was just removed is never painted."""
+
+# Shares of the text's colour: `$text-muted` is a contrast to a background, which a span of text does not
+# know.
+MUTED = "$foreground 60%"
+FAINT = "$foreground 30%"
+
+WORDS = {
+    "copy": "copy",
+    "copy_code": "copy code",
+    "regenerate": "regenerate",
+    "edit": "edit",
+    "continue": "continue",
+    "drop_oldest": "drop the oldest turns and answer again",
+    "stop": "stop",
+}
+"""Actions as the clickable words that stand under a message."""
+
+
+class Words(Static):
+    """A line of text in which words can be clicked; each runs an action of the message it belongs to."""
+
+    def __init__(self, *, classes: str) -> None:
+        super().__init__(markup=False, classes=classes)
+        self.shown = Content("")
+
+    def say(self, content: Content) -> None:
+        """Show `content`, if it is not shown already."""
+        if not content.is_same(self.shown) or content.plain != self.shown.plain:
+            self.shown = content
+            self.display = bool(content.plain)
+            self.update(content)
+
+    async def action_ask(self, action: str) -> None:
+        if isinstance(self.parent, MessageView):
+            await self.parent.run_action(action)
+
+
+def word(text: str, action: str, style: str = MUTED) -> Content:
+    """`text` as a word that runs `action` of the message when clicked."""
+    click = Style.from_meta({"@click": f"ask({action!r})"})
+    return Content(text, [Span(0, len(text), f"{style} underline"), Span(0, len(text), click)])
+
+
+class MessageView(Vertical, can_focus=True):
+    """What the two kinds of message share: focus, keys, versions."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("y", "copy", "Copy", id="message.copy"),
+        Binding("Y,shift+y", "copy_code", "Copy code", id="message.copy_code"),
+        Binding("r", "regenerate", "Regenerate", id="message.regenerate"),
+        Binding("e", "edit", "Edit", id="message.edit"),
+        Binding("c", "continue", "Continue", id="message.continue"),
+        Binding("d", "drop_oldest", "Drop oldest turns", id="message.drop_oldest"),
+        Binding("left,h", "version(-1)", "Previous version", id="message.previous_version", show=False),
+        Binding("right,l", "version(1)", "Next version", id="message.next_version", show=False),
+    ]
+    DEFAULT_CSS = """
+    MessageView {
+        height: auto;
+        width: 1fr;
+        margin: 0 0 1 0;
+        padding: 0 1;
+        border-left: outer $background;
+        & > .head { height: 1; width: 1fr; text-wrap: nowrap; text-overflow: ellipsis; }
+        & > .foot { height: auto; width: 1fr; color: $foreground 60%; }
+        & > Words { link-color: $foreground 60%; link-style: underline; }
+        &:focus { border-left: outer $accent; }
+    }
+    """
+
+    def __init__(self, turn: Turn) -> None:
+        super().__init__()
+        self.turn = turn
+        self.newest = False
+
+    @property
+    def message(self) -> Message:
+        return self.turn.message
+
+    @property
+    def body(self) -> MarkdownView:
+        """The widget with the text."""
+        return self.query_one(MarkdownView)
+
+    def applicable(self) -> list[str]:
+        """The actions that make sense for this message now, in the order they are offered."""
+        return ["copy"]
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        if action == "version":
+            return len(self.turn.sibling_ids) > 1
+        if action in WORDS:
+            return action in self.applicable()
+        return super().check_action(action, parameters)
+
+    def _versions(self) -> Content:
+        """`‹ 2/3 ›`, clickable, when there is more than one version."""
+        count = len(self.turn.sibling_ids)
+        if count < 2:
+            return Content("")
+        index = self.turn.index
+        return Content("   ").append(
+            Content("").join(
+                [
+                    word("‹", "version(-1)") if index > 1 else Content.styled("‹", FAINT),
+                    Content.styled(f" {index}/{count} ", MUTED),
+                    word("›", "version(1)") if index < count else Content.styled("›", FAINT),
+                ]
+            )
+        )
+
+    def _offers(self) -> Content:
+        """The applicable actions as clickable words."""
+        return Content.styled(" · ", FAINT).join(
+            [word(WORDS[action], action) for action in self.applicable()]
+        )
+
+    def refresh_words(self) -> None:
+        """Show what is known and offered now."""
+        raise NotImplementedError
+
+    def on_mount(self) -> None:
+        self.refresh_words()
+
+    def on_resize(self) -> None:
+        self.refresh_words()
+
+    def on_focus(self) -> None:
+        self.refresh_words()
+
+    def on_blur(self) -> None:
+        self.refresh_words()
+
+    def action_copy(self) -> None:
+        self.post_message(requests.CopyRequested(self.message.content or self.body.source, "message"))
+
+    def action_version(self, step: int) -> None:
+        index = self.turn.index - 1 + step
+        if 0 <= index < len(self.turn.sibling_ids):
+            self.post_message(requests.VersionRequested(self.turn.sibling_ids[index]))
+
+
+class UserMessage(MessageView):
+    """What the person wrote, exactly as written."""
+
+    DEFAULT_CSS = """
+    UserMessage {
+        background: $boost;
+        border-left: outer $primary;
+        &:focus { border-left: outer $accent; }
+    }
+    """
+
+    def compose(self) -> ComposeResult:
+        yield Words(classes="head")
+        yield MarkdownView(clean(self.message.content), plain=True)
+
+    def applicable(self) -> list[str]:
+        return ["copy", "edit"]
+
+    def refresh_words(self) -> None:
+        head = Content.styled("You", "$text-primary bold") + self._versions()
+        if self.has_focus:
+            head = head + Content("   ") + self._offers()
+        self.query_one(".head", Words).say(head)
+
+    async def show_turn(self, turn: Turn) -> None:
+        """The same message, perhaps with other siblings."""
+        self.turn = turn
+        self.refresh_words()
+
+    def action_edit(self) -> None:
+        self.post_message(requests.EditRequested(self.message.id, self.message.content))
+
+
+class AnswerView(MessageView):
+    """An answer: who gave it, its Markdown, and the line of facts once it ended."""
+
+    def __init__(
+        self,
+        turn: Turn,
+        *,
+        is_visible: Callable[[], bool] = lambda: True,
+        clock: Callable[[], float] = monotonic,
+        label: Callable[[str], str] = model_label,
+    ) -> None:
+        super().__init__(turn)
+        self._clock = clock
+        self._label = label
+        self._clean = Cleaner()
+        self._flusher = Flusher(self._grow, is_visible=is_visible)
+        self._tasks = TaskGroup()
+        self._showing: asyncio.Task[None] | None = None
+        self._timer: Timer | None = None
+        self._asked_at = clock()
+        self._ticks = 0
+        self._waiting_for = "waiting for the model"
+        self._has_text = False
+
+    def compose(self) -> ComposeResult:
+        text = "" if self.is_streaming else clean(self.message.content)
+        yield Words(classes="head")
+        yield MarkdownView(text)
+        yield Words(classes="foot")
+
+    @property
+    def is_streaming(self) -> bool:
+        return self.message.state == "streaming"
+
+    @property
+    def flushes(self) -> int:
+        """How many times text that grew was painted."""
+        return self._flusher.flushes
+
+    def on_mount(self) -> None:
+        super().on_mount()
+        if self.is_streaming:
+            self._start()
+
+    async def on_unmount(self) -> None:
+        await self._tasks.cancel_all()
+
+    def _start(self) -> None:
+        if self._showing is not None:
+            return
+        self._asked_at = self._clock()
+        self._showing = self._tasks.spawn(self._flusher.run(), name=f"show {self.message.id}")
+        calm = self.app.animation_level == "none"
+        self._timer = self.set_interval(1.0 if calm else SPINNER_SECONDS, self._tick)
+
+    def _tick(self) -> None:
+        if self._has_text and self._timer is not None:
+            self._timer.stop()
+            self._timer = None
+        self._ticks += 1
+        self.refresh_words()
+
+    def feed(self, text: str) -> None:
+        """More text of the running answer; returns at once."""
+        self._flusher.feed(text)
+
+    def resume(self) -> None:
+        """The screen is seen again: show what came meanwhile."""
+        self._flusher.resume()
+
+    def wait_for(self, what: str) -> None:
+        """Say what the answer waits for."""
+        self._waiting_for = what
+        self.refresh_words()
+
+    async def _grow(self, text: str) -> None:
+        first = not self._has_text
+        self._has_text = True
+        self.body.append(self._clean(text))
+        if first:
+            self.refresh_words()
+        painted = asyncio.Event()
+        self.call_after_refresh(painted.set)
+        try:
+            await asyncio.wait_for(painted.wait(), PAINT_TIMEOUT)
+        except TimeoutError:
+            return
+
+    async def show_turn(self, turn: Turn) -> None:
+        """What the store says of this answer now."""
+        was_streaming = self.is_streaming
+        self.turn = turn
+        if self.is_streaming:
+            self._start()
+        elif was_streaming or self.body.source != clean(turn.message.content):
+            await self._end()
+        self.refresh_words()
+
+    async def finish(self, message: Message) -> None:
+        """The answer as it ended: all its text at once, code in colours, the facts."""
+        siblings = self.turn.sibling_ids
+        await self.show_turn(Turn(message, siblings if message.id in siblings else (message.id,)))
+
+    async def _end(self) -> None:
+        if self._timer is not None:
+            self._timer.stop()
+            self._timer = None
+        self._flusher.close()
+        if self._showing is not None:
+            await self._showing
+            self._showing = None
+        text = clean(self.message.content)
+        if self.body.source != text:
+            self.body.replace(text)
+        else:
+            await self.body.finish()
+
+    def applicable(self) -> list[str]:
+        message = self.message
+        if self.is_streaming:
+            return ["stop"]
+        actions = ["copy"] if message.content else []
+        if self.has_focus and message.content and self.body.codes:
+            actions.append("copy_code")
+        if can_continue(message):
+            actions.append("continue")
+        actions.append("regenerate")
+        if too_long(message):
+            actions.append("drop_oldest")
+        return actions
+
+    def refresh_words(self) -> None:
+        if not self.is_mounted:
+            return
+        message = self.message
+        model = message.facts.model if message.facts is not None else ""
+        who = Content.styled(one_line(self._label(model), 60), "$text-secondary bold")
+        self.query_one(".head", Words).say(who + self._versions())
+        self.query_one(".foot", Words).say(self._waiting() if self.is_streaming else self._ended())
+
+    def _waiting(self) -> Content:
+        calm = self.app.animation_level == "none"
+        sign = "…" if calm or self._has_text else SPINNER[self._ticks % len(SPINNER)]
+        parts = [f"{sign} answering" if self._has_text else f"{sign} {self._waiting_for}"]
+        seconds = int(self._clock() - self._asked_at)
+        if not self._has_text and seconds:
+            parts.append(f"{seconds} s")
+        said = Content.styled(" · ".join(parts) + "   ", MUTED)
+        return said + word(f"{WORDS['stop']} (Esc)", "stop")
+
+    def _ended(self) -> Content:
+        message = self.message
+        lines: list[Content] = []
+        if message.error:
+            error = one_line(message.error, 600)
+            lines.append(Content.styled(error, "$text-error"))
+        said: list[Content] = []
+        if end := ending(message):
+            said.append(Content.styled(end, "$text-error" if message.state == "failed" else "$text-warning"))
+        if message.facts is not None and (facts := facts_line(message.facts)):
+            said.append(Content.styled(facts, MUTED))
+        said.append(Content.styled(READABLE_BY, MUTED))
+        line = Content.styled(" · ", FAINT).join(said)
+        if self.has_focus or self.newest:
+            offers = self._offers()
+            fits = line.cell_length + offers.cell_length + 3 <= self.content_size.width
+            line = line + Content("   " if fits else "\n") + offers
+        lines.append(line)
+        return Content("\n").join(lines)
+
+    def action_copy_code(self) -> None:
+        if codes := self.body.codes:
+            self.post_message(requests.CopyRequested(codes[-1], "code"))
+
+    def action_regenerate(self) -> None:
+        self.post_message(requests.RegenerateRequested(self.message.id))
+
+    def action_continue(self) -> None:
+        self.post_message(requests.ContinueRequested(self.message.id))
+
+    def action_drop_oldest(self) -> None:
+        self.post_message(requests.DropOldestRequested(self.message.id))
+
+    def action_stop(self) -> None:
+        self.post_message(requests.StopRequested())
