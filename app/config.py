@@ -205,7 +205,7 @@ def read(
 def set(folders: Folders, name: str, value: object) -> Value:  # noqa: A001 - the command's own word
     """Write one setting into config.toml, the rest of the file as it is; returns the value as understood.
 
-    Raises `NodeError` `bad_setting`, and `OSError` when the file cannot be written.
+    Raises `NodeError`: `bad_setting`, `bad_folder` or `not_written`.
     """
     if name not in names():
         raise NodeError(
@@ -219,7 +219,14 @@ def set(folders: Folders, name: str, value: object) -> Value:  # noqa: A001 - th
     document = tomlkit.parse(path.read_text("utf-8")) if path.exists() else tomlkit.document()
     document[name] = AUTOMATIC if parsed is None else parsed
     folders.make()
-    _replace(path, tomlkit.dumps(document))
+    try:
+        _replace(path, tomlkit.dumps(document))
+    except OSError as error:
+        raise NodeError(
+            "not_written",
+            f"{path} cannot be written: {error.strerror or error}.",
+            "Make room and make it writable, or choose another folder with --data-dir.",
+        ) from error
     return parsed
 
 
