@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec, Self, TypeVar
+from typing import Concatenate, ParamSpec, Self, TypeVar
 
 from infraxa.store.folder import DATABASE_NAME, corrupt, explain, prepare_folder
 from infraxa.store.records import StoreError
@@ -202,9 +202,9 @@ class Store:
             try:
                 with transaction(conn):
                     return fn(conn, *args, **kwargs)
-            except (sqlite3.OperationalError, sqlite3.DatabaseError) as error:
-                if isinstance(error, sqlite3.IntegrityError | sqlite3.ProgrammingError):
-                    raise
+            except (sqlite3.IntegrityError, sqlite3.ProgrammingError):
+                raise  # a mistake in `fn`, not in the folder
+            except sqlite3.Error as error:
                 raise explain(error, self.folder) from error
 
         return await self._submit(call)
@@ -253,10 +253,8 @@ class Store:
             self._ended.set()
 
     def _close_connection(self) -> None:
-        conn: Any = self._conn
-        if conn is None:
-            return
         try:
-            conn.close()
+            if self._conn is not None:
+                self._conn.close()
         except sqlite3.Error as error:
             _log.warning("closing the store: %s", explain(error, self.folder))

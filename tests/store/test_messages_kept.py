@@ -77,6 +77,15 @@ def test_what_a_crash_left_is_marked_once(conn: Connection) -> None:
     ]
 
 
+def test_what_a_crash_left_can_go_on(conn: Connection) -> None:
+    answer = streaming(conn)
+    append_text(conn, answer, "Be")
+    mark_interrupted(conn)
+    assert resume_message(conn, answer).content == "Be"
+    append_text(conn, answer, "cau")
+    assert finish_message(conn, answer, "complete", text="se").content == "Because"
+
+
 def test_what_is_not_there_or_not_being_written(conn: Connection) -> None:
     answer = streaming(conn)
     chat_id = get_message(conn, answer).chat_id
@@ -87,6 +96,7 @@ def test_what_is_not_there_or_not_being_written(conn: Connection) -> None:
         lambda: get_message(conn, "nothing"),
         lambda: append_text(conn, "nothing", "x"),
         lambda: append_text(conn, answer, "x"),
+        lambda: finish_message(conn, answer, "failed"),
         lambda: finish_message(conn, answer, "failed", text="x"),
         lambda: resume_message(conn, question),
         lambda: select_sibling(conn, "nothing"),

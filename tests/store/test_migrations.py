@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from sqlite_utils import Database
 
+from infraxa.store import migrations
 from infraxa.store.chats import get_chat
 from infraxa.store.db import SCHEMA_VERSION, connect
 from infraxa.store.folder import DATABASE_NAME
@@ -94,6 +95,22 @@ def test_what_every_version_leads_to_is_the_same(tmp_path: Path) -> None:
         conn.close()
     assert len(schemas[0]) > 10
     assert all(schema == schemas[0] for schema in schemas)
+
+
+def test_the_version_in_the_file_is_true_as_soon_as_a_step_is_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What an older program reads there, without SQLite, decides whether it may touch the file."""
+    at_version(tmp_path, SCHEMA_VERSION - 1)
+    seen: list[int] = []
+
+    def migrate_and_look(conn: sqlite3.Connection) -> None:
+        migrate(conn)
+        seen.append(int.from_bytes((tmp_path / DATABASE_NAME).read_bytes()[60:64], "big"))
+
+    monkeypatch.setattr(migrations, "migrate", migrate_and_look)
+    connect(tmp_path).close()
+    assert seen == [SCHEMA_VERSION]
 
 
 def test_a_step_that_fails_leaves_the_version_before_it(tmp_path: Path) -> None:
