@@ -14,6 +14,7 @@ from typing import NamedTuple
 from infraxa.engine.frames import Emitted, Ended, Reading
 from infraxa.engine.llama import Aborted, Context, Model, Sampler
 from infraxa.engine.scheduler import Job, Scheduler, Span
+from infraxa.engine.sizing import Size, next_smaller
 from infraxa.engine.template import ChatTemplate
 from infraxa.engine.text import TextAssembler
 from infraxa.engine.types import (
@@ -34,6 +35,18 @@ PROMPT_SHARE = 8
 """While somebody generates, prompts get one such part of a step's rows."""
 MAX_STOP = 4096
 """Characters of all stop strings; they are searched for after every token."""
+
+
+def open_context(model: Model, size: Size, threads: int) -> tuple[Context, Size]:
+    """A context of that size, or the largest smaller one that the device has memory for. Raises EngineError."""
+    while True:
+        try:
+            return Context(model, n_ctx=size.n_ctx, slots=size.slots, n_batch=N_BATCH, threads=threads), size
+        except EngineError as error:
+            smaller = next_smaller(size)
+            if error.code != "no_memory" or smaller is None:
+                raise
+            size = smaller
 
 
 class Output(NamedTuple):

@@ -10,6 +10,7 @@ import itertools
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Literal, TypeVar
 
 import msgspec
 
@@ -26,6 +27,10 @@ from infraxa.engine.types import (
     Progress,
     Request,
 )
+from infraxa.engine.watch import Watch
+
+T = TypeVar("T")
+EngineState = Literal["off", "starting", "loading", "ready", "restarting", "failed"]
 
 
 class Limits(msgspec.Struct, frozen=True):
@@ -45,7 +50,7 @@ class Limits(msgspec.Struct, frozen=True):
     backoff_first: float = 0.2
     backoff_last: float = 30.0
     healthy: float = 60.0
-    """A worker that lived so long was no failed attempt."""
+    """The wait before a restart grows until a worker has lived so long."""
 
 
 _CRASHES = frozenset({"worker_died", "timeout"})
@@ -53,7 +58,11 @@ _CRASHES = frozenset({"worker_died", "timeout"})
 
 
 class Engine:
-    """One model at a time. All methods belong to the loop in which `load` was first awaited."""
+    """One model at a time. All methods belong to one event loop.
+
+    A worker that dies is restarted, waiting twice as long before each attempt. Answers that had shown
+    something end as `failed`; the others are asked again, once.
+    """
 
     def __init__(
         self,
@@ -62,6 +71,8 @@ class Engine:
         on_log: Callable[[str], None] = lambda line: None,
         limits: Limits | None = None,
     ) -> None:
+        """`on_status` gets each new value of `status`, `on_log` each line of llama.cpp's log; both in the
+        loop."""
         self.status = EngineStatus()
         """What the engine is doing; replaced, never changed."""
         self._on_status = on_status
@@ -69,26 +80,24 @@ class Engine:
         self._limits = limits = limits or Limits()
         self._ids = itertools.count(1)
         self._answers: dict[int, Answer] = {}
+        """Those that are not finished."""
         self._counts: dict[int, asyncio.Future[int]] = {}
         self._worker: WorkerProcess | None = None
+        self._watch = Watch(
+            silence=limits.silence, step=limits.step, working=self._worker_has_work, dead=self._kill
+        )
+        self._killed_because = ""
         self._opening: asyncio.Future[Loaded] | None = None
+        self._load_lock = asyncio.Lock()
         self._path = Path()
         self._options = LoadOptions()
-        self._load_lock = asyncio.Lock()
         self._restart: asyncio.Task[None] | None = None
         self._backoff = limits.backoff_first
         self._ready_since = 0.0
-        self._watch: asyncio.TimerHandle | None = None
-        self._silent_ticks = 0
-        self._still_ticks = 0
-        self._step = -1
-        self._killed_because = ""
         self._closed = False
 
-    # Loading
-
     async def load(self, path: Path, options: LoadOptions | None = None) -> Loaded:
-        """Opens a model, in place of the one before. Running generations of that one end with `closed`.
+        """Opens a model, in place of the one before. Running answers of that one end with `closed`.
 
         Raises EngineError, and `status` is `failed` then. A worker that crashes while loading gets a second
         attempt.
@@ -96,82 +105,81 @@ class Engine:
         async with self._load_lock:
             if self._closed:
                 raise _closed()
-            await self._stop_restart()
-            await self._stop_worker(
-                EngineError(
-                    "closed", "Another model was loaded before this answer was complete.", "Ask again."
-                )
-            )
             self._path, self._options = path, options or LoadOptions()
             self._backoff = self._limits.backoff_first
+            self._set_state("starting")
+            await self._stop_restart()
+            for answer in [a for a in self._answers.values() if a.sent]:
+                self._finish(answer, _replaced())
+            await self._end_process()
             try:
                 try:
                     return await self._open()
                 except EngineError as error:
-                    if error.code != "worker_died" or self._closed:
+                    if error.code != "worker_died":
                         raise
+                    self._on_log(f"host: {error.message}")
                     return await self._open()
             except EngineError as error:
                 self._fail(error)
                 raise
             except asyncio.CancelledError:
-                await self._stop_worker(EngineError("closed", "Loading was cancelled.", "Load a model."))
-                self._set_status(EngineStatus())
-                self._end_waiting(EngineError("closed", "Loading was cancelled.", "Load a model."))
+                self._fail(EngineError("closed", "Loading was cancelled.", "Load a model."))
                 raise
 
     async def _open(self) -> Loaded:
         """Starts a worker and waits until its model is ready. Raises EngineError; no worker is left then."""
-        self._set_status(EngineStatus("starting", str(self._path)))
+        if self._closed:
+            raise _closed()
+        self._set_state("starting")
         opening: asyncio.Future[Loaded] = asyncio.get_running_loop().create_future()
         self._opening = opening
         self._killed_because = ""
         try:
-            try:
-                worker = await WorkerProcess.start(self._receive, self._on_log, self._exited)
-            except OSError as error:
-                raise EngineError(
-                    "worker_died",
-                    f"The model's process cannot be started: {error.strerror or error}.",
-                    "Close other programs, then try again.",
-                ) from None
-            self._worker = worker
+            self._worker = worker = await self._start_process()
             worker.send(frames.Load(str(self._path), self._options))
-            self._set_status(EngineStatus("loading", str(self._path), progress=0.0))
-            self._keep_watch()
-            try:
-                loaded = await asyncio.wait_for(opening, self._limits.load)
-            except TimeoutError:
+            self._set_state("loading", progress=0.0)
+            self._watch.start()
+            async with asyncio.timeout(self._limits.load):
+                loaded = await opening
+            if self._worker is not worker:
+                raise self._death(worker)
+        except BaseException as error:
+            await self._end_process()
+            if isinstance(error, TimeoutError):
                 raise EngineError(
                     "timeout",
-                    f"{self._path.name} was not loaded within {self._limits.load:.0f} seconds.",
+                    f"{self._path.name} was not loaded within {self._limits.load:g} seconds.",
                     "Check the disk, or choose a smaller model.",
                 ) from None
-        except BaseException:
-            await self._end_process()
             raise
         finally:
             self._opening = None
+            opening.cancel()
         self._ready_since = time.monotonic()
-        self._set_status(EngineStatus("ready", str(self._path), loaded=loaded))
+        self._set_state("ready", loaded=loaded)
         for answer in list(self._answers.values()):
             self._send(answer)
         return loaded
 
-    def _fail(self, error: EngineError) -> None:
-        self._set_status(EngineStatus("failed", str(self._path), error=error.info))
-        self._end_waiting(error)
-
-    # Generating
+    async def _start_process(self) -> WorkerProcess:
+        try:
+            return await WorkerProcess.start(self._receive, self._on_log, self._exited)
+        except OSError as error:
+            raise EngineError(
+                "worker_died",
+                f"The model's process cannot be started: {error.strerror or error}.",
+                "Close other programs, then try again.",
+            ) from None
 
     def generate(self, request: Request) -> Generation:
-        """Starts an answer. While a model loads or restarts it waits; everything that goes wrong comes as its
-        end."""
+        """Starts an answer. While a model loads or restarts it waits; what goes wrong comes as its end."""
         answer = Answer(next(self._ids), request)
+        generation = Generation(answer, self._cancel)
         state = self.status.state
         if self._closed:
             answer.end("failed", _closed().info)
-        elif state == "failed" and self.status.error is not None:
+        elif state == "failed":
             answer.end("failed", self.status.error)
         elif state == "off":
             answer.end("failed", ErrorInfo("closed", "No model is loaded.", "Load a model first."))
@@ -181,48 +189,45 @@ class Engine:
                 self._send(answer)
             else:
                 self._wait_for_ready(answer)
-        return Generation(answer, self._cancel)
+        return generation
 
     def _send(self, answer: Answer) -> None:
         assert self._worker is not None
+        answer.stop_timer()
         try:
             self._worker.send(frames.Generate(answer.id, answer.request))
         except frames.FrameError as error:
-            self._drop(answer, ErrorInfo("bad_request", f"This cannot be sent: {error}.", "Change the text."))
+            self._finish(
+                answer, EngineError("bad_request", f"This cannot be sent: {error}.", "Change the text.")
+            )
             return
-        answer.stop_timer()
         answer.sent = True
-        self._keep_watch()
+        self._watch.start()
 
     def _wait_for_ready(self, answer: Answer) -> None:
         seconds = self._limits.ready
-        error = ErrorInfo(
-            "timeout", f"The model was not ready within {seconds:.0f} seconds.", "Try again later."
+        error = EngineError(
+            "timeout", f"The model was not ready within {seconds:g} seconds.", "Try again later."
         )
-        loop = asyncio.get_running_loop()
-        answer.timer = loop.call_later(seconds, self._drop, answer, error)
-        self._count_waiting()
+        answer.timer = asyncio.get_running_loop().call_later(seconds, self._finish, answer, error)
+        self._show_waiting()
 
-    def _drop(self, answer: Answer, error: ErrorInfo) -> None:
+    def _finish(self, answer: Answer, error: EngineError | None = None) -> None:
+        """Ends an answer of which the worker will tell nothing more: `failed`, or `cancelled` without an
+        error."""
         self._answers.pop(answer.id, None)
-        answer.end("failed", error)
+        answer.end("failed" if error else "cancelled", error.info if error else None)
+        self._show_waiting()
 
     def _cancel(self, answer: Answer) -> None:
-        if answer.finished is not None or answer.id not in self._answers:
+        if answer.id not in self._answers or answer.cancelling:
             return
         if not answer.sent or self._worker is None:
-            del self._answers[answer.id]
-            answer.end("cancelled")
-            self._count_waiting()
-        elif not answer.cancelling:
-            answer.cancelling = True
-            self._worker.send(frames.Cancel(answer.id))
-            loop = asyncio.get_running_loop()
-            answer.timer = loop.call_later(self._limits.cancel, self._give_up, answer)
-
-    def _give_up(self, answer: Answer) -> None:
-        self._answers.pop(answer.id, None)
-        answer.end("cancelled")
+            self._finish(answer)
+            return
+        answer.cancelling = True
+        self._worker.send(frames.Cancel(answer.id))
+        answer.timer = asyncio.get_running_loop().call_later(self._limits.cancel, self._finish, answer)
 
     async def count_tokens(self, messages: Sequence[ChatMessage]) -> int:
         """Tokens of the prompt that these messages make with the loaded model. Raises EngineError."""
@@ -233,46 +238,35 @@ class Engine:
         self._counts[count_id] = future
         try:
             self._worker.send(frames.Count(count_id, tuple(messages)))
-            self._keep_watch()
             # The watch ends a worker that never answers, and with it this wait.
+            self._watch.start()
             return await future
         except frames.FrameError as error:
             raise EngineError(
                 "bad_request", f"This cannot be counted: {error}.", "Change the text."
             ) from None
         finally:
-            self._counts.pop(count_id, None)
-
-    # What the worker says
+            del self._counts[count_id]
 
     def _receive(self, message: frames.ToHost) -> None:
-        self._silent_ticks = 0
+        self._watch.heard()
         if isinstance(message, frames.Steps):
             self._stepped(message)
         elif isinstance(message, frames.Beat):
-            if message.step != self._step:
-                self._step = message.step
-                self._still_ticks = 0
+            self._watch.stepped(message.step)
         elif isinstance(message, frames.Counted):
-            future = self._counts.get(message.id)
-            if future is not None and not future.done():
-                if message.error is None:
-                    future.set_result(message.n_tokens)
-                else:
-                    e = message.error
-                    future.set_exception(EngineError(e.code, e.message, e.remedy))
+            self._watch.progressed()
+            _settle(self._counts.get(message.id), message.n_tokens, message.error)
         elif isinstance(message, frames.Loading):
-            self._set_status(msgspec.structs.replace(self.status, progress=message.progress))
-        elif self._opening is not None and not self._opening.done():
-            if isinstance(message, frames.Ready):
-                self._opening.set_result(message.loaded)
-            else:
-                e = message.error
-                self._opening.set_exception(EngineError(e.code, e.message, e.remedy))
+            self._watch.progressed()
+            self._set_state("loading", progress=message.progress)
+        elif isinstance(message, frames.Ready):
+            _settle(self._opening, message.loaded)
+        else:
+            _settle(self._opening, None, message.error)
 
     def _stepped(self, message: frames.Steps) -> None:
-        self._step = message.step
-        self._still_ticks = 0
+        self._watch.progressed()
         answers = self._answers
         for reading in message.reading:
             if answer := answers.get(reading.id):
@@ -288,135 +282,94 @@ class Engine:
                 msgspec.structs.replace(self.status, running=message.running, waiting=message.waiting)
             )
 
+    def _set_state(
+        self,
+        state: EngineState,
+        *,
+        progress: float | None = None,
+        loaded: Loaded | None = None,
+        error: ErrorInfo | None = None,
+        retry_at: float | None = None,
+    ) -> None:
+        path = "" if state == "off" else str(self._path)
+        waiting = sum(not answer.sent for answer in self._answers.values())
+        self._set_status(
+            EngineStatus(state, path, progress, loaded, error, waiting=waiting, retry_at=retry_at)
+        )
+
     def _set_status(self, status: EngineStatus) -> None:
         self.status = status
         self._on_status(status)
 
-    def _count_waiting(self) -> None:
-        if self.status.state != "ready":
-            waiting = len(self._answers)
-            if waiting != self.status.waiting:
-                self._set_status(msgspec.structs.replace(self.status, waiting=waiting))
+    def _show_waiting(self) -> None:
+        """While there is no worker to say it."""
+        waiting = sum(not answer.sent for answer in self._answers.values())
+        if self.status.state in ("starting", "loading", "restarting") and waiting != self.status.waiting:
+            self._set_status(msgspec.structs.replace(self.status, waiting=waiting))
 
-    # Death
-
-    def _keep_watch(self) -> None:
-        """Begins to look every now and then whether the worker still lives, as long as it has something to
-        do."""
-        if self._watch is None:
-            self._silent_ticks = self._still_ticks = 0
-            self._next_look()
-
-    def _next_look(self) -> None:
-        self._watch = asyncio.get_running_loop().call_later(self._limits.silence / 10, self._look)
-
-    def _look(self) -> None:
-        # Counts looks, not time: when this loop was the one that stood still, messages are waiting to be
-        # read.
-        self._watch = None
-        working = self._opening is not None or self._counts or any(a.sent for a in self._answers.values())
-        if self._worker is None or not working:
-            return
-        self._silent_ticks += 1
-        self._still_ticks += self._opening is None
-        tick = self._limits.silence / 10
-        if self._silent_ticks > 10:
-            self._kill(f"it said nothing for {self._limits.silence:g} s")
-        elif self._still_ticks * tick > self._limits.step:
-            self._kill(f"one step took more than {self._limits.step:g} s")
-        self._next_look()
+    def _worker_has_work(self) -> bool:
+        if self._worker is None:
+            return False
+        return bool(self._opening or self._counts or any(a.sent for a in self._answers.values()))
 
     def _kill(self, because: str) -> None:
-        if self._worker is not None and not self._killed_because:
+        if self._worker is not None:
             self._killed_because = because
             self._worker.kill()
 
     def _exited(self) -> None:
+        """The worker is gone, and nobody here asked for it."""
         worker, self._worker = self._worker, None
-        if worker is None:
-            return
+        assert worker is not None
         error = self._death(worker)
-        self._on_log(f"host: {error.message}")
-        self._lose_running(error)
-        if self._opening is not None:
-            if not self._opening.done():
-                self._opening.set_exception(error)
-        elif not self._closed and self._restart is None:
-            if time.monotonic() - self._ready_since > self._limits.healthy:
-                self._backoff = self._limits.backoff_first
-            self._schedule_restart(error)
-
-    def _death(self, worker: WorkerProcess) -> EngineError:
-        cause = worker.cause_of_death()
-        if self._killed_because:
-            cause = f"{self._killed_because} and was stopped"
-            remedy = "If it happens again, choose a smaller model or context."
-        elif worker.returncode == -9:
-            remedy = "The machine may have run out of memory: choose a smaller model or context."
-        else:
-            remedy = "The log view shows its last words; if it happens again, choose another model."
-        return EngineError("worker_died", f"The model's process ended ({cause}).", remedy)
-
-    def _lose_running(self, error: EngineError) -> None:
-        for answer in list(self._answers.values()):
-            if not answer.sent:
-                continue
+        for answer in [a for a in self._answers.values() if a.sent]:
             if answer.cancelling:
-                del self._answers[answer.id]
-                answer.end("cancelled")
+                self._finish(answer)
             elif answer.started or answer.retried:
-                del self._answers[answer.id]
-                answer.end("failed", error.info)
+                self._finish(answer, error)
             else:
                 answer.sent = False
                 answer.retried = True
                 self._wait_for_ready(answer)
         for future in self._counts.values():
-            if not future.done():
-                future.set_exception(error)
+            _settle(future, 0, error.info)
+        if self._opening is not None:
+            _settle(self._opening, None, error.info)
+        else:
+            self._on_log(f"host: {error.message}")
+            if time.monotonic() - self._ready_since > self._limits.healthy:
+                self._backoff = self._limits.backoff_first
+            self._show_restarting(error)
+            self._restart = asyncio.get_running_loop().create_task(self._restart_worker())
 
-    def _end_waiting(self, error: EngineError) -> None:
-        for answer in self._answers.values():
-            answer.end("failed", error.info)
-        self._answers.clear()
+    def _death(self, worker: WorkerProcess) -> EngineError:
+        cause = worker.cause_of_death()
+        remedy = "The log view shows its last words; if it happens again, choose another model."
+        if self._killed_because:
+            cause = f"{self._killed_because} and was stopped"
+            remedy = "If it happens again, choose a smaller model or context."
+        elif worker.killed:
+            remedy = "The machine may have run out of memory: choose a smaller model or context."
+        return EngineError("worker_died", f"The model's process ended ({cause}).", remedy)
 
-    def _schedule_restart(self, error: EngineError) -> None:
-        self._set_status(
-            EngineStatus(
-                "restarting",
-                str(self._path),
-                error=error.info,
-                waiting=len(self._answers),
-                retry_at=time.monotonic() + self._backoff,
-            )
-        )
-        self._restart = asyncio.get_running_loop().create_task(self._restart_worker(), name="engine restart")
+    def _show_restarting(self, error: EngineError) -> None:
+        self._set_state("restarting", error=error.info, retry_at=time.monotonic() + self._backoff)
 
     async def _restart_worker(self) -> None:
-        """Tries until the model is ready again or the file turns out to be the reason."""
+        """Tries until the model is ready again or its file turns out to be the reason."""
         while True:
             await asyncio.sleep(self._backoff)
             self._backoff = min(self._backoff * 2, self._limits.backoff_last)
             try:
                 await self._open()
             except EngineError as error:
-                if error.code not in _CRASHES:
-                    self._restart = None
-                    self._fail(error)
-                    return
                 self._on_log(f"host: {error.message}")
-                self._set_status(
-                    EngineStatus(
-                        "restarting",
-                        str(self._path),
-                        error=error.info,
-                        waiting=len(self._answers),
-                        retry_at=time.monotonic() + self._backoff,
-                    )
-                )
-            else:
-                self._restart = None
-                return
+                if error.code in _CRASHES:
+                    self._show_restarting(error)
+                    continue
+                self._fail(error)
+            self._restart = None
+            return
 
     async def _stop_restart(self) -> None:
         task, self._restart = self._restart, None
@@ -424,36 +377,45 @@ class Engine:
             task.cancel()
             await asyncio.wait([task])
 
-    async def _stop_worker(self, error: EngineError) -> None:
-        """Ends the worker and the generations that it has."""
-        for answer in [a for a in self._answers.values() if a.sent]:
-            del self._answers[answer.id]
-            answer.end("failed", error.info)
-        await self._end_process()
+    def _fail(self, error: EngineError) -> None:
+        if not self._closed:
+            self._set_state("failed", error=error.info)
+        for answer in list(self._answers.values()):
+            self._finish(answer, error)
 
     async def _end_process(self) -> None:
         worker, self._worker = self._worker, None
-        if worker is None:
-            return
+        self._watch.stop()
         for future in self._counts.values():
-            if not future.done():
-                future.set_exception(_closed())
-        await worker.stop(self._limits.close)
+            _settle(future, 0, _replaced().info)
+        if worker is not None:
+            await worker.stop(self._limits.close)
 
     async def close(self) -> None:
-        """Ends everything, within a few seconds. Generations that still run end as `cancelled`."""
+        """Ends everything, within a few seconds and for good. Answers that still run end as `cancelled`."""
         self._closed = True
+        for answer in list(self._answers.values()):
+            self._finish(answer)
+        _settle(self._opening, None, _closed().info)
         await self._stop_restart()
-        for answer in self._answers.values():
-            answer.end("cancelled")
-        self._answers.clear()
-        if self._opening is not None and not self._opening.done():
-            self._opening.set_exception(_closed())
-        await self._end_process()
-        if self._watch is not None:
-            self._watch.cancel()
-            self._watch = None
-        self._set_status(EngineStatus())
+        async with self._load_lock:
+            await self._end_process()
+        self._set_state("off")
+
+
+def _settle(future: asyncio.Future[T] | None, result: T | None, error: ErrorInfo | None = None) -> None:
+    """Answers whoever still waits for the future."""
+    if future is None or future.done():
+        return
+    if error is not None:
+        future.set_exception(EngineError(error.code, error.message, error.remedy))
+    else:
+        assert result is not None
+        future.set_result(result)
+
+
+def _replaced() -> EngineError:
+    return EngineError("closed", "Another model was loaded before this was complete.", "Ask again.")
 
 
 def _closed() -> EngineError:

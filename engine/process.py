@@ -138,6 +138,11 @@ class WorkerProcess(asyncio.SubprocessProtocol):
                 return
         self._end()
 
+    @property
+    def killed(self) -> bool:
+        """By SIGKILL: nobody could stop it, and it could not say why."""
+        return sys.platform != "win32" and self.returncode == -signal.SIGKILL
+
     def cause_of_death(self) -> str:
         """“killed by signal 9 (SIGKILL)”, “exit code 1”."""
         code = self.returncode

@@ -122,7 +122,8 @@ class Scheduler:
         return Admitted(job, job.n_past)
 
     def _reusable(self, slot: int, job: Job) -> int:
-        """Tokens of the slot's cache that begin the prompt, whose last token is always decoded for its logits."""
+        """Tokens of the slot's cache that begin the prompt, whose last token is always decoded for its
+        logits."""
         cached = self._cached[slot]
         limit = min(len(cached), job.n_prompt - 1)
         n = common_prefix(cached, job.tokens, limit)

@@ -58,6 +58,16 @@ def choose_size(
     return Size(wanted, slots)
 
 
+def next_smaller(size: Size) -> Size | None:
+    """What to try when there turned out to be no room for `size`, down to one short conversation; None =
+    nothing."""
+    if size.slots > 1 and size.n_ctx <= CTX_COMFORT:
+        return Size(size.n_ctx, size.slots // 2)
+    if size.n_ctx > CTX_LEAST:
+        return Size(max(CTX_LEAST, size.n_ctx // 2 // CTX_STEP * CTX_STEP), size.slots)
+    return None
+
+
 def free_memory() -> int:
     """Bytes that programs can use without swapping."""
     import psutil

@@ -148,7 +148,7 @@ class Worker:
         # Checked before llama.cpp is imported: a wrong path is answered at once.
         check_file(path)
         from infraxa.engine import llama
-        from infraxa.engine.batching import N_BATCH, Batcher
+        from infraxa.engine.batching import Batcher, open_context
         from infraxa.engine.sizing import choose_size, free_cores, free_memory
         from infraxa.engine.template import ChatTemplate
 
@@ -173,7 +173,18 @@ class Worker:
         if gpu_layers is None:
             gpu_layers = -1 if llama.supports_gpu() else 0
         free = free_memory()
-        model = llama.Model.load(path, gpu_layers=gpu_layers, progress=progress, log=log)
+        try:
+            model = llama.Model.load(path, gpu_layers=gpu_layers, progress=progress, log=log)
+        except EngineError as error:
+            if (
+                options.gpu_layers is not None
+                or gpu_layers == 0
+                or error.code not in ("no_memory", "load_failed")
+            ):
+                raise
+            _log(f"worker: not on the GPU: {error.message}")
+            gpu_layers, told = 0, 0.0
+            model = llama.Model.load(path, progress=progress, log=log)
         size = choose_size(
             n_ctx=options.n_ctx,
             slots=min(options.slots, MAX_SLOTS),
@@ -183,7 +194,7 @@ class Worker:
             free_bytes=free - (model.size_bytes if gpu_layers == 0 else 0),
         )
         threads = options.threads or free_cores()
-        context = llama.Context(model, n_ctx=size.n_ctx, slots=size.slots, n_batch=N_BATCH, threads=threads)
+        context, size = open_context(model, size, threads)
         template = ChatTemplate(
             model.chat_template,
             bos=model.special_text("bos"),
@@ -211,8 +222,9 @@ class Worker:
         while True:
             if not batcher.busy:
                 self._busy.clear()
-                self._handle(batcher, inbox.get())
+                message = inbox.get()
                 self._busy.set()
+                self._handle(batcher, message)
             elif not inbox.empty():
                 # A new prompt makes the next step longer: what is known is told before.
                 self._tell(batcher)
