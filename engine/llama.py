@@ -8,7 +8,6 @@ Knows models, contexts, samplers and llama.cpp's log; not who asks for what (`ba
 from __future__ import annotations
 
 import ctypes
-import importlib
 import math
 import os
 import secrets
@@ -17,11 +16,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from llama_cpp import llama_cpp as _bindings
+
 from infraxa.engine.loadlog import LoadLog, check_file
 from infraxa.engine.types import ChatMessage, EngineError, Sampling
 
 # The bindings' annotations do not describe what ctypes takes and gives, so they are used untyped, here only.
-_api: Any = importlib.import_module("llama_cpp.llama_cpp")
+_api: Any = _bindings
 
 PENALTY_LAST_N = 64
 _LOG_DEBUG = 1
