@@ -1,0 +1,505 @@
+"""The terminal app: opens the node after the first paint, passes its events on, and ends in order.
+
+What a person sees is in `screens/`, what they can do in `actions.py`. Nothing heavy is imported here: the first
+frame is drawn before the store, the engine or any view but the chat is loaded.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Awaitable, Callable
+from time import monotonic, time
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from textual.app import App
+from textual.binding import Binding, BindingType
+from textual.command import CommandPalette, Provider
+from textual.css.query import NoMatches
+from textual.screen import Screen
+from textual.signal import Signal
+from textual.theme import Theme
+from textual.widgets import Input, TextArea
+
+from infraxa.app.config import Settings
+from infraxa.app.errors import NodeError
+from infraxa.app.events import Event, LogLine
+from infraxa.app.folders import Folders
+from infraxa.app.tui import actions, themes
+from infraxa.app.tui.log_book import FILE_NAME, LogBook
+from infraxa.app.tui.screens.chat import ChatScreen
+from infraxa.app.tui.terminal import pop_title, push_title, set_title
+from infraxa.engine.types import EngineError
+from infraxa.store.records import StoreError
+
+if TYPE_CHECKING:
+    from infraxa.app.node import Node
+
+_log = logging.getLogger(__name__)
+
+CLOSE_LIMIT = 5.0
+"""Seconds in which the app has ended after it was asked to, whatever hangs."""
+QUIT_AGAIN = 2.0
+"""Seconds in which a second ctrl+c quits."""
+
+Failure = (NodeError, EngineError, StoreError)
+
+
+def _palette() -> type[Provider]:
+    from infraxa.app.tui.palette import Everything
+
+    return Everything
+
+
+class InfraxaApp(App[None]):
+    """infraxa in a terminal."""
+
+    TITLE = "infraxa"
+    CSS_PATH = "app.tcss"
+    COMMANDS: ClassVar[set[type[Provider] | Callable[[], type[Provider]]]] = {_palette}
+    BINDINGS: ClassVar[list[BindingType]] = [
+        *actions.bindings("app"),
+        Binding("ctrl+c,super+c", "copy_or_quit", "Copy, or quit", show=False, priority=True, id="app.copy"),
+    ]
+    HORIZONTAL_BREAKPOINTS: ClassVar[list[tuple[int, str]] | None] = [
+        (0, "-too-narrow"), (32, "-narrow"), (100, "-medium"), (120, "-wide"),
+    ]  # fmt: skip
+    VERTICAL_BREAKPOINTS: ClassVar[list[tuple[int, str]] | None] = [
+        (0, "-too-low"),
+        (8, "-short"),
+        (16, "-tall"),
+    ]
+    PAUSE_GC_ON_SCROLL = True
+    ENABLE_COMMAND_PALETTE = True
+
+    def __init__(
+        self,
+        settings: Settings,
+        folders: Folders,
+        *,
+        open_node: Callable[[Settings, Folders], Awaitable[Node]] | None = None,
+        clock: Callable[[], float] = time,
+    ) -> None:
+        """`open_node` gives the node to use, not yet started; `clock` is the time of day in seconds."""
+        super().__init__()
+        self._settings = settings
+        self.folders = folders
+        self.clock = clock
+        self.log_book = LogBook(clock)
+        self.told: Signal[Event] = Signal(self, "told")
+        """What Node says, for the screens."""
+        self._open_node = open_node or _import_node
+        self._node: Node | None = None
+        self._opening: Node | None = None
+        self.last_words = ""
+        """A line for standard error once the terminal is restored."""
+        self._interrupted_at = 0.0
+        self._shown_theme_problems: set[str] = set()
+        self._previewed_from: str | None = None
+        self.library = themes.Library(folders.themes, self.get_css_variables())
+        self._start_theme()
+        if settings.reduced_motion or os.environ.get("SSH_CONNECTION"):
+            self.animation_level = "none"
+
+    # What the screens use of it.
+
+    @property
+    def settings(self) -> Settings:
+        """The settings in force."""
+        return self._node.settings if self._node is not None else self._settings
+
+    @property
+    def opened(self) -> bool:
+        """Whether the store is open, so that chats can be read and written."""
+        return self._node is not None
+
+    @property
+    def node(self) -> Node:
+        """The node. Only when `opened`."""
+        if self._node is None:
+            raise NodeError("closed", "infraxa is still opening.", "Try again in a moment.")
+        return self._node
+
+    def get_default_screen(self) -> ChatScreen:
+        return ChatScreen()
+
+    @property
+    def chat_screen(self) -> ChatScreen:
+        """The chat view, which is always there, under whatever is open."""
+        screen = self.screen_stack[0]
+        assert isinstance(screen, ChatScreen)
+        return screen
+
+    def attempt(
+        self,
+        work: Awaitable[object],
+        *,
+        group: str = "attempt",
+        exclusive: bool = False,
+        screen: Screen[Any] | None = None,
+    ) -> None:
+        """Do `work` in the background; what a person can be told of its failure, they are."""
+
+        async def guarded() -> None:
+            try:
+                await work
+            except Failure as error:
+                self.complain(error)
+            except OSError as error:
+                self.complain(NodeError("io", f"{error.filename or 'A file'}: {error.strerror or error}."))
+
+        (screen or self).run_worker(guarded(), group=group, exclusive=exclusive)
+
+    def complain(self, error: NodeError | EngineError | StoreError) -> None:
+        """Show what went wrong and what helps."""
+        text = f"{error.message} {error.remedy}".strip()
+        self.log_book.add("infraxa", text)
+        self.notify(text, severity="error", timeout=10, markup=False)
+
+    # Opening and closing.
+
+    def on_mount(self) -> None:
+        self.log_book.on_line = self._log_line
+        push_title(self)
+        self._watch_signals()
+        for problem in sorted(self._shown_theme_problems):
+            self.log_book.add("infraxa", problem)
+            self.notify(problem, severity="warning", timeout=10, markup=False)
+
+    def begin(self) -> None:
+        """Open the node; called once the first frame is on the screen."""
+        self.run_worker(self._begin(), group="open", name="open the node")
+
+    async def _begin(self) -> None:
+        self.log_book.open(self.folders.log)
+        try:
+            node = self._opening = await self._open_node(self._settings, self.folders)
+            node.subscribe(self._hear)
+            await node.start()
+        except Failure as error:
+            self.last_words = f"infraxa: {error.message} {error.remedy}".strip()
+            self.exit(return_code=1)
+            return
+        self._node = node
+        await self.chat_screen.node_opened()
+
+    def _hear(self, event: Event) -> None:
+        if isinstance(event, LogLine):
+            self.log_book.add(event.source, event.text)
+            return
+        try:
+            self.chat_screen.hear(event)
+        except Exception as error:  # a defect of the screen must not end an answer: Node is calling
+            self._handle_exception(error)
+        self.told.publish(event)
+
+    def _log_line(self, entry: object) -> None:
+        from infraxa.app.tui.log_book import Entry
+
+        if isinstance(entry, Entry):
+            self.told.publish(LogLine(entry.source, entry.line))
+
+    async def on_unmount(self) -> None:
+        pop_title(self)
+        await self.close_node()
+
+    async def close_node(self) -> None:
+        """End the node: what was said and typed is kept. May be called again."""
+        node, self._node = self._opening, None
+        self._opening = None
+        if node is not None:
+            await node.close()
+        self.log_book.close()
+
+    def _watch_signals(self) -> None:
+        if self.is_headless:
+            return
+        loop = asyncio.get_running_loop()
+        for name in ("SIGTERM", "SIGHUP", "SIGINT"):
+            number = getattr(signal, name, None)
+            if number is not None:
+                try:
+                    loop.add_signal_handler(number, self._end_by_signal, number)
+                except (NotImplementedError, RuntimeError):  # Windows has no such handlers
+                    return
+
+    def _end_by_signal(self, number: int) -> None:
+        self.leave(128 + number)
+
+    def leave(self, code: int = 0) -> None:
+        """End the app now, in bounded time."""
+        end = threading.Timer(CLOSE_LIMIT, os._exit, [code or 1])
+        end.daemon = True
+        end.name = "close limit"
+        if not self.is_headless:
+            end.start()
+        self.call_later(self._leave, code)
+
+    async def _leave(self, code: int) -> None:
+        await self.chat_screen.keep_draft()
+        self.exit(return_code=code)
+
+    def _fatal_error(self) -> None:
+        """Textual calls this within the handling of an exception that is a defect of ours."""
+        error = sys.exception() if sys.version_info >= (3, 12) else sys.exc_info()[1]
+        _log.error("the app had to end", exc_info=error)
+        self.last_words = (
+            f"infraxa: a defect ended the app ({type(error).__name__}); your chats are kept. "
+            f"What happened is in {self.folders.log / FILE_NAME}"
+        )
+        self._close_messages_no_wait()
+
+    # Actions of the whole app.
+
+    def situation(self) -> actions.Situation:
+        """What decides which actions are possible."""
+        return self.chat_screen.situation()
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        known = actions.BY_METHOD.get(action)
+        if known is None or not self.screen_stack:
+            return super().check_action(action, parameters)
+        if self.screen.is_modal and action in ("models", "settings", "log", "help", "themes"):
+            # A dialog is answered first; a view gives way to another.
+            return self.screen.has_class("-view") and known.enabled(self.situation())
+        return known.enabled(self.situation())
+
+    async def action_perform(self, action_id: str, argument: str = "") -> None:
+        """Do an action of the registry, wherever it was chosen: palette, slash command, click."""
+        action = next((action for action in actions.ACTIONS if action.id == action_id), None)
+        if action is None:
+            return
+        target = self if action.scope == "app" else self.chat_screen
+        if not action.enabled(self.situation()):
+            self.flash(f"{action.title}: not possible now")
+            return
+        method: Callable[..., object] = getattr(target, f"action_{action.method}")
+        result = method(argument) if argument and action.argument else method()
+        if isinstance(result, Awaitable):
+            await result
+
+    def flash(self, text: str) -> None:
+        """A word in the status bar, for a moment."""
+        self.chat_screen.flash(text)
+
+    def _view(self, make: Callable[[], Screen[Any]]) -> None:
+        """Open a view over the chat, in the place of another one; the same one again closes it."""
+        screen = make()
+        same = type(self.screen) is type(screen)
+        if self.screen.has_class("-view"):
+            self.pop_screen()
+            if same:
+                return
+        self.push_screen(screen)
+
+    def action_help(self) -> None:
+        from infraxa.app.tui.screens.help import HelpScreen
+
+        self._view(HelpScreen)
+
+    def action_models(self) -> None:
+        from infraxa.app.tui.screens.models import ModelsScreen
+
+        self._view(ModelsScreen)
+
+    def action_settings(self) -> None:
+        from infraxa.app.tui.screens.settings import SettingsScreen
+
+        self.load_themes()
+        self._view(SettingsScreen)
+
+    def action_log(self) -> None:
+        from infraxa.app.tui.screens.log import LogScreen
+
+        self._view(LogScreen)
+
+    def action_command_palette(self) -> None:
+        if not CommandPalette.is_open(self):
+            self.load_themes()
+            self._previewed_from = self.theme
+            self.push_screen(CommandPalette(placeholder="An action, a theme, a chat or a model…"))
+
+    def action_themes(self, name: str = "") -> None:
+        """Pick a theme with a preview, or take the one that is named."""
+        self.load_themes()
+        if name:
+            self.choose_theme(name)
+        elif not CommandPalette.is_open(self):
+            from infraxa.app.tui.palette import Themes
+
+            self._previewed_from = self.theme
+            self.push_screen(CommandPalette([Themes], placeholder="A theme…"))
+
+    async def action_quit(self) -> None:
+        """Quit; ask first when an answer is running."""
+        from infraxa.app.tui.screens.dialogs import Confirm
+
+        if self.chat_screen.running and not isinstance(self.screen, Confirm):
+
+            def answered(yes: bool | None) -> None:
+                if yes:
+                    self.leave()
+
+            self.push_screen(
+                Confirm("Quit?", "An answer is running. What it has said so far is kept.", "Quit", "Stay"),
+                answered,
+            )
+        else:
+            self.leave()
+
+    def action_copy_or_quit(self) -> None:
+        """Copy what is selected; without a selection, quit when pressed twice."""
+        focused = self.focused
+        selected = focused.selected_text if isinstance(focused, TextArea | Input) else ""
+        selected = selected or self.screen.get_selected_text() or ""
+        if selected:
+            self.copy(selected)
+            return
+        now = monotonic()
+        if now - self._interrupted_at <= QUIT_AGAIN:
+            self.leave()
+            return
+        self._interrupted_at = now
+        self.flash("press ctrl+c again to quit")
+
+    def copy(self, text: str, what: str = "selection") -> None:
+        """Put `text` on the clipboard and say how that went."""
+        self.attempt(self.chat_screen.copy_text(text, what), group="copy")
+
+    # Themes.
+
+    def get_theme_variable_defaults(self) -> dict[str, str]:
+        return {}
+
+    def _start_theme(self) -> None:
+        """The theme of the settings, or the default one and the reason."""
+        theme, problem = self._find_theme(self._settings.theme)
+        if problem:
+            self._shown_theme_problems.add(problem)
+        if theme is None and self._settings.theme not in self.available_themes:
+            theme, _ = self._find_theme(themes.DEFAULT)
+        if theme is not None:
+            self.register_theme(theme)
+        self.theme = theme.name if theme is not None else self._settings.theme
+
+    def _find_theme(self, name: str) -> tuple[Theme | None, str]:
+        try:
+            theme = self.library.find(name)
+        except themes.ThemeError as error:
+            return None, f"{error} The theme {themes.DEFAULT} is used."
+        if theme is None and name not in self.available_themes:
+            return None, f"There is no theme {name!r}; {themes.DEFAULT} is used. See the themes with /theme"
+        return theme, ""
+
+    def load_themes(self) -> None:
+        """Read all theme files again: those that come with infraxa, and the person's own."""
+        own, problems = self.library.load_own()
+        current = self.current_theme
+        for theme in [*self.library.load_shipped(), *own]:
+            self.register_theme(theme)
+        for problem in problems:
+            if problem not in self._shown_theme_problems:
+                self._shown_theme_problems.add(problem)
+                self.log_book.add("infraxa", problem)
+                self.notify(problem, severity="warning", timeout=10, markup=False)
+        if self.current_theme != current:
+            self.mutate_reactive(App.theme)
+
+    def theme_names(self) -> list[str]:
+        """All themes, those of infraxa first, then the person's, then Textual's."""
+        shipped = themes.shipped_names()
+        from textual.theme import BUILTIN_THEMES
+
+        own = sorted(set(self.available_themes) - set(shipped) - set(BUILTIN_THEMES))
+        return [*shipped, *own, *sorted(BUILTIN_THEMES)]
+
+    def choose_theme(self, name: str) -> None:
+        """Use a theme from now on and remember it."""
+        if name not in self.available_themes:
+            self.complain(
+                NodeError("bad_setting", f"There is no theme {name!r}.", "See the themes with /theme")
+            )
+            return
+        self._previewed_from = None
+        self.theme = name
+        if self.opened:
+            self.attempt(self.node.change_setting("theme", name))
+
+    def on_command_palette_option_highlighted(self, event: CommandPalette.OptionHighlighted) -> None:
+        """Show a theme while it is highlighted."""
+        from infraxa.app.tui.palette import theme_of
+
+        name = theme_of(event.highlighted_event.option) or self._previewed_from
+        if name is not None and name in self.available_themes:
+            self.theme = name
+
+    def on_command_palette_closed(self, event: CommandPalette.Closed) -> None:
+        if not event.option_selected and self._previewed_from is not None:
+            self.theme = self._previewed_from
+        self._previewed_from = None
+
+    def setting_changed(self, name: str) -> None:
+        """A setting was saved: what shows it follows."""
+        settings = self.settings
+        if name == "reduced_motion":
+            self.animation_level = "none" if settings.reduced_motion else "full"
+        elif name == "send_key":
+            self.chat_screen.prompt.send_key = settings.send_key
+        elif name == "model":
+            self.chat_screen.model_changed()
+        self.flash(f"{name.replace('_', ' ')} is saved")
+
+    # The terminal around the app.
+
+    def show_title(self, text: str) -> None:
+        """The terminal's title."""
+        try:
+            set_title(self, text)
+        except NoMatches:
+            return
+
+
+async def _import_node(settings: Settings, folders: Folders) -> Node:
+    """A node, imported off the loop: what it needs takes longer to import than the app."""
+
+    def load() -> type[Node]:
+        from infraxa.app.node import Node
+
+        return Node
+
+    return (await asyncio.to_thread(load))(settings, folders)
+
+
+def _unusable_terminal() -> str:
+    """Why the app cannot be shown here; empty when it can."""
+    if os.environ.get("TERM", "") in ("dumb", "unknown"):
+        return "This terminal can only print lines (TERM=dumb)."
+    if not (sys.__stdin__ and sys.__stdin__.isatty() and sys.__stderr__ and sys.__stderr__.isatty()):
+        return "The app needs a terminal, and its input or its error output is redirected."
+    return ""
+
+
+def run(settings: Settings, folders: Folders) -> int:
+    """Show the app until it is quit; the exit code."""
+    if problem := _unusable_terminal():
+        print(f'infraxa: {problem} For one answer use: infraxa ask "…"', file=sys.stderr)
+        return 1
+    app = InfraxaApp(settings, folders)
+
+    async def main() -> None:
+        try:
+            await app.run_async(mouse=settings.mouse)
+        finally:
+            await app.close_node()
+
+    try:
+        asyncio.run(main())
+    except KeyboardInterrupt:
+        return 130
+    if app.last_words:
+        print(app.last_words, file=sys.stderr)
+    return app.return_code or 0

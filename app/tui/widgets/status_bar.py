@@ -1,0 +1,174 @@
+"""The line at the bottom: the model and what it does, what is waited for and since when, and the keys that help.
+
+It shows a value, `Status`, and owns no clock but the one that counts the seconds of a wait.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from time import monotonic
+
+import msgspec
+from textual.content import Content
+from textual.reactive import reactive
+from textual.style import Style
+from textual.timer import Timer
+from textual.widget import Widget
+
+from infraxa.app.tui.actions import Action, key_label
+from infraxa.app.tui.widgets.text import one_line
+from infraxa.engine.types import EngineStatus
+
+SHORT_WAIT = 1.0
+"""Seconds of a wait that are not worth a number."""
+
+
+class Status(msgspec.Struct, frozen=True):
+    """What the bar shows, besides the engine."""
+
+    engine: EngineStatus = EngineStatus()
+    model: str = ""
+    """The label of the model that answers here; empty while it is not known."""
+    opening: str = ""
+    """What must be opened before anything can be sent."""
+    answering: bool = False
+    """The shown chat is being answered."""
+    prompt_read: tuple[int, int] | None = None
+    n_out: int = 0
+    """Tokens of the answer so far."""
+    rate: float | None = None
+    """Tokens per second so far."""
+    elsewhere: int = 0
+    """Answers that run in other chats."""
+    flash: str = ""
+    """A word that takes the place of all that for a moment."""
+
+
+def _rate(value: float) -> str:
+    return f"{value:.0f} tok/s" if value >= 100 else f"{value:.1f} tok/s"
+
+
+def waited_for(status: Status) -> str:
+    """What is being waited for; empty when nothing is."""
+    engine = status.engine
+    if status.opening:
+        return status.opening
+    if engine.state == "restarting":
+        return "the model to be back"
+    if engine.state in ("starting", "loading"):
+        return "the model to load"
+    if status.answering and not status.n_out:
+        return "the first word"
+    return ""
+
+
+def describe(status: Status, seconds: float, now: float) -> tuple[str, str, str]:
+    """Sign, words and their style: what happens now.
+
+    `seconds`: how long it has been waited; `now`: monotonic time, for when the engine tries again.
+    """
+    engine = status.engine
+    since = f" · {int(seconds)} s" if seconds >= SHORT_WAIT else ""
+    if status.flash:
+        return "›", one_line(status.flash, 200), "$text-accent"
+    if status.opening:
+        return "◌", f"{status.opening}{since}", "$text-muted"
+    if engine.state == "failed":
+        return "✕", _reason(engine, "The model cannot answer."), "$text-error"
+    if engine.state == "restarting":
+        left = max(0, round(engine.retry_at - now)) if engine.retry_at is not None else 0
+        when = f"restarting in {left} s" if left else "restarting"
+        return "◌", f"{when}: {_reason(engine, 'it ended')}", "$text-warning"
+    if engine.state in ("starting", "loading"):
+        percent = f" {engine.progress:.0%}" if engine.progress is not None else ""
+        return "◌", f"loading{percent}{since}", "$text-muted"
+    if status.answering:
+        if status.n_out:
+            speed = f" · {_rate(status.rate)}" if status.rate is not None else ""
+            return "●", f"answering{speed} · {status.n_out} tokens", "$text-success"
+        if status.prompt_read is not None:
+            done, total = status.prompt_read
+            return "◌", f"reading the prompt {done}/{total}{since}", "$text-muted"
+        return "◌", f"waiting for the first word{since}", "$text-muted"
+    if engine.state == "ready":
+        other = f"answering in {status.elsewhere} other chat{'s' * (status.elsewhere > 1)}"
+        return "●", other if status.elsewhere else "ready", "$text-success"
+    return "○", "no model is loaded", "$text-muted"
+
+
+def _reason(engine: EngineStatus, otherwise: str) -> str:
+    if engine.error is None:
+        return otherwise
+    return one_line(f"{engine.error.message} {engine.error.remedy}", 300)
+
+
+class StatusBar(Widget):
+    """One line. The hints at its right can be clicked."""
+
+    DEFAULT_CSS = """
+    StatusBar { height: 1; width: 1fr; background: $panel; color: $foreground; padding: 0 1; }
+    """
+
+    status: reactive[Status] = reactive(Status, layout=False)
+
+    def __init__(
+        self,
+        hints: Iterable[Action],
+        *,
+        id: str | None = None,  # noqa: A002 - Textual's name for it
+        clock: Callable[[], float] = monotonic,
+    ) -> None:
+        super().__init__(id=id)
+        self._hints = tuple(hints)
+        self._clock = clock
+        self._waiting = ""
+        self._since = 0.0
+        self._timer: Timer | None = None
+
+    def on_mount(self) -> None:
+        self._count(self.status)
+
+    def watch_status(self, status: Status) -> None:
+        if self.is_mounted:
+            self._count(status)
+
+    def _count(self, status: Status) -> None:
+        """Count the seconds while something is waited for, and only then."""
+        waiting = waited_for(status)
+        if waiting != self._waiting:
+            self._waiting, self._since = waiting, self._clock()
+        if waiting and self._timer is None:
+            self._timer = self.set_interval(1.0, self.refresh)
+        elif not waiting and self._timer is not None:
+            self._timer.stop()
+            self._timer = None
+
+    def render(self) -> Content:
+        width = self.content_size.width
+        hints = self._right(width)
+        left = self._left().truncate(max(8, width - hints.cell_length - 2), ellipsis=True)
+        gap = max(1, width - left.cell_length - hints.cell_length)
+        return left + Content(" " * gap) + hints
+
+    def _left(self) -> Content:
+        status = self.status
+        now = self._clock()
+        sign, words, style = describe(status, now - self._since if self._waiting else 0.0, now)
+        model = one_line(status.model, 40)
+        parts: list[Content | tuple[str, str]] = [(f"{sign} ", style)]
+        if model and not status.flash:
+            parts += [(model, "bold"), "  "]
+        parts.append((words, style))
+        return Content.assemble(*parts)
+
+    def _right(self, width: int) -> Content:
+        """As many hints as have room beside the status: two fifths of the line at most."""
+        result = Content("")
+        for action in self._hints:
+            hint = Content.assemble((key_label(action.key), "$footer-key-foreground"), f" {action.hint}")
+            hint = hint.stylize(Style.from_meta({"@click": f"app.perform({action.id!r})"}))
+            longer = hint if not result else result + Content("  ") + hint
+            if longer.cell_length > max(width * 0.45, 0):
+                break
+            result = longer
+        return result.stylize_before("$text-muted")

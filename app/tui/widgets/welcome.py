@@ -1,0 +1,100 @@
+"""What an empty conversation shows: what infraxa is, and questions to begin with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Vertical, VerticalScroll
+from textual.content import Content
+from textual.message import Message
+from textual.reactive import reactive
+from textual.widgets import Static
+
+from infraxa.app.tui.actions import BY_METHOD, key_label
+
+QUESTIONS = ("What is infraxa?", "What is a driver?", "How do I add a real model?")
+
+
+class Question(Static, can_focus=True):
+    """A question that is asked by a click or Enter."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("enter,space", "ask", "Ask", show=False),
+        Binding("up", "app.focus_previous", "Up", show=False),
+        Binding("down", "app.focus_next", "Down", show=False),
+    ]
+
+    @dataclass
+    class Asked(Message):
+        """The question was chosen."""
+
+        text: str
+
+    def __init__(self, text: str) -> None:
+        super().__init__(Content.assemble(("› ", "$text-primary"), text), markup=False)
+        self.text = text
+
+    def action_ask(self) -> None:
+        self.post_message(self.Asked(self.text))
+
+    def on_click(self) -> None:
+        self.action_ask()
+
+
+class Welcome(VerticalScroll, can_focus=False):
+    """Shown until the first message."""
+
+    DEFAULT_CSS = """
+    Welcome { align: center middle; padding: 0 2; }
+    Welcome #welcome-body { width: 100%; max-width: 64; height: auto; }
+    Welcome Static { width: 1fr; height: auto; }
+    Welcome Question { padding: 0 1; margin: 0; }
+    Welcome Question:hover { background: $block-hover-background; }
+    Welcome Question:focus { background: $block-cursor-background; color: $block-cursor-foreground; }
+    Welcome .gap { margin-bottom: 1; }
+    """
+
+    builtin: reactive[bool] = reactive(True)
+    """The built-in guide answers here."""
+
+    def compose(self) -> ComposeResult:
+        with Vertical(id="welcome-body"):
+            yield Static(Content.styled("infraxa", "bold $text-primary"), id="welcome-title")
+            yield Static(
+                "Talk with a model that runs on this machine. Nothing you write leaves it.", classes="gap"
+            )
+            for question in QUESTIONS:
+                yield Question(question)
+            yield Static("", id="welcome-hint")
+
+    def on_mount(self) -> None:
+        self.watch_builtin(self.builtin)
+
+    def watch_builtin(self, builtin: bool) -> None:
+        if not self.is_mounted:
+            return
+        parts: list[Content] = [Content("")]
+        if builtin:
+            parts.append(
+                Content.assemble(
+                    ("The built-in guide (tiny) answers. It knows infraxa, small sums and a few facts; for more, add a "
+                     "model of your own with ", "$text-muted"),
+                    _key("models"),
+                    (" or infraxa models add FILE.gguf.", "$text-muted"),
+                )
+            )  # fmt: skip
+            parts.append(Content(""))
+        parts.append(
+            Content.assemble(
+                _key("help"), ("  all keys     ", "$text-muted"),
+                _key("command_palette"), ("  everything by name", "$text-muted"),
+            )
+        )  # fmt: skip
+        self.query_one("#welcome-hint", Static).update(Content("\n").join(parts))
+
+
+def _key(method: str) -> tuple[str, str]:
+    return key_label(BY_METHOD[method].key), "$footer-key-foreground"
