@@ -66,6 +66,8 @@ class NewTextBelow(Static):
 class Conversation(VerticalScroll, can_focus=False):
     """Shows the turns of one branch."""
 
+    BLANK = True  # nothing of its own is painted: a frame costs its lines once less
+
     CopyRequested = requests.CopyRequested
     RegenerateRequested = requests.RegenerateRequested
     EditRequested = requests.EditRequested
@@ -223,7 +225,7 @@ class Conversation(VerticalScroll, can_focus=False):
                 siblings = turn.sibling_ids
                 self._turns[index] = Turn(message, siblings)
         if view := self._answer(message.id):
-            await view.finish(message)
+            await view.end(message)
 
     def _is_seen(self) -> bool:
         """Whether a frame drawn now would be seen; a dialog over the screen leaves it in sight."""
@@ -334,7 +336,7 @@ class Conversation(VerticalScroll, can_focus=False):
         """The code block to copy: the last one of the focused answer, or of the newest that has one."""
         focused = self.focused
         for view in [focused] if isinstance(focused, AnswerView) else reversed(self.views):
-            if isinstance(view, AnswerView) and (codes := view.body.codes):
+            if isinstance(view, AnswerView) and (codes := view.codes):
                 return codes[-1]
         return None
 

@@ -1,4 +1,4 @@
-"""A Markdown answer as one widget, painted line by line.
+"""A message as one widget, painted line by line: Markdown that may grow, with a line above it and some below.
 
 Textual's own Markdown mounts a widget for each paragraph, item and cell: every frame then pays for hundreds
 of widgets, and an append rebuilds the block it falls in. Here a text is a list of blocks (`document.py`);
@@ -22,7 +22,7 @@ from textual.strip import Strip
 from textual.style import Style
 from textual.widget import Widget
 
-from infraxa.app.tui.widgets.blocks import COPY, Code, Line
+from infraxa.app.tui.widgets.blocks import COPY, Block, Code, Line, Prose
 from infraxa.app.tui.widgets.document import Document, read
 
 READ_IN_THREAD = 24_000
@@ -79,10 +79,14 @@ class MarkdownView(Widget):
         """With `plain`, nothing in the text is markup."""
         super().__init__(classes=classes)
         self.document = Document(source, plain=plain)
+        self._head: list[Block] = []
+        self._foot: list[Block] = []
         self._tops: list[int] = []
         """First line of each block at `_laid_out` cells, and the height of all at the end."""
         self._laid_out = -1
         self._strips: dict[int, Strip] = {}
+        self._base = Style()
+        """The style that the strips were painted on."""
         self._parsed_styles: dict[str | Style, Style] = {}
 
     @property
@@ -97,11 +101,36 @@ class MarkdownView(Widget):
 
     def append(self, text: str) -> None:
         """More text at the end."""
-        self._changed(self.document.append(text))
+        self._changed(len(self._head) + self.document.append(text))
 
     def replace(self, source: str) -> None:
         """Another text."""
-        self._changed(self.document.replace(source))
+        self._changed(len(self._head) + self.document.replace(source))
+
+    def set_head(self, content: Content) -> None:
+        """What stands above the text."""
+        if self._set_frame(self._head, content):
+            self._changed(0)
+
+    def set_foot(self, content: Content) -> None:
+        """What stands below the text."""
+        if self._set_frame(self._foot, content):
+            self._changed(len(self._head) + len(self.document.blocks))
+
+    def _set_frame(self, blocks: list[Block], content: Content) -> bool:
+        new = [Block(Prose(content))] if content.plain else []
+        if len(new) == len(blocks) and all(a.same(b) for a, b in zip(blocks, new, strict=True)):
+            return False
+        blocks[:] = new
+        return True
+
+    @property
+    def _blocks(self) -> list[Block]:
+        return [*self._head, *self.document.blocks, *self._foot]
+
+    def _is_text(self, index: int) -> bool:
+        """Whether a block belongs to the text, and not to what stands around it."""
+        return len(self._head) <= index < len(self._tops) - 1 - len(self._foot)
 
     async def finish(self) -> None:
         """The text is complete: what is shown becomes what reading it at once gives, code in colours."""
@@ -111,7 +140,7 @@ class MarkdownView(Widget):
         else:
             blocks = read(source)
         if source == self.document.source:
-            self._changed(self.document.finish(blocks))
+            self._changed(len(self._head) + self.document.finish(blocks))
 
     def _changed(self, first: int) -> None:
         """Blocks from index `first` on are others: paint and, when the height changed, lay out again."""
@@ -132,7 +161,7 @@ class MarkdownView(Widget):
     def _place(self, first: int, width: int) -> None:
         """Find where the blocks from index `first` on begin."""
         tops = self._tops[: first + 1] or [0]
-        for block in self.document.blocks[first:]:
+        for block in self._blocks[first:]:
             tops.append(tops[-1] + block.height(width))
         self._tops = tops
         self._laid_out = width
@@ -161,43 +190,45 @@ class MarkdownView(Widget):
         width = self.content_size.width
         if not width:
             return Strip.blank(0)
+        base = self.visual_style
         self._lay_out(width)
         if y >= self._tops[-1]:
-            return Strip.blank(width, self.visual_style.rich_style)
+            return Strip.blank(width, base.rich_style)
+        if base != self._base:
+            self._base = base
+            self._strips.clear()
+        index = bisect_right(self._tops, y) - 1
         selection = self.text_selection
-        if selection is not None and (span := selection.get_span(y)) is not None:
-            return self._paint(y, width, span)
+        if selection is not None and self._is_text(index) and (span := selection.get_span(y)) is not None:
+            return self._paint(index, y, width, span)
         strip = self._strips.get(y)
         if strip is None:
-            strip = self._strips[y] = self._paint(y, width, None)
+            strip = self._strips[y] = self._paint(index, y, width, None)
         return strip
 
-    def _line(self, y: int, width: int) -> tuple[Content, Line]:
-        index = bisect_right(self._tops, y) - 1
-        return self.document.blocks[index].line(width, y - self._tops[index], self._highlight_theme)
+    def _line(self, index: int, y: int, width: int) -> tuple[Content, Line]:
+        block = self._blocks[index]
+        return block.line(width, y - self._tops[index], self._highlight_theme)
 
-    def _paint(self, y: int, width: int, selected: tuple[int, int] | None) -> Strip:
-        prefix, line = self._line(y, width)
+    def _paint(self, index: int, y: int, width: int, selected: tuple[int, int] | None) -> Strip:
+        prefix, line = self._line(index, y, width)
         content = line.content.stylize_before(f".{line.fill}") if line.fill else line.content
         if line.copy_at is not None:
-            block = bisect_right(self._tops, y) - 1
-            click = Style.from_meta({"@click": f"copy_code({block})"})
+            click = Style.from_meta({"@click": f"copy_code_block({index - len(self._head)})"})
             content = content.stylize(click, line.copy_at, line.copy_at + len(COPY))
         if prefix:
             content = prefix + content
-        base = self.visual_style
         if selected is not None:
             start, end = selected
             style = Style.from_styles(self.screen.get_component_styles("screen--selection"))
             content = content.stylize(style, start, None if end == -1 else end)
         segments: list[Segment] = []
         x = 0
-        for text, style in content.render(base, end="", parse_style=self._style):
-            segments.append(Segment(text, (base + style).rich_style_with_offset(x, y)))
+        for text, style in content.render(self._base, end="", parse_style=self._style):
+            segments.append(Segment(text, (self._base + style).rich_style_with_offset(x, y)))
             x += len(text)
-        fill = base + self._style(f".{line.fill}") if line.fill else base
-        strip = Strip(segments, content.cell_length)
-        return strip.adjust_cell_length(width, fill.rich_style)
+        fill = self._base + self._style(f".{line.fill}") if line.fill else self._base
+        return Strip(segments, content.cell_length).adjust_cell_length(width, fill.rich_style)
 
     @property
     def _highlight_theme(self) -> type[HighlightTheme]:
@@ -225,10 +256,11 @@ class MarkdownView(Widget):
         parts: list[str] = []
         joined = False
         for y in range(self._tops[-1]):
+            index = bisect_right(self._tops, y) - 1
             span = selection.get_span(y)
-            if span is None:
+            if span is None or not self._is_text(index):
                 continue
-            prefix, line = self._line(y, self._laid_out)
+            prefix, line = self._line(index, y, self._laid_out)
             skip = len(prefix.plain) if joined else 0
             start, end = span
             text = prefix.plain + line.content.plain
@@ -239,7 +271,7 @@ class MarkdownView(Widget):
     def action_link(self, href: str) -> None:
         self.post_message(self.LinkClicked(href))
 
-    def action_copy_code(self, block: int) -> None:
+    def action_copy_code_block(self, block: int) -> None:
         body = self.document.blocks[block].body if block < len(self.document.blocks) else None
         if isinstance(body, Code):
             self.post_message(self.CodeCopied(body.code))

@@ -11,13 +11,10 @@ from collections.abc import Callable
 from time import monotonic
 from typing import ClassVar
 
-from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import Vertical
 from textual.content import Content, Span
 from textual.style import Style
 from textual.timer import Timer
-from textual.widgets import Static
 
 from infraxa.app.tasks import TaskGroup
 from infraxa.app.tui.widgets import requests
@@ -56,32 +53,13 @@ WORDS = {
 """Actions as the clickable words that stand under a message."""
 
 
-class Words(Static):
-    """A line of text in which words can be clicked; each runs an action of the message it belongs to."""
-
-    def __init__(self, *, classes: str) -> None:
-        super().__init__(markup=False, classes=classes)
-        self.shown = Content("")
-
-    def say(self, content: Content) -> None:
-        """Show `content`, if it is not shown already."""
-        if not content.is_same(self.shown) or content.plain != self.shown.plain:
-            self.shown = content
-            self.display = bool(content.plain)
-            self.update(content)
-
-    async def action_ask(self, action: str) -> None:
-        if isinstance(self.parent, MessageView):
-            await self.parent.run_action(action)
-
-
 def word(text: str, action: str, style: str = MUTED) -> Content:
     """`text` as a word that runs `action` of the message when clicked."""
-    click = Style.from_meta({"@click": f"ask({action!r})"})
+    click = Style.from_meta({"@click": action})
     return Content(text, [Span(0, len(text), f"{style} underline"), Span(0, len(text), click)])
 
 
-class MessageView(Vertical, can_focus=True):
+class MessageView(MarkdownView, can_focus=True):
     """What the two kinds of message share: focus, keys, versions."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -96,31 +74,21 @@ class MessageView(Vertical, can_focus=True):
     ]
     DEFAULT_CSS = """
     MessageView {
-        height: auto;
-        width: 1fr;
         margin: 0 0 1 0;
         padding: 0 1;
         border-left: outer $background;
-        & > .head { height: 1; width: 1fr; text-wrap: nowrap; text-overflow: ellipsis; }
-        & > .foot { height: auto; width: 1fr; color: $foreground 60%; }
-        & > Words { link-color: $foreground 60%; link-style: underline; }
         &:focus { border-left: outer $accent; }
     }
     """
 
-    def __init__(self, turn: Turn) -> None:
-        super().__init__()
+    def __init__(self, turn: Turn, text: str, *, plain: bool = False) -> None:
+        super().__init__(text, plain=plain)
         self.turn = turn
         self.newest = False
 
     @property
     def message(self) -> Message:
         return self.turn.message
-
-    @property
-    def body(self) -> MarkdownView:
-        """The widget with the text."""
-        return self.query_one(MarkdownView)
 
     def applicable(self) -> list[str]:
         """The actions that make sense for this message now, in the order they are offered."""
@@ -172,7 +140,7 @@ class MessageView(Vertical, can_focus=True):
         self.refresh_words()
 
     def action_copy(self) -> None:
-        self.post_message(requests.CopyRequested(self.message.content or self.body.source, "message"))
+        self.post_message(requests.CopyRequested(self.message.content or self.source, "message"))
 
     def action_version(self, step: int) -> None:
         index = self.turn.index - 1 + step
@@ -191,9 +159,8 @@ class UserMessage(MessageView):
     }
     """
 
-    def compose(self) -> ComposeResult:
-        yield Words(classes="head")
-        yield MarkdownView(clean(self.message.content), plain=True)
+    def __init__(self, turn: Turn) -> None:
+        super().__init__(turn, clean(turn.message.content), plain=True)
 
     def applicable(self) -> list[str]:
         return ["copy", "edit"]
@@ -202,7 +169,7 @@ class UserMessage(MessageView):
         head = Content.styled("You", "$text-primary bold") + self._versions()
         if self.has_focus:
             head = head + Content("   ") + self._offers()
-        self.query_one(".head", Words).say(head)
+        self.set_head(head)
 
     async def show_turn(self, turn: Turn) -> None:
         """The same message, perhaps with other siblings."""
@@ -224,7 +191,7 @@ class AnswerView(MessageView):
         clock: Callable[[], float] = monotonic,
         label: Callable[[str], str] = model_label,
     ) -> None:
-        super().__init__(turn)
+        super().__init__(turn, "" if turn.message.state == "streaming" else clean(turn.message.content))
         self._clock = clock
         self._label = label
         self._clean = Cleaner()
@@ -236,12 +203,6 @@ class AnswerView(MessageView):
         self._ticks = 0
         self._waiting_for = "waiting for the model"
         self._has_text = False
-
-    def compose(self) -> ComposeResult:
-        text = "" if self.is_streaming else clean(self.message.content)
-        yield Words(classes="head")
-        yield MarkdownView(text)
-        yield Words(classes="foot")
 
     @property
     def is_streaming(self) -> bool:
@@ -291,7 +252,7 @@ class AnswerView(MessageView):
     async def _grow(self, text: str) -> None:
         first = not self._has_text
         self._has_text = True
-        self.body.append(self._clean(text))
+        self.append(self._clean(text))
         if first:
             self.refresh_words()
         painted = asyncio.Event()
@@ -307,11 +268,11 @@ class AnswerView(MessageView):
         self.turn = turn
         if self.is_streaming:
             self._start()
-        elif was_streaming or self.body.source != clean(turn.message.content):
+        elif was_streaming or self.source != clean(turn.message.content):
             await self._end()
         self.refresh_words()
 
-    async def finish(self, message: Message) -> None:
+    async def end(self, message: Message) -> None:
         """The answer as it ended: all its text at once, code in colours, the facts."""
         siblings = self.turn.sibling_ids
         await self.show_turn(Turn(message, siblings if message.id in siblings else (message.id,)))
@@ -325,17 +286,17 @@ class AnswerView(MessageView):
             await self._showing
             self._showing = None
         text = clean(self.message.content)
-        if self.body.source != text:
-            self.body.replace(text)
+        if self.source != text:
+            self.replace(text)
         else:
-            await self.body.finish()
+            await super().finish()
 
     def applicable(self) -> list[str]:
         message = self.message
         if self.is_streaming:
             return ["stop"]
         actions = ["copy"] if message.content else []
-        if self.has_focus and message.content and self.body.codes:
+        if self.has_focus and message.content and self.codes:
             actions.append("copy_code")
         if can_continue(message):
             actions.append("continue")
@@ -350,8 +311,8 @@ class AnswerView(MessageView):
         message = self.message
         model = message.facts.model if message.facts is not None else ""
         who = Content.styled(one_line(self._label(model), 60), "$text-secondary bold")
-        self.query_one(".head", Words).say(who + self._versions())
-        self.query_one(".foot", Words).say(self._waiting() if self.is_streaming else self._ended())
+        self.set_head(who + self._versions())
+        self.set_foot(self._waiting() if self.is_streaming else self._ended())
 
     def _waiting(self) -> Content:
         calm = self.app.animation_level == "none"
@@ -384,7 +345,7 @@ class AnswerView(MessageView):
         return Content("\n").join(lines)
 
     def action_copy_code(self) -> None:
-        if codes := self.body.codes:
+        if codes := self.codes:
             self.post_message(requests.CopyRequested(codes[-1], "code"))
 
     def action_regenerate(self) -> None:
