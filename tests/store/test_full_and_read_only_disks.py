@@ -30,7 +30,8 @@ def disk(tmp_path: Path) -> Iterator[Path]:
     if mounted.returncode != 0:
         pytest.skip(f"mounting a small file system is not permitted: {mounted.stderr.strip()}")
     yield tmp_path
-    assert run("umount", str(tmp_path)).returncode == 0
+    # Lazily: a test that failed may have left a file open, and the mount must not outlive it.
+    assert run("umount", "--lazy", str(tmp_path)).returncode == 0
 
 
 def fill(disk: Path) -> Path:
