@@ -147,7 +147,12 @@ async def _processor(folders: Folders) -> Finding:
 
 
 async def _settings(folders: Folders) -> Finding:
-    layers = await _in_thread(lambda: config.read(folders))
+    try:
+        layers = await _in_thread(lambda: config.read(folders))
+    except BadSettings as error:
+        return Finding(
+            "fail", error.message, 'Correct it there; "infraxa config path" says where the file is.'
+        )
     changed = [name for name, source in layers.sources.items() if source != "default"]
     if layers.warnings:
         return Finding("warn", " ".join(layers.warnings), "The names are: infraxa config show")

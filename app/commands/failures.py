@@ -36,7 +36,7 @@ class UsageError(Exception):
 def report(error: BaseException) -> int | None:
     """Print what `error` means and give the exit code; None for typer's own, which typer handles."""
     match error:
-        case typer.Exit() | typer.Abort() | typer.BadParameter():
+        case typer.Abort() | typer.BadParameter():
             return None
         case UsageError():
             return _say(str(error), 2)

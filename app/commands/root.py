@@ -27,6 +27,8 @@ class _Commands(TyperGroup):
                 return super().invoke(ctx)
             finally:
                 sys.stdout.flush()
+        except typer.Exit:
+            raise
         except (Exception, KeyboardInterrupt) as error:
             from infraxa.app.commands.failures import report
 
