@@ -73,7 +73,7 @@ class ModelCard(Widget):
         for name, value in (("model", kind), ("file", file), ("licence", card.license)):
             if value:
                 lines.append(_row(name, one_line(value, 60)))
-        lines += self._context(card)
+        lines += self._context_rows(card)
         lines += self._speed(card)
         lines += [Content(""), Content.styled(READABLE_BY, "$text-success")]
         if card.problem:
@@ -91,7 +91,7 @@ class ModelCard(Widget):
             ]
         return Content("\n").join(lines)
 
-    def _context(self, card: Card) -> list[Content]:
+    def _context_rows(self, card: Card) -> list[Content]:
         if not card.n_ctx:
             return []
         used = card.last.n_prompt + card.last.n_out if card.last is not None else 0
