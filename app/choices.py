@@ -9,13 +9,13 @@ from __future__ import annotations
 import difflib
 import os
 from collections.abc import Iterable
-from pathlib import Path
 
 import msgspec
 
 from infraxa.app.config import GUIDE, Settings
 from infraxa.app.errors import NodeError
 from infraxa.app.examine import examine
+from infraxa.app.folders import whole_path
 from infraxa.engine.guide import GUIDE_PATH
 from infraxa.engine.models import ModelInfo, read_metadata
 from infraxa.engine.types import EngineError, Sampling
@@ -66,7 +66,7 @@ def find_model(name: str, entries: Iterable[ModelEntry]) -> ModelEntry:
     if name in known:
         return known[name]
     if is_path(name):
-        path = Path(name).expanduser().absolute()
+        path = whole_path(name)
         return _entry(name, path.stem, read_metadata(path))
     close = difflib.get_close_matches(name, known, 1)
     hint = f"Did you mean {close[0]}? " if close else ""

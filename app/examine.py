@@ -17,6 +17,7 @@ import msgspec
 
 from infraxa.app.config import GUIDE
 from infraxa.app.errors import NodeError
+from infraxa.app.folders import whole_path
 from infraxa.engine import models
 from infraxa.engine.models import ModelInfo
 from infraxa.engine.sizing import free_memory
@@ -45,7 +46,7 @@ async def examine(
     `force` goes on although the model is larger than the memory that is free. Cancelling ends it within a
     moment. Raises EngineError, and NodeError `bad_name`.
     """
-    path = _whole_path(path)
+    path = _readable_path(path)
     name = check_name(name) if name is not None else name_of(path)
     info = await asyncio.to_thread(models.read_metadata, path)
     if not force:
@@ -67,8 +68,8 @@ async def examine(
     )
 
 
-def _whole_path(path: Path) -> Path:
-    path = path.expanduser().absolute()
+def _readable_path(path: Path) -> Path:
+    path = whole_path(path)
     try:
         str(path).encode()
     except UnicodeEncodeError:

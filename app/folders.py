@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -10,6 +11,11 @@ import msgspec
 from infraxa.app.errors import NodeError
 
 DATA_DIR_VARIABLE = "INFRAXA_DATA_DIR"
+
+
+def whole_path(path: str | Path) -> Path:
+    """`path` from the root, `~` resolved; a `~name` that nobody has stays as it is."""
+    return Path(os.path.expanduser(path)).absolute()
 
 
 class Folders(msgspec.Struct, frozen=True):
@@ -29,7 +35,7 @@ class Folders(msgspec.Struct, frozen=True):
         """
         chosen = data_dir if data_dir is not None else environ.get(DATA_DIR_VARIABLE)
         if chosen:
-            folder = Path(chosen).expanduser().absolute()
+            folder = whole_path(chosen)
             return cls(folder, folder, folder / "logs")
         import platformdirs
 

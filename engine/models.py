@@ -23,7 +23,7 @@ MAX_PARTS = 1000
 HASH_CHUNK = 1 << 20
 UBATCH = 512
 """Prompt tokens that llama.cpp works on at once; its buffers grow with it."""
-PROCESS_BYTES = 100 << 20
+PROCESS_BYTES = 64 << 20
 """A worker process before any model: the interpreter and the libraries."""
 CACHE_TYPE_BYTES = 2
 """The cache keeps 16-bit numbers."""

@@ -23,7 +23,7 @@ from infraxa.app.commands.output import (
     size_text,
 )
 from infraxa.app.errors import NodeError
-from infraxa.app.folders import Folders
+from infraxa.app.folders import Folders, whole_path
 from infraxa.engine.models import memory_estimate
 from infraxa.store import models as records
 from infraxa.store.db import Connection, Store
@@ -97,7 +97,7 @@ def add_model(data_dir: Path | None, path: Path, name: str | None, *, force: boo
     """Nothing is remembered unless all went well. The first model that is added becomes the default."""
     folders = folders_of(data_dir)
     settings = settings_of(folders, {})
-    added = asyncio.run(_add(folders, path.expanduser().absolute(), name, force))
+    added = asyncio.run(_add(folders, whole_path(path), name, force))
     entry = choices.model_entries([added])[-1]
     if is_default := settings.model == config.GUIDE and config.variable("model") not in os.environ:
         config.set(folders, "model", entry.name)

@@ -5,6 +5,7 @@ Those of settings are texts: infraxa.app.config knows what they may be, and says
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 from typing import Annotated
@@ -17,9 +18,11 @@ def complete_models(incomplete: str) -> list[str]:
     from infraxa.app.commands.models import read_records
     from infraxa.app.config import GUIDE
     from infraxa.app.folders import Folders
+    from infraxa.store.records import StoreError
 
-    folders = Folders.find(None, os.environ)
-    names = [GUIDE, *(record.name for record in read_records(folders))]
+    names = [GUIDE]
+    with contextlib.suppress(StoreError, OSError):  # the command itself says what is wrong with the store
+        names += [record.name for record in read_records(Folders.find(None, os.environ))]
     return [name for name in names if name.startswith(incomplete)]
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from infraxa.app import config
 from infraxa.app.commands.given import folders_of
 from infraxa.app.commands.output import clean, note, print_json, print_table
+from infraxa.app.folders import Folders
 
 
 def show_path(data_dir: Path | None, *, as_json: bool) -> None:
@@ -40,7 +41,19 @@ def show_settings(data_dir: Path | None, *, as_json: bool) -> None:
 
 def set_setting(data_dir: Path | None, name: str, value: str) -> None:
     folders = folders_of(data_dir)
+    if name == "model":
+        _check_model(folders, value)
     parsed = config.set(folders, name, value)
     print(clean(f"{name} = {config.text_of(parsed)}"))
     if config.variable(name) in os.environ:
         note(f"infraxa: {config.variable(name)} is set and goes before config.toml.")
+
+
+def _check_model(folders: Folders, name: str) -> None:
+    """Raises NodeError `no_model`, or EngineError for a file that is no model."""
+    if name == config.GUIDE:
+        return
+    from infraxa.app import choices
+    from infraxa.app.commands.models import read_records
+
+    choices.find_model(name, choices.model_entries(read_records(folders)))

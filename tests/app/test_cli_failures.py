@@ -162,6 +162,10 @@ def test_a_path_cannot_control_the_terminal(data: Path) -> None:
     assert ran.code == 1 and "\x1b" not in ran.err and "[2Jevil.gguf" in ran.err
 
 
+def test_a_home_that_nobody_has_is_a_path_like_others(data: Path) -> None:
+    one_line(infraxa("models", "add", "~no-such-user/x.gguf", data=data), "There is no file")
+
+
 def test_a_terminal_of_another_encoding_shows_a_question_mark(data: Path) -> None:
     env = {"PYTHONIOENCODING": "latin-1", "LC_ALL": "C"}
     ran = infraxa("models", "show", "gu…ide", data=data, env=env)
@@ -196,6 +200,8 @@ def test_config_says_where_and_what_and_from_where(data: Path) -> None:
     assert over.code == 0 and "INFRAXA_THREADS is set and goes before" in over.err
     one_line(infraxa("config", "set", "mouse", "perhaps", data=data), "must be true or false")
     one_line(infraxa("config", "set", "mice", "1", data=data), "no setting 'mice'", "mouse")
+    one_line(infraxa("config", "set", "model", "gudie", data=data), "Did you mean guide?")
+    assert infraxa("config", "set", "model", "guide", data=data).code == 0
     rows = infraxa("config", "show", data=data).out.splitlines()
     assert [row.split("\t")[0] for row in rows] == list(Settings.__struct_fields__)
 

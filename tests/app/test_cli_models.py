@@ -159,3 +159,6 @@ def test_the_names_complete(data: Path, file: Path) -> None:
         "COMP_CWORD": "3",
     }
     assert infraxa(data=data, env=completion).out.split() == ["guide", "little"]
+    (data / "infraxa.db").write_bytes(b"damaged" * 100)
+    ran = infraxa(data=data, env=completion)
+    assert (ran.out.split(), ran.err) == (["guide"], "")

@@ -12,6 +12,7 @@ from typing import Any
 
 import gguf
 import numpy as np
+import psutil
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -19,8 +20,9 @@ from hypothesis import strategies as st
 from infraxa.engine.ggml_types import FILE_TYPES, TENSOR_TYPES
 from infraxa.engine.gguf_header import read_header
 from infraxa.engine.guide import GUIDE_PATH
+from infraxa.engine.host import Engine
 from infraxa.engine.models import ModelInfo, memory_estimate, read_metadata, sha256, size_label
-from infraxa.engine.types import EngineError
+from infraxa.engine.types import EngineError, LoadOptions
 
 CODES = {"not_found", "not_gguf", "truncated", "unsupported"}
 GUIDE = GUIDE_PATH.read_bytes()
@@ -323,6 +325,17 @@ def test_the_cache_grows_with_the_context_and_shrinks_with_a_window() -> None:
         window_layers=(True, True, True, False),
     )
     assert one - memory_estimate(windowed, 4096, 1) == 3 * (4096 - 1024) * 256 * 2
+
+
+async def test_the_estimate_is_what_a_worker_takes() -> None:
+    engine = Engine()
+    try:
+        loaded = await engine.load(GUIDE_PATH, LoadOptions(n_ctx=1024, slots=8, threads=1))
+        taken = psutil.Process(loaded.pid).memory_info().rss
+    finally:
+        await engine.close()
+    estimate = memory_estimate(read_metadata(GUIDE_PATH), loaded.n_ctx, loaded.slots)
+    assert 0.7 * taken < estimate < 2 * taken
 
 
 def test_heads_lengths_and_windows_are_taken_from_the_file(tmp_path: Path) -> None:
