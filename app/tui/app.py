@@ -95,6 +95,8 @@ class InfraxaApp(App[None]):
         self._open_node = open_node or _import_node
         self._node: Node | None = None
         self._opening: Node | None = None
+        self._deaf: Callable[[], None] = _nothing_to_end
+        """Ends the subscription to the node."""
         self.last_words = ""
         """A line for standard error once the terminal is restored."""
         self._interrupted_at = 0.0
@@ -178,7 +180,7 @@ class InfraxaApp(App[None]):
         self.log_book.open(self.folders.log)
         try:
             node = self._opening = await self._open_node(self._settings, self.folders)
-            node.subscribe(self._hear)
+            self._deaf = node.subscribe(self._hear)
             await node.start()
         except Failure as error:
             self.last_words = f"infraxa: {error.message} {error.remedy}".strip()
@@ -211,6 +213,8 @@ class InfraxaApp(App[None]):
         """End the node: what was said and typed is kept. May be called again."""
         node, self._node = self._opening, None
         self._opening = None
+        self._deaf()  # the screens are gone before the node has said its last
+        self._deaf = _nothing_to_end
         if node is not None:
             await node.close()
         self.log_book.close()
@@ -461,6 +465,10 @@ class InfraxaApp(App[None]):
             set_title(self, text)
         except NoMatches:
             return
+
+
+def _nothing_to_end() -> None:
+    """There is no subscription yet."""
 
 
 async def _import_node(settings: Settings, folders: Folders) -> Node:
