@@ -38,7 +38,7 @@ MAX_STOP = 4096
 
 
 def open_context(model: Model, size: Size, threads: int) -> tuple[Context, Size]:
-    """A context of that size, or the largest smaller one that the device has memory for. Raises EngineError."""
+    """A context of that size, or the largest smaller one that there is memory for. Raises EngineError."""
     while True:
         try:
             return Context(model, n_ctx=size.n_ctx, slots=size.slots, n_batch=N_BATCH, threads=threads), size
@@ -241,8 +241,7 @@ class Batcher:
 
     def _take(self, spans: list[Span]) -> None:
         """Samples the next token of every sequence whose last row was decoded."""
-        eog = self.model.eog
-        piece = self.model.piece
+        piece_of = self.model.piece
         row = -1
         for slot, start, end, job, wants_output in spans:
             row += end - start
@@ -258,12 +257,13 @@ class Batcher:
             generation.last = now = time.perf_counter()
             if not generation.first:
                 generation.first = now
-            if token in eog:
+            piece = piece_of(token)
+            if piece is None:
                 self._end(generation, "stop")
                 continue
             job.tokens.append(token)
             generation.ids.append(token)
-            text = generation.text.feed(piece(token))
+            text = generation.text.feed(piece)
             if text:
                 generation.parts.append(text)
             if generation.text.stopped:

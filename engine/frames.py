@@ -153,7 +153,7 @@ def unpack_to_worker(body: bytes) -> ToWorker:
     """Raises FrameError when the body is not a message of the host."""
     try:
         return _to_worker.decode(body)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise FrameError(str(error)) from error
 
 
@@ -161,5 +161,5 @@ def unpack_to_host(body: bytes) -> ToHost:
     """Raises FrameError when the body is not a message of the worker."""
     try:
         return _to_host.decode(body)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise FrameError(str(error)) from error

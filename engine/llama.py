@@ -8,7 +8,6 @@ Knows models, contexts, samplers and llama.cpp's log; not who asks for what (`ba
 from __future__ import annotations
 
 import ctypes
-import math
 import os
 import secrets
 from collections.abc import Callable, Sequence
@@ -18,7 +17,7 @@ from typing import Any
 
 from llama_cpp import llama_cpp as _bindings
 
-from infraxa.engine.loadlog import LoadLog, check_file
+from infraxa.engine.loadlog import LoadLog
 from infraxa.engine.types import ChatMessage, EngineError, Sampling
 
 # The bindings' annotations do not describe what ctypes takes and gives, so they are used untyped, here only.
@@ -74,6 +73,16 @@ def supports_gpu() -> bool:
     return bool(_api.llama_supports_gpu_offload())
 
 
+def _not_for_chat(handle: int) -> str:
+    if _api.llama_model_has_encoder(handle) or not _api.llama_model_has_decoder(handle):
+        return "an encoder model"
+    if _api.llama_model_is_diffusion(handle):
+        return "a diffusion model"
+    if not _api.llama_vocab_type(_api.llama_model_get_vocab(handle)):
+        return "a file without a vocabulary"
+    return ""
+
+
 class Model:
     """The weights and vocabulary of one GGUF file."""
 
@@ -87,11 +96,9 @@ class Model:
         self.n_layer: int = _api.llama_model_n_layer(handle)
         self.bos: int = _api.llama_vocab_bos(self._vocab)
         self.adds_bos: bool = _api.llama_vocab_get_add_bos(self._vocab)
-        self.eog = frozenset(t for t in range(self.n_vocab) if _api.llama_vocab_is_eog(self._vocab, t))
-        """Every token that ends a turn."""
         self.rewindable = not (_api.llama_model_is_recurrent(handle) or _api.llama_model_is_hybrid(handle))
         """A sequence's cache can be cut at any position."""
-        self._pieces: list[bytes | None] = [None] * self.n_vocab
+        self._pieces: dict[int, bytes | None] = {}
         self._buffer = ctypes.create_string_buffer(_PIECE_BYTES)
 
     @classmethod
@@ -108,34 +115,24 @@ class Model:
 
         `log` is asked what went wrong: it must be where llama.cpp's log goes meanwhile.
         """
-        check_file(path)
+        log = log or LoadLog()
+        log.clear()
         params = _api.llama_model_default_params()
         params.n_gpu_layers = gpu_layers
         callback = _api.llama_progress_callback(lambda done, _: progress is None or progress(done))
         params.progress_callback = callback
         handle = _api.llama_model_load_from_file(os.fsencode(path), params)
         if not handle:
-            raise (log or LoadLog()).failure(path)
-        model = cls(handle, path)
-        what = model._not_for_chat()
+            raise log.failure(path)
+        what = _not_for_chat(handle)
         if what:
-            model.close()
+            _api.llama_model_free(handle)
             raise EngineError(
                 "unsupported",
                 f"{path.name} is {what}, which cannot answer in a chat.",
                 "Choose a chat model.",
             )
-        return model
-
-    def _not_for_chat(self) -> str:
-        handle = self._handle
-        if _api.llama_model_has_encoder(handle) or not _api.llama_model_has_decoder(handle):
-            return "an encoder model"
-        if _api.llama_model_is_diffusion(handle):
-            return "a diffusion model"
-        if not _api.llama_vocab_type(self._vocab):
-            return "a file without a vocabulary"
-        return ""
+        return cls(handle, path)
 
     def close(self) -> None:
         """Frees the weights; contexts of this model must be closed before. Does nothing the second time."""
@@ -156,34 +153,6 @@ class Model:
         if self._handle is None:
             raise ValueError("this model is closed")
         return self._handle
-
-    def metadata(self, key: str) -> str | None:
-        """One value of the file's metadata as text; None when it is missing or an array."""
-        name = key.encode()
-        needed = _api.llama_model_meta_val_str(self.handle, name, None, 0)
-        if needed < 0:
-            return None
-        buffer = ctypes.create_string_buffer(needed + 1)
-        _api.llama_model_meta_val_str(self.handle, name, buffer, len(buffer))
-        return buffer.value.decode("utf-8", "replace")
-
-    def _number(self, key: str) -> int | None:
-        text = self.metadata(f"{self.metadata('general.architecture')}.{key}")
-        try:
-            return int(text) if text else None
-        except ValueError:
-            return None
-
-    @property
-    def kv_bytes_per_token(self) -> int:
-        """Bytes that one token takes in the cache (K and V in 16 bits). Too much for models with layers
-        without one."""
-        heads = _api.llama_model_n_head(self.handle) or 1
-        per_head = math.ceil(_api.llama_model_n_embd(self.handle) / heads)
-        k = self._number("attention.key_length") or per_head
-        v = self._number("attention.value_length") or per_head
-        n_head_kv = _api.llama_model_n_head_kv(self.handle) or heads
-        return int(self.n_layer * n_head_kv * (k + v) * 2)
 
     @property
     def chat_template(self) -> str | None:
@@ -230,14 +199,14 @@ class Model:
             ids.insert(0, self.bos)
         return ids
 
-    def piece(self, token: int, *, special: bool = False) -> bytes:
-        """The bytes that a token stands for; control tokens stand for nothing unless `special`."""
-        if special:
-            return self._read_piece(token, True)
-        piece = self._pieces[token]
-        if piece is None:
-            piece = self._pieces[token] = self._read_piece(token, False)
-        return piece
+    def piece(self, token: int) -> bytes | None:
+        """The bytes that a token of an answer stands for, none for control tokens; None = it ends the turn."""
+        try:
+            return self._pieces[token]
+        except KeyError:
+            ends = _api.llama_vocab_is_eog(self._vocab, token)
+            piece = self._pieces[token] = None if ends else self._read_piece(token, False)
+            return piece
 
     def _read_piece(self, token: int, special: bool) -> bytes:
         n = _api.llama_token_to_piece(self._vocab, token, self._buffer, len(self._buffer), 0, special)
@@ -249,7 +218,7 @@ class Model:
     def special_text(self, name: str) -> str:
         """The text of the vocabulary's `bos` or `eos` token, as templates use it; "" when it has none."""
         token = self.bos if name == "bos" else _api.llama_vocab_eos(self._vocab)
-        return self.piece(token, special=True).decode("utf-8", "replace") if token >= 0 else ""
+        return self._read_piece(token, True).decode("utf-8", "replace") if token >= 0 else ""
 
 
 class Aborted(Exception):

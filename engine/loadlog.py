@@ -1,5 +1,7 @@
-"""Why a model file cannot be opened, as one sentence for a person: from a look at the file, and from what
-llama.cpp said."""
+"""What llama.cpp said while it failed to open a model, as one sentence for a person.
+
+What can be told from the file itself is told before, by `engine/models.py`.
+"""
 
 from __future__ import annotations
 
@@ -27,31 +29,14 @@ _UNKNOWN_PART = re.compile(
 _REASON = re.compile(r"error loading model(?: \w+)?: (.*)")
 
 
-def check_file(path: Path) -> None:
-    """What can be said of a model file before llama.cpp opens it. Raises EngineError."""
-    choose = "Choose a GGUF file."
-    if path.is_dir():
-        raise EngineError("not_gguf", f"{path} is a folder, not a model file.", choose)
-    try:
-        with path.open("rb") as file:
-            magic = file.read(4)
-    except FileNotFoundError:
-        raise EngineError("not_found", f"There is no file {path}.", "Check the path.") from None
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise EngineError(
-            "load_failed", f"{path} cannot be read: {reason}.", "Check its permissions."
-        ) from None
-    if magic != b"GGUF":
-        what = "is empty" if not magic else "is not a GGUF file"
-        raise EngineError("not_gguf", f"{path.name} {what}.", choose)
-
-
 class LoadLog:
     """Remembers the last lines of llama.cpp's log while a model is opened."""
 
     def __init__(self) -> None:
         self._lines: list[str] = []
+
+    def clear(self) -> None:
+        self._lines.clear()
 
     def add(self, line: str) -> None:
         if len(self._lines) == KEEP_LINES:

@@ -113,21 +113,30 @@ class Scheduler:
     def _place(self, job: Job) -> Admitted:
         free = (slot for slot, other in enumerate(self._running) if other is None)
         # Of equals, the one unused for longest: what it remembers is the least likely to be asked for again.
-        slot = max(free, key=lambda s: (self._reusable(s, job), -self._last_used[s], -s))
+        slot = max(free, key=lambda s: (self._gain(s, job), -self._last_used[s], -s))
         job.slot = slot
-        job.n_cached = job.n_past = self._reusable(slot, job)
+        # The prompt's last token is always decoded, for its logits.
+        n_keep = min(self._matching(slot, job), job.n_prompt - 1)
+        if not self.rewindable and n_keep < len(self._cached[slot]):
+            n_keep = 0
+        job.n_cached = job.n_past = n_keep
         self._running[slot] = job
         self._cached[slot] = []
         self.n_running += 1
-        return Admitted(job, job.n_past)
+        return Admitted(job, n_keep)
 
-    def _reusable(self, slot: int, job: Job) -> int:
-        """Tokens of the slot's cache that begin the prompt, whose last token is always decoded for its
-        logits."""
+    def _matching(self, slot: int, job: Job) -> int:
+        """Tokens of the slot's cache that begin the prompt."""
         cached = self._cached[slot]
-        limit = min(len(cached), job.n_prompt - 1)
-        n = common_prefix(cached, job.tokens, limit)
-        return n if self.rewindable or n == len(cached) else 0
+        return common_prefix(cached, job.tokens, min(len(cached), job.n_prompt))
+
+    def _gain(self, slot: int, job: Job) -> int:
+        """Tokens that need not be read again in this slot; 0 when far more than these would be forgotten.
+
+        All prompts of a model begin alike: that is no reason to overwrite another conversation.
+        """
+        matching = self._matching(slot, job)
+        return matching if 4 * matching >= len(self._cached[slot]) else 0
 
     def restart(self, job: Job) -> None:
         """The job's cache is gone: everything is decoded again."""

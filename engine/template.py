@@ -149,13 +149,13 @@ def check_operands(operator: str, left: object, right: object) -> None:
         if isinstance(left, str):
             raise _TemplateFailed("it formats text with %")
         return
-    sizes = [len(x) if isinstance(x, str | list | tuple) else 1 for x in (left, right)]
+    sizes = [len(x) for x in (left, right) if isinstance(x, str | list | tuple)]
     factors = [abs(x) for x in (left, right) if isinstance(x, int)]
     if operator == "**":
         too_much = len(factors) == 2 and left not in (0, 1) and factors[1] > 64
     else:
-        too_much = max(sizes) > 1 and bool(factors) and max(sizes) * factors[0] > _OPERAND_LIMIT
-        too_much = too_much or any(f.bit_length() > 4096 for f in factors)
+        too_much = bool(sizes and factors) and sizes[0] * factors[0] > _OPERAND_LIMIT
+    too_much = too_much or any(f.bit_length() > 4096 for f in factors)
     if too_much:
         raise _TemplateFailed("it computes something huge")
 

@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, NoReturn
 
 from infraxa.engine import frames
 from infraxa.engine.frames import FrameError, FrameReader
-from infraxa.engine.loadlog import LoadLog, check_file
+from infraxa.engine.loadlog import LoadLog
+from infraxa.engine.models import CACHE_TYPE_BYTES, read_metadata
 from infraxa.engine.types import EngineError, Loaded, LoadOptions
 
 if TYPE_CHECKING:
@@ -145,8 +146,8 @@ class Worker:
     def _load(self, path: Path, options: LoadOptions) -> Batcher:
         started = time.perf_counter()
         self._send(frames.Loading(0.0))
-        # Checked before llama.cpp is imported: a wrong path is answered at once.
-        check_file(path)
+        # Before llama.cpp is imported: what is wrong with the path or the header is answered at once.
+        info = read_metadata(path)
         from infraxa.engine import llama
         from infraxa.engine.batching import Batcher, open_context
         from infraxa.engine.sizing import choose_size, free_cores, free_memory
@@ -189,7 +190,7 @@ class Worker:
             n_ctx=options.n_ctx,
             slots=min(options.slots, MAX_SLOTS),
             n_ctx_train=model.n_ctx_train,
-            kv_bytes_per_token=model.kv_bytes_per_token,
+            kv_bytes_per_token=sum(info.cache_width) * CACHE_TYPE_BYTES,
             # Weights on a GPU take nothing from this machine's memory.
             free_bytes=free - (model.size_bytes if gpu_layers == 0 else 0),
         )

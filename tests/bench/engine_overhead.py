@@ -1,8 +1,8 @@
 """What streaming through worker and host costs, next to a bare loop over llama.cpp's low-level API.
 
-Both answer the same prompts with the same model, one thread and greedy choice, and must give the same tokens. The bare
-loop does what anybody's would: template, tokens, prompt in one batch, then one batch per token for all streams, and the
-text of each token. Runs alternate; each line is the median of the ratios.
+Both answer the same prompts with the same model, one thread and greedy choice, and must give the same tokens.
+The bare loop does what anybody's would: template, tokens, prompt in one batch, then one batch per token for
+all streams, and the text of each token. Runs alternate; each line is the median of the ratios.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""A GGUF file of any size with random weights and the built-in guide's vocabulary: for measuring, not for talking."""
+"""A GGUF file of any size with random weights and the built-in guide's vocabulary: for measuring, not for
+talking."""
 
 from __future__ import annotations
 

@@ -1,0 +1,97 @@
+"""Context and slots by memory."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from infraxa.engine import sizing
+from infraxa.engine.sizing import Size, choose_size, next_smaller
+from infraxa.engine.types import EngineError
+
+KIB = 1024
+
+
+def choose(n_ctx: int | None = None, slots: int = 8, trained: int = 32768, free: int = 0) -> Size:
+    return choose_size(
+        n_ctx=n_ctx, slots=slots, n_ctx_train=trained, kv_bytes_per_token=100 * KIB, free_bytes=free
+    )
+
+
+def tokens(n: int) -> int:
+    """Free bytes whose half holds the caches of so many tokens."""
+    return 2 * n * 100 * KIB
+
+
+def test_what_the_model_was_trained_for_when_there_is_room() -> None:
+    assert choose(free=tokens(8 * 32768)) == Size(32768, 8)
+
+
+def test_less_context_for_each_before_slots_are_given_up() -> None:
+    assert choose(free=tokens(8 * 5000)) == Size(4864, 8)
+
+
+def test_fewer_slots_before_less_than_4096_tokens() -> None:
+    assert choose(free=tokens(3 * 4096 + 100)) == Size(4096, 3)
+    assert choose(free=tokens(2000)) == Size(1792, 1)
+
+
+def test_an_explicit_context_is_kept_and_slots_give_way() -> None:
+    assert choose(n_ctx=20000, free=tokens(50000)) == Size(20000, 2)
+    assert choose(n_ctx=99999, free=tokens(10**6)) == Size(32768, 8)
+
+
+def test_a_small_model_gets_its_whole_context() -> None:
+    assert choose(trained=300, slots=2, free=tokens(600)) == Size(300, 2)
+
+
+@pytest.mark.parametrize(("n_ctx", "free"), [(None, tokens(500)), (8192, tokens(8000)), (None, -5)])
+def test_no_room_is_one_clear_error(n_ctx: int | None, free: int) -> None:
+    with pytest.raises(EngineError, match=r"context needs .* GB") as caught:
+        choose(n_ctx=n_ctx, free=free)
+    assert caught.value.code == "no_memory"
+    assert caught.value.remedy
+
+
+@given(
+    st.one_of(st.none(), st.integers(1, 200_000)),
+    st.integers(1, 64),
+    st.integers(0, 200_000),
+    st.integers(1, 10**6),
+    st.integers(-(10**9), 10**12),
+)
+def test_the_caches_always_fit_in_half_of_what_is_free(
+    n_ctx: int | None, slots: int, trained: int, per_token: int, free: int
+) -> None:
+    try:
+        size = choose_size(
+            n_ctx=n_ctx, slots=slots, n_ctx_train=trained, kv_bytes_per_token=per_token, free_bytes=free
+        )
+    except EngineError:
+        return
+    assert size.n_ctx * size.slots * per_token <= free / 2
+    assert 1 <= size.slots <= slots
+    assert 0 < size.n_ctx <= (trained or 4096)
+
+
+def test_shrinking_ends() -> None:
+    size: Size | None = Size(131072, 8)
+    seen = []
+    while size is not None:
+        seen.append(size)
+        size = next_smaller(size)
+    assert seen[-1] == Size(512, 1)
+    assert len(seen) < 20
+
+
+def test_at_least_one_core_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.getloadavg", lambda: (99.0, 0.0, 0.0))
+    assert sizing.free_cores() == 1
+    monkeypatch.setattr("os.getloadavg", lambda: (0.0, 0.0, 0.0))
+    monkeypatch.setattr("psutil.cpu_count", lambda logical: 64)
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: {0, 1, 2}, raising=False)
+    monkeypatch.setattr(sizing, "_cgroup_cores", lambda: None)
+    assert sizing.free_cores() == 3
+    monkeypatch.setattr(sizing, "_cgroup_cores", lambda: 1.5)
+    assert sizing.free_cores() == 1

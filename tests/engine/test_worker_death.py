@@ -1,0 +1,375 @@
+"""The worker dies in every way there is, and so does its parent."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from infraxa.engine.guide import GUIDE_PATH
+from infraxa.engine.host import Engine, Limits
+from infraxa.engine.process import WorkerProcess, import_place
+from infraxa.engine.types import Delta, EngineError, EngineStatus, Finished, Request
+from infraxa.engine.watch import Watch
+
+Ask = Callable[..., Request]
+OpenEngine = Callable[..., Any]
+BOUND = 30.0
+QUICK = Limits(backoff_first=0.02, silence=5.0)
+
+
+def alive(pid: int) -> bool:
+    """Whether the process exists and does not only wait to be reaped."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] not in ("Z", "X")
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def wait_gone(pid: int) -> bool:
+    for _ in range(int(BOUND * 50)):
+        if not alive(pid):
+            return True
+        time.sleep(0.02)
+    return False
+
+
+def endless(ask: Ask) -> Request:
+    """So hot that the end of the turn hardly ever comes: hundreds of tokens."""
+    return ask("what is infraxa?", temperature=50.0, top_k=0, top_p=1.0, min_p=0.0, seed=1)
+
+
+async def ready_again(engine: Engine, old_pid: int) -> int:
+    async with asyncio.timeout(BOUND):
+        while engine.status.loaded is None or engine.status.loaded.pid == old_pid:
+            await asyncio.sleep(0.005)
+    return engine.status.loaded.pid
+
+
+async def test_killed_in_mid_answer(open_engine: OpenEngine, ask: Ask) -> None:
+    engine = open_engine(QUICK)
+    pid = await engine.load_guide()
+    text, end = "", None
+    async with asyncio.timeout(BOUND):
+        async for event in engine.generate(endless(ask)):
+            if isinstance(event, Delta):
+                text += event.text
+                if alive(pid):
+                    os.kill(pid, signal.SIGKILL)
+            elif isinstance(event, Finished):
+                end = event
+    assert text, "what came before stays"
+    assert end is not None and end.reason == "failed" and end.error is not None
+    assert end.error.code == "worker_died"
+    assert end.error.message == "The model's process ended (killed by signal 9 (SIGKILL))."
+    assert "memory" in end.error.remedy
+    assert end.usage.n_out > 0
+    assert engine.status.state == "restarting"
+    assert engine.status.error == end.error
+    assert engine.status.retry_at is not None
+
+    new_pid = await ready_again(engine, pid)
+    assert new_pid != pid and not alive(pid)
+    async with asyncio.timeout(BOUND):
+        text, end = await engine.generate(ask("what is 12+5?")).collect()
+    assert "17" in text and end.reason == "stop"
+    assert any("killed by signal 9" in line for line in engine.log)
+
+
+async def test_killed_before_anything_was_shown_is_asked_again(open_engine: OpenEngine, ask: Ask) -> None:
+    engine = open_engine(QUICK)
+    pid = await engine.load_guide()
+    os.kill(pid, signal.SIGSTOP)
+    generation = engine.generate(ask("what is 12+5?"))
+    await asyncio.sleep(0.05)
+    os.kill(pid, signal.SIGKILL)
+    async with asyncio.timeout(BOUND):
+        text, finished = await generation.collect()
+    assert "17" in text and finished.reason == "stop"
+
+
+async def test_it_is_asked_again_only_once(open_engine: OpenEngine, ask: Ask) -> None:
+    engine = open_engine(QUICK)
+    pid = await engine.load_guide()
+    os.kill(pid, signal.SIGSTOP)
+    generation = engine.generate(endless(ask))
+    os.kill(pid, signal.SIGKILL)
+    # The second worker is stopped before it can answer, and killed as well.
+    while engine.status.state != "loading" or engine._worker is None:
+        await asyncio.sleep(0.001)
+    second = engine._worker.pid
+    send = WorkerProcess.send
+
+    def send_and_die(worker: WorkerProcess, message: Any) -> None:
+        if type(message).__name__ == "Generate":
+            os.kill(second, signal.SIGKILL)
+        else:
+            send(worker, message)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(WorkerProcess, "send", send_and_die)
+        async with asyncio.timeout(BOUND):
+            text, finished = await generation.collect()
+    assert not text
+    assert finished.reason == "failed" and finished.error.code == "worker_died"
+
+
+async def test_a_cancelled_answer_of_a_dead_worker_is_cancelled(open_engine: OpenEngine, ask: Ask) -> None:
+    engine = open_engine(QUICK)
+    pid = await engine.load_guide()
+    os.kill(pid, signal.SIGSTOP)
+    generation = engine.generate(endless(ask))
+    generation.cancel()
+    os.kill(pid, signal.SIGKILL)
+    async with asyncio.timeout(BOUND):
+        _, finished = await generation.collect()
+    assert finished.reason == "cancelled"
+
+
+async def test_a_cancel_that_nobody_confirms_ends_all_the_same(open_engine: OpenEngine, ask: Ask) -> None:
+    engine = open_engine(Limits(cancel=0.1, close=0.1))
+    pid = await engine.load_guide()
+    generation = engine.generate(endless(ask))
+    async with asyncio.timeout(BOUND):
+        first = await anext(generation)
+        assert isinstance(first, Delta)
+        os.kill(pid, signal.SIGSTOP)
+        generation.cancel()
+        _, finished = await generation.collect()
+    assert finished.reason == "cancelled"
+    assert finished.usage.n_out >= len(first.token_ids)
+
+
+async def test_a_stopped_worker_is_noticed_and_replaced(open_engine: OpenEngine, ask: Ask) -> None:
+    engine = open_engine(QUICK)
+    pid = await engine.load_guide()
+    generation = engine.generate(endless(ask))
+    async with asyncio.timeout(BOUND):
+        await anext(generation)
+        os.kill(pid, signal.SIGSTOP)
+        counting = asyncio.ensure_future(engine.count_tokens(ask("hi").messages))
+        _, finished = await generation.collect()
+        with pytest.raises(EngineError, match="said nothing") as caught:
+            await counting
+    assert finished.reason == "failed"
+    assert finished.error.message == "The model's process ended (it said nothing for 5 s and was stopped)."
+    assert caught.value.code == "worker_died"
+    assert not alive(pid)
+    await ready_again(engine, pid)
+
+
+async def test_a_stopped_worker_can_be_closed(open_engine: OpenEngine) -> None:
+    engine = open_engine(Limits(close=0.1))
+    pid = await engine.load_guide()
+    os.kill(pid, signal.SIGSTOP)
+    async with asyncio.timeout(BOUND):
+        await engine.close()
+    assert not alive(pid)
+
+
+async def test_waits_grow_and_a_file_that_is_gone_ends_them(ask: Ask, tmp_path: Path) -> None:
+    path = tmp_path / "model.gguf"
+    path.write_bytes(GUIDE_PATH.read_bytes())
+    waits: list[float] = []
+
+    def note(status: EngineStatus) -> None:
+        if status.state == "restarting" and status.retry_at is not None:
+            waits.append(status.retry_at - time.monotonic())
+
+    engine = Engine(on_status=note, limits=QUICK)
+    try:
+        pid = (await engine.load(path)).pid
+        for _ in range(3):
+            os.kill(pid, signal.SIGKILL)
+            pid = await ready_again(engine, pid)
+        assert [round(w / 0.02) for w in waits] == [1, 2, 4]
+        path.unlink()
+        os.kill(pid, signal.SIGKILL)
+        async with asyncio.timeout(BOUND):
+            while engine.status.state == "ready":
+                await asyncio.sleep(0.005)
+            _, finished = await engine.generate(ask("hi")).collect()
+        assert finished.error is not None and finished.error.code == "not_found"
+        assert engine.status.state == "failed"
+    finally:
+        await engine.close()
+
+
+def sabotage(monkeypatch: pytest.MonkeyPatch, folder: Path, code: str) -> None:
+    """Runs code in each worker before anything else."""
+    (folder / "sitecustomize.py").write_text(textwrap.dedent(code))
+    paths = [str(folder), import_place() or "", os.environ.get("PYTHONPATH", "")]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(p for p in paths if p))
+
+
+async def test_what_native_code_prints_lands_in_the_log(
+    open_engine: OpenEngine, ask: Ask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noise = """
+        import ctypes, os, threading, time
+        def shout():
+            # Native prints, as soon as descriptor 1 is no longer the pipe.
+            while os.readlink("/proc/self/fd/1") != os.readlink("/proc/self/fd/2"):
+                time.sleep(0.001)
+            libc = ctypes.CDLL(None)
+            while True:
+                libc.printf(b"NOISE on one %s\\n", b"x" * 3000)
+                libc.fflush(None)
+                os.write(2, b"NOISE on two \\xff\\x1b[31m without end")
+                time.sleep(0.002)
+        threading.Thread(target=shout, daemon=True).start()
+    """
+    sabotage(monkeypatch, tmp_path, noise)
+    engine = open_engine()
+    async with asyncio.timeout(BOUND):
+        await engine.load_guide()
+        answers = await asyncio.gather(*(engine.generate(ask("what is 12+5?")).collect() for _ in range(4)))
+    assert all("17" in text and finished.reason == "stop" for text, finished in answers)
+    assert any("NOISE on one" in line for line in engine.log)
+    assert any("NOISE on two" in line for line in engine.log)
+    assert max(map(len, engine.log)) <= 2000
+
+
+async def test_a_crash_while_loading_gets_a_second_attempt(
+    open_engine: OpenEngine, ask: Ask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mark = tmp_path / "crashed"
+    sabotage(
+        monkeypatch,
+        tmp_path,
+        f"""
+        import os, pathlib
+        if not pathlib.Path({str(mark)!r}).exists():
+            pathlib.Path({str(mark)!r}).touch()
+            os.abort()
+        """,
+    )
+    engine = open_engine()
+    async with asyncio.timeout(BOUND):
+        await engine.load_guide()
+        text, _ = await engine.generate(ask("what is 12+5?")).collect()
+    assert "17" in text
+    assert mark.exists()
+
+
+async def test_a_file_that_crashes_it_every_time_is_given_up(
+    open_engine: OpenEngine, ask: Ask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sabotage(monkeypatch, tmp_path, "import os\nos.abort()")
+    engine = open_engine()
+    async with asyncio.timeout(BOUND):
+        waiting = asyncio.ensure_future(engine.load_guide())
+        await asyncio.sleep(0)
+        generation = engine.generate(ask("hi"))
+        with pytest.raises(EngineError, match=r"killed by signal 6 \(SIGABRT\)") as caught:
+            await waiting
+        _, finished = await generation.collect()
+    assert caught.value.code == "worker_died"
+    assert engine.status.state == "failed"
+    assert finished.error == caught.value.info
+
+
+PARENT = """
+    import asyncio, sys
+    from infraxa.engine.guide import GUIDE_PATH
+    from infraxa.engine.host import Engine
+    from infraxa.engine.types import ChatMessage, LoadOptions, Request, Sampling
+
+    async def main():
+        engine = Engine()
+        loaded = await engine.load(GUIDE_PATH, LoadOptions(threads=1))
+        hot = Sampling(temperature=50.0, top_k=0, top_p=1.0, min_p=0.0)
+        while True:
+            async for event in engine.generate(Request((ChatMessage("user", "hi"),), hot)):
+                print(loaded.pid, flush=True)
+
+    asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("stopped", [False, True])
+def test_a_killed_parent_takes_its_worker_along(stopped: bool) -> None:
+    place = import_place()
+    environment = dict(os.environ) | ({"PYTHONPATH": place} if place else {})
+    parent = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(PARENT)], stdout=subprocess.PIPE, text=True, env=environment
+    )
+    try:
+        assert parent.stdout is not None
+        pid = int(parent.stdout.readline())
+        assert alive(pid)
+        if stopped:
+            os.kill(pid, signal.SIGSTOP)
+    finally:
+        parent.kill()
+        parent.communicate(timeout=BOUND)
+    assert wait_gone(pid)
+
+
+async def test_ctrl_c_in_the_terminal_leaves_the_worker_alone(open_engine: OpenEngine, ask: Ask) -> None:
+    engine = open_engine()
+    pid = await engine.load_guide()
+    os.kill(pid, signal.SIGINT)
+    async with asyncio.timeout(BOUND):
+        text, _ = await engine.generate(ask("what is 12+5?")).collect()
+    assert "17" in text
+    assert engine.status.loaded.pid == pid
+
+
+class Watched:
+    """A watch over a worker that exists only in the numbers it tells."""
+
+    def __init__(self, *, silence: float, step: float) -> None:
+        self.deaths: list[str] = []
+        self.working = True
+        self.watch = Watch(silence=silence, step=step, working=lambda: self.working, dead=self.deaths.append)
+
+    async def beat(self, seconds: float, steps: bool) -> None:
+        end = time.monotonic() + seconds
+        step = 0
+        while time.monotonic() < end and not self.deaths:
+            self.watch.heard()
+            step += steps
+            self.watch.stepped(step)
+            await asyncio.sleep(0.002)
+
+
+async def test_a_heartbeat_does_not_hide_a_step_that_hangs() -> None:
+    watched = Watched(silence=0.3, step=0.5)
+    watched.watch.start()
+    await watched.beat(BOUND, steps=False)
+    assert watched.deaths == ["one step took more than 0.5 s"]
+
+
+async def test_steps_and_beats_keep_it_alive() -> None:
+    watched = Watched(silence=0.3, step=0.5)
+    watched.watch.start()
+    await watched.beat(1.2, steps=True)
+    assert not watched.deaths
+    watched.watch.stop()
+
+
+async def test_a_loop_that_stood_still_does_not_blame_the_worker() -> None:
+    watched = Watched(silence=0.3, step=0.5)
+    watched.watch.start()
+    time.sleep(1.0)  # noqa: ASYNC251 # the loop itself stands still
+    await watched.beat(0.1, steps=True)
+    assert not watched.deaths
+    watched.watch.stop()
+
+
+async def test_nobody_looks_at_a_worker_without_work() -> None:
+    watched = Watched(silence=0.05, step=0.05)
+    watched.working = False
+    watched.watch.start()
+    await asyncio.sleep(0.3)
+    assert not watched.deaths
