@@ -20,6 +20,9 @@ from infraxa.engine.types import EngineError
 MAX_TEXT = 200
 """Characters kept of a name or a licence."""
 MAX_PARTS = 1000
+MAX_DIMENSION = 1 << 30
+"""A larger number of heads, layers or the like is none."""
+MAX_BYTES = 1 << 62
 HASH_CHUNK = 1 << 20
 UBATCH = 512
 """Prompt tokens that llama.cpp works on at once; its buffers grow with it."""
@@ -86,6 +89,7 @@ def read_metadata(path: Path) -> ModelInfo:
         _check_tensors(part, its_header)
     architecture = _text(header.values.get("general.architecture"))
     parameters = sum(math.prod(tensor.shape) for its in headers.values() for tensor in its.tensors)
+    parameters = min(parameters, MAX_BYTES)
     layers = min(_number(header, "block_count"), 65_536)
     return ModelInfo(
         path=str(path),
@@ -155,7 +159,7 @@ def memory_estimate(info: ModelInfo, n_ctx: int, slots: int) -> int:
         for width, narrow in zip(info.cache_width, windowed, strict=False)
     )
     step = UBATCH * (info.vocabulary + 6 * info.embedding_length + 2 * info.feed_forward_length) * 4
-    return info.size + cache * CACHE_TYPE_BYTES + step + PROCESS_BYTES
+    return min(info.size + cache * CACHE_TYPE_BYTES + step + PROCESS_BYTES, MAX_BYTES)
 
 
 def size_label(parameters: int) -> str:
@@ -272,8 +276,12 @@ def _per_layer(header: Header, key: str, layers: int) -> list[int]:
     """One number per layer: the file has one for all, or a list."""
     value = header.values.get(f"{header.values.get('general.architecture')}.{key}")
     if isinstance(value, list):
-        return [number if isinstance(number, int) and number > 0 else 0 for number in value]
-    return [value] * layers if isinstance(value, int) and value > 0 else []
+        return [number if _is_dimension(number) else 0 for number in value if isinstance(number, int)]
+    return [value] * layers if isinstance(value, int) and _is_dimension(value) else []
+
+
+def _is_dimension(number: int) -> bool:
+    return 0 < number <= MAX_DIMENSION
 
 
 def _cache_width(header: Header, layers: int) -> tuple[int, ...]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import gguf
+import msgspec
 import numpy as np
 import psutil
 import pytest
@@ -257,6 +258,7 @@ def test_a_damaged_guide_is_read_or_refused(tmp_path: Path, data: st.DataObject)
         assert error.code in CODES
     else:
         assert memory_estimate(info, 4096, 8) > 0
+        assert msgspec.json.decode(msgspec.json.encode(info), type=ModelInfo) == info
         assert "\x1b" not in info.name + info.architecture + info.license + info.size_label
 
 
@@ -355,6 +357,20 @@ def test_heads_lengths_and_windows_are_taken_from_the_file(tmp_path: Path) -> No
     numbers["gemma3__attention__head_count_kv"] = [2, 2, 1, 2, 2, 1]
     info = read_metadata(written(tmp_path / "layers.gguf", "gemma3", **numbers))
     assert info.cache_width == (128, 128, 64) * 2
+
+
+def test_impossible_dimensions_are_none_and_can_be_kept(tmp_path: Path) -> None:
+    numbers: dict[str, Any] = {
+        "llama__block_count": 4,
+        "llama__embedding_length": 2**32 - 1,
+        "llama__attention__head_count": 1,
+        "llama__attention__key_length": 1 << 30,
+        "llama__attention__head_count_kv": [1 << 30] * 4,
+    }
+    info = read_metadata(written(tmp_path / "wide.gguf", **numbers))
+    assert info.embedding_length == 0
+    assert memory_estimate(info, 1 << 24, 64) == 1 << 62
+    assert msgspec.json.decode(msgspec.json.encode(info), type=ModelInfo) == info
 
 
 def test_parameters_are_named_in_few_letters() -> None:
