@@ -43,10 +43,6 @@ class Folders(msgspec.Struct, frozen=True):
         return cls(dirs.user_data_path, dirs.user_config_path, dirs.user_log_path)
 
     @property
-    def database(self) -> Path:
-        return self.data / "infraxa.db"
-
-    @property
     def config_file(self) -> Path:
         return self.config / "config.toml"
 

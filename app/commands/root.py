@@ -5,8 +5,9 @@ So `--help` loads no more than typer.
 
 from __future__ import annotations
 
+import contextlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,20 +22,30 @@ _HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 class _Commands(TyperGroup):
     """The one place where a failure of any command becomes a line and an exit code."""
 
+    def make_context(self, *args: Any, **extra: Any) -> Any:
+        with _reported():  # the help is printed here
+            return super().make_context(*args, **extra)
+
     def invoke(self, ctx: Any) -> Any:
-        try:
+        with _reported():
             try:
                 return super().invoke(ctx)
             finally:
                 sys.stdout.flush()
-        except typer.Exit:
-            raise
-        except (Exception, KeyboardInterrupt) as error:
-            from infraxa.app.commands.failures import report
 
-            if (code := report(error)) is None:
-                raise
-            raise typer.Exit(code) from None
+
+@contextlib.contextmanager
+def _reported() -> Iterator[None]:
+    try:
+        yield
+    except typer.Exit:
+        raise
+    except (Exception, KeyboardInterrupt) as error:
+        from infraxa.app.commands.failures import report
+
+        if (code := report(error)) is None:
+            raise
+        raise typer.Exit(code) from None
 
 
 def _typer(text: str, **extra: Any) -> typer.Typer:

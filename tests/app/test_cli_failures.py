@@ -138,7 +138,10 @@ def test_a_full_disk_is_one_line_and_nothing_is_half_written(disk: Path) -> None
     assert list(disk.glob(".config*")) == []
 
 
-@pytest.mark.parametrize("arguments", [("models", "list"), ("config", "show"), ("ask", "What is 2+2?")])
+@pytest.mark.parametrize(
+    "arguments",
+    [("models", "list"), ("config", "show"), ("ask", "What is 2+2?"), ("--version",), ("--help",)],
+)
 def test_output_that_nobody_reads_or_that_has_no_room(data: Path, arguments: tuple[str, ...]) -> None:
     command = " ".join([*COMMAND, *(f"'{argument}'" for argument in arguments)])
     script = f"{command} < /dev/null | head -c0; echo ${{PIPESTATUS[0]}}; {command} > /dev/full < /dev/null"
