@@ -7,16 +7,17 @@ frame is drawn before the store, the engine or any view but the chat is loaded.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import signal
 import sys
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from time import monotonic, time
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from textual.app import App
+from textual.app import App, ScreenStackError
 from textual.binding import Binding, BindingType
 from textual.command import CommandPalette, Provider
 from textual.css.query import NoMatches
@@ -148,9 +149,11 @@ class InfraxaApp(App[None]):
 
         async def guarded() -> None:
             try:
-                await work
+                with self._while_running():
+                    await work
             except Failure as error:
-                self.complain(error)
+                if self.is_running:
+                    self.complain(error)
             except OSError as error:
                 self.complain(NodeError("io", f"{error.filename or 'A file'}: {error.strerror or error}."))
 
@@ -187,7 +190,17 @@ class InfraxaApp(App[None]):
             self.exit(return_code=1)
             return
         self._node = node
-        await self.chat_screen.node_opened()
+        with self._while_running():
+            await self.chat_screen.node_opened()
+
+    @contextlib.contextmanager
+    def _while_running(self) -> Iterator[None]:
+        """What is done here ends without a word when the app ends meanwhile and its widgets go away."""
+        try:
+            yield
+        except (NoMatches, ScreenStackError):
+            if self.is_running:
+                raise
 
     def _hear(self, event: Event) -> None:
         if isinstance(event, LogLine):

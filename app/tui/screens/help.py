@@ -37,7 +37,7 @@ def _table(heading: str, rows: Iterable[tuple[str, str, str]]) -> Content:
     lines = [Content.styled(heading, "bold $text-primary")]
     for key, slash, text in rows:
         lines.append(
-            Content.assemble((f"{key:<18}", "$footer-key-foreground"), (f"{slash:<12}", "$text-muted"), text)
+            Content.assemble((f"{key:<18}", "$footer-key-foreground"), (f"{slash:<12}", "$foreground 60%"), text)
         )
     return Content("\n").join(lines)
 

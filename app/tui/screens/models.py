@@ -98,7 +98,7 @@ class ModelsScreen(View[None]):
         mark = ("● ", "$text-success") if is_current else ("  ", "")
         name = (one_line(entry.label, 80), "bold")
         first = Content.assemble(mark, name, ("  in use" if is_current else "", "$text-success"))
-        second = Content.styled("  " + describe(entry), "$text-muted")
+        second = Content.styled("  " + describe(entry), "$foreground 60%")
         lines = [first, second]
         if entry.problem:
             lines.append(Content.styled("  " + one_line(entry.problem, 200), "$text-error"))

@@ -211,14 +211,13 @@ class ChatList(ScrollView, can_focus=True):
             return self._strip(Content(f"  {text}").stylize(".chat-list--aside"), width, base)
         index, part = self._starts[line]
         row = self._rows[index]
-        style = base
-        if index == self.hovered:
-            style += self._named("chat-list--hover")
-        if row.chat_id == self.current:
-            style += self._named("chat-list--current")
         if self.has_focus and index == self.cursor:
-            style += self._named("chat-list--cursor")
-        return self._strip(self._line(row, part, width), width, style)
+            base = self.get_visual_style("chat-list--cursor")
+        elif row.chat_id == self.current:
+            base = self.get_visual_style("chat-list--current")
+        elif index == self.hovered:
+            base = self.get_visual_style("chat-list--hover")
+        return self._strip(self._line(row, part, width), width, base)
 
     def _line(self, row: Row, part: int, width: int) -> Content:
         if part == 1 and row.second is not None:

@@ -61,9 +61,9 @@ class ModelCard(Widget):
         if not card.label:
             return Content("")
         lines = [
-            Content.styled("DRIVER", "$text-muted"),
+            Content.styled("DRIVER", "$foreground 60%"),
             Content.styled(one_line(card.label, 60), "bold $text-primary"),
-            Content.styled("this machine", "$text-muted"),
+            Content.styled("this machine", "$foreground 60%"),
             Content(""),
         ]
         kind = " · ".join(part for part in (card.architecture, card.parameters) if part)
@@ -82,12 +82,12 @@ class ModelCard(Widget):
             lines += [
                 Content(""),
                 Content.styled(
-                    "It explains infraxa, and little else. Add a real model, any GGUF file:", "$text-muted"
+                    "It explains infraxa, and little else. Add a real model, any GGUF file:", "$foreground 60%"
                 ),
                 Content.assemble(
-                    ("ctrl+o", "$footer-key-foreground"), (" here, or in a shell", "$text-muted")
+                    ("ctrl+o", "$footer-key-foreground"), (" here, or in a shell", "$foreground 60%")
                 ),
-                Content.styled("infraxa models add FILE", "$text-muted"),
+                Content.styled("infraxa models add FILE", "$foreground 60%"),
             ]
         return Content("\n").join(lines)
 
@@ -113,4 +113,4 @@ class ModelCard(Widget):
 
 
 def _row(name: str, value: str) -> Content:
-    return Content.assemble((f"{name:<12}", "$text-muted"), value)
+    return Content.assemble((f"{name:<12}", "$foreground 60%"), value)

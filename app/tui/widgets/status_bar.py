@@ -72,7 +72,7 @@ def describe(status: Status, seconds: float, now: float) -> tuple[str, str, str]
     if status.flash:
         return "›", one_line(status.flash, 200), "$text-accent"
     if status.opening:
-        return "◌", f"{status.opening}{since}", "$text-muted"
+        return "◌", f"{status.opening}{since}", "$foreground 60%"
     if engine.state == "failed":
         return "✕", _reason(engine, "The model cannot answer."), "$text-error"
     if engine.state == "restarting":
@@ -81,19 +81,19 @@ def describe(status: Status, seconds: float, now: float) -> tuple[str, str, str]
         return "◌", f"{when}: {_reason(engine, 'it ended')}", "$text-warning"
     if engine.state in ("starting", "loading"):
         percent = f" {engine.progress:.0%}" if engine.progress is not None else ""
-        return "◌", f"loading{percent}{since}", "$text-muted"
+        return "◌", f"loading{percent}{since}", "$foreground 60%"
     if status.answering:
         if status.n_out:
             speed = f" · {_rate(status.rate)}" if status.rate is not None else ""
             return "●", f"answering{speed} · {status.n_out} tokens", "$text-success"
         if status.prompt_read is not None:
             done, total = status.prompt_read
-            return "◌", f"reading the prompt {done}/{total}{since}", "$text-muted"
-        return "◌", f"waiting for the first word{since}", "$text-muted"
+            return "◌", f"reading the prompt {done}/{total}{since}", "$foreground 60%"
+        return "◌", f"waiting for the first word{since}", "$foreground 60%"
     if engine.state == "ready":
         other = f"answering in {status.elsewhere} other chat{'s' * (status.elsewhere > 1)}"
         return "●", other if status.elsewhere else "ready", "$text-success"
-    return "○", "no model is loaded", "$text-muted"
+    return "○", "no model is loaded", "$foreground 60%"
 
 
 def _reason(engine: EngineStatus, otherwise: str) -> str:
@@ -106,7 +106,11 @@ class StatusBar(Widget):
     """One line. The hints at its right can be clicked."""
 
     DEFAULT_CSS = """
-    StatusBar { height: 1; width: 1fr; background: $panel; color: $foreground; padding: 0 1; }
+    StatusBar {
+        height: 1; width: 1fr; background: $panel; color: $foreground; padding: 0 1;
+        link-style: none; link-color: $foreground 60%; link-background: transparent;
+        link-style-hover: none; link-color-hover: $foreground; link-background-hover: $block-hover-background;
+    }
     """
 
     status: reactive[Status] = reactive(Status, layout=False)
@@ -171,4 +175,4 @@ class StatusBar(Widget):
             if longer.cell_length > max(width * 0.45, 0):
                 break
             result = longer
-        return result.stylize_before("$text-muted")
+        return result.stylize_before("$foreground 60%")

@@ -81,16 +81,16 @@ class Welcome(VerticalScroll, can_focus=False):
             parts.append(
                 Content.assemble(
                     ("The built-in guide (tiny) answers. It knows infraxa, small sums and a few facts; for more, add a "
-                     "model of your own with ", "$text-muted"),
+                     "model of your own with ", "$foreground 60%"),
                     _key("models"),
-                    (" or infraxa models add FILE.gguf.", "$text-muted"),
+                    (" or infraxa models add FILE.gguf.", "$foreground 60%"),
                 )
             )  # fmt: skip
             parts.append(Content(""))
         parts.append(
             Content.assemble(
-                _key("help"), ("  all keys     ", "$text-muted"),
-                _key("command_palette"), ("  everything by name", "$text-muted"),
+                _key("help"), ("  all keys     ", "$foreground 60%"),
+                _key("command_palette"), ("  everything by name", "$foreground 60%"),
             )
         )  # fmt: skip
         self.query_one("#welcome-hint", Static).update(Content("\n").join(parts))
