@@ -200,7 +200,7 @@ class Model:
         return ids
 
     def piece(self, token: int) -> bytes | None:
-        """The bytes that a token of an answer stands for, none for control tokens; None = it ends the turn."""
+        """The bytes that a token stands for (none for control tokens); None = the token ends the turn."""
         try:
             return self._pieces[token]
         except KeyError:
@@ -245,6 +245,9 @@ class Context:
         params.n_ubatch = n_batch
         params.n_threads = threads
         params.n_threads_batch = threads
+        # One row of logits per sequence: room for a whole batch of them would take 300 MB with a large
+        # vocabulary.
+        params.n_outputs_max = slots
         params.kv_unified = False
         # strlen is what llama.cpp calls before each operation of its graph: the length of the string "" or
         # "\1" is false or true, without entering Python (which would cost more than the operations of a small

@@ -73,7 +73,9 @@ class BareLoop:
         api, batch, context = self.api, self.batch, self.context
         token, pos, n_seq, seq, logits = batch.token, batch.pos, batch.n_seq_id, batch.seq_id, batch.logits
         api.llama_memory_clear(api.llama_get_memory(context), True)
-        positions, last, answers = [], [], []
+        positions: list[int] = []
+        last: list[int] = []
+        answers: list[list[int]] = []
         row = 0
         for s, question in enumerate(questions):
             prompt = self.tokenize(question)

@@ -15,7 +15,7 @@ _Q8_0_BYTES = 34
 def write_random_model(
     path: Path, vocabulary: Path, *, layers: int, dim: int, context: int = 1024, seed: int = 1
 ) -> None:
-    """Writes a Llama of `layers` × `dim` in Q8_0 with the tokens and template of the GGUF file `vocabulary`."""
+    """Writes a Llama of `layers` × `dim` in Q8_0 with tokens and template of the file `vocabulary`."""
     source = gguf.GGUFReader(vocabulary)
 
     def read(key: str) -> object:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
@@ -104,8 +106,25 @@ class Watched(Engine):
 
     def __init__(self, limits: Limits | None = None) -> None:
         self.told: list[EngineStatus] = []
+        self.waits: list[float] = []
+        """Seconds until each restart, as they were told."""
         self.log: list[str] = []
-        super().__init__(on_status=self.told.append, on_log=self.log.append, limits=limits)
+        self._news = asyncio.Event()
+        super().__init__(on_status=self._note, on_log=self.log.append, limits=limits)
+
+    def _note(self, status: EngineStatus) -> None:
+        self.told.append(status)
+        if status.retry_at is not None and status.waiting == 0:
+            self.waits.append(status.retry_at - time.monotonic())
+        self._news.set()
+
+    async def until(self, condition: Callable[[EngineStatus], bool]) -> EngineStatus:
+        """Waits for a status, at most half a minute."""
+        async with asyncio.timeout(30):
+            while not condition(self.status):
+                self._news.clear()
+                await self._news.wait()
+        return self.status
 
     async def load_guide(self, path: Path = GUIDE_PATH) -> int:
         """The pid of the worker."""
@@ -135,3 +154,22 @@ def ask(*texts: str, user: str = "", **sampling: object) -> Request:
 @pytest.fixture(name="ask")
 def ask_fixture() -> Callable[..., Request]:
     return ask
+
+
+@pytest.fixture
+def endless() -> Request:
+    """So hot that the end of the turn hardly ever comes: hundreds of tokens."""
+    return ask("what is infraxa?", temperature=50.0, top_k=0, top_p=1.0, min_p=0.0, seed=1)
+
+
+@pytest.fixture
+def alive() -> Callable[[int], bool]:
+    """Whether a process exists and does not only wait to be reaped."""
+
+    def check(pid: int) -> bool:
+        try:
+            return psutil.Process(pid).status() not in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
+        except psutil.NoSuchProcess:
+            return False
+
+    return check

@@ -215,10 +215,12 @@ def test_max_tokens(open_room: OpenRoom, ask: Ask, max_tokens: int) -> None:
 def test_stop_strings_end_the_answer_before_them(open_room: OpenRoom, ask: Ask) -> None:
     room = open_room()
     whole = room.answer(1, ask("what is infraxa?"))
-    assert " with AI models" in whole
+    pieces = [room.batcher.model.piece(t).decode() for t in room.ids[1]]
     # Begins in the middle of one token and ends in another.
-    cut = room.answer(2, ask("what is infraxa?", stop=("th AI mod", "never said")))
-    assert cut == whole[: whole.index("th AI mod")]
+    border = len("".join(pieces[:12]))
+    stop = whole[border - 2 : border + 4]
+    cut = room.answer(2, ask("what is infraxa?", stop=(stop, "never said")))
+    assert cut == whole[: whole.index(stop)]
     assert room.ended[2].reason == "stop"
     assert room.ended[2].usage.n_out < room.ended[1].usage.n_out
 
@@ -233,7 +235,7 @@ def test_the_end_of_turn_is_not_in_the_text(open_room: OpenRoom, ask: Ask) -> No
 
 def test_a_seed_gives_the_same_answer_again(open_room: OpenRoom, ask: Ask) -> None:
     room = open_room()
-    hot = {"temperature": 1.5, "top_k": 0, "top_p": 1.0, "min_p": 0.0}
+    hot = {"temperature": 5.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0}
     answers = [room.answer(i, ask("what is infraxa?", seed=i // 2, **hot)) for i in range(6)]
     assert answers[0] == answers[1]
     assert answers[2] == answers[3]
@@ -245,7 +247,8 @@ def test_a_seed_gives_the_same_answer_again(open_room: OpenRoom, ask: Ask) -> No
 def test_one_candidate_is_greedy(open_room: OpenRoom, ask: Ask) -> None:
     room = open_room()
     greedy = room.answer(1, ask("what is a driver?"))
-    for i, one in enumerate(({"top_k": 1}, {"top_p": 0.0}, {"top_k": 0, "min_p": 1.0}), start=2):
+    single: list[dict[str, float]] = [{"top_k": 1}, {"top_p": 0.0}, {"top_k": 0, "min_p": 1.0}]
+    for i, one in enumerate(single, start=2):
         assert room.answer(i, ask("what is a driver?", temperature=3.0, seed=5, **one)) == greedy
 
 

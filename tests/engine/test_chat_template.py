@@ -1,4 +1,4 @@
-"""Chat templates: the dialect models are published with, continuing an answer, and templates that mean harm."""
+"""Chat templates: the dialect of published models, continuing an answer, and templates that mean harm."""
 
 from __future__ import annotations
 

@@ -25,27 +25,14 @@ from infraxa.engine.types import (
 )
 
 Ask = Callable[..., Request]
+Alive = Callable[[int], bool]
 OpenEngine = Callable[..., Any]
 BOUND = 20.0
 
 
-def alive(pid: int) -> bool:
-    """Whether the process runs; one that only waits to be reaped does not."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] not in ("Z", "X")
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-
-
-async def gone(pid: int) -> bool:
-    for _ in range(int(BOUND * 50)):
-        if not alive(pid):
-            return True
-        await asyncio.sleep(0.02)
-    return False
-
-
-async def test_an_answer_streams_with_counts_and_times(open_engine: OpenEngine, ask: Ask) -> None:
+async def test_an_answer_streams_with_counts_and_times(
+    open_engine: OpenEngine, ask: Ask, alive: Alive
+) -> None:
     engine = open_engine()
     loaded = await engine.load(GUIDE_PATH, LoadOptions(n_ctx=512, slots=3, threads=1))
     assert (loaded.n_ctx, loaded.n_ctx_train, loaded.slots, loaded.threads) == (512, 1024, 3, 1)
@@ -170,10 +157,12 @@ async def test_a_context_without_room_is_refused(open_engine: OpenEngine) -> Non
     assert caught.value.code == "not_found"
 
 
-async def test_another_model_replaces_the_worker(open_engine: OpenEngine, ask: Ask) -> None:
+async def test_another_model_replaces_the_worker(
+    open_engine: OpenEngine, endless: Request, alive: Alive
+) -> None:
     engine = open_engine()
     first = await engine.load_guide()
-    generation = engine.generate(Request(ask("what is infraxa?").messages))
+    generation = engine.generate(endless)
     async with asyncio.timeout(BOUND):
         second = await engine.load_guide()
         _, finished = await generation.collect()
@@ -182,17 +171,10 @@ async def test_another_model_replaces_the_worker(open_engine: OpenEngine, ask: A
     assert not alive(first)
 
 
-def endless(ask: Ask, **sampling: object) -> Request:
-    """So hot that the end of the turn hardly ever comes: hundreds of tokens."""
-    hot = {"temperature": 50.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "seed": 1}
-    request: Request = ask("what is infraxa?", **{**hot, **sampling})
-    return request
-
-
-async def test_cancel_keeps_the_text_and_gives_the_usage(open_engine: OpenEngine, ask: Ask) -> None:
+async def test_cancel_keeps_the_text_and_gives_the_usage(open_engine: OpenEngine, endless: Request) -> None:
     engine = open_engine()
     await engine.load_guide()
-    generation = engine.generate(endless(ask))
+    generation = engine.generate(endless)
     n_ids = 0
     async with asyncio.timeout(BOUND):
         async for event in generation:
@@ -209,17 +191,15 @@ async def test_cancel_keeps_the_text_and_gives_the_usage(open_engine: OpenEngine
 
 
 async def test_a_cancelled_or_forgotten_consumer_cancels_its_answer(
-    open_engine: OpenEngine, ask: Ask
+    open_engine: OpenEngine, ask: Ask, endless: Request
 ) -> None:
     engine = open_engine()
     await engine.load(GUIDE_PATH, LoadOptions(slots=1, threads=1))
-    task = asyncio.ensure_future(engine.generate(endless(ask)).collect())
-    async with asyncio.timeout(BOUND):
-        while engine.status.running == 0:
-            await asyncio.sleep(0.001)
+    task = asyncio.ensure_future(engine.generate(endless).collect())
+    await engine.until(lambda status: status.running == 1)
     task.cancel()
     await asyncio.wait([task], timeout=BOUND)
-    forgotten = engine.generate(endless(ask))
+    forgotten = engine.generate(endless)
     del forgotten
     gc.collect()
     async with asyncio.timeout(BOUND):
@@ -235,9 +215,9 @@ async def test_what_a_slow_consumer_missed_comes_in_one_piece(open_engine: OpenE
     await engine.load_guide()
     quick = await engine.generate(ask("what is infraxa?")).collect()
     slow = engine.generate(ask("what is infraxa?"))
+    await engine.until(lambda status: status.running == 1)
+    await engine.until(lambda status: status.running == 0)
     async with asyncio.timeout(BOUND):
-        while engine.status.running or not engine.told[-1].running == 0 or not slow._answer.finished:
-            await asyncio.sleep(0.01)
         events = [event async for event in slow]
     assert [type(e) for e in events] == [Delta, Finished]
     assert isinstance(events[0], Delta) and events[0].text == quick[0]
@@ -288,10 +268,12 @@ async def test_text_that_is_not_unicode_is_refused(open_engine: OpenEngine, ask:
         await engine.count_tokens([ChatMessage("user", "\ud800")])
 
 
-async def test_close_ends_answers_and_the_process(open_engine: OpenEngine, ask: Ask) -> None:
+async def test_close_ends_answers_and_the_process(
+    open_engine: OpenEngine, endless: Request, alive: Alive
+) -> None:
     engine = open_engine()
     pid = await engine.load_guide()
-    generation = engine.generate(endless(ask))
+    generation = engine.generate(endless)
     async with asyncio.timeout(BOUND):
         await anext(generation)
         await engine.close()
@@ -304,8 +286,7 @@ async def test_close_ends_answers_and_the_process(open_engine: OpenEngine, ask: 
 async def test_closing_while_loading(open_engine: OpenEngine) -> None:
     engine = open_engine()
     loading = asyncio.ensure_future(engine.load_guide())
-    while engine.status.state != "loading":
-        await asyncio.sleep(0.001)
+    await engine.until(lambda status: status.state == "loading")
     async with asyncio.timeout(BOUND):
         await engine.close()
         with pytest.raises(EngineError, match="closed"):

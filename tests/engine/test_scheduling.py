@@ -1,4 +1,4 @@
-"""The scheduler alone, driven with random requests: nothing is lost, nobody starves, no budget is exceeded."""
+"""The scheduler alone with random requests: nothing is lost, nobody starves, no budget is exceeded."""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -24,7 +25,7 @@ def feed_all(pieces: Sequence[bytes], stop: tuple[str, ...] = ()) -> str:
 
 def cut(data: bytes, borders: Sequence[int]) -> list[bytes]:
     at = [0, *sorted(b % (len(data) + 1) for b in borders), len(data)]
-    return [data[a:b] for a, b in zip(at, at[1:], strict=False)]
+    return [data[a:b] for a, b in pairwise(at)]
 
 
 def test_every_byte_border_gives_the_same_text() -> None:

@@ -16,26 +16,19 @@ from typing import Any
 import pytest
 
 from infraxa.engine.guide import GUIDE_PATH
-from infraxa.engine.host import Engine, Limits
+from infraxa.engine.host import Limits
 from infraxa.engine.process import WorkerProcess, import_place
-from infraxa.engine.types import Delta, EngineError, EngineStatus, Finished, Request
+from infraxa.engine.types import Delta, EngineError, Finished, Request
 from infraxa.engine.watch import Watch
 
 Ask = Callable[..., Request]
+Alive = Callable[[int], bool]
 OpenEngine = Callable[..., Any]
 BOUND = 30.0
 QUICK = Limits(backoff_first=0.02, silence=5.0)
 
 
-def alive(pid: int) -> bool:
-    """Whether the process exists and does not only wait to be reaped."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] not in ("Z", "X")
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-
-
-def wait_gone(pid: int) -> bool:
+def wait_gone(pid: int, alive: Alive) -> bool:
     for _ in range(int(BOUND * 50)):
         if not alive(pid):
             return True
@@ -43,24 +36,20 @@ def wait_gone(pid: int) -> bool:
     return False
 
 
-def endless(ask: Ask) -> Request:
-    """So hot that the end of the turn hardly ever comes: hundreds of tokens."""
-    return ask("what is infraxa?", temperature=50.0, top_k=0, top_p=1.0, min_p=0.0, seed=1)
+async def ready_again(engine: Any, old_pid: int) -> int:
+    status = await engine.until(lambda status: status.loaded is not None and status.loaded.pid != old_pid)
+    pid: int = status.loaded.pid
+    return pid
 
 
-async def ready_again(engine: Engine, old_pid: int) -> int:
-    async with asyncio.timeout(BOUND):
-        while engine.status.loaded is None or engine.status.loaded.pid == old_pid:
-            await asyncio.sleep(0.005)
-    return engine.status.loaded.pid
-
-
-async def test_killed_in_mid_answer(open_engine: OpenEngine, ask: Ask) -> None:
+async def test_killed_in_mid_answer(
+    open_engine: OpenEngine, ask: Ask, endless: Request, alive: Alive
+) -> None:
     engine = open_engine(QUICK)
     pid = await engine.load_guide()
     text, end = "", None
     async with asyncio.timeout(BOUND):
-        async for event in engine.generate(endless(ask)):
+        async for event in engine.generate(endless):
             if isinstance(event, Delta):
                 text += event.text
                 if alive(pid):
@@ -97,15 +86,14 @@ async def test_killed_before_anything_was_shown_is_asked_again(open_engine: Open
     assert "17" in text and finished.reason == "stop"
 
 
-async def test_it_is_asked_again_only_once(open_engine: OpenEngine, ask: Ask) -> None:
+async def test_it_is_asked_again_only_once(open_engine: OpenEngine, endless: Request) -> None:
     engine = open_engine(QUICK)
     pid = await engine.load_guide()
     os.kill(pid, signal.SIGSTOP)
-    generation = engine.generate(endless(ask))
+    generation = engine.generate(endless)
     os.kill(pid, signal.SIGKILL)
     # The second worker is stopped before it can answer, and killed as well.
-    while engine.status.state != "loading" or engine._worker is None:
-        await asyncio.sleep(0.001)
+    await engine.until(lambda status: status.state == "loading")
     second = engine._worker.pid
     send = WorkerProcess.send
 
@@ -123,11 +111,13 @@ async def test_it_is_asked_again_only_once(open_engine: OpenEngine, ask: Ask) ->
     assert finished.reason == "failed" and finished.error.code == "worker_died"
 
 
-async def test_a_cancelled_answer_of_a_dead_worker_is_cancelled(open_engine: OpenEngine, ask: Ask) -> None:
+async def test_a_cancelled_answer_of_a_dead_worker_is_cancelled(
+    open_engine: OpenEngine, endless: Request
+) -> None:
     engine = open_engine(QUICK)
     pid = await engine.load_guide()
     os.kill(pid, signal.SIGSTOP)
-    generation = engine.generate(endless(ask))
+    generation = engine.generate(endless)
     generation.cancel()
     os.kill(pid, signal.SIGKILL)
     async with asyncio.timeout(BOUND):
@@ -135,10 +125,12 @@ async def test_a_cancelled_answer_of_a_dead_worker_is_cancelled(open_engine: Ope
     assert finished.reason == "cancelled"
 
 
-async def test_a_cancel_that_nobody_confirms_ends_all_the_same(open_engine: OpenEngine, ask: Ask) -> None:
+async def test_a_cancel_that_nobody_confirms_ends_all_the_same(
+    open_engine: OpenEngine, endless: Request
+) -> None:
     engine = open_engine(Limits(cancel=0.1, close=0.1))
     pid = await engine.load_guide()
-    generation = engine.generate(endless(ask))
+    generation = engine.generate(endless)
     async with asyncio.timeout(BOUND):
         first = await anext(generation)
         assert isinstance(first, Delta)
@@ -149,10 +141,12 @@ async def test_a_cancel_that_nobody_confirms_ends_all_the_same(open_engine: Open
     assert finished.usage.n_out >= len(first.token_ids)
 
 
-async def test_a_stopped_worker_is_noticed_and_replaced(open_engine: OpenEngine, ask: Ask) -> None:
+async def test_a_stopped_worker_is_noticed_and_replaced(
+    open_engine: OpenEngine, ask: Ask, endless: Request, alive: Alive
+) -> None:
     engine = open_engine(QUICK)
     pid = await engine.load_guide()
-    generation = engine.generate(endless(ask))
+    generation = engine.generate(endless)
     async with asyncio.timeout(BOUND):
         await anext(generation)
         os.kill(pid, signal.SIGSTOP)
@@ -167,7 +161,7 @@ async def test_a_stopped_worker_is_noticed_and_replaced(open_engine: OpenEngine,
     await ready_again(engine, pid)
 
 
-async def test_a_stopped_worker_can_be_closed(open_engine: OpenEngine) -> None:
+async def test_a_stopped_worker_can_be_closed(open_engine: OpenEngine, alive: Alive) -> None:
     engine = open_engine(Limits(close=0.1))
     pid = await engine.load_guide()
     os.kill(pid, signal.SIGSTOP)
@@ -176,32 +170,24 @@ async def test_a_stopped_worker_can_be_closed(open_engine: OpenEngine) -> None:
     assert not alive(pid)
 
 
-async def test_waits_grow_and_a_file_that_is_gone_ends_them(ask: Ask, tmp_path: Path) -> None:
+async def test_waits_grow_and_a_file_that_is_gone_ends_them(
+    open_engine: OpenEngine, ask: Ask, tmp_path: Path
+) -> None:
     path = tmp_path / "model.gguf"
     path.write_bytes(GUIDE_PATH.read_bytes())
-    waits: list[float] = []
-
-    def note(status: EngineStatus) -> None:
-        if status.state == "restarting" and status.retry_at is not None:
-            waits.append(status.retry_at - time.monotonic())
-
-    engine = Engine(on_status=note, limits=QUICK)
-    try:
-        pid = (await engine.load(path)).pid
-        for _ in range(3):
-            os.kill(pid, signal.SIGKILL)
-            pid = await ready_again(engine, pid)
-        assert [round(w / 0.02) for w in waits] == [1, 2, 4]
-        path.unlink()
+    engine = open_engine(Limits(backoff_first=0.1, backoff_last=0.3))
+    pid = await engine.load_guide(path)
+    for _ in range(3):
         os.kill(pid, signal.SIGKILL)
-        async with asyncio.timeout(BOUND):
-            while engine.status.state == "ready":
-                await asyncio.sleep(0.005)
-            _, finished = await engine.generate(ask("hi")).collect()
-        assert finished.error is not None and finished.error.code == "not_found"
-        assert engine.status.state == "failed"
-    finally:
-        await engine.close()
+        pid = await ready_again(engine, pid)
+    assert [round(wait, 1) for wait in engine.waits] == [0.1, 0.2, 0.3]
+    path.unlink()
+    os.kill(pid, signal.SIGKILL)
+    await engine.until(lambda status: status.state == "restarting")
+    async with asyncio.timeout(BOUND):
+        _, finished = await engine.generate(ask("hi")).collect()
+    assert finished.error.code == "not_found"
+    assert engine.status.state == "failed"
 
 
 def sabotage(monkeypatch: pytest.MonkeyPatch, folder: Path, code: str) -> None:
@@ -297,7 +283,7 @@ PARENT = """
 
 
 @pytest.mark.parametrize("stopped", [False, True])
-def test_a_killed_parent_takes_its_worker_along(stopped: bool) -> None:
+def test_a_killed_parent_takes_its_worker_along(stopped: bool, alive: Alive) -> None:
     place = import_place()
     environment = dict(os.environ) | ({"PYTHONPATH": place} if place else {})
     parent = subprocess.Popen(
@@ -312,7 +298,7 @@ def test_a_killed_parent_takes_its_worker_along(stopped: bool) -> None:
     finally:
         parent.kill()
         parent.communicate(timeout=BOUND)
-    assert wait_gone(pid)
+    assert wait_gone(pid, alive)
 
 
 async def test_ctrl_c_in_the_terminal_leaves_the_worker_alone(open_engine: OpenEngine, ask: Ask) -> None:
