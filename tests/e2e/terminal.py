@@ -1,4 +1,4 @@
-"""A real terminal for tests: a program on a pty, what it draws kept by an emulator, what is typed sent to it."""
+"""A real terminal for tests: a program on a pty, what it draws kept by an emulator, keys sent to it."""
 
 from __future__ import annotations
 

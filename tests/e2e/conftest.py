@@ -1,0 +1,59 @@
+"""infraxa as a person starts it: an own data folder, a real terminal, a model slow enough to interrupt."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from infraxa.engine.guide import GUIDE_PATH
+from tests.bench.random_model import write_random_model
+from tests.e2e.terminal import Terminal
+
+INFRAXA = [sys.executable, "-P", "-m", "infraxa"]
+Open = Callable[..., Terminal]
+
+
+@pytest.fixture(scope="session")
+def slow_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model of random weights that takes seconds for what the guide says in one."""
+    path = tmp_path_factory.mktemp("models") / "slow.gguf"
+    write_random_model(path, GUIDE_PATH, layers=16, dim=1024)
+    return path
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> dict[str, str]:
+    """The environment of a fresh person: nothing of the tester's own settings."""
+    env = {key: value for key, value in os.environ.items() if not key.startswith("INFRAXA_")}
+    env.pop("NO_COLOR", None)
+    env.update(
+        TERM="xterm-256color",
+        COLORTERM="truecolor",
+        LANG="C.UTF-8",
+        HOME=str(tmp_path / "home"),
+        INFRAXA_DATA_DIR=str(tmp_path / "data"),
+        INFRAXA_THREADS="1",
+    )
+    (tmp_path / "home").mkdir()
+    return env
+
+
+@pytest.fixture
+def open_app(environment: dict[str, str], tmp_path: Path) -> Iterator[Open]:
+    """Opens infraxa in a terminal, as often as called; all are ended with the test."""
+    opened: list[Terminal] = []
+
+    def start(*arguments: str, size: tuple[int, int] = (120, 36), **variables: str) -> Terminal:
+        terminal = Terminal(
+            [*INFRAXA, *arguments], {**environment, **variables}, size=size, cwd=str(tmp_path / "home")
+        )
+        opened.append(terminal)
+        return terminal
+
+    yield start
+    for terminal in opened:
+        terminal.close()
