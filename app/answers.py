@@ -17,7 +17,8 @@ import msgspec
 from infraxa.app.errors import NodeError
 from infraxa.app.events import AnswerEnded, AnswerGrew, AnswerStarted, Event, LogLine, PromptRead
 from infraxa.app.tasks import TaskGroup
-from infraxa.engine.host import Engine, Generation
+from infraxa.engine.generation import Generation
+from infraxa.engine.host import Engine
 from infraxa.engine.types import Delta, EngineError, ErrorInfo, Finished, Progress, Request, Usage
 from infraxa.store import messages
 from infraxa.store.db import Store

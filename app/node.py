@@ -312,8 +312,13 @@ class Node:
     async def add_model(
         self, path: Path, name: str | None = None, on_progress: Callable[[int, int], None] | None = None
     ) -> ModelEntry:
-        """Read, check and remember a GGUF file; nothing is remembered unless all of it went well."""
+        """Read, check and remember a GGUF file; nothing is remembered unless all of it went well.
+
+        The first one takes the place of the built-in guide as the default.
+        """
         entry = await self.models.add(path, name, on_progress)
+        if self.settings.model == choices.GUIDE:
+            await self.change_setting("model", entry.name)
         self._emit(ModelsChanged())
         return entry
 
