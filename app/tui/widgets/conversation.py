@@ -162,9 +162,9 @@ class Conversation(VerticalScroll, can_focus=False):
                     await self.remove_children(stale)
                 for turn in kept:
                     await self._views[turn.message.id].show_turn(turn)
+                self._mark_newest()
                 if added:
                     await self.mount_all(added)
-                self._mark_last()
                 if fresh:
                     self.anchor()
 
@@ -179,14 +179,10 @@ class Conversation(VerticalScroll, can_focus=False):
         self._views[turn.message.id] = view
         return view
 
-    def _mark_last(self) -> None:
-        views = self.views
-        for view in views:
-            is_last = view is views[-1]
-            if view.newest != is_last:
-                view.newest = is_last
-                if view.is_mounted:
-                    view.refresh_words()
+    def _mark_newest(self) -> None:
+        for view in self.views:
+            view.newest = view is self.views[-1]
+            view.refresh_words()
 
     def start_answer(self, message: Message) -> None:
         """A new answer is running. If the branch was shown with it already, nothing changes."""
@@ -194,8 +190,9 @@ class Conversation(VerticalScroll, can_focus=False):
             return
         turn = Turn(message, (message.id,))
         self._turns.append(turn)
-        self.mount(self._make(turn, {}))
-        self._mark_last()
+        view = self._make(turn, {})
+        self._mark_newest()
+        self.mount(view)
 
     def _answer(self, message_id: str) -> AnswerView | None:
         view = self._views.get(message_id)
@@ -215,8 +212,6 @@ class Conversation(VerticalScroll, can_focus=False):
         """More text of a running answer. Only takes note: it is shown at the pace of the screen."""
         if view := self._answer(message_id):
             view.feed(text)
-            if not self.is_following:
-                self.query_one(NewTextBelow).add_class("-shown")
 
     async def finish(self, message: Message) -> None:
         """The answer ended, and this is what is stored of it."""
@@ -253,12 +248,12 @@ class Conversation(VerticalScroll, can_focus=False):
             start = max(0, self._start - PAGE)
             added = [self._make(turn, {}) for turn in self._turns[start : self._start]]
             self._start = start
-            height = self.virtual_size.height
+            below_top = first.virtual_region.y - self.scroll_y
             with self.app.batch_update():
                 await self.mount_all(added, before=first)
 
             def stay() -> None:
-                self.scroll_relative(y=self.virtual_size.height - height, animate=False, immediate=True)
+                self.scroll_to(y=first.virtual_region.y - below_top, animate=False, immediate=True)
 
             self.call_after_refresh(stay)
 
@@ -346,6 +341,11 @@ class Conversation(VerticalScroll, can_focus=False):
             return self.focused
         answers = [view for view in self.views if isinstance(view, AnswerView)]
         return answers[-1] if answers else None
+
+    @on(AnswerView.Grew)
+    def _grew(self, event: AnswerView.Grew) -> None:
+        event.stop()
+        self.query_one(NewTextBelow).set_class(not self.is_following, "-shown")
 
     @on(MarkdownView.LinkClicked)
     def _link_clicked(self, event: MarkdownView.LinkClicked) -> None:

@@ -6,8 +6,9 @@ the line or two put in front that make a fence or a table of it. `read` reads a 
 `Document.finish` replaces what was read in pieces by that, so that nothing which only the end decides
 (reference links) is missed.
 
-Costs are bounded whatever the text is: nesting beyond NESTING_LIMIT, a paragraph beyond MAX_INLINE and a text
-beyond MAX_DOCUMENT characters are shown as plain text.
+Costs are bounded whatever the text is: a tail longer than MAX_INLINE is shown as it is until it may be
+complete; nesting beyond NESTING_LIMIT, a paragraph beyond MAX_INLINE and a text beyond MAX_DOCUMENT
+characters are shown as plain text.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from infraxa.app.tui.widgets.blocks import TAB_SIZE, Block, Body, Code, Plain, P
 
 NESTING_LIMIT = 24
 MAX_INLINE = 12_000
-MAX_DOCUMENT = 300_000
+MAX_DOCUMENT = 200_000
 BULLETS = (" • ", " ▪ ", " ‣ ", " ◦ ")
 
 _URL = re.compile(r"https?://[^\s<>\"'`|\\^{}]*[^\s<>\"'`|\\^{}.,;:!?)\]*_~]", re.IGNORECASE)
@@ -58,7 +59,7 @@ def read(source: str) -> list[Block]:
     """The blocks of a whole Markdown text."""
     if len(source) > MAX_DOCUMENT:
         return [Block(Plain(source.strip("\n")))]
-    return _Builder(source).build(parser().parse(source, {}))
+    return _Builder(source, is_whole=True).build(parser().parse(source, {}))
 
 
 def read_plain(source: str) -> list[Block]:
@@ -111,6 +112,8 @@ class Document:
         self._tail = 0
         self._settled = 0
         self._opened = _Opened()
+        self._read_at = MAX_INLINE
+        """Length of the tail when it was last read, once it is long."""
         self._links: dict[str, Any] = {}
         if source:
             self.replace(source)
@@ -130,8 +133,11 @@ class Document:
         """More text at the end."""
         self.source += text
         tail = self.source[self._tail :]
-        if len(self.source) > MAX_DOCUMENT or len(self._opened.code) + len(tail) > MAX_DOCUMENT:
-            return self._show(self._settled, [Block(Plain(tail), gap=Content("") if self._settled else None)])
+        if len(self.source) > MAX_DOCUMENT:
+            return self._show(0, read(self.source))
+        if not self._worth_reading(text, tail):
+            gap = Content("") if self._settled else None
+            return self._show(self._settled, [Block(Plain(tail.rstrip("\n")), gap=gap)])
         opened = self._opened
         before = self.source[max(0, self._tail - 400) : self._tail]
         opened.previous = self.blocks[self._settled - 1] if self._settled else None
@@ -141,6 +147,16 @@ class Document:
         changed = self._show(self._settled, blocks)
         self._settle(tokens, builder)
         return changed
+
+    def _worth_reading(self, text: str, tail: str) -> bool:
+        """Whether to read the tail now: a long one is read again when it may have ended, or has doubled."""
+        if len(tail) <= MAX_INLINE or self._opened.head:
+            self._read_at = MAX_INLINE
+            return True
+        if "\n\n" in self.source[-len(text) - 1 :] or len(tail) >= 2 * self._read_at:
+            self._read_at = len(tail)
+            return True
+        return False
 
     def _show(self, start: int, blocks: list[Block]) -> int:
         """Put `blocks` from index `start` on; those that look the same stay the same objects."""
@@ -243,7 +259,11 @@ def _unindent(line: str, indent: int) -> str:
 class _Builder:
     """Tokens to blocks, for one text. Remembers where blocks began, for what is read again later."""
 
-    def __init__(self, source: str, *, before: str = "", opened: _Opened | None = None) -> None:
+    def __init__(
+        self, source: str, *, before: str = "", opened: _Opened | None = None, is_whole: bool = False
+    ) -> None:
+        """`before`: the end of what is settled. `is_whole`: no more text comes, so nothing is open."""
+        self._is_whole = is_whole
         self.lines = source.split("\n")
         self._before = before
         self._opened = opened or _Opened()
@@ -365,7 +385,7 @@ class _Builder:
         if token.type == "fence":
             end = (token.map or [0, 0])[1]
             at_end = end >= len(self.lines) - (1 if self.lines[-1] == "" else 0)
-            is_open = at_end and not _fence_closed(token, self.lines)
+            is_open = at_end and not self._is_whole and not _fence_closed(token, self.lines)
             if line == 0 and self._opened.code:
                 code = self._opened.code + code
         words = token.info.split()

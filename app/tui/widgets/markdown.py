@@ -264,7 +264,7 @@ class MarkdownView(Widget):
             skip = len(prefix.plain) if joined else 0
             start, end = span
             text = prefix.plain + line.content.plain
-            parts.append(text[max(start, skip) : None if end == -1 else end] + line.join)
+            parts.append(text[max(start, skip) :] + line.join if end == -1 else text[max(start, skip) : end])
             joined = line.join != "\n"
         return ("".join(parts).removesuffix("\n"), "\n") if parts else None
 

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from time import monotonic
 from typing import ClassVar
 
 from textual.binding import Binding, BindingType
 from textual.content import Content, Span
+from textual.message import Message as TextualMessage
 from textual.style import Style
 from textual.timer import Timer
 
@@ -127,16 +129,11 @@ class MessageView(MarkdownView, can_focus=True):
         """Show what is known and offered now."""
         raise NotImplementedError
 
-    def on_mount(self) -> None:
-        self.refresh_words()
-
     def on_resize(self) -> None:
         self.refresh_words()
 
-    def on_focus(self) -> None:
-        self.refresh_words()
-
-    def on_blur(self) -> None:
+    def watch_has_focus(self, value: bool) -> None:
+        super().watch_has_focus(value)
         self.refresh_words()
 
     def action_copy(self) -> None:
@@ -161,6 +158,7 @@ class UserMessage(MessageView):
 
     def __init__(self, turn: Turn) -> None:
         super().__init__(turn, clean(turn.message.content), plain=True)
+        self.refresh_words()
 
     def applicable(self) -> list[str]:
         return ["copy", "edit"]
@@ -183,6 +181,9 @@ class UserMessage(MessageView):
 class AnswerView(MessageView):
     """An answer: who gave it, its Markdown, and the line of facts once it ended."""
 
+    class Grew(TextualMessage):
+        """More of the answer was painted."""
+
     def __init__(
         self,
         turn: Turn,
@@ -203,6 +204,8 @@ class AnswerView(MessageView):
         self._ticks = 0
         self._waiting_for = "waiting for the model"
         self._has_text = False
+        self._calm = False
+        self.refresh_words()
 
     @property
     def is_streaming(self) -> bool:
@@ -214,7 +217,7 @@ class AnswerView(MessageView):
         return self._flusher.flushes
 
     def on_mount(self) -> None:
-        super().on_mount()
+        self._calm = self.app.animation_level == "none"
         if self.is_streaming:
             self._start()
 
@@ -226,8 +229,7 @@ class AnswerView(MessageView):
             return
         self._asked_at = self._clock()
         self._showing = self._tasks.spawn(self._flusher.run(), name=f"show {self.message.id}")
-        calm = self.app.animation_level == "none"
-        self._timer = self.set_interval(1.0 if calm else SPINNER_SECONDS, self._tick)
+        self._timer = self.set_interval(1.0 if self._calm else SPINNER_SECONDS, self._tick)
 
     def _tick(self) -> None:
         if self._has_text and self._timer is not None:
@@ -257,10 +259,9 @@ class AnswerView(MessageView):
             self.refresh_words()
         painted = asyncio.Event()
         self.call_after_refresh(painted.set)
-        try:
+        with suppress(TimeoutError):
             await asyncio.wait_for(painted.wait(), PAINT_TIMEOUT)
-        except TimeoutError:
-            return
+        self.post_message(self.Grew())
 
     async def show_turn(self, turn: Turn) -> None:
         """What the store says of this answer now."""
@@ -306,8 +307,6 @@ class AnswerView(MessageView):
         return actions
 
     def refresh_words(self) -> None:
-        if not self.is_mounted:
-            return
         message = self.message
         model = message.facts.model if message.facts is not None else ""
         who = Content.styled(one_line(self._label(model), 60), "$text-secondary bold")
@@ -315,8 +314,7 @@ class AnswerView(MessageView):
         self.set_foot(self._waiting() if self.is_streaming else self._ended())
 
     def _waiting(self) -> Content:
-        calm = self.app.animation_level == "none"
-        sign = "…" if calm or self._has_text else SPINNER[self._ticks % len(SPINNER)]
+        sign = "…" if self._calm or self._has_text else SPINNER[self._ticks % len(SPINNER)]
         parts = [f"{sign} answering" if self._has_text else f"{sign} {self._waiting_for}"]
         seconds = int(self._clock() - self._asked_at)
         if not self._has_text and seconds:

@@ -324,12 +324,14 @@ class Prompt(Vertical):
         """Show the commands that begin with what is typed after `/`."""
         if not self.is_mounted:
             return
-        text = self.text
         shown: list[SlashCommand] = []
-        if text != self._dismissed:
+        document = self._area.document
+        first = document.get_line(0) if document.line_count == 1 else ""
+        if first != self._dismissed:
             self._dismissed = None
-            if text.startswith("/") and not text.startswith("//") and not any(c.isspace() for c in text):
-                shown = [command for command in self._commands if command.name.startswith(text[1:])]
+            name = first[1:]
+            if first.startswith("/") and not name.startswith("/") and not any(c.isspace() for c in name):
+                shown = [command for command in self._commands if command.name.startswith(name)]
         self.set_class(bool(shown), "-completing")
         if shown == self._shown:
             return

@@ -13,11 +13,16 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from time import thread_time
 
-SHORTEST_REST = 0.05
-"""Seconds: 20 updates a second look continuous."""
+SHORTEST_REST = 1 / 15
+"""Seconds: 15 updates a second look continuous."""
 REST_PER_COST = 3.0
 """Rest so many times the cost: at most 1/(1+3) of a core."""
 LONGEST_REST = 2.0
+
+
+def rest_after(cost: float) -> float:
+    """Seconds to rest after showing text cost so many seconds of CPU."""
+    return min(LONGEST_REST, max(SHORTEST_REST, REST_PER_COST * cost))
 
 
 class Flusher:
@@ -67,12 +72,11 @@ class Flusher:
                 before = self._clock()
                 await self._show(text)
                 self.flushes += 1
-                await self._rest(self._clock() - before)
+                await self._rest(rest_after(self._clock() - before))
             if self._closing and not self._waiting:
                 return
 
-    async def _rest(self, cost: float) -> None:
-        seconds = min(LONGEST_REST, max(SHORTEST_REST, REST_PER_COST * cost))
+    async def _rest(self, seconds: float) -> None:
         try:
             await asyncio.wait_for(self._hurry.wait(), seconds)
         except TimeoutError:

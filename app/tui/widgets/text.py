@@ -33,10 +33,11 @@ class Cleaner:
         self._after_return = False
 
     def __call__(self, text: str) -> str:
-        if self._after_return and text.startswith("\n"):
-            text = text[1:]
+        after_return = self._after_return
         if text:
             self._after_return = text.endswith("\r")
+        if after_return:
+            text = text.removeprefix("\n")
         return clean(text)
 
 
