@@ -130,6 +130,7 @@ class WorkerProcess(asyncio.SubprocessProtocol):
     async def stop(self, grace: float) -> None:
         """Asks it to end, then makes it: request, SIGTERM, SIGKILL, `grace` seconds each."""
         self._on_exit = _nothing
+        self._on_message = _ignore
         self.send(Close())
         for number in (None, signal.SIGTERM, None if sys.platform == "win32" else signal.SIGKILL):
             if number is not None:
@@ -158,6 +159,10 @@ class WorkerProcess(asyncio.SubprocessProtocol):
 
 def _nothing() -> None:
     """Whoever ends the process need not be told."""
+
+
+def _ignore(message: ToHost) -> None:
+    """What a process says that was told to end is of no interest."""
 
 
 def worker_environment() -> dict[str, str]:

@@ -7,6 +7,7 @@ not the program.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 import sys
@@ -42,6 +43,13 @@ class ChatTemplate:
         self._builtin = builtin
         self._names = {"bos_token": bos, "eos_token": eos}
         self._compiled: _Compiled | None = None
+
+    def prepare(self) -> None:
+        """Compiles the template now, so that the first conversation need not wait for it."""
+        if self._source is not None and self._compiled is None:
+            # What is wrong with it is said when a conversation needs it.
+            with contextlib.suppress(_TemplateFailed):
+                self._compiled = _Compiled(self._source)
 
     def render(self, messages: Sequence[ChatMessage]) -> str:
         """The prompt up to where the assistant's words begin, or up to the end of those that are there

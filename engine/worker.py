@@ -216,6 +216,7 @@ class Worker:
                 )
             )
         )
+        template.prepare()
         return Batcher(model, context, template, slots=size.slots, n_ctx=size.n_ctx)
 
     def _loop(self, batcher: Batcher) -> NoReturn:

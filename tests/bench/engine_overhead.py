@@ -128,7 +128,8 @@ async def through_engine(engine: Engine, questions: Sequence[str], max_tokens: i
     return list(await asyncio.gather(*(one(q) for q in questions)))
 
 
-async def compare(name: str, path: Path, *, max_tokens: int, rounds: int) -> None:
+async def compare(name: str, path: Path, *, max_tokens: int, rounds: int, singles: int = STREAMS) -> None:
+    """`singles`: how many answers, one after the other, make a round of the test with one stream."""
     bare = BareLoop(path, 1024)
     engine = Engine()
     await engine.load(path, LoadOptions(n_ctx=1024, slots=STREAMS, threads=1))
@@ -138,7 +139,7 @@ async def compare(name: str, path: Path, *, max_tokens: int, rounds: int) -> Non
         for _ in range(rounds):
             # A number in front keeps the engine from remembering prompts, which the bare loop does not.
             groups = []
-            for start in range(0, STREAMS, streams):
+            for start in range(0, STREAMS if streams > 1 else singles, streams):
                 unique += 1
                 groups.append([f"{unique}. {q}" for q in QUESTIONS[start : start + streams]])
             started = time.perf_counter()
@@ -163,13 +164,13 @@ async def compare(name: str, path: Path, *, max_tokens: int, rounds: int) -> Non
 
 async def _all() -> None:
     with tempfile.TemporaryDirectory() as folder:
-        await compare("built-in guide, whole answers", GUIDE_PATH, max_tokens=200, rounds=15)
+        await compare("built-in guide, whole answers", GUIDE_PATH, max_tokens=200, rounds=21)
         tiny = Path(folder) / "tiny.gguf"
         write_random_model(tiny, GUIDE_PATH, layers=8, dim=256)
-        await compare("random 8x256 (5M), 200 tokens", tiny, max_tokens=200, rounds=7)
+        await compare("random 8x256 (5M), 200 tokens", tiny, max_tokens=200, rounds=9, singles=3)
         small = Path(folder) / "small.gguf"
         write_random_model(small, GUIDE_PATH, layers=12, dim=1024)
-        await compare("random 12x1024 (130M), 48 tokens", small, max_tokens=48, rounds=5)
+        await compare("random 12x1024 (130M), 32 tokens", small, max_tokens=32, rounds=7, singles=3)
 
 
 def main() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -33,6 +35,18 @@ def shared_guide() -> Model:
     if not _shared:
         _shared.append(Model.load(GUIDE_PATH))
     return _shared[0]
+
+
+def test_the_bindings_come_without_their_package_and_leave_it_usable() -> None:
+    code = """
+import sys, infraxa.engine.llama
+assert "numpy" not in sys.modules and "llama_cpp" not in sys.modules
+import llama_cpp
+assert llama_cpp.Llama and llama_cpp.llama_cpp is infraxa.engine.llama._api
+import llama_cpp.llama_cpp as low
+assert low.llama_decode
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
 def test_long_text_is_tokenized_whole(guide: Model) -> None:
