@@ -14,6 +14,7 @@ import signal
 import sys
 import threading
 from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
 from time import monotonic, time
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -33,7 +34,7 @@ from infraxa.app.folders import Folders
 from infraxa.app.tui import actions, themes
 from infraxa.app.tui.log_book import FILE_NAME, LogBook
 from infraxa.app.tui.screens.chat import ChatScreen
-from infraxa.app.tui.terminal import pop_title, push_title, set_title
+from infraxa.app.tui.terminal import keep_title, restore_title, set_title
 from infraxa.engine.types import EngineError
 from infraxa.store.records import StoreError
 
@@ -60,7 +61,7 @@ class InfraxaApp(App[None]):
     """infraxa in a terminal."""
 
     TITLE = "infraxa"
-    CSS_PATH = "app.tcss"
+    CSS_PATH = Path(__file__).with_name("app.tcss")
     COMMANDS: ClassVar[set[type[Provider] | Callable[[], type[Provider]]]] = {_palette}
     BINDINGS: ClassVar[list[BindingType]] = [
         *actions.bindings("app"),
@@ -169,7 +170,6 @@ class InfraxaApp(App[None]):
 
     def on_mount(self) -> None:
         self.log_book.on_line = self._log_line
-        push_title(self)
         self._watch_signals()
         for problem in sorted(self._shown_theme_problems):
             self.log_book.add("infraxa", problem)
@@ -184,7 +184,8 @@ class InfraxaApp(App[None]):
         try:
             node = self._opening = await self._open_node(self._settings, self.folders)
             self._deaf = node.subscribe(self._hear)
-            await node.start()
+            with self._while_running():
+                await asyncio.gather(node.start(), self.chat_screen.mount_conversation())
         except Failure as error:
             self.last_words = f"infraxa: {error.message} {error.remedy}".strip()
             self.exit(return_code=1)
@@ -219,7 +220,6 @@ class InfraxaApp(App[None]):
             self.told.publish(LogLine(entry.source, entry.line))
 
     async def on_unmount(self) -> None:
-        pop_title(self)
         await self.close_node()
 
     async def close_node(self) -> None:
@@ -474,10 +474,7 @@ class InfraxaApp(App[None]):
 
     def show_title(self, text: str) -> None:
         """The terminal's title."""
-        try:
-            set_title(self, text)
-        except NoMatches:
-            return
+        set_title(self, text)
 
 
 def _nothing_to_end() -> None:
@@ -517,10 +514,13 @@ def run(settings: Settings, folders: Folders) -> int:
         finally:
             await app.close_node()
 
+    keep_title()
     try:
         asyncio.run(main())
     except KeyboardInterrupt:
         return 130
+    finally:
+        restore_title()
     if app.last_words:
         print(app.last_words, file=sys.stderr)
     return app.return_code or 0

@@ -36,7 +36,6 @@ from infraxa.app.tui import actions
 from infraxa.app.tui.running import RunningAnswers
 from infraxa.app.tui.widgets import requests
 from infraxa.app.tui.widgets.chat_list import UNTITLED, ChatList
-from infraxa.app.tui.widgets.conversation import Conversation
 from infraxa.app.tui.widgets.facts import can_continue, model_label
 from infraxa.app.tui.widgets.model_card import Card, ModelCard
 from infraxa.app.tui.widgets.prompt import Prompt, SlashCommand
@@ -50,6 +49,7 @@ if TYPE_CHECKING:
     from infraxa.app.choices import ModelEntry
     from infraxa.app.node import Node
     from infraxa.app.tui.app import InfraxaApp
+    from infraxa.app.tui.widgets.conversation import Conversation
 
 DRAFT_AFTER = 1.0
 """Seconds without typing after which what is typed is kept."""
@@ -129,7 +129,6 @@ class ChatScreen(Screen[None]):
                 yield Static("", id="title", markup=False)
                 with ContentSwitcher(id="pages", initial="welcome"):
                     yield Welcome(id="welcome")
-                    yield Conversation(id="conversation")
                 yield Prompt(id="prompt", send_key=self.app.settings.send_key)
             yield ModelCard(id="card")
         yield StatusBar([a for a in actions.ACTIONS if a.hint], id="status")
@@ -143,6 +142,8 @@ class ChatScreen(Screen[None]):
 
     @property
     def conversation(self) -> Conversation:
+        from infraxa.app.tui.widgets.conversation import Conversation
+
         return self.query_one(Conversation)
 
     @property
@@ -164,6 +165,21 @@ class ChatScreen(Screen[None]):
         self.query_one("#too-small", Static).update(
             f"infraxa needs a terminal of 32×8; this one is {width}×{height}."
         )
+
+    async def mount_conversation(self) -> None:
+        """Add the conversation, which an empty chat does not need: reading Markdown takes long to import."""
+
+        def load() -> type[Conversation]:
+            from infraxa.app.tui.widgets.conversation import Conversation
+
+            return Conversation
+
+        conversation = (await asyncio.to_thread(load))(id="conversation", label=self._label)
+        await self.query_one(ContentSwitcher).add_content(conversation)
+
+    def _label(self, name: str) -> str:
+        """What to show for a model's name."""
+        return next((entry.label for entry in self._models if entry.name == name), model_label(name))
 
     async def node_opened(self) -> None:
         """The store is open: show the chats, go on with the last one, send what waits."""
@@ -260,7 +276,7 @@ class ChatScreen(Screen[None]):
         self.refresh_bindings()
 
     def _paint_status(self) -> None:
-        if not self.is_mounted:
+        if not self.query(StatusBar):
             return
         self._painted_at = monotonic()
         mine = self.running.by_chat.get(self.chat.id) if self.chat is not None else None

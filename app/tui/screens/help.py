@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from textwrap import wrap
 
 from textual.app import ComposeResult
 from textual.containers import VerticalScroll
@@ -33,12 +34,20 @@ LIST_KEYS = (
 )
 
 
-def _table(heading: str, rows: Iterable[tuple[str, str, str]]) -> Content:
+def table(heading: str, rows: Iterable[tuple[str, str, str]], width: int) -> Content:
+    """Rows of key, slash command and text, the text wrapped in its own column."""
+    key_width, slash_width = (18, 12) if width >= 70 else (14, 0)
     lines = [Content.styled(heading, "bold $text-primary")]
     for key, slash, text in rows:
-        lines.append(
-            Content.assemble((f"{key:<18}", "$footer-key-foreground"), (f"{slash:<12}", "$foreground 60%"), text)
-        )
+        room = max(16, width - key_width - slash_width)
+        for index, part in enumerate(wrap(text, room) or [""]):
+            lines.append(
+                Content.assemble(
+                    (f"{key if not index else '':<{key_width}}", "$footer-key-foreground"),
+                    (f"{slash if not index else '':<{slash_width}}"[:slash_width], "$foreground 60%"),
+                    part,
+                )
+            )
     return Content("\n").join(lines)
 
 
@@ -48,10 +57,21 @@ def action_rows(scope: actions.Scope) -> list[tuple[str, str, str]]:
         (
             actions.key_label(action.key) if action.key else "",
             f"/{action.slash}" if action.slash else "",
-            f"{action.title} — {action.help}",
+            f"{action.title}: {action.help[0].lower()}{action.help[1:]}",
         )
         for action in actions.ACTIONS
         if action.scope == scope
+    ]
+
+
+def sections() -> list[tuple[str, list[tuple[str, str, str]]]]:
+    """All of the help: headings and their rows."""
+    return [
+        ("Writing", [(key, "", text) for key, text in PROMPT_KEYS]),
+        ("Chat", action_rows("chat")),
+        ("infraxa", action_rows("app")),
+        ("Messages", [(key, "", text) for key, text in MESSAGE_KEYS]),
+        ("List of chats", [(key, "", text) for key, text in LIST_KEYS]),
     ]
 
 
@@ -63,16 +83,17 @@ class HelpScreen(View[None]):
 
     def compose_body(self) -> ComposeResult:
         with VerticalScroll(id="help"):
-            for heading, rows in (
-                ("Writing", [(key, "", text) for key, text in PROMPT_KEYS]),
-                ("Chat", action_rows("chat")),
-                ("infraxa", action_rows("app")),
-                ("Messages", [(key, "", text) for key, text in MESSAGE_KEYS]),
-                ("List of chats", [(key, "", text) for key, text in LIST_KEYS]),
-            ):
-                yield Static(_table(heading, rows), classes="help-table")
+            yield Static("", id="help-text", markup=False)
+
+    def on_resize(self) -> None:
+        self.call_after_refresh(self._fill)
+
+    def _fill(self) -> None:
+        width = self.query_one("#help").scrollable_content_region.width
+        tables = [table(heading, rows, width) for heading, rows in sections()]
+        self.query_one("#help-text", Static).update(Content("\n\n").join(tables))
 
     DEFAULT_CSS = """
-    HelpScreen .help-table { width: 1fr; height: auto; margin-bottom: 1; }
-    HelpScreen #help { height: 1fr; scrollbar-size-vertical: 1; }
+    HelpScreen #help-text { width: 1fr; height: auto; }
+    HelpScreen #help { height: 1fr; scrollbar-size-vertical: 1; scrollbar-gutter: stable; }
     """

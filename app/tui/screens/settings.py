@@ -64,27 +64,29 @@ class SettingsScreen(View[None]):
     DEFAULT_CSS = """
     SettingsScreen #settings { height: 1fr; scrollbar-size-vertical: 1; }
     SettingsScreen .setting { height: auto; width: 1fr; margin-bottom: 1; }
-    SettingsScreen .row { height: 1; width: 1fr; }
-    SettingsScreen .name { width: 18; text-style: bold; }
-    SettingsScreen .help { width: 1fr; height: auto; color: $text-muted; padding-left: 18; }
-    SettingsScreen .fault { width: 1fr; height: auto; color: $text-error; padding-left: 18; display: none; }
+    SettingsScreen .row { height: auto; width: 1fr; }
+    SettingsScreen .name { width: 16; text-style: bold; }
+    SettingsScreen .help { width: 1fr; height: auto; color: $text-muted; padding-left: 2; }
+    SettingsScreen .fault { width: 1fr; height: auto; color: $text-error; padding-left: 16; display: none; }
     SettingsScreen .fault.-shown { display: block; }
-    SettingsScreen Input { width: 32; height: 1; border: none; background: $panel; padding: 0 1; }
+    SettingsScreen Input { width: 28; height: 1; border: none; background: $panel; padding: 0 1; }
     SettingsScreen Input.-bad { color: $text-error; }
-    SettingsScreen Switch { height: 1; border: none; padding: 0; background: $surface; width: 8; }
-    SettingsScreen Select { width: 32; height: 1; }
-    SettingsScreen.-narrow .help, SettingsScreen.-narrow .fault { padding-left: 0; }
+    SettingsScreen Switch { height: 1; border: none; padding: 0; background: $surface; width: 28; }
+    SettingsScreen Select { width: 28; height: 1; }
+    SettingsScreen.-narrow .row, SettingsScreen.-too-narrow .row { layout: vertical; }
+    SettingsScreen.-narrow .help { padding-left: 0; }
+    SettingsScreen.-narrow .fault { padding-left: 0; }
     """
 
     def compose_body(self) -> ComposeResult:
         with VerticalScroll(id="settings", can_focus=False):
             for name in config.names():
+                later = f" ({LATER[name]})" if name in LATER else ""
                 with Vertical(classes="setting"):
                     with Horizontal(classes="row"):
                         yield Static(name.replace("_", " "), classes="name", markup=False)
                         yield self._control(name)
-                    later = f" ({LATER[name]})" if name in LATER else ""
-                    yield Static(config.help_text(name) + later, classes="help", markup=False)
+                        yield Static(config.help_text(name) + later, classes="help", markup=False)
                     yield Static("", classes="fault", id=f"fault-{name}", markup=False)
 
     def _control(self, name: str) -> Widget:

@@ -74,7 +74,8 @@ class Welcome(VerticalScroll, can_focus=False):
         self.watch_builtin(self.builtin)
 
     def watch_builtin(self, builtin: bool) -> None:
-        if not self.is_mounted:
+        hints = self.query("#welcome-hint")
+        if not hints:
             return
         parts: list[Content] = [Content("")]
         if builtin:
@@ -93,7 +94,7 @@ class Welcome(VerticalScroll, can_focus=False):
                 _key("command_palette"), ("  everything by name", "$foreground 60%"),
             )
         )  # fmt: skip
-        self.query_one("#welcome-hint", Static).update(Content("\n").join(parts))
+        hints.only_one(Static).update(Content("\n").join(parts))
 
 
 def _key(method: str) -> tuple[str, str]:
