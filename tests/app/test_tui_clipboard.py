@@ -49,9 +49,7 @@ async def test_a_tool_that_fails_gives_way_to_the_next(own_tools: Path) -> None:
     assert taken.read_text() == "text"
 
 
-async def test_a_tool_that_hangs_does_not_hold_the_app(
-    own_tools: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_tool_that_hangs_holds_nothing(own_tools: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(clipboard, "TIMEOUT", 0.2)
     for name in ("wl-copy", "xclip", "xsel"):
         make_tool(own_tools, name, "exec sleep 60")
@@ -75,9 +73,7 @@ async def test_inside_tmux_the_person_is_told_what_it_needs(
     assert "set-clipboard" in (await clipboard.copy("text", lambda _: None)).note
 
 
-async def test_a_long_text_may_be_cut_by_the_terminal(
-    own_tools: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_long_text_may_be_cut(own_tools: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(own_tools))
     assert "cut" in (await clipboard.copy("x" * (clipboard.OSC52_LIMIT + 1), lambda _: None)).note
 

@@ -140,7 +140,7 @@ async def test_the_first_turn_is_reached_and_going_back_to_the_end_lets_old_ones
         assert len(app.conversation.views) == 100
         app.conversation.follow()
         await until(pilot, lambda: len(app.conversation.views) == KEEP)
-        assert app.conversation.is_following
+        await until(pilot, lambda: app.conversation.is_following)
 
 
 async def test_a_branch_that_shares_its_beginning_keeps_what_is_shown() -> None:
@@ -346,12 +346,10 @@ async def test_the_words_under_the_last_answer_can_be_clicked(word: str, kind: t
     app = Chat()
     async with app.run_test(size=(80, 30)) as pilot:
         facts = AnswerFacts(model="m", error_code="prompt_too_long")
-        message = answer(
-            0, "Some text", "failed", facts, "The conversation does not fit. Drop the oldest turns."
-        )
+        message = answer(0, "Some text", "failed", facts, "The chat does not fit. Drop the oldest turns.")
         await app.conversation.show([turn(question(0)), turn(message)])
         await pilot.pause()
-        assert "The conversation does not fit." in " ".join(shown(last_answer(app)))
+        assert "The chat does not fit." in " ".join(shown(last_answer(app)))
         await click_word(pilot, last_answer(app), word)
         assert [type(each) for each in app.asked] == [kind]
 
@@ -487,7 +485,5 @@ async def test_nothing_is_wider_than_the_terminal(size: tuple[int, int]) -> None
         await pilot.pause()
         for view in app.conversation.views:
             assert view.region.right <= size[0]
-            assert all(
-                view.render_line(y).cell_length == view.content_size.width
-                for y in range(view.content_size.height)
-            )
+            widths = {view.render_line(y).cell_length for y in range(view.content_size.height)}
+            assert widths == {view.content_size.width}

@@ -1,4 +1,4 @@
-"""Markdown that streams becomes the same blocks as Markdown read at once, whatever the pieces, at bounded cost."""
+"""Markdown that streams becomes the blocks of Markdown read at once, whatever the pieces, at bounded cost."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from infraxa.app.tui.widgets.blocks import Block, Code, Plain, Prose, Table
 from infraxa.app.tui.widgets.document import MAX_DOCUMENT, MAX_INLINE, Document, read, read_plain
 
 SHAPES = {
-    "prose": "Hello **world** and `code`.\n\nTwo\nlines *soft* and\\\nhard.\n\n---\n\nSee https://x.y/z. End\n",
+    "prose": "Hello **world** and `code`.\n\nTwo\n*soft* and\\\nhard.\n\n---\n\nSee https://x.y/z. End\n",
     "nested lists": "Intro:\n\n- a\n- b\n  - c\n  - d\n    - e\n- f\n\n  more of f\n- g\n\nafter\n",
-    "ordered lists": "1. one\n2. two\n   goes on\n3. three\n   1. sub\n   2. sub2\n4. four\n\ntext\n\n7. seven\n8. eight\n",
+    "ordered lists": "1. one\n2. two\n   goes on\n3. three\n   1. sub\n   2. s2\n4. z\n\ntext\n\n7. x\n8. y\n",
     "from zero": "0. zero\n1. one\n\n1) other\n2) list\n",
     "loose list": "- a\n\n- b\n\n  second\n\n- c\n\n\n* other\n* list\n",
-    "fences in lists": "- item\n\n  ```python\n  x = 1\n\n  y = 2\n  ```\n- next\n  ~~~\n  raw\n  ~~~\n\nend\n",
-    "tables": "Before\n\n| a | b |\n|:--|--:|\n| 1 | **2** |\n| 3 | [x](http://a.b) |\n\nafter\n\n|z|\n|-|\n|q|\n",
+    "fences in lists": "- item\n\n  ```python\n  x = 1\n\n  y = 2\n  ```\n- next\n  ~~~\n  raw\n  ~~~\nend\n",
+    "tables": "Before\n\n| a | b |\n|:--|--:|\n| 1 | **2** |\n| 3 | [x](h://a) |\n\nafter\n\n|z|\n|-|\n|q|\n",
     "table at the end": "x\n| a | b |\n|---|---|\n| 1 | 2 |\n| 3 | 4 |",
     "quotes": "> quote **b**\n> more\n>\n> > deeper\n> - l\n> - m\n\nout\nlazy\n> q2\nlazy2\n",
     "headings": "# H1\ntext\n## H2\n\nSetext\n===\n\nfoo\n---\nbar\n### H3 `c`\n",
     "html": "<div>\nhi <b>x</b>\n</div>\n\npara <br> x <i>y</i>\n<!-- c -->\n",
     "links": "[a](http://b.c 'q') <http://auto.l> ![img](http://i.j/k.png) and http://bare.x/a_b, ok\n",
     "open fence": "text\n\n```py\ndef f():\n    return 1\n\n\nx = 2",
-    "fences": "```\na\n```\ntext\n````md\n```\ninner\n```\n````\n   ```js\n   let x;\n     y\n   ```\nend\n```x```y\n",
+    "fences": "```\na\n```\nb\n````md\n```\nc\n```\n````\n   ```js\n   l;\n     y\n   ```\nend\n```x```y\n",
     "changes of mind": "para\n***bold*** more\npara\n```inline``` text\n- a\n-b lazy\n- c\n\npara\n1.5 is\n",
     "indented code": "para\n\n    code here\n    more\n\n      and\n\nend\n",
     "several lists": "* [ ] todo\n* [x] done\n+ plus\n",

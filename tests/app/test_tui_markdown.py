@@ -1,4 +1,4 @@
-"""What the Markdown widget paints: the same streamed and at once, selectable, clickable, never an escape sequence."""
+"""What the Markdown widget paints: the same streamed and at once; it can be selected and clicked."""
 
 from __future__ import annotations
 

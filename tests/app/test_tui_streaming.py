@@ -1,4 +1,4 @@
-"""The flusher shows at once what comes first, gathers what comes faster than it may paint, and loses nothing."""
+"""The flusher shows what comes first at once, gathers what comes too fast to paint, and loses nothing."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Screen:
 
 async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(10):
-        while not condition():
+        while not condition():  # noqa: ASYNC110 - conditions of any kind, bounded above
             await asyncio.sleep(0.005)
 
 

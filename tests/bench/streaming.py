@@ -1,7 +1,7 @@
-"""What the conversation costs: a long answer streaming, keys typed meanwhile, a long chat opened, an idle screen.
+"""What the conversation costs: an answer streaming, keys typed meanwhile, a long chat opened, an idle screen.
 
-Each figure comes from a real app on a pseudo terminal, in a process of its own. CPU is that of the event loop's
-thread. Run: `python -m tests.bench.streaming`.
+Each figure comes from a real app on a pseudo terminal, in a process of its own. CPU is that of the event
+loop's thread. Run: `python -m tests.bench.streaming`.
 """
 
 from __future__ import annotations
@@ -43,8 +43,9 @@ TIMEOUT = 180.0
 SECTION = """\
 ## Step {n}: what to look at
 
-Every step has a **reason**, and `code` that shows it; see [the manual](https://example.org/{n}). The text goes on for
-a while, as explanations do, so that a paragraph takes several lines on the screen and has to be wrapped.
+Every step has a **reason**, and `code` that shows it; see [the manual](https://example.org/{n}). The text
+goes on for a while, as explanations do, so that a paragraph takes several lines on the screen and has to be
+wrapped.
 
 - the first point of step {n}, with *emphasis*
 - the second one, which is longer than the line and is wrapped with an indent
@@ -278,7 +279,8 @@ def main() -> None:
         f"(target 40), {stream['keys']:.0f} keys; end of the answer {stream['finish_ms']:.0f} ms CPU"
     )
     print(
-        f"opening a chat of {MESSAGES} messages: {opened['cpu_ms']:.0f} ms CPU (target 400), {opened['wall_ms']:.0f} ms"
+        f"opening a chat of {MESSAGES} messages: {opened['cpu_ms']:.0f} ms CPU (target 400), "
+        f"{opened['wall_ms']:.0f} ms"
     )
     print(f"idle: {idle:.2%} of a core with a conversation and a cursor, {empty:.2%} with an empty app")
 

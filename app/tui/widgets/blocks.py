@@ -58,14 +58,13 @@ def wrap(content: Content, width: int, fill: str = "") -> list[Line]:
         if len(plain) <= width and cell_len(plain) <= width:
             lines.append(Line(logical, fill=fill))
             continue
-        position = 0
+        end = 0
         for part in logical.wrap(width):
-            position += len(part.plain)
-            gap = plain[position : position + 1] == " "
-            lines.append(Line(part, " " if gap else "", fill))
-            while plain[position : position + 1] == " ":
-                position += 1
-        lines[-1] = lines[-1]._replace(join="\n")
+            start = plain.index(part.plain, end)
+            if end:
+                lines[-1] = lines[-1]._replace(join=plain[end:start])
+            lines.append(Line(part, fill=fill))
+            end = start + len(part.plain)
     return lines or [Line(Content(""), fill=fill)]
 
 

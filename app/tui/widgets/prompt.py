@@ -14,7 +14,8 @@ from textual._ansi_sequences import ANSI_SEQUENCES_KEYS
 from textual.app import ComposeResult
 from textual.containers import Vertical
 from textual.content import Content
-from textual.events import Key, Paste, Resize
+from textual.events import Key, Paste
+from textual.geometry import Size
 from textual.keys import Keys
 from textual.message import Message
 from textual.widgets import OptionList, Static, TextArea
@@ -24,11 +25,11 @@ from infraxa.app.tui.widgets.history import PromptHistory
 from infraxa.app.tui.widgets.text import clean
 
 MAX_LINES = 10
+MIN_LINES = 3
 SHARE_OF_SCREEN = 5
-"""The prompt takes at most one part in so many of the screen's height (and three lines at least)."""
+"""The prompt takes at most one part in so many of the screen's height, but may always have MIN_LINES."""
 MAX_PASTE = 200_000
 """Characters: more is hardly a prompt, and wrapping it would stop the screen for seconds."""
-MAX_OPTIONS = 8
 NEWLINE_KEYS = frozenset({"ctrl+j", "alt+enter", "shift+enter"})
 
 
@@ -73,6 +74,10 @@ class PromptArea(TextArea):
         event.prevent_default()
         self._prompt.paste(event.text)
 
+    def get_content_height(self, container: Size, viewport: Size, width: int) -> int:
+        most = min(MAX_LINES, max(MIN_LINES, viewport.height // SHARE_OF_SCREEN))
+        return min(most, super().get_content_height(container, viewport, width))
+
     @property
     def on_first_row(self) -> bool:
         """Whether the cursor is on the first row, wrapped ones counted."""
@@ -97,7 +102,6 @@ class Prompt(Vertical):
         width: 1fr;
         & > PromptArea {
             height: auto;
-            max-height: 10;
             width: 1fr;
             padding: 0 1;
             background: $surface;
@@ -242,9 +246,6 @@ class Prompt(Vertical):
         else:
             self.text = text
 
-    def on_resize(self, event: Resize) -> None:
-        self._area.styles.max_height = min(MAX_LINES, max(3, self.app.size.height // SHARE_OF_SCREEN))
-
     def take_key(self, key: str) -> bool:
         """What a key means to the prompt; False leaves it to the text and to those around it."""
         area = self._area
@@ -340,8 +341,8 @@ class Prompt(Vertical):
         options.clear_options()
         width = max((len(_signature(command)) for command in shown), default=0) + 2
         for command in shown:
-            name = Content.styled(_signature(command).ljust(width), "$text-primary")
-            options.add_option(Option(name + Content.styled(command.help, "$foreground 60%")))
+            signature = Content.styled(_signature(command).ljust(width), "$text-primary")
+            options.add_option(Option(signature + Content.styled(command.help, "$foreground 60%")))
         if shown:
             options.highlighted = 0
 
