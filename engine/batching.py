@@ -150,7 +150,7 @@ class Batcher:
         try:
             check_sampling(request.sampling)
             tokens = self.model.tokenize(self.template.render(request.messages))
-            if not tokens:
+            if not request.messages or not tokens:
                 raise EngineError("bad_request", "There is nothing to answer.", "Send a message.")
             if len(tokens) > self.n_ctx:
                 raise PromptTooLong(len(tokens), self.n_ctx)
@@ -185,8 +185,9 @@ class Batcher:
 
     def step(self) -> None:
         """Admits who can be admitted and decodes once. Does nothing when there is nothing to do."""
-        for job, n_keep in self.scheduler.admit():
-            self._start(job, n_keep)
+        if self.scheduler.n_waiting:
+            for job, n_keep in self.scheduler.admit():
+                self._start(job, n_keep)
         spans = self.scheduler.plan()
         if not spans:
             return
@@ -242,6 +243,7 @@ class Batcher:
     def _take(self, spans: list[Span]) -> None:
         """Samples the next token of every sequence whose last row was decoded."""
         piece_of = self.model.piece
+        now = time.perf_counter()
         row = -1
         for slot, start, end, job, wants_output in spans:
             row += end - start
@@ -254,7 +256,7 @@ class Batcher:
             generation = self._generations[job.id]
             assert generation.sampler is not None
             token = generation.sampler.sample(row)
-            generation.last = now = time.perf_counter()
+            generation.last = now
             if not generation.first:
                 generation.first = now
             piece = piece_of(token)

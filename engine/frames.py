@@ -114,14 +114,25 @@ _to_host: msgspec.msgpack.Decoder[ToHost] = msgspec.msgpack.Decoder(ToHost)
 
 
 def pack(message: ToWorker | ToHost) -> bytes:
-    """One frame. Raises FrameError when it is too long or holds a lone surrogate, which is not Unicode."""
+    """One frame. Raises FrameError when it is too long or holds what cannot be written: a lone surrogate, a
+    huge number."""
     try:
         body = _encoder.encode(message)
     except UnicodeEncodeError as error:
         raise FrameError("a text holds characters that are not Unicode") from error
+    except (OverflowError, TypeError, ValueError) as error:
+        raise FrameError(str(error)) from error
     if len(body) > MAX_FRAME:
         raise FrameError(f"a message of {len(body)} bytes is longer than {MAX_FRAME}")
     return _LENGTH.pack(len(body)) + body
+
+
+def pack_checked(message: ToWorker) -> bytes:
+    """As `pack`, and raises FrameError when a value has another type than its field: the worker would refuse
+    it."""
+    frame = pack(message)
+    unpack_to_worker(frame[_LENGTH.size :])
+    return frame
 
 
 class FrameReader:

@@ -146,6 +146,10 @@ class Engine:
                 raise self._death(worker)
         except BaseException as error:
             await self._end_process()
+            if isinstance(error, frames.FrameError):
+                raise EngineError(
+                    "bad_request", f"These options mean nothing: {error}.", "Correct them."
+                ) from None
             if isinstance(error, TimeoutError):
                 raise EngineError(
                     "timeout",

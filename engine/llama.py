@@ -326,7 +326,7 @@ class Context:
     def decode(self, rows: int) -> None:
         """Decodes the first `rows` rows of `token`, `pos`, `seq` and `output`.
 
-        Raises Aborted, or EngineError: `no_memory` when the cache has no room, `worker_died` for a failure
+        Raises Aborted, or EngineError: `no_memory` when the cache has no room, `compute_failed` for a failure
         inside llama.cpp.
         """
         self._batch.n_tokens = rows
@@ -338,7 +338,7 @@ class Context:
         if code == 1:
             raise EngineError("no_memory", "The context has no room left for this step.", "Start a new chat.")
         raise EngineError(
-            "worker_died",
+            "compute_failed",
             f"llama.cpp failed while computing (code {code}).",
             "Try again; the log view shows what llama.cpp said.",
         )

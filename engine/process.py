@@ -11,7 +11,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import infraxa
-from infraxa.engine.frames import Close, FrameError, FrameReader, ToHost, ToWorker, pack, unpack_to_host
+from infraxa.engine.frames import (
+    Close,
+    FrameError,
+    FrameReader,
+    ToHost,
+    ToWorker,
+    pack_checked,
+    unpack_to_host,
+)
 
 MAX_LINE = 2000
 """Characters of a log line that are kept."""
@@ -69,7 +77,7 @@ class WorkerProcess(asyncio.SubprocessProtocol):
 
     def send(self, message: ToWorker) -> None:
         """Raises FrameError when the message cannot be sent; does nothing when the process is gone."""
-        data = pack(message)
+        data = pack_checked(message)
         if self._stdin is not None and not self._stdin.is_closing():
             self._stdin.write(data)
 

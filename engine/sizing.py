@@ -34,8 +34,10 @@ def choose_size(
     """Context and slots whose caches fit in half of `free_bytes` (what is free after the weights).
 
     `n_ctx` and `slots` are what was asked for. An explicit `n_ctx` is kept up to what the model was trained
-    for and slots give way to it. Raises EngineError `no_memory`.
+    for and slots give way to it. Raises EngineError `no_memory` or `bad_request`.
     """
+    if n_ctx is not None and n_ctx < 1:
+        raise EngineError("bad_request", f"A context of {n_ctx} tokens is none.", "Ask for 1 or more.")
     trained = n_ctx_train or CTX_COMFORT
     slots = max(1, slots)
     room = max(0, free_bytes // 2) // max(1, kv_bytes_per_token)

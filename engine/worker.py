@@ -194,7 +194,7 @@ class Worker:
             # Weights on a GPU take nothing from this machine's memory.
             free_bytes=free - (model.size_bytes if gpu_layers == 0 else 0),
         )
-        threads = options.threads or free_cores()
+        threads = max(1, options.threads or free_cores())
         context, size = open_context(model, size, threads)
         template = ChatTemplate(
             model.chat_template,

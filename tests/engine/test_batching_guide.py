@@ -293,6 +293,14 @@ def test_a_setting_that_means_nothing_is_refused(
     assert "must be" in error.message or "longer than" in error.message
 
 
+def test_a_conversation_without_messages_is_refused(open_room: OpenRoom) -> None:
+    room = open_room()
+    room.batcher.submit(1, Request(()))
+    room.take()
+    error = room.ended[1].error
+    assert error is not None and error.code == "bad_request"
+
+
 def test_usage_adds_up(open_room: OpenRoom, ask: Ask) -> None:
     room = open_room(slots=1)
     started = time.perf_counter()

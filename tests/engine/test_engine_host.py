@@ -22,6 +22,7 @@ from infraxa.engine.types import (
     Finished,
     LoadOptions,
     Request,
+    Sampling,
 )
 
 Ask = Callable[..., Request]
@@ -150,13 +151,6 @@ async def test_a_file_that_is_no_model_is_one_clear_error(
     assert engine.status.state == "ready"
 
 
-async def test_a_context_without_room_is_refused(open_engine: OpenEngine) -> None:
-    engine = open_engine()
-    with pytest.raises(EngineError, match="no model") as caught:
-        await engine.load(Path("/nowhere/no model.gguf"))
-    assert caught.value.code == "not_found"
-
-
 async def test_another_model_replaces_the_worker(
     open_engine: OpenEngine, endless: Request, alive: Alive
 ) -> None:
@@ -259,13 +253,43 @@ async def test_a_prompt_that_is_too_long_fails_with_both_numbers(open_engine: Op
     assert str(count) in finished.error.message and "1024" in finished.error.message
 
 
-async def test_text_that_is_not_unicode_is_refused(open_engine: OpenEngine, ask: Ask) -> None:
+@pytest.mark.parametrize(
+    "request_",
+    [
+        Request((ChatMessage("user", "\ud800"),)),
+        Request((ChatMessage("tool", "hi"),)),  # type: ignore[arg-type] # as an unchecked caller may
+        Request((ChatMessage("user", "hi"),), Sampling(seed=2**80)),
+        Request((ChatMessage("user", "hi"),), Sampling(top_k="all")),  # type: ignore[arg-type] # the same
+    ],
+)
+async def test_what_cannot_be_sent_is_refused_and_hurts_nobody(
+    open_engine: OpenEngine, ask: Ask, request_: Request
+) -> None:
+    engine = open_engine()
+    pid = await engine.load_guide()
+    async with asyncio.timeout(BOUND):
+        _, finished = await engine.generate(request_).collect()
+        text, _ = await engine.generate(ask("what is 12+5?")).collect()
+    assert finished.reason == "failed" and finished.error.code == "bad_request"
+    assert "17" in text
+    assert engine.status.loaded.pid == pid
+
+
+async def test_what_cannot_be_counted_is_refused(open_engine: OpenEngine) -> None:
     engine = open_engine()
     await engine.load_guide()
-    _, finished = await engine.generate(ask("\ud800")).collect()
-    assert finished.error.code == "bad_request"
     with pytest.raises(EngineError, match="cannot be counted"):
         await engine.count_tokens([ChatMessage("user", "\ud800")])
+
+
+@pytest.mark.parametrize("options", [LoadOptions(n_ctx=0), LoadOptions(n_ctx=2**80)])
+async def test_options_that_mean_nothing_are_refused(open_engine: OpenEngine, options: LoadOptions) -> None:
+    engine = open_engine()
+    async with asyncio.timeout(BOUND):
+        with pytest.raises(EngineError) as caught:
+            await engine.load(GUIDE_PATH, options)
+    assert caught.value.code == "bad_request"
+    assert engine.status.state == "failed"
 
 
 async def test_close_ends_answers_and_the_process(
