@@ -1,4 +1,4 @@
-"""Blocks fill lines of any width: nothing is wider, nothing lost, and what was wrapped can be joined again."""
+"""Blocks fill lines of any width: nothing is wider or lost, and what was wrapped can be joined again."""
 
 from __future__ import annotations
 

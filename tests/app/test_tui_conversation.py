@@ -258,8 +258,8 @@ async def test_growing_text_is_followed_until_the_person_scrolls() -> None:
         place = conversation.scroll_y
         conversation.grow(running.id, "more\n\n" * 40)
         await until(pilot, lambda: view.region.height > 100)
+        await until(pilot, lambda: conversation.query_one(NewTextBelow).display)
         assert conversation.scroll_y == place
-        assert conversation.query_one(NewTextBelow).display
 
         await pilot.click(NewTextBelow)
         await until(pilot, lambda: conversation.is_following)

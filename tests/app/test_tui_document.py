@@ -18,7 +18,7 @@ from infraxa.app.tui.widgets.document import MAX_DOCUMENT, MAX_INLINE, Document,
 SHAPES = {
     "prose": "Hello **world** and `code`.\n\nTwo\n*soft* and\\\nhard.\n\n---\n\nSee https://x.y/z. End\n",
     "nested lists": "Intro:\n\n- a\n- b\n  - c\n  - d\n    - e\n- f\n\n  more of f\n- g\n\nafter\n",
-    "ordered lists": "1. one\n2. two\n   goes on\n3. three\n   1. sub\n   2. s2\n4. z\n\ntext\n\n7. x\n8. y\n",
+    "ordered lists": "1. one\n2. two\n   goes on\n3. three\n   1. sub\n   2. s2\n4. z\n\nt\n\n7. x\n8. y\n",
     "from zero": "0. zero\n1. one\n\n1) other\n2) list\n",
     "loose list": "- a\n\n- b\n\n  second\n\n- c\n\n\n* other\n* list\n",
     "fences in lists": "- item\n\n  ```python\n  x = 1\n\n  y = 2\n  ```\n- next\n  ~~~\n  raw\n  ~~~\nend\n",

@@ -248,12 +248,14 @@ class Conversation(VerticalScroll, can_focus=False):
             start = max(0, self._start - PAGE)
             added = [self._make(turn, {}) for turn in self._turns[start : self._start]]
             self._start = start
-            below_top = first.virtual_region.y - self.scroll_y
+            place = self.scroll_y
+            below_top = first.virtual_region.y - place
             with self.app.batch_update():
                 await self.mount_all(added, before=first)
 
             def stay() -> None:
-                self.scroll_to(y=first.virtual_region.y - below_top, animate=False, immediate=True)
+                if self.scroll_y == place:  # else the person has moved on meanwhile
+                    self.scroll_to(y=first.virtual_region.y - below_top, animate=False, immediate=True)
 
             self.call_after_refresh(stay)
 
