@@ -129,7 +129,11 @@ class InfraxaApp(App[None]):
         return self._node
 
     def get_default_screen(self) -> ChatScreen:
-        return ChatScreen()
+        # With the classes of its size from the start: the first frame is laid out once, and right.
+        width, height = self.size
+        sizes = ((width, self.HORIZONTAL_BREAKPOINTS), (height, self.VERTICAL_BREAKPOINTS))
+        names = [[name for least, name in points or () if cells >= least][-1] for cells, points in sizes]
+        return ChatScreen(classes=" ".join(names))
 
     @property
     def chat_screen(self) -> ChatScreen:

@@ -95,12 +95,13 @@ class ChatScreen(Screen[None]):
         Binding("escape", "back", "Back to the prompt", show=False),
     ]
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, *, classes: str | None = None) -> None:
+        super().__init__(classes=classes)
         self.chat: Chat | None = None
         """The shown chat; None while the conversation is new and empty."""
         self.running = RunningAnswers()
-        self._turns: list[Turn] = []
+        self.shown_turns: list[Turn] = []
+        """The branch that is shown, oldest first."""
         self._chats: list[ChatSummary] = []
         self._models: list[ModelEntry] = []
         self._options = ChatOptions()
@@ -162,9 +163,10 @@ class ChatScreen(Screen[None]):
 
     def on_resize(self) -> None:
         width, height = self.size
-        self.query_one("#too-small", Static).update(
-            f"infraxa needs a terminal of 32×8; this one is {width}×{height}."
-        )
+        if width < 32 or height < 8:
+            self.query_one("#too-small", Static).update(
+                f"infraxa needs a terminal of 32×8; this one is {width}×{height}."
+            )
 
     async def mount_conversation(self) -> None:
         """Add the conversation, which an empty chat does not need: reading Markdown takes long to import."""
@@ -239,20 +241,20 @@ class ChatScreen(Screen[None]):
             chat = self.chat
             if chat is None or not self.app.opened:
                 return
-            self._turns = await self.node.branch(chat.id)
+            self.shown_turns = await self.node.branch(chat.id)
             if self.chat is not chat:
                 return
-            await self.conversation.show(self._turns, streaming=_Partials(self.node))
-            self.query_one(ContentSwitcher).current = "conversation" if self._turns else "welcome"
+            await self.conversation.show(self.shown_turns, streaming=_Partials(self.node))
+            self.query_one(ContentSwitcher).current = "conversation" if self.shown_turns else "welcome"
         self._situation_changed()
 
     async def _answer_ended(self, message: Message) -> None:
         if self._shows(message.chat_id):
             async with self._showing:
                 await self.conversation.finish(message)
-                self._turns = [
+                self.shown_turns = [
                     Turn(message, turn.sibling_ids) if turn.message.id == message.id else turn
-                    for turn in self._turns
+                    for turn in self.shown_turns
                 ]
             self._situation_changed()
         if not self.app.app_focus:
@@ -314,7 +316,7 @@ class ChatScreen(Screen[None]):
             return Card(label=model_label(self._model_name()))
         loaded = self._engine.loaded
         n_ctx = loaded.n_ctx if loaded is not None and loaded.path == entry.path else entry.context_length
-        facts = (turn.message.facts for turn in reversed(self._turns) if turn.message.facts is not None)
+        facts = (turn.message.facts for turn in reversed(self.shown_turns) if turn.message.facts is not None)
         return Card(
             label=entry.label,
             builtin=entry.builtin,
@@ -344,7 +346,7 @@ class ChatScreen(Screen[None]):
 
     def situation(self) -> actions.Situation:
         """What decides which actions are possible."""
-        answers = [turn.message for turn in self._turns if turn.message.role == "assistant"]
+        answers = [turn.message for turn in self.shown_turns if turn.message.role == "assistant"]
         return actions.Situation(
             opened=self.app.opened,
             chat=self.chat is not None,
@@ -509,7 +511,7 @@ class ChatScreen(Screen[None]):
 
     def _forget_chat(self) -> None:
         self.chat = None
-        self._turns = []
+        self.shown_turns = []
         self._options = ChatOptions()
         self.query_one(ContentSwitcher).current = "welcome"
         self._painted()
@@ -709,7 +711,7 @@ class ChatScreen(Screen[None]):
             self.app.attempt(self.node.stop(self.chat.id))
 
     def _last(self, role: str) -> Message | None:
-        return next((turn.message for turn in reversed(self._turns) if turn.message.role == role), None)
+        return next((turn.message for turn in reversed(self.shown_turns) if turn.message.role == role), None)
 
     def action_regenerate(self) -> None:
         if (answer := self._last("assistant")) is not None:

@@ -57,7 +57,7 @@ class Welcome(VerticalScroll, can_focus=False):
     Welcome .gap { margin-bottom: 1; }
     """
 
-    builtin: reactive[bool] = reactive(True)
+    builtin: reactive[bool] = reactive(True, init=False)
     """The built-in guide answers here."""
 
     def compose(self) -> ComposeResult:
@@ -68,17 +68,15 @@ class Welcome(VerticalScroll, can_focus=False):
             )
             for question in QUESTIONS:
                 yield Question(question)
-            yield Static("", id="welcome-hint")
+            yield Static(self._hint(), id="welcome-hint")
 
-    def on_mount(self) -> None:
-        self.watch_builtin(self.builtin)
+    def watch_builtin(self) -> None:
+        for hint in self.query("#welcome-hint").results(Static):
+            hint.update(self._hint())
 
-    def watch_builtin(self, builtin: bool) -> None:
-        hints = self.query("#welcome-hint")
-        if not hints:
-            return
+    def _hint(self) -> Content:
         parts: list[Content] = [Content("")]
-        if builtin:
+        if self.builtin:
             parts.append(
                 Content.assemble(
                     ("The built-in guide (tiny) answers. It knows infraxa, small sums and a few facts; for more, add a "
@@ -94,7 +92,7 @@ class Welcome(VerticalScroll, can_focus=False):
                 _key("command_palette"), ("  everything by name", "$foreground 60%"),
             )
         )  # fmt: skip
-        hints.only_one(Static).update(Content("\n").join(parts))
+        return Content("\n").join(parts)
 
 
 def _key(method: str) -> tuple[str, str]:
