@@ -58,7 +58,8 @@ def _take_pipes() -> tuple[int, int]:
 
 
 def _die_with_parent() -> None:
-    """On Linux also when this process is stopped and could not see the pipe close."""
+    """On Linux also when this process is stopped and could not see the pipe close. (The parent is the thread
+    that runs the host's event loop.)"""
     if sys.platform == "linux":
         import ctypes
 

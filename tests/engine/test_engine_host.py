@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -202,6 +203,47 @@ async def test_a_cancelled_or_forgotten_consumer_cancels_its_answer(
     # With one slot: the others had to leave before, and did not use up their contexts.
     assert finished.usage.queued_ms < 1000 * BOUND
     assert engine.status.running == engine.status.waiting == 0
+
+
+async def test_random_traffic_adds_up(open_engine: OpenEngine) -> None:
+    """Sixty requests of all kinds at once, some cancelled, some given up by their consumer."""
+    engine = open_engine()
+    await engine.load(GUIDE_PATH, LoadOptions(n_ctx=256, slots=4, threads=1))
+    random = Random(1)
+    reasons = set()
+
+    async def one() -> None:
+        text = " ".join(
+            random.choice(["what", "is", "a", "driver", "12+5"]) for _ in range(random.choice([1, 9, 300]))
+        )
+        sampling = Sampling(
+            temperature=random.choice([0.0, 3.0]),
+            max_tokens=random.choice([None, 1, 20]),
+            stop=random.choice([(), ("e",)]),
+        )
+        messages = (ChatMessage("user", text),)
+        generation = engine.generate(Request(messages, sampling, user=random.choice("abc")))
+        patience = random.choice([0, 1, 3, 1000])
+        n_ids = 0
+        async for event in generation:
+            patience -= 1
+            if patience == 0:
+                generation.cancel()
+            if isinstance(event, Delta):
+                n_ids += len(event.token_ids)
+            elif isinstance(event, Finished):
+                assert event.usage.n_out == n_ids
+                reasons.add(event.reason)
+
+    async with asyncio.timeout(BOUND):
+        tasks = [asyncio.ensure_future(one()) for _ in range(60)]
+        for task in tasks[::7]:
+            await asyncio.sleep(0.01)
+            task.cancel()
+        await asyncio.wait(tasks)
+    assert not [error for task in tasks if not task.cancelled() and (error := task.exception())]
+    assert reasons == {"stop", "length", "cancelled", "failed"}
+    await engine.until(lambda status: status.running == status.waiting == 0)
 
 
 async def test_what_a_slow_consumer_missed_comes_in_one_piece(open_engine: OpenEngine, ask: Ask) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from infraxa.engine import sizing
+from infraxa.engine import batching, sizing
 from infraxa.engine.sizing import Size, choose_size, next_smaller
 from infraxa.engine.types import EngineError
 
@@ -95,3 +97,19 @@ def test_at_least_one_core_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
     assert sizing.free_cores() == 3
     monkeypatch.setattr(sizing, "_cgroup_cores", lambda: 1.5)
     assert sizing.free_cores() == 1
+
+
+def test_a_device_with_less_room_than_thought_gets_a_smaller_context(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[Size] = []
+
+    def open_small(model: object, *, n_ctx: int, slots: int, n_batch: int, threads: int) -> str:
+        tried.append(Size(n_ctx, slots))
+        if n_ctx * slots > 4096:
+            raise EngineError("no_memory", "No room.")
+        return "context"
+
+    monkeypatch.setattr(batching, "Context", open_small)
+    model: Any = None
+    opened: Any = batching.open_context(model, Size(8192, 4), 1)
+    assert opened == ("context", Size(4096, 1))
+    assert tried == [Size(8192, 4), Size(4096, 4), Size(4096, 2), Size(4096, 1)]
