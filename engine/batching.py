@@ -14,7 +14,6 @@ from typing import NamedTuple
 from infraxa.engine.frames import Emitted, Ended, Reading
 from infraxa.engine.llama import Aborted, Context, Model, Sampler
 from infraxa.engine.scheduler import Job, Scheduler, Span
-from infraxa.engine.sizing import Size, next_smaller
 from infraxa.engine.template import ChatTemplate
 from infraxa.engine.text import TextAssembler
 from infraxa.engine.types import (
@@ -35,18 +34,6 @@ PROMPT_SHARE = 8
 """While somebody generates, prompts get one such part of a step's rows."""
 MAX_STOP = 4096
 """Characters of all stop strings; they are searched for after every token."""
-
-
-def open_context(model: Model, size: Size, threads: int) -> tuple[Context, Size]:
-    """A context of that size, or the largest smaller one that there is memory for. Raises EngineError."""
-    while True:
-        try:
-            return Context(model, n_ctx=size.n_ctx, slots=size.slots, n_batch=N_BATCH, threads=threads), size
-        except EngineError as error:
-            smaller = next_smaller(size)
-            if error.code != "no_memory" or smaller is None:
-                raise
-            size = smaller
 
 
 class Output(NamedTuple):
@@ -74,14 +61,14 @@ class _Generation:
         "text",
     )
 
-    def __init__(self, job: Job, sampling: Sampling, limit: int) -> None:
+    def __init__(self, job: Job, sampling: Sampling, limit: int, received: float) -> None:
         self.job = job
         self.sampling = sampling
         self.sampler: Sampler | None = None
         self.text = TextAssembler(sampling.stop)
         self.limit = limit
         """Tokens after which the reason is `length`."""
-        self.received = time.perf_counter()
+        self.received = received
         self.started = 0.0
         self.first = 0.0
         self.last = 0.0
@@ -145,8 +132,13 @@ class Batcher:
         """Tokens of the prompt that this conversation makes. Raises EngineError."""
         return len(self.model.tokenize(self.template.render(messages)))
 
-    def submit(self, request_id: int, request: Request) -> None:
-        """Takes a request in. What is wrong with it comes out as its end."""
+    def submit(self, request_id: int, request: Request, received: float | None = None) -> None:
+        """Takes a request in. What is wrong with it comes out as its end.
+
+        `received`: when it arrived, by `time.perf_counter`; None = now.
+        """
+        received = time.perf_counter() if received is None else received
+        tokens: list[int] = []
         try:
             check_sampling(request.sampling)
             tokens = self.model.tokenize(self.template.render(request.messages))
@@ -155,14 +147,14 @@ class Batcher:
             if len(tokens) > self.n_ctx:
                 raise PromptTooLong(len(tokens), self.n_ctx)
         except EngineError as error:
-            self._ended.append(Ended(request_id, Finished("failed", Usage(), error.info)))
+            self._ended.append(Ended(request_id, Finished("failed", Usage(n_prompt=len(tokens)), error.info)))
             return
         # The last token of a full context needs no room: nothing follows it.
         limit = self.n_ctx - len(tokens) + 1
         if request.sampling.max_tokens is not None:
             limit = min(limit, request.sampling.max_tokens)
         job = Job(request_id, request.user, tokens)
-        generation = self._generations[request_id] = _Generation(job, request.sampling, limit)
+        generation = self._generations[request_id] = _Generation(job, request.sampling, limit, received)
         self.scheduler.submit(job)
         if limit == 0:
             self._end(generation, "length")

@@ -21,9 +21,8 @@ from typing import TYPE_CHECKING, NoReturn
 
 from infraxa.engine import frames
 from infraxa.engine.frames import FrameError, FrameReader
-from infraxa.engine.loadlog import LoadLog
-from infraxa.engine.models import CACHE_TYPE_BYTES, read_metadata
-from infraxa.engine.types import EngineError, Loaded, LoadOptions
+from infraxa.engine.models import read_metadata
+from infraxa.engine.types import EngineError, LoadOptions
 
 if TYPE_CHECKING:
     from infraxa.engine.batching import Batcher
@@ -32,8 +31,6 @@ BEAT_SECONDS = 1.0
 FLUSH_SECONDS = 0.004
 """Models quicker than this per step tell several steps in one frame: nobody sees the difference, and waking
 the host for each would cost as much as a tenth of the step."""
-MAX_SLOTS = 64
-PROGRESS_STEP = 0.01
 
 
 def main() -> None:
@@ -85,7 +82,8 @@ class Worker:
         self._source = source
         self._sink = sink
         self._write_lock = threading.Lock()
-        self._inbox: SimpleQueue[frames.ToWorker] = SimpleQueue()
+        self._inbox: SimpleQueue[tuple[float, frames.ToWorker]] = SimpleQueue()
+        """When each message came, and what it says."""
         self._busy = threading.Event()
         self._batcher: Batcher | None = None
         self._step = 0
@@ -95,7 +93,7 @@ class Worker:
         """Returns when the host asks for it."""
         threading.Thread(target=self._read, name="reader", daemon=True).start()
         threading.Thread(target=self._beat, name="beat", daemon=True).start()
-        load = self._inbox.get()
+        _, load = self._inbox.get()
         if not isinstance(load, frames.Load):
             return
         self._busy.set()
@@ -132,7 +130,7 @@ class Worker:
                     if isinstance(message, frames.Cancel) and self._batcher is not None:
                         # Before the message is in the inbox: whoever takes it out switches the abort off.
                         self._batcher.interrupt(message.id)
-                    self._inbox.put(message)
+                    self._inbox.put((time.perf_counter(), message))
         except (FrameError, OSError) as error:
             _log(f"worker: the host's messages cannot be read: {error}")
         _exit(0)
@@ -145,102 +143,39 @@ class Worker:
             time.sleep(BEAT_SECONDS)
 
     def _load(self, path: Path, options: LoadOptions) -> Batcher:
-        started = time.perf_counter()
         self._send(frames.Loading(0.0))
         # Before llama.cpp is imported: what is wrong with the path or the header is answered at once.
         info = read_metadata(path)
-        from infraxa.engine import llama
-        from infraxa.engine.batching import Batcher, open_context
-        from infraxa.engine.sizing import choose_size, free_cores, free_memory
-        from infraxa.engine.template import ChatTemplate
+        from infraxa.engine.opening import open_model
 
-        log = LoadLog()
-
-        def heard(line: str) -> None:
-            log.add(line)
-            _log(line)
-
-        llama.route_log(heard)
-        _log(llama.system_info())
-        told = 0.0
-
-        def progress(done: float) -> bool:
-            nonlocal told
-            if done - told >= PROGRESS_STEP:
-                told = done
-                self._send(frames.Loading(done))
-            return True
-
-        gpu_layers = options.gpu_layers
-        if gpu_layers is None:
-            gpu_layers = -1 if llama.supports_gpu() else 0
-        free = free_memory()
-        try:
-            model = llama.Model.load(path, gpu_layers=gpu_layers, progress=progress, log=log)
-        except EngineError as error:
-            if (
-                options.gpu_layers is not None
-                or gpu_layers == 0
-                or error.code not in ("no_memory", "load_failed")
-            ):
-                raise
-            _log(f"worker: not on the GPU: {error.message}")
-            gpu_layers, told = 0, 0.0
-            model = llama.Model.load(path, progress=progress, log=log)
-        size = choose_size(
-            n_ctx=options.n_ctx,
-            slots=min(options.slots, MAX_SLOTS),
-            n_ctx_train=model.n_ctx_train,
-            kv_bytes_per_token=sum(info.cache_width) * CACHE_TYPE_BYTES,
-            # Weights on a GPU take nothing from this machine's memory.
-            free_bytes=free - (model.size_bytes if gpu_layers == 0 else 0),
+        batcher, loaded = open_model(
+            info, options, on_progress=lambda done: self._send(frames.Loading(done)), on_log=_log
         )
-        threads = max(1, options.threads or free_cores())
-        context, size = open_context(model, size, threads)
-        template = ChatTemplate(
-            model.chat_template,
-            bos=model.special_text("bos"),
-            eos=model.special_text("eos"),
-            builtin=model.apply_builtin_template,
-        )
-        self._send(
-            frames.Ready(
-                Loaded(
-                    path=str(path),
-                    n_ctx=size.n_ctx,
-                    n_ctx_train=model.n_ctx_train,
-                    slots=size.slots,
-                    threads=threads,
-                    gpu_layers=model.n_layer + 1 if gpu_layers < 0 else gpu_layers,
-                    pid=os.getpid(),
-                    load_ms=round((time.perf_counter() - started) * 1000),
-                )
-            )
-        )
-        template.prepare()
-        return Batcher(model, context, template, slots=size.slots, n_ctx=size.n_ctx)
+        self._send(frames.Ready(loaded))
+        batcher.template.prepare()
+        return batcher
 
     def _loop(self, batcher: Batcher) -> NoReturn:
         inbox = self._inbox
         while True:
             if not batcher.busy:
                 self._busy.clear()
-                message = inbox.get()
+                came = inbox.get()
                 self._busy.set()
-                self._handle(batcher, message)
+                self._handle(batcher, *came)
             elif not inbox.empty():
                 # A new prompt makes the next step longer: what is known is told before.
                 self._tell(batcher)
             while not inbox.empty():
-                self._handle(batcher, inbox.get())
+                self._handle(batcher, *inbox.get())
             batcher.step()
             self._step = batcher.step_number
             if not batcher.busy or batcher.urgent or time.perf_counter() - self._told >= FLUSH_SECONDS:
                 self._tell(batcher)
 
-    def _handle(self, batcher: Batcher, message: frames.ToWorker) -> None:
+    def _handle(self, batcher: Batcher, received: float, message: frames.ToWorker) -> None:
         if isinstance(message, frames.Generate):
-            batcher.submit(message.id, message.request)
+            batcher.submit(message.id, message.request, received)
         elif isinstance(message, frames.Cancel):
             batcher.cancel(message.id)
         elif isinstance(message, frames.Count):

@@ -213,6 +213,7 @@ def test_a_prompt_longer_than_the_context_says_both_numbers(open_room: OpenRoom,
     n_prompt = room.batcher.count((ChatMessage("user", "word " * 400),))
     assert n_prompt > 256
     assert str(n_prompt) in error.message and "256" in error.message
+    assert room.ended[1].usage.n_prompt == n_prompt
     assert not room.batcher.busy
 
 

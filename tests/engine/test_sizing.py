@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from infraxa.engine import batching, sizing
+from infraxa.engine import opening, sizing
 from infraxa.engine.sizing import Size, choose_size, next_smaller
 from infraxa.engine.types import EngineError
 
@@ -108,8 +108,8 @@ def test_a_device_with_less_room_than_thought_gets_a_smaller_context(monkeypatch
             raise EngineError("no_memory", "No room.")
         return "context"
 
-    monkeypatch.setattr(batching, "Context", open_small)
+    monkeypatch.setattr(opening, "Context", open_small)
     model: Any = None
-    opened: Any = batching.open_context(model, Size(8192, 4), 1)
+    opened: Any = opening.open_context(model, Size(8192, 4), 1)
     assert opened == ("context", Size(4096, 1))
     assert tried == [Size(8192, 4), Size(4096, 4), Size(4096, 2), Size(4096, 1)]
