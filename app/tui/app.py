@@ -67,10 +67,10 @@ class InfraxaApp(App[None]):
         *actions.bindings("app"),
         Binding("ctrl+c,super+c", "copy_or_quit", "Copy, or quit", show=False, priority=True, id="app.copy"),
     ]
-    HORIZONTAL_BREAKPOINTS: ClassVar[list[tuple[int, str]] | None] = [
+    HORIZONTAL_BREAKPOINTS = [
         (0, "-too-narrow"), (32, "-narrow"), (100, "-medium"), (120, "-wide"),
     ]  # fmt: skip
-    VERTICAL_BREAKPOINTS: ClassVar[list[tuple[int, str]] | None] = [
+    VERTICAL_BREAKPOINTS = [
         (0, "-too-low"),
         (8, "-short"),
         (16, "-tall"),
@@ -339,7 +339,7 @@ class InfraxaApp(App[None]):
         self._view(LogScreen)
 
     def action_command_palette(self) -> None:
-        if not CommandPalette.is_open(self):
+        if not isinstance(self.screen, CommandPalette):
             self.load_themes()
             self._previewed_from = self.theme
             self.push_screen(CommandPalette(placeholder="An action, a theme, a chat or a model…"))
@@ -349,7 +349,7 @@ class InfraxaApp(App[None]):
         self.load_themes()
         if name:
             self.choose_theme(name)
-        elif not CommandPalette.is_open(self):
+        elif not isinstance(self.screen, CommandPalette):
             from infraxa.app.tui.palette import Themes
 
             self._previewed_from = self.theme
@@ -390,6 +390,11 @@ class InfraxaApp(App[None]):
     def copy(self, text: str, what: str = "selection") -> None:
         """Put `text` on the clipboard and say how that went."""
         self.attempt(self.chat_screen.copy_text(text, what), group="copy")
+
+    async def use_model(self, name: str) -> None:
+        """Have this model answer from now on, once it is loaded."""
+        await self.node.use_model(name)
+        self.chat_screen.model_changed()
 
     # Themes.
 

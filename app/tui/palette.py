@@ -16,6 +16,7 @@ from infraxa.app.tui.widgets.model_card import human_size
 from infraxa.app.tui.widgets.text import one_line
 
 if TYPE_CHECKING:
+    from infraxa.app.choices import ModelEntry
     from infraxa.app.tui.app import InfraxaApp
 
 MAX_CHATS = 50
@@ -111,17 +112,17 @@ async def chat_entries(shell: InfraxaApp) -> list[Entry]:
     """The newest chats."""
     if not shell.opened:
         return []
-    screen = shell.chat_screen
-    chats = await shell.node.list_chats()
+
+    def open_chat(chat_id: str) -> None:
+        shell.attempt(shell.chat_screen.open_chat(chat_id), group="open chat", exclusive=True)
+
     return [
         Entry(
             f"Chat: {one_line(chat.title, 80) or UNTITLED}",
-            lambda chat_id=chat.id: shell.attempt(
-                screen.open_chat(chat_id), group="open chat", exclusive=True
-            ),
+            partial(open_chat, chat.id),
             one_line(chat.preview, 80),
         )
-        for chat in chats[:MAX_CHATS]
+        for chat in (await shell.node.list_chats())[:MAX_CHATS]
     ]
 
 
@@ -129,17 +130,21 @@ async def model_entries(shell: InfraxaApp) -> list[Entry]:
     """The models that can be used."""
     if not shell.opened:
         return []
+
+    def use(name: str) -> None:
+        shell.attempt(shell.use_model(name), group="use model", exclusive=True)
+
     return [
-        Entry(
-            f"Model: {one_line(model.label, 80)}",
-            lambda name=model.name: shell.attempt(shell.node.use_model(name), group="use model"),
-            " · ".join(
-                part for part in (model.architecture, model.quantization, human_size(model.size)) if part
-            ),
-        )
+        Entry(f"Model: {one_line(model.label, 80)}", partial(use, model.name), _described(model))
         for model in await shell.node.list_models()
         if not model.problem
     ]
+
+
+def _described(model: ModelEntry) -> str:
+    return " · ".join(
+        part for part in (model.architecture, model.quantization, human_size(model.size)) if part
+    )
 
 
 def theme_entries(shell: InfraxaApp) -> list[Entry]:

@@ -69,6 +69,11 @@ class Shell:
         """The messages that are shown."""
         return [turn.message for turn in self.chat.shown_turns]
 
+    @property
+    def toasts(self) -> list[str]:
+        """What the notices say."""
+        return [notification.message for notification in self.app._notifications]
+
     def screen_text(self) -> str:
         """What is on the screen, as text."""
         width = self.app.size.width

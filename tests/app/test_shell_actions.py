@@ -20,10 +20,7 @@ EVERYTHING = Situation(
 
 def keys_of(widget: type[TextArea] | type[Input]) -> set[str]:
     return {
-        key
-        for binding in widget.BINDINGS
-        if not isinstance(binding, tuple)
-        for key in binding.key.split(",")
+        key for binding in widget.BINDINGS if not isinstance(binding, tuple) for key in binding.key.split(",")
     }
 
 

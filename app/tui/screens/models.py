@@ -82,17 +82,18 @@ class ModelsScreen(View[None]):
         elif isinstance(event, EngineChanged) and self._doing and event.status.progress is not None:
             self._say(f"{self._doing} {event.status.progress:.0%} · Esc cancels")
 
-    async def _list(self) -> None:
-        options = self.query_one(OptionList)
-        under = options.highlighted
-        self._entries = await self.app.node.list_models()
+    async def _list(self, highlight: str = "") -> None:
+        """Show the models; the one named, or the same one as before, under the cursor."""
+        entries = await self.app.node.list_models()
         current = self.app.node.current_model()
+        before = self._chosen()
+        self._entries = entries
+        options = self.query_one(OptionList)
         options.clear_options()
-        options.add_options([Option(self._row(entry, entry.name == current)) for entry in self._entries])
-        names = [entry.name for entry in self._entries]
-        if under is None and current in names:
-            under = names.index(current)
-        options.highlighted = min(under or 0, len(names) - 1)
+        options.add_options([Option(self._row(entry, entry.name == current)) for entry in entries])
+        names = [entry.name for entry in entries]
+        wanted = highlight or (before.name if before is not None else current)
+        options.highlighted = names.index(wanted) if wanted in names else 0
 
     def _row(self, entry: ModelEntry, is_current: bool) -> Content:
         mark = ("● ", "$text-success") if is_current else ("  ", "")
@@ -173,11 +174,8 @@ class ModelsScreen(View[None]):
         entry = await self.app.node.add_model(path, on_progress=progress)
         self._doing = ""
         self.query_one(Input).value = ""
-        await self._list()
-        names = [known.name for known in self._entries]
-        options = self.query_one(OptionList)
-        options.highlighted = names.index(entry.name)
-        options.focus()
+        await self._list(entry.name)
+        self.query_one(OptionList).focus()
         self._say(f"{entry.label} is added. Enter uses it.")
 
     def action_remove(self) -> None:

@@ -98,7 +98,9 @@ class SettingsScreen(View[None]):
             options = tuple(self.app.theme_names())
         if options is not None:
             chosen = value if value in options else Select.NULL
-            return Select([(option, option) for option in options], value=chosen, id=f"set-{name}", compact=True)
+            return Select(
+                [(option, option) for option in options], value=chosen, id=f"set-{name}", compact=True
+            )
         return Input(shown(value), placeholder=AUTOMATIC, id=f"set-{name}", compact=True)
 
     @on(Switch.Changed)
@@ -107,7 +109,9 @@ class SettingsScreen(View[None]):
 
     @on(Select.Changed)
     def _selected(self, event: Select.Changed) -> None:
-        if event.value is not Select.NULL and event.value != getattr(self.app.settings, _name_of(event.select)):
+        if event.value is not Select.NULL and event.value != getattr(
+            self.app.settings, _name_of(event.select)
+        ):
             self._save(_name_of(event.select), event.value)
 
     @on(Input.Changed)
@@ -118,7 +122,9 @@ class SettingsScreen(View[None]):
     @on(Input.Blurred)
     def _left(self, event: Input.Submitted | Input.Blurred) -> None:
         name = _name_of(event.input)
-        if not self._problem(name, event.value) and event.value.strip() != shown(getattr(self.app.settings, name)):
+        if not self._problem(name, event.value) and event.value.strip() != shown(
+            getattr(self.app.settings, name)
+        ):
             self._save(name, event.value.strip())
 
     def _problem(self, name: str, text: str) -> str:

@@ -82,7 +82,8 @@ class ModelCard(Widget):
             lines += [
                 Content(""),
                 Content.styled(
-                    "It explains infraxa, and little else. Add a real model, any GGUF file:", "$foreground 60%"
+                    "It explains infraxa, and little else. Add a real model, any GGUF file:",
+                    "$foreground 60%",
                 ),
                 Content.assemble(
                     ("ctrl+o", "$footer-key-foreground"), (" here, or in a shell", "$foreground 60%")

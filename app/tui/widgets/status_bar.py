@@ -149,9 +149,9 @@ class StatusBar(Widget):
 
     def render(self) -> Content:
         width = self.content_size.width
-        hints = self._right(width)
-        left = self._left().truncate(max(8, width - hints.cell_length - 2), ellipsis=True)
-        gap = max(1, width - left.cell_length - hints.cell_length)
+        left = self._left().truncate(width, ellipsis=True)
+        hints = self._right(width - left.cell_length - 3)
+        gap = max(0, width - left.cell_length - hints.cell_length)
         return left + Content(" " * gap) + hints
 
     def _left(self) -> Content:
@@ -161,18 +161,18 @@ class StatusBar(Widget):
         model = one_line(status.model, 40)
         parts: list[Content | tuple[str, str]] = [(f"{sign} ", style)]
         if model and not status.flash:
-            parts += [(model, "bold"), "  "]
+            parts += [(model, "bold"), Content("  ")]
         parts.append((words, style))
         return Content.assemble(*parts)
 
     def _right(self, width: int) -> Content:
-        """As many hints as have room beside the status: two fifths of the line at most."""
+        """As many hints as have room beside the status, which comes first."""
         result = Content("")
         for action in self._hints:
             hint = Content.assemble((key_label(action.key), "$footer-key-foreground"), f" {action.hint}")
             hint = hint.stylize(Style.from_meta({"@click": f"app.perform({action.id!r})"}))
             longer = hint if not result else result + Content("  ") + hint
-            if longer.cell_length > max(width * 0.45, 0):
+            if longer.cell_length > width:
                 break
             result = longer
         return result.stylize_before("$foreground 60%")
