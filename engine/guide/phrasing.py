@@ -99,6 +99,8 @@ def noisy(r: Random, text: str, question: bool = True, typos: bool = True) -> st
         text = re.sub(r"\bi\b", "I", text)
     elif case < 0.50:
         text = text.upper()
+    elif case < 0.65:
+        text = text.lower()
     end = r.random()
     if end < 0.4:
         return text
