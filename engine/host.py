@@ -99,20 +99,21 @@ class Engine:
     async def load(self, path: Path, options: LoadOptions | None = None) -> Loaded:
         """Opens a model, in place of the one before. Running answers of that one end with `closed`.
 
-        Raises EngineError, and `status` is `failed` then. A worker that crashes while loading gets a second
-        attempt.
+        Raises EngineError, and `status` is `failed` then; a load that another one overtakes raises `closed`.
+        A worker that crashes while loading gets a second attempt.
         """
+        _settle(self._opening, None, _replaced().info)
         async with self._load_lock:
             if self._closed:
                 raise _closed()
             self._path, self._options = path, options or LoadOptions()
             self._backoff = self._limits.backoff_first
             self._set_state("starting")
-            await self._stop_restart()
             for answer in [a for a in self._answers.values() if a.sent]:
                 self._finish(answer, _replaced())
-            await self._end_process()
             try:
+                await self._stop_restart()
+                await self._end_process()
                 try:
                     return await self._open()
                 except EngineError as error:

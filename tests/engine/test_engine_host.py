@@ -166,6 +166,19 @@ async def test_another_model_replaces_the_worker(
     assert not alive(first)
 
 
+async def test_a_second_load_overtakes_the_first(open_engine: OpenEngine, ask: Ask) -> None:
+    engine = open_engine()
+    first = asyncio.ensure_future(engine.load_guide())
+    await engine.until(lambda status: status.state == "loading")
+    async with asyncio.timeout(BOUND):
+        second = await engine.load_guide()
+        with pytest.raises(EngineError, match="Another model was loaded"):
+            await first
+        text, _ = await engine.generate(ask("what is 12+5?")).collect()
+    assert "17" in text
+    assert engine.status.state == "ready" and engine.status.loaded.pid == second
+
+
 async def test_cancel_keeps_the_text_and_gives_the_usage(open_engine: OpenEngine, endless: Request) -> None:
     engine = open_engine()
     await engine.load_guide()
