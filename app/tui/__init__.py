@@ -1,1 +1,1 @@
-"""The terminal app: screens and widgets. They show what Node says and ask Node to act; they own no state of their own."""
+"""The terminal app: screens and widgets. They show what Node says and ask it to act; they own no state."""

@@ -1,7 +1,7 @@
-"""Every action of the app, once: keys, palette, slash commands, the hints in the status bar and the help come from here.
+"""Every action of the app, once: keys, palette, slash commands, hints and the help come from here.
 
-What an action does is a method `action_<method>` of the app or of the chat screen; here is only what people see
-of it, where it works, and when it is possible.
+What an action does is a method `action_<method>` of the app or of the chat screen; here is only what people
+see of it, where it works, and when it is possible.
 """
 
 from __future__ import annotations
@@ -79,16 +79,16 @@ ACTIONS: tuple[Action, ...] = (
         slash="continue", enabled=lambda now: now.continuable and not now.answering,
     ),
     Action(
-        "message.edit", "Edit the last message", "Change what you said last and have it answered again.", "edit_last",
-        "f4", slash="edit", enabled=lambda now: now.chat and not now.answering,
+        "message.edit", "Edit the last message", "Change what you said last and have it answered again.",
+        "edit_last", "f4", slash="edit", enabled=lambda now: now.chat and not now.answering,
     ),
     Action(
         "answer.copy", "Copy the last answer", "Copy its Markdown to the clipboard.", "copy_answer", "f3",
         slash="copy", enabled=lambda now: now.answered,
     ),
     Action(
-        "chat.search", "Search chats", "Find chats by their title and by what was said.", "search_chats", "ctrl+f",
-        slash="search", argument="words", enabled=lambda now: now.opened,
+        "chat.search", "Search chats", "Find chats by their title and by what was said.",
+        "search_chats", "ctrl+f", slash="search", argument="words", enabled=lambda now: now.opened,
     ),
     Action(
         "chat.list", "Show or hide the chats", "The list on the left.", "toggle_chats", "ctrl+b",
@@ -107,8 +107,8 @@ ACTIONS: tuple[Action, ...] = (
         slash="rename", argument="title", enabled=lambda now: now.chat or now.chats,
     ),
     Action(
-        "chat.options", "Options of this chat", "Its model, system prompt and sampling.", "chat_options", "ctrl+t",
-        slash="options", enabled=lambda now: now.opened,
+        "chat.options", "Options of this chat", "Its model, system prompt and sampling.",
+        "chat_options", "ctrl+t", slash="options", enabled=lambda now: now.opened,
     ),
     Action(
         "chat.export", "Export the chat", "Write it to a Markdown file.", "export_chat", "ctrl+s",
@@ -130,14 +130,18 @@ ACTIONS: tuple[Action, ...] = (
         "app.theme", "Change the theme", "See each as you move through the list.", "themes", "f6", "app",
         slash="theme", argument="name", priority=False,
     ),
-    Action("app.settings", "Settings", "Everything that can be set.", "settings", "f9", "app", slash="settings"),
+    Action(
+        "app.settings", "Settings", "Everything that can be set.", "settings", "f9", "app", slash="settings"
+    ),
     Action("app.log", "Log", "What llama.cpp and infraxa say.", "log", "ctrl+l", "app", slash="log"),
     Action("app.help", "Help", "Keys and commands.", "help", "f1", "app", slash="help", hint="help"),
     Action(
-        "app.palette", "Command palette", "Every action, theme, chat and model by name.", "command_palette", "ctrl+p",
-        "app", slash="commands", hint="commands",
+        "app.palette", "Command palette", "Every action, theme, chat and model by name.",
+        "command_palette", "ctrl+p", "app", slash="commands", hint="commands",
     ),
-    Action("app.quit", "Quit", "Running answers are kept as far as they are.", "quit", "ctrl+q", "app", slash="quit"),
+    Action(
+        "app.quit", "Quit", "Running answers are kept as far as they are.", "quit", "ctrl+q", "app", slash="quit"
+    ),
 )  # fmt: skip
 
 BY_METHOD = {action.method: action for action in ACTIONS}

@@ -1,7 +1,7 @@
 """The terminal app: opens the node after the first paint, passes its events on, and ends in order.
 
-What a person sees is in `screens/`, what they can do in `actions.py`. Nothing heavy is imported here: the first
-frame is drawn before the store, the engine or any view but the chat is loaded.
+What a person sees is in `screens/`, what they can do in `actions.py`. Nothing heavy is imported here: the
+first frame is drawn before the store, the engine or any view but the chat is loaded.
 """
 
 from __future__ import annotations
@@ -48,6 +48,10 @@ CLOSE_LIMIT = 5.0
 QUIT_AGAIN = 2.0
 """Seconds in which a second ctrl+c quits."""
 
+WIDTHS = [(0, "-too-narrow"), (32, "-narrow"), (100, "-medium"), (120, "-wide")]
+HEIGHTS = [(0, "-too-low"), (8, "-short"), (16, "-tall")]
+"""From how many cells on a screen has which class."""
+
 Failure = (NodeError, EngineError, StoreError)
 
 
@@ -67,14 +71,8 @@ class InfraxaApp(App[None]):
         *actions.bindings("app"),
         Binding("ctrl+c,super+c", "copy_or_quit", "Copy, or quit", show=False, priority=True, id="app.copy"),
     ]
-    HORIZONTAL_BREAKPOINTS = [
-        (0, "-too-narrow"), (32, "-narrow"), (100, "-medium"), (120, "-wide"),
-    ]  # fmt: skip
-    VERTICAL_BREAKPOINTS = [
-        (0, "-too-low"),
-        (8, "-short"),
-        (16, "-tall"),
-    ]
+    HORIZONTAL_BREAKPOINTS = WIDTHS
+    VERTICAL_BREAKPOINTS = HEIGHTS
     PAUSE_GC_ON_SCROLL = True
     ENABLE_COMMAND_PALETTE = True
 
@@ -131,8 +129,8 @@ class InfraxaApp(App[None]):
     def get_default_screen(self) -> ChatScreen:
         # With the classes of its size from the start: the first frame is laid out once, and right.
         width, height = self.size
-        sizes = ((width, self.HORIZONTAL_BREAKPOINTS), (height, self.VERTICAL_BREAKPOINTS))
-        names = [[name for least, name in points or () if cells >= least][-1] for cells, points in sizes]
+        sizes = ((width, WIDTHS), (height, HEIGHTS))
+        names = [[name for least, name in points if cells >= least][-1] for cells, points in sizes]
         return ChatScreen(classes=" ".join(names))
 
     @property

@@ -1,4 +1,4 @@
-"""Where a chat is exported to: a file name from its title, what is wrong with a path, and the writing itself."""
+"""Where a chat is exported to: a file name from its title, what is wrong with a path, the writing itself."""
 
 from __future__ import annotations
 

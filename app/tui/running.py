@@ -1,4 +1,4 @@
-"""What is known of the answers that are running, from Node's events: for the status bar and the marks in the list."""
+"""What Node's events say of the answers that are running: for the status bar and the marks in the list."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The terminal's own title, which Textual leaves alone. While the app runs, the driver writes: it owns the terminal."""
+"""The terminal's own title, which Textual leaves alone. While the app runs, its driver does the writing."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Themes as TOML files: those that come with infraxa and the person's own, read into Textual's themes.
 
-A file names its theme, its colours and, if it likes, Textual's style variables. A bad one is one clear line and
-changes nothing. Files are read again only when someone looks at the list of themes.
+A file names its theme, its colours and, if it likes, Textual's style variables. A bad one is one clear line
+and changes nothing. Files are read again only when someone looks at the list of themes.
 """
 
 from __future__ import annotations

@@ -31,7 +31,8 @@ def test_a_shipped_theme_can_be_read_in_every_place(name: str) -> None:
     colors = {**theme.to_color_system().generate(), **theme.variables}
     for text, ground in (
         ("foreground", "background"), ("foreground", "surface"), ("foreground", "panel"),
-        ("block-cursor-foreground", "block-cursor-background"), ("text-error", "surface"), ("primary", "surface"),
+        ("block-cursor-foreground", "block-cursor-background"), ("text-error", "surface"),
+        ("primary", "surface"),
     ):  # fmt: skip
         contrast = ratio(Color.parse(colors[text]), Color.parse(colors[ground]))
         assert contrast >= 4.0, (text, ground)
@@ -65,7 +66,7 @@ def test_there_are_dark_light_and_high_contrast_themes() -> None:
         ('name = "a b"\n[colors]\nprimary = "red"\n', "name"),
         ('name = "x"\nshadow = 1\n[colors]\nprimary = "red"\n', "shadow"),
         ('name = "x"\n[colors]\nprimary = "red"\n[variables]\nnothing = "red"\n', "no variable 'nothing'"),
-        ('name = "x"\n[colors]\nprimary = "red"\n[variables]\nborder = "red; } Screen { display: none"\n', "not a colour"),
+        ('name = "x"\n[colors]\nprimary = "red"\n[variables]\nborder = "red; } * { display: none"\n', "not a colour"),
         ('name = "x"\n[colors]\nprimary = "red"\n[variables]\nlink-style = "blinking"\n', "not a text style"),
     ],
 )  # fmt: skip

@@ -20,7 +20,8 @@ MINUTE, HOUR, DAY = 60_000, 3_600_000, 86_400_000
 @pytest.mark.parametrize(
     ("passed", "words"),
     [
-        (-5, "now"), (59_000, "now"), (MINUTE, "1 m"), (59 * MINUTE, "59 m"), (HOUR, "1 h"), (23 * HOUR, "23 h"),
+        (-5, "now"), (59_000, "now"), (MINUTE, "1 m"), (59 * MINUTE, "59 m"), (HOUR, "1 h"),
+        (23 * HOUR, "23 h"),
         (DAY, "1 d"), (99 * DAY, "99 d"), (100 * DAY, "3 mo"), (364 * DAY, "12 mo"), (800 * DAY, "2 y"),
     ],
 )  # fmt: skip
@@ -87,6 +88,7 @@ async def test_a_click_opens_a_hit() -> None:
 
 
 FAILED = ErrorInfo("worker_died", "The model's process ended.", "Try again.")
+READY = EngineStatus("ready")
 
 
 @pytest.mark.parametrize(
@@ -95,13 +97,16 @@ FAILED = ErrorInfo("worker_died", "The model's process ended.", "Try again.")
         (Status(), 0, "no model is loaded"),
         (Status(opening="opening your chats"), 2, "opening your chats · 2 s"),
         (Status(EngineStatus("loading", progress=0.43)), 3.7, "loading 43% · 3 s"),
-        (Status(EngineStatus("restarting", retry_at=102.0, error=FAILED)), 0, "restarting in 2 s: The model's process ended. Try again."),
+        (
+            Status(EngineStatus("restarting", retry_at=102.0, error=FAILED)), 0,
+            "restarting in 2 s: The model's process ended. Try again.",
+        ),
         (Status(EngineStatus("failed", error=FAILED)), 0, "The model's process ended. Try again."),
         (Status(EngineStatus("ready")), 0, "ready"),
         (Status(EngineStatus("ready"), elsewhere=2), 0, "answering in 2 other chats"),
-        (Status(EngineStatus("ready"), answering=True), 4, "waiting for the first word · 4 s"),
-        (Status(EngineStatus("ready"), answering=True, prompt_read=(5, 10)), 0, "reading the prompt 5/10"),
-        (Status(EngineStatus("ready"), answering=True, n_out=7, rate=33.84), 0, "answering · 33.8 tok/s · 7 tokens"),
+        (Status(READY, answering=True), 4, "waiting for the first word · 4 s"),
+        (Status(READY, answering=True, prompt_read=(5, 10)), 0, "reading the prompt 5/10"),
+        (Status(READY, answering=True, n_out=7, rate=33.84), 0, "answering · 33.8 tok/s · 7 tokens"),
         (Status(EngineStatus("ready"), flash="copied"), 0, "copied"),
     ],
 )  # fmt: skip

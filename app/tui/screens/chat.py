@@ -1,7 +1,7 @@
-"""The chat view: the chats at the left, the conversation and the prompt in the middle, who answers at the right.
+"""The chat view: the chats, the conversation and the prompt, and who answers.
 
-It asks Node and shows what Node says; it owns no state that the store has. What is typed before the store is open
-is kept, and sent when it is.
+It asks Node and shows what Node says; it owns no state that the store has. What is typed before the store is
+open is kept, and sent when it is.
 """
 
 from __future__ import annotations
@@ -117,6 +117,8 @@ class ChatScreen(Screen[None]):
         self._painted_at = 0.0
         self._flash = ""
         self._engine = EngineStatus()
+        self.settled = False
+        """What there was at the start is shown."""
 
     def compose(self) -> ComposeResult:
         with Horizontal(id="body"):
@@ -197,8 +199,8 @@ class ChatScreen(Screen[None]):
             await self._send(text, editing)
         elif last is not None and any(chat.id == last for chat in self._chats) and not self.prompt.text:
             await self.open_chat(last)
-        self._offer_commands()
-        self._paint_status()
+        self._situation_changed()
+        self.settled = True
 
     # What Node says.
 

@@ -11,7 +11,7 @@ import msgspec
 from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import Horizontal, Vertical, VerticalScroll
+from textual.containers import Horizontal, VerticalScroll
 from textual.widgets import Button, Input, Select, Static, TextArea
 
 from infraxa.app.config import Settings
@@ -81,7 +81,9 @@ class ChatOptionsScreen(View[ChatOptions]):
     ChatOptionsScreen .row { height: 1; width: 1fr; }
     ChatOptionsScreen .tall { height: auto; margin-bottom: 1; }
     ChatOptionsScreen .name { width: 18; text-style: bold; }
-    ChatOptionsScreen .help { width: 1fr; color: $text-muted; padding-left: 2; text-wrap: nowrap; text-overflow: ellipsis; }
+    ChatOptionsScreen .help {
+        width: 1fr; color: $text-muted; padding-left: 2; text-wrap: nowrap; text-overflow: ellipsis;
+    }
     ChatOptionsScreen Input { width: 20; height: 1; border: none; background: $panel; padding: 0 1; }
     ChatOptionsScreen Input.wide { width: 1fr; }
     ChatOptionsScreen TextArea { width: 1fr; height: 5; background: $panel; border: none; padding: 0 1; }

@@ -50,7 +50,9 @@ class ModelsScreen(View[None]):
         Binding("delete,d", "remove", "Remove", show=False),
     ]
     DEFAULT_CSS = """
-    ModelsScreen OptionList { height: 1fr; background: $surface; border: none; padding: 0; scrollbar-size-vertical: 1; }
+    ModelsScreen OptionList {
+        height: 1fr; background: $surface; border: none; padding: 0; scrollbar-size-vertical: 1;
+    }
     ModelsScreen #add { height: 1; margin-top: 1; }
     ModelsScreen #add Input { width: 1fr; background: $panel; border: none; height: 1; padding: 0 1; }
     ModelsScreen #add Button { margin-left: 2; }

@@ -1,4 +1,4 @@
-"""The settings, drawn from the fields of `Settings`: a switch, a choice or a text each, saved when it is right."""
+"""The settings, drawn from the fields of `Settings`: a switch, a choice or a text each."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ class View(ModalScreen[T]):
     View .muted { color: $text-muted; }
     View.-narrow > #view, View.-too-narrow > #view { height: 100%; padding: 0 1; }
     View.-short > #view, View.-too-low > #view { height: 100%; padding: 0 1; }
-    View.-short #view-heading, View.-short #view-keys, View.-too-low #view-heading, View.-too-low #view-keys { margin: 0; }
+    View.-short #view-heading, View.-short #view-keys { margin: 0; }
     """
 
     def __init__(self) -> None:

@@ -81,7 +81,7 @@ class Row:
 
 
 class ChatList(ScrollView, can_focus=True):
-    """Chats, newest first, or search hits. Up and down move, Enter or a click opens, Delete asks to delete."""
+    """Chats, newest first, or search hits. Up and down move, Enter or a click opens, Delete asks for it."""
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {
         "chat-list--current",

@@ -1,4 +1,4 @@
-"""The line at the bottom: the model and what it does, what is waited for and since when, and the keys that help.
+"""The line at the bottom: the model and what it does, what is waited for since when, the keys that help.
 
 It shows a value, `Status`, and owns no clock but the one that counts the seconds of a wait.
 """
