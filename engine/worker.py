@@ -146,7 +146,14 @@ class Worker:
         self._send(frames.Loading(0.0))
         # Before llama.cpp is imported: what is wrong with the path or the header is answered at once.
         info = read_metadata(path)
-        from infraxa.engine.opening import open_model
+        try:
+            from infraxa.engine.opening import open_model
+        except (ImportError, OSError, RuntimeError) as error:
+            raise EngineError(
+                "load_failed",
+                f"llama.cpp itself cannot be loaded: {' '.join(str(error).split())}.",
+                "Install llama-cpp-python again, for this machine.",
+            ) from None
 
         batcher, loaded = open_model(
             info, options, on_progress=lambda done: self._send(frames.Loading(done)), on_log=_log

@@ -264,6 +264,16 @@ async def test_a_file_that_crashes_it_every_time_is_given_up(
     assert finished.error == caught.value.info
 
 
+async def test_a_broken_installation_of_llama_cpp_is_said(
+    open_engine: OpenEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LLAMA_CPP_LIB_PATH", str(tmp_path))
+    async with asyncio.timeout(BOUND):
+        with pytest.raises(EngineError, match="llama.cpp itself cannot be loaded") as caught:
+            await open_engine().load_guide()
+    assert caught.value.code == "load_failed"
+
+
 PARENT = """
     import asyncio, sys
     from infraxa.engine.guide import GUIDE_PATH
