@@ -269,7 +269,7 @@ async def test_a_broken_installation_of_llama_cpp_is_said(
 ) -> None:
     monkeypatch.setenv("LLAMA_CPP_LIB_PATH", str(tmp_path))
     async with asyncio.timeout(BOUND):
-        with pytest.raises(EngineError, match="llama.cpp itself cannot be loaded") as caught:
+        with pytest.raises(EngineError, match=r"llama\.cpp itself cannot be loaded") as caught:
             await open_engine().load_guide()
     assert caught.value.code == "load_failed"
 
