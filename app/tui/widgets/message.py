@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from contextlib import suppress
 from time import monotonic
 from typing import ClassVar
 
@@ -33,8 +32,8 @@ from infraxa.app.tui.widgets.streaming import Flusher
 from infraxa.app.tui.widgets.text import Cleaner, clean, one_line
 from infraxa.store.records import Message, Turn
 
-SPINNER = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
-SPINNER_SECONDS = 0.2
+SPINNER = "·∙•∙"
+SPINNER_SECONDS = 0.25
 PAINT_TIMEOUT = 1.0
 """Seconds to wait for a paint; a widget that was just removed is never painted."""
 
@@ -76,9 +75,10 @@ class MessageView(MarkdownView, can_focus=True):
     ]
     DEFAULT_CSS = """
     MessageView {
+        max-width: 120;  /* longer lines are hard to read */
         margin: 0 0 1 0;
         padding: 0 1;
-        border-left: outer $background;
+        border-left: blank;
         &:focus { border-left: outer $accent; }
     }
     """
@@ -152,7 +152,7 @@ class UserMessage(MessageView):
     UserMessage {
         background: $boost;
         border-left: outer $primary;
-        &:focus { border-left: outer $accent; }
+        &:focus { border-left: thick $accent; }
     }
     """
 
@@ -259,8 +259,10 @@ class AnswerView(MessageView):
             self.refresh_words()
         painted = asyncio.Event()
         self.call_after_refresh(painted.set)
-        with suppress(TimeoutError):
+        try:
             await asyncio.wait_for(painted.wait(), PAINT_TIMEOUT)
+        except TimeoutError:
+            self.refresh(layout=True)  # what asked for this paint was lost, or the machine is very busy
         self.post_message(self.Grew())
 
     async def show_turn(self, turn: Turn) -> None:
