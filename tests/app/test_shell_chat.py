@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -317,3 +319,45 @@ async def test_the_model_that_cannot_load_is_a_reason_in_the_status(tmp_path: Pa
         )
         assert it.turns[-1].error
         assert it.app.is_running
+
+
+async def test_the_hints_and_the_new_button_can_be_clicked(tmp_path: Path) -> None:
+    async with shell(tmp_path) as it:
+        await it.opened()
+        await it.ask("What is 2+2?")
+        await it.pilot.click("#brand-new")
+        await it.until(lambda: it.chat.chat is None, "an empty conversation")
+        await it.pilot.click("ChatList", offset=(4, 0))
+        await it.until(lambda: it.said("What is 2+2?"), "the chat")
+        line = it.screen_text().splitlines()[-1]
+        await it.pilot.click(offset=(line.index("F1 help") + 1, it.app.size.height - 1))
+        await it.until(lambda: type(it.app.screen).__name__ == "HelpScreen", "the help")
+
+
+async def test_a_defect_ends_the_app_in_one_line_and_keeps_everything(tmp_path: Path) -> None:
+    async def fail(self: object, title: str = "") -> None:
+        raise ZeroDivisionError("what was said is not repeated")
+
+    with pytest.raises(ZeroDivisionError):
+        async with shell(tmp_path) as it:
+            await it.opened()
+            await it.ask("What is 2+2?")
+            it.chat.action_rename_chat = fail.__get__(it.chat)  # type: ignore[method-assign] # a defect
+            await it.pilot.press("f2")
+            await it.until(lambda: not it.app.is_running, "the end")
+    assert it.app.return_code == 1
+    assert "ZeroDivisionError" in it.app.last_words and "\n" not in it.app.last_words
+    assert "not repeated" not in it.app.last_words
+    await it.app.close_node()
+    async with shell(tmp_path) as again:
+        await again.until(lambda: again.said("What is 2+2?"), "the chat")
+
+
+async def test_the_worker_is_killed_and_the_app_stays(tmp_path: Path) -> None:
+    async with shell(tmp_path) as it:
+        await it.opened()
+        loaded = it.node.engine.loaded
+        assert loaded is not None
+        os.kill(loaded.pid, signal.SIGKILL)
+        await it.until(lambda: it.node.engine.state != "ready" or it.node.engine.loaded != loaded, "the loss")
+        assert "4" in (await it.ask("What is 2+2?")).content

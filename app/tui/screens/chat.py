@@ -448,7 +448,7 @@ class ChatScreen(Screen[None]):
 
     def action_toggle_chats(self) -> None:
         """Show or hide the list: beside the conversation, or over it where there is no room."""
-        if self.has_class("-narrow", "-too-narrow") or self.has_class("-narrow"):
+        if self.has_class("-narrow") or self.has_class("-too-narrow"):
             self.toggle_class("-drawer")
             shown = self.has_class("-drawer")
         else:

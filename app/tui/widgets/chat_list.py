@@ -126,6 +126,8 @@ class ChatList(ScrollView, can_focus=True):
         self._starts: list[tuple[int, int]] = []
         """For each line: the row and the line in it."""
         self._empty = ""
+        self._searching = False
+        """Hits are shown: several rows may be of one chat."""
         self._busy: frozenset[str] = frozenset()
 
     def show_chats(self, chats: Iterable[ChatSummary], now: int) -> None:
@@ -134,6 +136,7 @@ class ChatList(ScrollView, can_focus=True):
             Row(chat.id, Content(one_line(chat.title) or UNTITLED), age(now, chat.updated_at))
             for chat in chats
         ]
+        self._searching = False
         self._show(rows, "No chats yet.")
 
     def show_hits(self, hits: Iterable[SearchHit], words: str) -> None:
@@ -146,6 +149,7 @@ class ChatList(ScrollView, can_focus=True):
                 title = Content(one_line(hit.chat_title) or UNTITLED)
                 second = marked(hit.snippet, ".chat-list--match")
             rows.append(Row(hit.chat_id, title, second=second, message_id=hit.message_id))
+        self._searching = True
         self._show(rows, f"Nothing found for “{one_line(words, 40)}”.")
 
     def show_busy(self, chat_ids: Iterable[str]) -> None:
@@ -213,7 +217,7 @@ class ChatList(ScrollView, can_focus=True):
         row = self._rows[index]
         if self.has_focus and index == self.cursor:
             base = self.get_visual_style("chat-list--cursor")
-        elif row.chat_id == self.current:
+        elif row.chat_id == self.current and not self._searching:
             base = self.get_visual_style("chat-list--current")
         elif index == self.hovered:
             base = self.get_visual_style("chat-list--hover")
@@ -227,7 +231,9 @@ class ChatList(ScrollView, can_focus=True):
                 .truncate(width - 1, ellipsis=True)
             )
         # A mark besides the colour: it is seen without colours too.
-        mark: Content | tuple[str, str] = Content("▌ " if row.chat_id == self.current else "  ")
+        mark: Content | tuple[str, str] = Content(
+            "▌ " if row.chat_id == self.current and not self._searching else "  "
+        )
         aside = row.aside
         if row.chat_id in self._busy:
             aside = "●"

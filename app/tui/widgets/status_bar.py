@@ -160,7 +160,8 @@ class StatusBar(Widget):
         sign, words, style = describe(status, now - self._since if self._waiting else 0.0, now)
         model = one_line(status.model, 40)
         parts: list[Content | tuple[str, str]] = [(f"{sign} ", style)]
-        if model and not status.flash:
+        # A reason needs the room.
+        if model and not status.flash and status.engine.state not in ("failed", "restarting"):
             parts += [(model, "bold"), Content("  ")]
         parts.append((words, style))
         return Content.assemble(*parts)
