@@ -10,7 +10,7 @@ from textual.content import Content
 from textual.highlight import HighlightTheme
 
 from infraxa.app.tui.widgets.blocks import MIN_TEXT_WIDTH, Block, Code, Line, Plain, Table, wrap
-from infraxa.app.tui.widgets.document import read
+from infraxa.app.tui.widgets.reading import read
 
 
 def lines_of(block: Block, width: int) -> list[str]:

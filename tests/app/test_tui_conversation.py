@@ -13,8 +13,8 @@ from textual.screen import Screen
 
 from infraxa.app.tui.widgets import requests
 from infraxa.app.tui.widgets.conversation import KEEP, PAGE, Conversation, NewTextBelow
-from infraxa.app.tui.widgets.document import MAX_DOCUMENT
 from infraxa.app.tui.widgets.message import AnswerView, UserMessage
+from infraxa.app.tui.widgets.reading import MAX_DOCUMENT
 from infraxa.store.records import AnswerFacts, Message, MessageState, Turn
 
 FACTS = AnswerFacts(

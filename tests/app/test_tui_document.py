@@ -11,9 +11,9 @@ from markdown_it.token import Token
 from textual.content import Content
 from textual.highlight import HighlightTheme
 
-from infraxa.app.tui.widgets import document as module
 from infraxa.app.tui.widgets.blocks import Block, Code, Plain, Prose, Table
-from infraxa.app.tui.widgets.document import MAX_DOCUMENT, MAX_INLINE, Document, read, read_plain
+from infraxa.app.tui.widgets.document import Document
+from infraxa.app.tui.widgets.reading import MAX_DOCUMENT, MAX_INLINE, parser, read, read_plain
 
 SHAPES = {
     "prose": "Hello **world** and `code`.\n\nTwo\n*soft* and\\\nhard.\n\n---\n\nSee https://x.y/z. End\n",
@@ -135,13 +135,13 @@ def test_an_append_reads_only_what_is_open(opening: str, item: str, monkeypatch:
     document.append(opening + item * 200)
     before = list(document.blocks)
     lengths: list[int] = []
-    parse = module.parser().parse
+    parse = parser().parse
 
     def counting(text: str, env: dict[str, Any]) -> list[Token]:
         lengths.append(len(text))
         return parse(text, env)
 
-    monkeypatch.setattr(module.parser(), "parse", counting)
+    monkeypatch.setattr(parser(), "parse", counting)
     document.append(item)
     assert lengths and max(lengths) <= len(opening) + 3 * len(item)
     kept = len(before) - 2

@@ -6,100 +6,29 @@ the line or two put in front that make a fence or a table of it. `read` reads a 
 `Document.finish` replaces what was read in pieces by that, so that nothing which only the end decides
 (reference links) is missed.
 
-Costs are bounded whatever the text is: a tail longer than MAX_INLINE is shown as it is until it may be
-complete; nesting beyond NESTING_LIMIT, a paragraph beyond MAX_INLINE and a text beyond MAX_DOCUMENT
-characters are shown as plain text.
+A tail longer than MAX_INLINE is shown as it is until it may be complete: what an append costs is bounded.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
-from functools import cache
+from collections.abc import Sequence
 from typing import Any
 
-from markdown_it import MarkdownIt
-from markdown_it.rules_core import StateCore
 from markdown_it.token import Token
-from textual.content import Content, Span
-from textual.style import Style
+from textual.content import Content
 
-from infraxa.app.tui.widgets.blocks import TAB_SIZE, Block, Body, Code, Plain, Prose, Rule, Table
-
-NESTING_LIMIT = 24
-MAX_INLINE = 12_000
-MAX_DOCUMENT = 200_000
-BULLETS = (" • ", " ▪ ", " ‣ ", " ◦ ")
-
-_URL = re.compile(r"https?://[^\s<>\"'`|\\^{}]*[^\s<>\"'`|\\^{}.,;:!?)\]*_~]", re.IGNORECASE)
-_BREAK = re.compile(r"<br\s*/?>", re.IGNORECASE)
-_SPACES = re.compile(r"\s+")
-_INLINE_STYLES = {"em_open": ".em", "strong_open": ".strong", "s_open": ".s"}
-
-
-def _leave_long_text(state: StateCore) -> None:
-    """A rule before `inline`: text of unusual length is not searched for emphasis and links."""
-    for token in state.tokens:
-        if token.type == "inline" and len(token.content) > MAX_INLINE:
-            token.type = "long_text"
-
-
-@cache
-def parser() -> MarkdownIt:
-    """Tables and strikethrough besides CommonMark. Bare links are found in `_inline`: linkify doubles the
-    time.
-    """
-    markdown = MarkdownIt("gfm-like", {"linkify": False, "maxNesting": NESTING_LIMIT})
-    markdown.core.ruler.before("inline", "leave_long_text", _leave_long_text)
-    return markdown
-
-
-def read(source: str) -> list[Block]:
-    """The blocks of a whole Markdown text."""
-    if len(source) > MAX_DOCUMENT:
-        return [Block(Plain(source.strip("\n")))]
-    return _Builder(source, is_whole=True).build(parser().parse(source, {}))
-
-
-def read_plain(source: str) -> list[Block]:
-    """The blocks of a text in which nothing is markup."""
-    text = source.expandtabs(TAB_SIZE)
-    if len(text) > MAX_INLINE:
-        return [Block(Plain(text))]
-    return [Block(Prose(Content(text, strip_control_codes=False)))]
-
-
-@dataclass
-class _Container:
-    """A list item or a quote that is open while blocks are built."""
-
-    first: Content
-    rest: Content
-    used: bool = False
-
-
-@dataclass
-class _List:
-    number: int | None
-    """Of the next item; None for bullets."""
-
-
-@dataclass
-class _Opened:
-    """What the settled text leaves open, to read the tail as its continuation."""
-
-    head: str = ""
-    """Lines put in front of the tail: the opening line of a fence, the first two of a table."""
-    code: str = ""
-    """Settled lines of the open code block, with their newlines."""
-    rows: list[list[Content]] = field(default_factory=list)
-    number: int | None = None
-    """Of the first item in the tail, when an ordered list is open."""
-    is_list: bool = False
-    """The tail begins with a further item of the list that is open."""
-    previous: Block | None = None
-    """The last settled block."""
+from infraxa.app.tui.widgets.blocks import Block, Plain
+from infraxa.app.tui.widgets.reading import (
+    MAX_DOCUMENT,
+    MAX_INLINE,
+    Builder,
+    Opened,
+    fence_closed,
+    parser,
+    read,
+    read_plain,
+    start_of,
+)
 
 
 class Document:
@@ -111,7 +40,7 @@ class Document:
         self.blocks: list[Block] = []
         self._tail = 0
         self._settled = 0
-        self._opened = _Opened()
+        self._opened = Opened()
         self._read_at = MAX_INLINE
         """Length of the tail when it was last read, once it is long."""
         self._links: dict[str, Any] = {}
@@ -141,7 +70,7 @@ class Document:
         opened = self._opened
         before = self.source[max(0, self._tail - 400) : self._tail]
         opened.previous = self.blocks[self._settled - 1] if self._settled else None
-        builder = _Builder(opened.head + tail, before=before, opened=opened)
+        builder = Builder(opened.head + tail, before=before, opened=opened)
         tokens = parser().parse(opened.head + tail, self._links)
         blocks = builder.build(tokens)
         changed = self._show(self._settled, blocks)
@@ -169,7 +98,7 @@ class Document:
         self.blocks = old[:first] + blocks[first - start :]
         return first
 
-    def _settle(self, tokens: Sequence[Token], builder: _Builder) -> None:
+    def _settle(self, tokens: Sequence[Token], builder: Builder) -> None:
         """Move the tail on to what more text can still change."""
         opened = self._opened
         lines = builder.lines
@@ -180,7 +109,7 @@ class Document:
             token for token in tokens if token.level == 0 and token.map is not None and token.nesting >= 0
         ]
         # A block may turn into another one until its first line is complete; a table, its first two.
-        tops = [top for top in tops if _start(top) + (2 if top.type == "table_open" else 1) <= complete]
+        tops = [top for top in tops if start_of(top) + (2 if top.type == "table_open" else 1) <= complete]
         if not tops:
             return
         last = tops[-1]
@@ -188,7 +117,7 @@ class Document:
         goes_on = len(tops) == 1 and start == 0
         if last.type in ("bullet_list_open", "ordered_list_open"):
             self._settle_list(tokens, last, builder, complete, goes_on)
-        elif last.type == "fence" and end >= complete and not _fence_closed(last, lines):
+        elif last.type == "fence" and end >= complete and not fence_closed(last, lines):
             # `complete` may be the line with the opening fence itself.
             if (ready := complete) > start + 1 or not goes_on:
                 code = opened.code if goes_on else ""
@@ -196,32 +125,32 @@ class Document:
                 indent = len(lines[start]) - len(lines[start].lstrip(" "))
                 code += "".join(_unindent(line, indent) + "\n" for line in lines[body_start:ready])
                 self._advance(builder.at(ready, skip), builder.blocks_before(start))
-                self._opened = _Opened(head=lines[start] + "\n", code=code)
+                self._opened = Opened(head=lines[start] + "\n", code=code)
         elif last.type == "table_open" and end >= complete:
             self._settle_table(last, builder, complete, goes_on)
         elif start > 0 and start >= skip:
             self._advance(builder.at(start, skip), builder.blocks_before(start))
-            self._opened = _Opened()
+            self._opened = Opened()
 
     def _settle_list(
-        self, tokens: Sequence[Token], last: Token, builder: _Builder, complete: int, goes_on: bool
+        self, tokens: Sequence[Token], last: Token, builder: Builder, complete: int, goes_on: bool
     ) -> None:
         items = [
             token
             for token in tokens[tokens.index(last) :]
-            if token.type == "list_item_open" and token.level == 1 and _start(token) + 1 <= complete
+            if token.type == "list_item_open" and token.level == 1 and start_of(token) + 1 <= complete
         ]
         skip = self._opened.head.count("\n")
-        if not items or _start(items[-1]) < skip:
+        if not items or start_of(items[-1]) < skip:
             return
-        start = _start(items[-1])
+        start = start_of(items[-1])
         if start == 0 and goes_on:
             return
         number = builder.number_at(start)
         self._advance(builder.at(start, skip), builder.blocks_before(start))
-        self._opened = _Opened(number=number, is_list=not (start == _start(last) and not goes_on))
+        self._opened = Opened(number=number, is_list=not (start == start_of(last) and not goes_on))
 
-    def _settle_table(self, last: Token, builder: _Builder, complete: int, goes_on: bool) -> None:
+    def _settle_table(self, last: Token, builder: Builder, complete: int, goes_on: bool) -> None:
         start, end = last.map or [0, 0]
         skip = self._opened.head.count("\n")
         ready = min(complete, end)
@@ -233,275 +162,13 @@ class Document:
         kept = (len(self._opened.rows) if goes_on else 0) + settled
         head = "".join(line + "\n" for line in builder.lines[start:first_row])
         self._advance(builder.at(ready, skip), builder.blocks_before(start))
-        self._opened = _Opened(head=head, rows=table.rows[:kept])
+        self._opened = Opened(head=head, rows=table.rows[:kept])
 
     def _advance(self, by: int, blocks: int) -> None:
         self._tail += by
         self._settled += blocks
 
 
-def _start(token: Token) -> int:
-    return token.map[0] if token.map else 0
-
-
-def _fence_closed(token: Token, lines: Sequence[str]) -> bool:
-    """Whether the fence ends with its closing line and not with the text."""
-    start, end = token.map or [0, 0]
-    last = lines[end - 1].strip() if end - 1 < len(lines) else ""
-    return end - 1 > start and len(last) >= len(token.markup) and not last.strip(token.markup[0])
-
-
 def _unindent(line: str, indent: int) -> str:
     """A line of code without the spaces that its fence has before it."""
     return line[min(indent, len(line) - len(line.lstrip(" "))) :]
-
-
-class _Builder:
-    """Tokens to blocks, for one text. Remembers where blocks began, for what is read again later."""
-
-    def __init__(
-        self, source: str, *, before: str = "", opened: _Opened | None = None, is_whole: bool = False
-    ) -> None:
-        """`before`: the end of what is settled. `is_whole`: no more text comes, so nothing is open."""
-        self._is_whole = is_whole
-        self.lines = source.split("\n")
-        self._before = before
-        self._opened = opened or _Opened()
-        self._starts: list[int] = []
-        """Line where each block's top-level item or block began."""
-        self._numbers: dict[int, int] = {}
-        self._blocks: list[Block] = []
-        self._stack: list[_Container] = []
-        self._previous: list[_Container] = []
-        self._lists: list[_List] = []
-        self._fresh = True
-
-    def at(self, line: int, skip: int) -> int:
-        """Characters from the first line that is not the head to `line`."""
-        return sum(len(text) + 1 for text in self.lines[skip:line])
-
-    def blocks_before(self, line: int) -> int:
-        """How many blocks began before `line`."""
-        return sum(1 for start in self._starts if start < line)
-
-    def number_at(self, line: int) -> int | None:
-        """The number of the top-level list item that begins at `line`."""
-        return self._numbers.get(line)
-
-    def table_at(self, line: int) -> Table | None:
-        """The table that begins at `line`."""
-        for start, block in zip(self._starts, self._blocks, strict=True):
-            if start == line and isinstance(block.body, Table):
-                return block.body
-        return None
-
-    def build(self, tokens: Sequence[Token]) -> list[Block]:
-        """All blocks."""
-        position = 0
-        while position < len(tokens):
-            end = position + 1
-            while end < len(tokens) and not (tokens[end].level == 0 and tokens[end].nesting >= 0):
-                end += 1
-            group = tokens[position:end]
-            if any(token.level >= NESTING_LIMIT - 1 for token in group):
-                start, stop = group[0].map or [0, len(self.lines)]
-                self._emit(Plain("\n".join(self.lines[start:stop]).rstrip()), start, top=start)
-            else:
-                self._build_top(group)
-            position = end
-        return self._blocks
-
-    def _build_top(self, tokens: Sequence[Token]) -> None:
-        top = _start(tokens[0])
-        goes_on = self._opened.is_list and not self._blocks and tokens[0].type.endswith("list_open")
-        self._fresh = not goes_on
-        fill = ""
-        line = top
-        index = 0
-        while index < len(tokens):
-            token = tokens[index]
-            line = token.map[0] if token.map is not None and token.nesting >= 0 else line
-            match token.type:
-                case "bullet_list_open":
-                    self._lists.append(_List(None))
-                case "ordered_list_open":
-                    goes_on = (
-                        self._opened.is_list and self._opened.number is not None and line == 0 == token.level
-                    )
-                    start = self._opened.number if goes_on else int(token.attrGet("start") or 1)
-                    self._lists.append(_List(start if token.attrGet("start") != 0 or goes_on else 0))
-                case "bullet_list_close" | "ordered_list_close":
-                    self._lists.pop()
-                case "list_item_open":
-                    if token.level == 1:
-                        top = line
-                    self._open_item(token, line)
-                case "blockquote_open":
-                    bar = Content.styled("▌ ", ".quote")
-                    self._stack.append(_Container(bar, bar))
-                case "list_item_close":
-                    if not self._stack[-1].used:
-                        self._emit(Prose(Content("")), line, top)
-                    self._stack.pop()
-                case "blockquote_close":
-                    self._stack.pop()
-                case "heading_open":
-                    fill = token.tag
-                case "heading_close":
-                    fill = ""
-                case "inline":
-                    self._emit(Prose(_inline(token.children or []), fill), line, top)
-                case "long_text":
-                    self._emit(Plain(token.content), line, top)
-                case "html_block":
-                    self._emit(Plain(token.content.rstrip("\n")), line, top)
-                case "fence" | "code_block":
-                    self._code(token, line, top)
-                case "hr":
-                    self._emit(Rule(), line, top)
-                case "table_open":
-                    close = index
-                    while tokens[close].type != "table_close":
-                        close += 1
-                    self._table(tokens[index:close], line, top)
-                    index = close
-            index += 1
-
-    def _open_item(self, token: Token, line: int) -> None:
-        level = self._lists[-1]
-        if level.number is None:
-            depth = sum(1 for each in self._lists if each.number is None) - 1
-            symbol = BULLETS[depth % len(BULLETS)]
-        else:
-            if token.level == 1:
-                self._numbers[line] = level.number
-            symbol = f"{level.number}. ".rjust(4)
-            level.number += 1
-        self._stack.append(_Container(Content.styled(symbol, ".bullet"), Content(" " * len(symbol))))
-
-    def _code(self, token: Token, line: int, top: int) -> None:
-        code = token.content
-        is_open = False
-        if token.type == "fence":
-            end = (token.map or [0, 0])[1]
-            at_end = end >= len(self.lines) - (1 if self.lines[-1] == "" else 0)
-            is_open = at_end and not self._is_whole and not _fence_closed(token, self.lines)
-            if line == 0 and self._opened.code:
-                code = self._opened.code + code
-        words = token.info.split()
-        self._emit(Code(code.rstrip(), words[0] if words else "", is_open), line, top)
-
-    def _table(self, tokens: Sequence[Token], line: int, top: int) -> None:
-        head: list[Content] = []
-        rows: list[list[Content]] = []
-        aligns: list[str] = []
-        for index, token in enumerate(tokens):
-            if token.type == "tr_open":
-                rows.append([])
-            elif token.type in ("th_open", "td_open"):
-                inline = tokens[index + 1]
-                cell = (
-                    _inline(inline.children or [])
-                    if inline.type == "inline"
-                    else Content(inline.content[:MAX_INLINE])
-                )
-                if token.type == "th_open":
-                    style = str(token.attrGet("style") or "")
-                    aligns.append(style.rpartition(":")[2] or "left")
-                    head.append(cell)
-                else:
-                    rows[-1].append(cell)
-        rows = rows[1:]
-        if line == 0 and self._opened.rows:
-            rows = self._opened.rows + rows
-        self._emit(Table(head, rows, aligns), line, top)
-
-    def _emit(self, body: Body, line: int, top: int) -> None:
-        first: list[Content] = []
-        for container in self._stack:
-            first.append(container.rest if container.used else container.first)
-            container.used = True
-        rest = [container.rest for container in self._stack]
-        block = Block(body, Content("").join(first), Content("").join(rest), self._gap(body, line))
-        self._blocks.append(block)
-        self._starts.append(top)
-        self._previous = list(self._stack)
-
-    def _gap(self, body: Body, line: int) -> Content | None:
-        """The empty line above: before each block of the top level, around code and tables, and as in the
-        text.
-        """
-        previous = self._blocks[-1] if self._blocks else self._opened.previous
-        fresh, self._fresh = self._fresh, False
-        if previous is None:
-            return None
-        boxed = isinstance(body, Code | Table) or isinstance(previous.body, Code | Table)
-        if not (fresh or boxed or self._blank_before(line)):
-            return None
-        shared = 0
-        for mine, before in zip(self._stack, self._previous, strict=False):
-            if mine is not before:
-                break
-            shared += 1
-        return Content("").join(container.rest for container in self._stack[:shared])
-
-    def _blank_before(self, line: int) -> bool:
-        above = self.lines[line - 1] if line > 0 else self._before.removesuffix("\n").rpartition("\n")[2]
-        return not above.strip(" \t>")
-
-
-def _inline(tokens: Iterable[Token]) -> Content:
-    """Inline tokens as styled text. Nothing in it is markup, and what a link does is for the screen to
-    decide.
-    """
-    parts: list[str] = []
-    spans: list[Span] = []
-    opened: list[tuple[int, list[str | Style]]] = []
-    position = 0
-    link_depth = 0
-
-    def add(text: str) -> None:
-        nonlocal position
-        parts.append(text)
-        position += len(text)
-
-    def link(href: str, start: int, end: int) -> None:
-        spans.append(Span(start, end, ".link"))
-        spans.append(Span(start, end, Style.from_meta({"@click": f"link({href!r})"})))
-
-    for token in tokens:
-        kind = token.type
-        if kind == "text":
-            text = _SPACES.sub(" ", token.content)
-            if not link_depth:
-                for match in _URL.finditer(text):
-                    link(match.group(), position + match.start(), position + match.end())
-            add(text)
-        elif kind == "softbreak":
-            add(" ")
-        elif kind == "hardbreak":
-            add("\n")
-        elif kind == "code_inline":
-            start = position
-            add(token.content)
-            spans.append(Span(start, position, ".code"))
-        elif kind == "html_inline":
-            add("\n" if _BREAK.fullmatch(token.content) else token.content)
-        elif kind == "image":
-            # Nothing is fetched: the address is offered as a link.
-            start = position
-            add(f"[image: {token.content or token.attrGet('src')}]")
-            link(str(token.attrGet("src") or ""), start, position)
-        elif kind in _INLINE_STYLES:
-            opened.append((position, [_INLINE_STYLES[kind]]))
-        elif kind == "link_open":
-            link_depth += 1
-            href = str(token.attrGet("href") or "")
-            opened.append((position, [".link", Style.from_meta({"@click": f"link({href!r})"})]))
-        elif kind.endswith("_close") and opened:
-            link_depth -= kind == "link_close"
-            start, styles = opened.pop()
-            spans.extend(Span(start, position, style) for style in styles)
-        elif token.content:
-            add(token.content)
-    return Content("".join(parts), spans, strip_control_codes=False)

@@ -23,7 +23,8 @@ from textual.style import Style
 from textual.widget import Widget
 
 from infraxa.app.tui.widgets.blocks import COPY, Block, Code, Line, Prose
-from infraxa.app.tui.widgets.document import Document, read
+from infraxa.app.tui.widgets.document import Document
+from infraxa.app.tui.widgets.reading import read
 
 READ_IN_THREAD = 24_000
 """Characters from which on a finished text is read again in a thread, so that no key press waits for it."""

@@ -34,6 +34,8 @@ from infraxa.store.records import Message, Turn
 
 SPINNER = "·∙•∙"
 SPINNER_SECONDS = 0.25
+UNKNOWN_MODEL = "answer"
+"""Above an answer whose model is not known (yet)."""
 PAINT_TIMEOUT = 1.0
 """Seconds to wait for a paint; a widget that was just removed is never painted."""
 
@@ -311,7 +313,8 @@ class AnswerView(MessageView):
     def refresh_words(self) -> None:
         message = self.message
         model = message.facts.model if message.facts is not None else ""
-        who = Content.styled(one_line(self._label(model), 60), "$text-secondary bold")
+        label = one_line(self._label(model), 60) if model else UNKNOWN_MODEL
+        who = Content.styled(label, "$text-secondary bold")
         self.set_head(who + self._versions())
         self.set_foot(self._waiting() if self.is_streaming else self._ended())
 
