@@ -28,13 +28,18 @@ def _import_bindings() -> Any:
     spec = None if name in sys.modules else importlib.util.find_spec(name)
     if spec is not None:
         sys.modules[name] = importlib.util.module_from_spec(spec)
-    try:
-        from llama_cpp import llama_cpp as bindings
+        try:
+            from llama_cpp import llama_cpp as bindings
 
-        return bindings
-    finally:
-        if spec is not None:
+            return bindings
+        except ImportError:
+            # Another layout, or a broken one: the package itself says best what is wrong.
+            sys.modules.pop("llama_cpp.llama_cpp", None)
+        finally:
             del sys.modules[name]
+    from llama_cpp import llama_cpp as whole
+
+    return whole
 
 
 # The bindings' annotations do not describe what ctypes takes and gives, so they are used untyped, here only.
