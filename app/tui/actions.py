@@ -140,7 +140,8 @@ ACTIONS: tuple[Action, ...] = (
         "command_palette", "ctrl+p", "app", slash="commands", hint="commands",
     ),
     Action(
-        "app.quit", "Quit", "Running answers are kept as far as they are.", "quit", "ctrl+q", "app", slash="quit"
+        "app.quit", "Quit", "Running answers are kept as far as they are.", "quit", "ctrl+q", "app",
+        slash="quit",
     ),
 )  # fmt: skip
 

@@ -18,23 +18,23 @@ from pathlib import Path
 from time import monotonic, time
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from textual.app import App, ScreenStackError
+from textual.app import ScreenStackError
 from textual.binding import Binding, BindingType
 from textual.command import CommandPalette, Provider
 from textual.css.query import NoMatches
 from textual.screen import Screen
 from textual.signal import Signal
-from textual.theme import Theme
 from textual.widgets import Input, TextArea
 
 from infraxa.app.config import Settings
 from infraxa.app.errors import NodeError
 from infraxa.app.events import Event, LogLine
 from infraxa.app.folders import Folders
-from infraxa.app.tui import actions, themes
+from infraxa.app.tui import actions
 from infraxa.app.tui.log_book import FILE_NAME, LogBook
 from infraxa.app.tui.screens.chat import ChatScreen
-from infraxa.app.tui.terminal import keep_title, restore_title, set_title
+from infraxa.app.tui.terminal import keep_title, restore_title, set_title, unusable
+from infraxa.app.tui.theming import Themed
 from infraxa.engine.types import EngineError
 from infraxa.store.records import StoreError
 
@@ -61,7 +61,7 @@ def _palette() -> type[Provider]:
     return Everything
 
 
-class InfraxaApp(App[None]):
+class InfraxaApp(Themed):
     """infraxa in a terminal."""
 
     TITLE = "infraxa"
@@ -85,7 +85,7 @@ class InfraxaApp(App[None]):
         clock: Callable[[], float] = time,
     ) -> None:
         """`open_node` gives the node to use, not yet started; `clock` is the time of day in seconds."""
-        super().__init__()
+        super().__init__(settings.theme, folders.themes)
         self._settings = settings
         self.folders = folders
         self.clock = clock
@@ -100,10 +100,6 @@ class InfraxaApp(App[None]):
         self.last_words = ""
         """A line for standard error once the terminal is restored."""
         self._interrupted_at = 0.0
-        self._shown_theme_problems: set[str] = set()
-        self._previewed_from: str | None = None
-        self.library = themes.Library(folders.themes, self.get_css_variables())
-        self._start_theme()
         if settings.reduced_motion or os.environ.get("SSH_CONNECTION"):
             self.animation_level = "none"
 
@@ -173,9 +169,8 @@ class InfraxaApp(App[None]):
     def on_mount(self) -> None:
         self.log_book.on_line = self._log_line
         self._watch_signals()
-        for problem in sorted(self._shown_theme_problems):
-            self.log_book.add("infraxa", problem)
-            self.notify(problem, severity="warning", timeout=10, markup=False)
+        for problem in sorted(self.theme_problems):
+            self.warn(problem)
 
     def begin(self) -> None:
         """Open the node; called once the first frame is on the screen."""
@@ -338,19 +333,17 @@ class InfraxaApp(App[None]):
 
     def action_command_palette(self) -> None:
         if not isinstance(self.screen, CommandPalette):
-            self.load_themes()
-            self._previewed_from = self.theme
+            self.begin_preview()
             self.push_screen(CommandPalette(placeholder="An action, a theme, a chat or a model…"))
 
     def action_themes(self, name: str = "") -> None:
         """Pick a theme with a preview, or take the one that is named."""
-        self.load_themes()
+        self.begin_preview()
         if name:
             self.choose_theme(name)
         elif not isinstance(self.screen, CommandPalette):
             from infraxa.app.tui.palette import Themes
 
-            self._previewed_from = self.theme
             self.push_screen(CommandPalette([Themes], placeholder="A theme…"))
 
     async def action_quit(self) -> None:
@@ -394,77 +387,15 @@ class InfraxaApp(App[None]):
         await self.node.use_model(name)
         self.chat_screen.model_changed()
 
-    # Themes.
-
-    def get_theme_variable_defaults(self) -> dict[str, str]:
-        return {}
-
-    def _start_theme(self) -> None:
-        """The theme of the settings, or the default one and the reason."""
-        theme, problem = self._find_theme(self._settings.theme)
-        if problem:
-            self._shown_theme_problems.add(problem)
-        if theme is None and self._settings.theme not in self.available_themes:
-            theme, _ = self._find_theme(themes.DEFAULT)
-        if theme is not None:
-            self.register_theme(theme)
-        self.theme = theme.name if theme is not None else self._settings.theme
-
-    def _find_theme(self, name: str) -> tuple[Theme | None, str]:
-        try:
-            theme = self.library.find(name)
-        except themes.ThemeError as error:
-            return None, f"{error} The theme {themes.DEFAULT} is used."
-        if theme is None and name not in self.available_themes:
-            return None, f"There is no theme {name!r}; {themes.DEFAULT} is used. See the themes with /theme"
-        return theme, ""
-
-    def load_themes(self) -> None:
-        """Read all theme files again: those that come with infraxa, and the person's own."""
-        own, problems = self.library.load_own()
-        current = self.current_theme
-        for theme in [*self.library.load_shipped(), *own]:
-            self.register_theme(theme)
-        for problem in problems:
-            if problem not in self._shown_theme_problems:
-                self._shown_theme_problems.add(problem)
-                self.log_book.add("infraxa", problem)
-                self.notify(problem, severity="warning", timeout=10, markup=False)
-        if self.current_theme != current:
-            self.mutate_reactive(App.theme)
-
-    def theme_names(self) -> list[str]:
-        """All themes, those of infraxa first, then the person's, then Textual's."""
-        shipped = themes.shipped_names()
-        from textual.theme import BUILTIN_THEMES
-
-        own = sorted(set(self.available_themes) - set(shipped) - set(BUILTIN_THEMES))
-        return [*shipped, *own, *sorted(BUILTIN_THEMES)]
-
-    def choose_theme(self, name: str) -> None:
-        """Use a theme from now on and remember it."""
-        if name not in self.available_themes:
-            self.complain(
-                NodeError("bad_setting", f"There is no theme {name!r}.", "See the themes with /theme")
-            )
-            return
-        self._previewed_from = None
-        self.theme = name
+    def theme_chosen(self, name: str) -> None:
+        """Remember the theme that was chosen."""
         if self.opened:
             self.attempt(self.node.change_setting("theme", name))
 
-    def on_command_palette_option_highlighted(self, event: CommandPalette.OptionHighlighted) -> None:
-        """Show a theme while it is highlighted."""
-        from infraxa.app.tui.palette import theme_of
-
-        name = theme_of(event.highlighted_event.option) or self._previewed_from
-        if name is not None and name in self.available_themes:
-            self.theme = name
-
-    def on_command_palette_closed(self, event: CommandPalette.Closed) -> None:
-        if not event.option_selected and self._previewed_from is not None:
-            self.theme = self._previewed_from
-        self._previewed_from = None
+    def warn(self, text: str) -> None:
+        """A line that the person should see, and find again in the log."""
+        self.log_book.add("infraxa", text)
+        self.notify(text, severity="warning", timeout=10, markup=False)
 
     def setting_changed(self, name: str) -> None:
         """A setting was saved: what shows it follows."""
@@ -499,18 +430,9 @@ async def _import_node(settings: Settings, folders: Folders) -> Node:
     return (await asyncio.to_thread(load))(settings, folders)
 
 
-def _unusable_terminal() -> str:
-    """Why the app cannot be shown here; empty when it can."""
-    if os.environ.get("TERM", "") in ("dumb", "unknown"):
-        return "This terminal can only print lines (TERM=dumb)."
-    if not (sys.__stdin__ and sys.__stdin__.isatty() and sys.__stderr__ and sys.__stderr__.isatty()):
-        return "The app needs a terminal, and its input or its error output is redirected."
-    return ""
-
-
 def run(settings: Settings, folders: Folders) -> int:
     """Show the app until it is quit; the exit code."""
-    if problem := _unusable_terminal():
+    if problem := unusable():
         print(f'infraxa: {problem} For one answer use: infraxa ask "…"', file=sys.stderr)
         return 1
     app = InfraxaApp(settings, folders)

@@ -1,14 +1,27 @@
-"""The terminal's own title, which Textual leaves alone. While the app runs, its driver does the writing."""
+"""The terminal itself: whether the app can be shown on it, and its title, which Textual leaves alone.
+
+While the app runs, its driver does the writing.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 from typing import Any
 
 from textual.app import App
 
 from infraxa.app.tui.widgets.text import one_line
+
+
+def unusable() -> str:
+    """Why the app cannot be shown on this terminal; empty when it can."""
+    if os.environ.get("TERM", "") in ("dumb", "unknown"):
+        return "This terminal can only print lines (TERM=dumb)."
+    if not (sys.__stdin__ and sys.__stdin__.isatty() and sys.__stderr__ and sys.__stderr__.isatty()):
+        return "The app needs a terminal, and its input or its error output is redirected."
+    return ""
 
 
 def keep_title() -> None:

@@ -52,7 +52,7 @@ def test_no_key_is_one_that_terminals_send_for_another() -> None:
 
 
 def test_bindings_have_ids_by_which_they_can_be_given_other_keys() -> None:
-    assert {b.id for scope in ("app", "chat") for b in bindings(scope)} == {a.id for a in ACTIONS if a.key}  # type: ignore[arg-type] # the two scopes
+    assert {b.id for scope in ("app", "chat") for b in bindings(scope)} == {a.id for a in ACTIONS if a.key}
 
 
 def test_what_is_possible_depends_on_the_situation() -> None:

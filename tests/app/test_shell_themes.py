@@ -66,7 +66,7 @@ def test_there_are_dark_light_and_high_contrast_themes() -> None:
         ('name = "a b"\n[colors]\nprimary = "red"\n', "name"),
         ('name = "x"\nshadow = 1\n[colors]\nprimary = "red"\n', "shadow"),
         ('name = "x"\n[colors]\nprimary = "red"\n[variables]\nnothing = "red"\n', "no variable 'nothing'"),
-        ('name = "x"\n[colors]\nprimary = "red"\n[variables]\nborder = "red; } * { display: none"\n', "not a colour"),
+        ('name = "x"\n[colors]\nprimary = "red"\n[variables]\nborder = "red; } * {"\n', "not a colour"),
         ('name = "x"\n[colors]\nprimary = "red"\n[variables]\nlink-style = "blinking"\n', "not a text style"),
     ],
 )  # fmt: skip

@@ -40,8 +40,8 @@ def cost(tokens: int, price: int) -> int:
 | a worker | no |
 """
 FACTS = AnswerFacts(
-    model="guide", finish="stop", n_prompt=512, n_cached=480, n_out=412, first_token_ms=125.0, decode_ms=12_000.0,
-    tokens_per_second=33.8,
+    model="guide", finish="stop", n_prompt=512, n_cached=480, n_out=412, first_token_ms=125.0,
+    decode_ms=12_000.0, tokens_per_second=33.8,
 )  # fmt: skip
 OLDER = [
     ("Sums before breakfast", 25 * MINUTE),

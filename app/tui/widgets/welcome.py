@@ -79,8 +79,8 @@ class Welcome(VerticalScroll, can_focus=False):
         if self.builtin:
             parts.append(
                 Content.assemble(
-                    ("The built-in guide (tiny) answers. It knows infraxa, small sums and a few facts; for more, "
-                     "add a model of your own with ", "$foreground 60%"),
+                    ("The built-in guide (tiny) answers. It knows infraxa, small sums and a few facts; "
+                     "for more, add a model of your own with ", "$foreground 60%"),
                     _key("models"),
                     (" or infraxa models add FILE.gguf.", "$foreground 60%"),
                 )

@@ -1,0 +1,252 @@
+"""What the parts of the chat view share: its widgets, what is shown, and the painting of it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Mapping
+from time import monotonic
+from typing import TYPE_CHECKING, ClassVar
+
+from textual.binding import Binding, BindingType
+from textual.screen import Screen
+from textual.timer import Timer
+from textual.widgets import ContentSwitcher, Input, Static
+
+from infraxa.app.tui import actions
+from infraxa.app.tui.running import RunningAnswers
+from infraxa.app.tui.widgets.chat_list import ChatList
+from infraxa.app.tui.widgets.facts import can_continue, model_label
+from infraxa.app.tui.widgets.model_card import Card, ModelCard
+from infraxa.app.tui.widgets.prompt import Prompt, SlashCommand
+from infraxa.app.tui.widgets.status_bar import Status, StatusBar
+from infraxa.app.tui.widgets.text import one_line
+from infraxa.app.tui.widgets.welcome import Welcome
+from infraxa.engine.types import EngineStatus
+from infraxa.store.records import Chat, ChatOptions, ChatSummary, Turn
+
+if TYPE_CHECKING:
+    from infraxa.app.choices import ModelEntry
+    from infraxa.app.node import Node
+    from infraxa.app.tui.app import InfraxaApp
+    from infraxa.app.tui.widgets.conversation import Conversation
+
+FLASH = 3.0
+"""Seconds that a word stays in the status bar."""
+
+
+class _Partials(Mapping[str, str]):
+    """The text so far of running answers, read at the moment a widget is made for one."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+
+    def __getitem__(self, message_id: str) -> str:
+        if text := self._node.partial(message_id):
+            return text
+        raise KeyError(message_id)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(())
+
+    def __len__(self) -> int:
+        return 0
+
+
+class SearchBox(Input):
+    """Where the words of a search are typed."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape", "screen.close_search", "Close", show=False),
+        Binding("down", "screen.focus_chats", "To the list", show=False),
+    ]
+
+
+class ChatBase(Screen[None]):
+    """The shown chat and the widgets that show it."""
+
+    app: InfraxaApp
+
+    def __init__(self, *, classes: str | None = None) -> None:
+        super().__init__(classes=classes)
+        self.chat: Chat | None = None
+        """The shown chat; None while the conversation is new and empty."""
+        self.running = RunningAnswers()
+        self.shown_turns: list[Turn] = []
+        """The branch that is shown, oldest first."""
+        self._chats: list[ChatSummary] = []
+        self._models: list[ModelEntry] = []
+        self._options = ChatOptions()
+        """Options chosen for a conversation that is not kept yet."""
+        self._waiting: tuple[str, str | None] | None = None
+        """What was sent before it could be."""
+        self._deleted: list[str] = []
+        """Deleted chats that can be brought back, the last one at the end."""
+        self._undo_by_key = False
+        """ctrl+z brings the chat back: nothing was typed since it was deleted."""
+        self._showing = asyncio.Lock()
+        self._draft_timer: Timer | None = None
+        self._painted_at = 0.0
+        self._flash = ""
+        self._engine = EngineStatus()
+        self.settled = False
+        """What there was at the start is shown."""
+
+    @property
+    def prompt(self) -> Prompt:
+        return self.query_one(Prompt)
+
+    @property
+    def conversation(self) -> Conversation:
+        from infraxa.app.tui.widgets.conversation import Conversation
+
+        return self.query_one(Conversation)
+
+    @property
+    def chat_list(self) -> ChatList:
+        return self.query_one(ChatList)
+
+    @property
+    def node(self) -> Node:
+        return self.app.node
+
+    def _shows(self, chat_id: str) -> bool:
+        return self.chat is not None and self.chat.id == chat_id
+
+    async def _show_branch(self) -> None:
+        """Show the turns of the chat as the store has them."""
+        async with self._showing:
+            chat = self.chat
+            if chat is None or not self.app.opened:
+                return
+            self.shown_turns = await self.node.branch(chat.id)
+            if self.chat is not chat:
+                return
+            await self.conversation.show(self.shown_turns, streaming=_Partials(self.node))
+            self.query_one(ContentSwitcher).current = "conversation" if self.shown_turns else "welcome"
+        self._situation_changed()
+
+    def _paint_running(self) -> None:
+        self.chat_list.show_busy(self.running.by_chat)
+        self._paint_status()
+        self.refresh_bindings()
+
+    def _paint_status(self) -> None:
+        if not self.query(StatusBar):
+            return
+        self._painted_at = monotonic()
+        mine = self.running.by_chat.get(self.chat.id) if self.chat is not None else None
+        opening = ""
+        if not self.app.opened:
+            opening = "opening your chats" + (
+                ", then your message is sent" if self._waiting is not None else ""
+            )
+        model = self._model()
+        status = Status(
+            engine=self._engine,
+            model=model.label if model is not None else model_label(self._model_name()),
+            opening=opening,
+            answering=mine is not None,
+            prompt_read=mine.prompt_read if mine is not None else None,
+            n_out=mine.n_out if mine is not None else 0,
+            rate=mine.rate if mine is not None else None,
+            elsewhere=len(self.running) - (mine is not None),
+            flash=self._flash,
+        )
+        self.query_one(StatusBar).status = status
+        self.query_one(ModelCard).card = self._card()
+
+    def _model_name(self) -> str:
+        options = self.chat.options if self.chat is not None else self._options
+        return options.model or self.app.settings.model
+
+    def _model(self) -> ModelEntry | None:
+        name = self._model_name()
+        return next((entry for entry in self._models if entry.name == name), None)
+
+    def _card(self) -> Card:
+        entry = self._model()
+        if entry is None:
+            return Card(label=model_label(self._model_name()))
+        loaded = self._engine.loaded
+        n_ctx = loaded.n_ctx if loaded is not None and loaded.path == entry.path else entry.context_length
+        facts = (turn.message.facts for turn in reversed(self.shown_turns) if turn.message.facts is not None)
+        return Card(
+            label=entry.label,
+            builtin=entry.builtin,
+            architecture=entry.architecture,
+            parameters=entry.parameters,
+            size=entry.size,
+            quantization=entry.quantization,
+            license=entry.license,
+            n_ctx=n_ctx,
+            last=next(facts, None),
+            problem=entry.problem,
+        )
+
+    def _paint_model(self) -> None:
+        entry = self._model()
+        self.query_one(Welcome).builtin = entry is None or entry.builtin
+        self._paint_status()
+
+    def model_changed(self) -> None:
+        """Another model is the default."""
+        self._paint_model()
+
+    def _painted(self) -> None:
+        """The shown chat is another one."""
+        self.chat_list.current = self.chat.id if self.chat is not None else None
+        self._paint_title()
+        self._paint_model()
+        self._situation_changed()
+
+    def _paint_title(self) -> None:
+        title = one_line(self.chat.title) if self.chat is not None else ""
+        self.query_one("#title", Static).update(title)
+        self.app.show_title(f"{title} · infraxa" if title else "infraxa")
+
+    def flash(self, text: str) -> None:
+        """Show a word in the status bar for a moment."""
+        self._flash = text
+        self._paint_status()
+
+        def end() -> None:
+            if self._flash == text:
+                self._flash = ""
+                self._paint_status()
+
+        self.set_timer(FLASH, end)
+
+    def situation(self) -> actions.Situation:
+        """What decides which actions are possible."""
+        answers = [turn.message for turn in self.shown_turns if turn.message.role == "assistant"]
+        return actions.Situation(
+            opened=self.app.opened,
+            chat=self.chat is not None,
+            chats=bool(self._chats),
+            answered=bool(answers),
+            answering=self.chat is not None and self.chat.id in self.running,
+            continuable=bool(answers) and can_continue(answers[-1]),
+            deleted=bool(self._deleted),
+        )
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        known = actions.BY_METHOD.get(action)
+        if known is None:
+            return super().check_action(action, parameters)
+        if action == "undo_delete" and not self._undo_by_key and not parameters:
+            return False
+        return known.enabled(self.situation())
+
+    def _situation_changed(self) -> None:
+        self._offer_commands()
+        self._paint_status()
+        self.refresh_bindings()
+
+    def _offer_commands(self) -> None:
+        self.prompt.set_commands(
+            [
+                SlashCommand(action.slash, action.title, action.argument)
+                for action in actions.possible(self.situation())
+                if action.slash
+            ]
+        )

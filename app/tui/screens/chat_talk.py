@@ -1,0 +1,140 @@
+"""Talking in the chat view: sending, stopping, answering again, and what the messages themselves ask for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from textual import on
+
+from infraxa.app.errors import NodeError
+from infraxa.app.tui import actions
+from infraxa.app.tui.screens.chat_library import Library
+from infraxa.app.tui.widgets import requests
+from infraxa.app.tui.widgets.prompt import Prompt
+from infraxa.app.tui.widgets.welcome import Question
+from infraxa.engine.types import EngineError
+from infraxa.store.records import ChatOptions, Message, StoreError
+
+if TYPE_CHECKING:
+    pass
+
+
+class Talk(Library):
+    """The prompt and the conversation."""
+
+    @on(Prompt.Submitted)
+    def _submitted(self, event: Prompt.Submitted) -> None:
+        if not self.app.opened:
+            self._waiting = (event.text, event.editing)
+            self._paint_status()
+            return
+        self.app.attempt(self._send(event.text, event.editing), group="send")
+
+    @on(Question.Asked)
+    def _asked(self, event: Question.Asked) -> None:
+        event.stop()
+        self.post_message(Prompt.Submitted(event.text, None))
+        self.prompt.focus()
+
+    async def _send(self, text: str, editing: str | None) -> None:
+        try:
+            if editing is not None:
+                await self.node.edit(editing, text)
+                return
+            if self.chat is None:
+                chat = await self.node.create_chat()
+                if self._options != ChatOptions():
+                    await self.node.set_chat_options(chat.id, self._options)
+                    chat = await self.node.get_chat(chat.id)
+                self.chat = chat
+                await self.node.remember_last_chat(chat.id)
+                self._painted()
+            await self.node.send(self.chat.id, text)
+        except (NodeError, EngineError, StoreError):
+            self.prompt.put_back(text, editing)
+            raise
+
+    @on(Prompt.CommandEntered)
+    async def _command(self, event: Prompt.CommandEntered) -> None:
+        action = actions.BY_SLASH.get(event.name)
+        if action is not None:
+            await self.app.action_perform(action.id, event.argument)
+
+    def action_stop(self) -> None:
+        if self.chat is not None:
+            self.app.attempt(self.node.stop(self.chat.id))
+
+    def _last(self, role: str) -> Message | None:
+        return next((turn.message for turn in reversed(self.shown_turns) if turn.message.role == role), None)
+
+    def action_regenerate(self) -> None:
+        if (answer := self._last("assistant")) is not None:
+            self.app.attempt(self.node.regenerate(answer.id), group="send")
+
+    def action_continue(self) -> None:
+        if (answer := self._last("assistant")) is not None:
+            self.app.attempt(self.node.continue_answer(answer.id), group="send")
+
+    def action_edit_last(self) -> None:
+        if (said := self._last("user")) is not None:
+            self.prompt.begin_edit(said.id, said.content)
+
+    def action_copy_answer(self) -> None:
+        if (answer := self._last("assistant")) is not None:
+            self.app.copy(answer.content, "answer")
+
+    async def copy_text(self, text: str, what: str) -> None:
+        """Put `text` on the clipboard by whatever works, and say what did."""
+        from infraxa.app.tui import clipboard
+
+        copied = await clipboard.copy(text, self.app.copy_to_clipboard)
+        self.flash(f"{what} copied ({copied.way}). {copied.note}".rstrip())
+
+    @on(requests.CopyRequested)
+    def _copy_requested(self, event: requests.CopyRequested) -> None:
+        self.app.copy(event.text, event.what)
+
+    @on(requests.RegenerateRequested)
+    def _regenerate_requested(self, event: requests.RegenerateRequested) -> None:
+        self.app.attempt(self.node.regenerate(event.message_id), group="send")
+
+    @on(requests.DropOldestRequested)
+    def _drop_oldest_requested(self, event: requests.DropOldestRequested) -> None:
+        self.app.attempt(self.node.regenerate(event.message_id, drop_oldest=True), group="send")
+
+    @on(requests.ContinueRequested)
+    def _continue_requested(self, event: requests.ContinueRequested) -> None:
+        self.app.attempt(self.node.continue_answer(event.message_id), group="send")
+
+    @on(requests.VersionRequested)
+    def _version_requested(self, event: requests.VersionRequested) -> None:
+        self.app.attempt(self.node.select_version(event.message_id), group="send")
+
+    @on(requests.EditRequested)
+    def _edit_requested(self, event: requests.EditRequested) -> None:
+        self.prompt.begin_edit(event.message_id, event.text)
+
+    @on(requests.StopRequested)
+    def _stop_requested(self) -> None:
+        self.action_stop()
+
+    @on(requests.PromptRequested)
+    def _prompt_requested(self) -> None:
+        self.prompt.focus()
+
+    @on(requests.LinkClicked)
+    def _link_clicked(self, event: requests.LinkClicked) -> None:
+        from infraxa.app.tui.screens.dialogs import Link, may_open, safe_link
+
+        href = safe_link(event.href)
+        if not self.app.settings.confirm_links and may_open(href):
+            self.app.open_url(href)
+            return
+
+        def chosen(what: str | None) -> None:
+            if what == "open":
+                self.app.open_url(href)
+            elif what == "copy":
+                self.app.copy(href, "link")
+
+        self.app.push_screen(Link(href), chosen)
