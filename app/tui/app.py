@@ -97,6 +97,8 @@ class InfraxaApp(Themed):
         self._opening: Node | None = None
         self._deaf: Callable[[], None] = _nothing_to_end
         """Ends the subscription to the node."""
+        self._limit: threading.Timer | None = None
+        """Ends the process when closing hangs."""
         self.last_words = ""
         """A line for standard error once the terminal is restored."""
         self._interrupted_at = 0.0
@@ -246,12 +248,16 @@ class InfraxaApp(Themed):
 
     def leave(self, code: int = 0) -> None:
         """End the app now, in bounded time."""
-        end = threading.Timer(CLOSE_LIMIT, os._exit, [code or 1])
-        end.daemon = True
-        end.name = "close limit"
-        if not self.is_headless:
-            end.start()
+        if self._limit is None and not self.is_headless:
+            self._limit = threading.Timer(CLOSE_LIMIT, os._exit, [code or 1])
+            self._limit.daemon = True
+            self._limit.start()
         self.call_later(self._leave, code)
+
+    def closed_in_time(self) -> None:
+        """All is closed: the process need not be ended."""
+        if self._limit is not None:
+            self._limit.cancel()
 
     async def _leave(self, code: int) -> None:
         await self.chat_screen.keep_draft()
@@ -442,6 +448,7 @@ def run(settings: Settings, folders: Folders) -> int:
             await app.run_async(mouse=settings.mouse)
         finally:
             await app.close_node()
+            app.closed_in_time()
 
     keep_title()
     try:

@@ -85,7 +85,7 @@ def describe(status: Status, seconds: float, now: float) -> tuple[str, str, str]
     if status.answering:
         if status.n_out:
             speed = f" · {_rate(status.rate)}" if status.rate is not None else ""
-            return "●", f"answering{speed} · {status.n_out} tokens", "$text-success"
+            return "●", f"answering{speed} · {status.n_out} token{'s' * (status.n_out != 1)}", "$text-success"
         if status.prompt_read is not None:
             done, total = status.prompt_read
             return "◌", f"reading the prompt {done}/{total}{since}", "$foreground 60%"

@@ -1,0 +1,79 @@
+"""The app on a real terminal: how it begins and ends there, whoever ends it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.terminal import Terminal
+
+RUN = """
+import os, sys
+from infraxa.app import config
+from infraxa.app.folders import Folders
+from infraxa.app.tui.app import run
+folders = Folders.find(None, os.environ)
+sys.exit(run(config.load(folders), folders))
+"""
+LEFT_ALTERNATE_SCREEN = b"\x1b[?1049l"
+
+
+def start(folder: Path, **more: str) -> Terminal:
+    env = {
+        **{name: value for name, value in os.environ.items() if not name.startswith("INFRAXA_")},
+        "TERM": "xterm-256color",
+        "INFRAXA_DATA_DIR": str(folder),
+        "INFRAXA_THREADS": "1",
+        **more,
+    }
+    return Terminal([sys.executable, "-P", "-c", RUN], env, size=(90, 24))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_a_signal_ends_it_and_keeps_what_was_said_and_typed(tmp_path: Path, number: signal.Signals) -> None:
+    terminal = start(tmp_path)
+    try:
+        terminal.wait_for("ready")
+        terminal.send("What is 2+2?")
+        terminal.press("enter")
+        terminal.wait_for("tok/s")
+        terminal.send("half a thought")
+        terminal.wait_for("half a thought")
+        os.kill(terminal.process.pid, number)
+        assert terminal.wait_exit() == 128 + number
+        assert LEFT_ALTERNATE_SCREEN in terminal.raw
+    finally:
+        terminal.close()
+    again = start(tmp_path)
+    try:
+        again.wait_for(lambda screen: "What is 2+2?" in screen and "half a thought" in screen)
+    finally:
+        again.close()
+
+
+def test_a_second_one_on_the_folder_is_one_line(tmp_path: Path) -> None:
+    first = start(tmp_path)
+    try:
+        first.wait_for("ready")
+        second = start(tmp_path)
+        try:
+            assert second.wait_exit() == 1
+            assert "Another infraxa" in second.text and "Traceback" not in second.text
+        finally:
+            second.close()
+    finally:
+        first.close()
+
+
+def test_a_terminal_that_only_prints_is_told_what_to_use(tmp_path: Path) -> None:
+    terminal = start(tmp_path, TERM="dumb")
+    try:
+        assert terminal.wait_exit() == 1
+        assert "infraxa ask" in terminal.text and len(terminal.text.strip().splitlines()) <= 2
+        assert not (tmp_path / "infraxa.db").exists()
+    finally:
+        terminal.close()
