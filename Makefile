@@ -23,10 +23,11 @@ check: $(DEV_STAMP) build/dev/infraxa
 bench: $(DEV_STAMP)
 	$(BIN)/python -m tests.bench
 
-# Trains the built-in model again, into build/guide. About 35 minutes on two cores; needs torch (extra `guide`).
+# Trains the built-in model again, into build/guide: about 35 minutes on two cores. GUIDE_FLAGS=--from-scratch
+# forgets the shipped weights. Needs torch (extra `guide`).
 guide: $(DEV_STAMP)
 	$(BIN)/python -m pip install --quiet --editable ".[guide]"
-	$(BIN)/python -m infraxa.engine.guide
+	$(BIN)/python -m infraxa.engine.guide $(GUIDE_FLAGS)
 
 wheel: $(DEV_STAMP)
 	$(BIN)/python -m build --wheel

@@ -202,7 +202,7 @@ class Answers:
         usage, error = finished.usage, finished.error
         before = run.message.facts
         facts = AnswerFacts(
-            model=run.model,
+            model=run.model or (before.model if before is not None else ""),
             finish=finished.reason,
             n_prompt=usage.n_prompt,
             n_cached=usage.n_cached,

@@ -37,7 +37,16 @@ from infraxa.engine.types import ChatMessage, EngineError, EngineStatus, Request
 from infraxa.store import chats, markdown, messages, search, state
 from infraxa.store.db import Store
 from infraxa.store.lock import FolderLock
-from infraxa.store.records import Chat, ChatOptions, ChatSummary, Message, SearchHit, StoreError, Turn
+from infraxa.store.records import (
+    AnswerFacts,
+    Chat,
+    ChatOptions,
+    ChatSummary,
+    Message,
+    SearchHit,
+    StoreError,
+    Turn,
+)
 
 _log = logging.getLogger(__name__)
 
@@ -255,9 +264,12 @@ class Node:
         self, chat: Chat, question: Message, *, resume: Message | None = None, drop_oldest: bool = False
     ) -> str:
         """Store an empty answer to `question`, or take up `resume`, and have it generated; returns its id."""
+        model = chat.options.model or self.settings.model
         if resume is None:
+            # Who answers is kept from the start: an answer that is interrupted never gets its other facts.
+            facts = AnswerFacts(model=model)
             answer = await self._store.run(
-                messages.add_message, chat.id, question.id, "assistant", "", "streaming"
+                messages.add_message, chat.id, question.id, "assistant", "", "streaming", facts
             )
         else:
             answer = await self._store.run(messages.resume_message, resume.id)
@@ -266,7 +278,7 @@ class Node:
         self._emit(BranchChanged(chat.id))
 
         async def prepare() -> Prepared:
-            entry = await self.models.entry(chat.options.model or self.settings.model)
+            entry = await self.models.entry(model)
             await self.models.load(entry, self.settings)
             said, dropped = prompt_messages(chat.options.system, before), 0
             if drop_oldest:

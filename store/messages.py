@@ -35,6 +35,7 @@ def add_message(
     role: MessageRole,
     content: str = "",
     state: MessageState = "complete",
+    facts: AnswerFacts | None = None,
 ) -> Message:
     """Add a message below `parent_id` (None: the first of the chat) and show the branch that ends with it.
 
@@ -50,6 +51,7 @@ def add_message(
         content=content,
         state=state,
         created_at=conn.clock(),
+        facts=facts,
     )
     with transaction(conn):
         name = one_line(content, NAME_LENGTH) if role == "user" else ""
@@ -61,10 +63,10 @@ def add_message(
             raise no_message()
         conn.execute(
             """
-            INSERT INTO messages (id, chat_id, parent_id, role, state, created_at, error, content)
-            VALUES (?, ?, ?, ?, ?, ?, '', ?)
+            INSERT INTO messages (id, chat_id, parent_id, role, state, created_at, facts, error, content)
+            VALUES (?, ?, ?, ?, ?, ?, ?, '', ?)
             """,
-            (message.id, chat_id, parent_id, role, state, message.created_at, content),
+            (message.id, chat_id, parent_id, role, state, message.created_at, _encoded(facts), content),
         )
         conn.execute(
             """
@@ -119,7 +121,7 @@ def finish_message(
             UPDATE messages AS m SET content = m.content || {_PIECES}, state = ?, facts = ?, error = ?
             WHERE id = ? AND state = 'streaming'
             """,
-            (state, None if facts is None else _encode(facts), storable(error), message_id),
+            (state, _encoded(facts), storable(error), message_id),
         )
         if changed.rowcount == 0:
             raise no_message()
@@ -222,8 +224,8 @@ def _exists(conn: Connection, query: str, *values: str) -> bool:
     return conn.execute(query, values).fetchone() is not None
 
 
-def _encode(facts: AnswerFacts) -> str:
-    return storable(msgspec.json.encode(facts).decode())
+def _encoded(facts: AnswerFacts | None) -> str | None:
+    return None if facts is None else storable(msgspec.json.encode(facts).decode())
 
 
 def _message(row: Sequence[Any]) -> Message:

@@ -83,6 +83,8 @@ async def test_a_question_is_answered_told_and_kept(watched: Watched) -> None:
     assert [turn.message.content for turn in turns] == ["What is 2+2?", answer.content]
     assert (await node.list_chats())[0].title == "What is 2+2?"
     assert await node.prompt_history() == ["What is 2+2?"]
+    begun = next(e for e in watched.events if isinstance(e, AnswerStarted))
+    assert begun.message.facts is not None and begun.message.facts.model == "guide"
     order = [type(e) for e in watched.events if isinstance(e, BranchChanged | AnswerStarted | AnswerEnded)]
     assert order == [BranchChanged, AnswerStarted, AnswerEnded]
 

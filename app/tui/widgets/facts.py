@@ -31,7 +31,7 @@ def facts_line(facts: AnswerFacts) -> str:
     """`0.12 s to first token · 812 tok/s · 45 tokens · …`; only what was measured."""
     parts: list[str] = []
     if facts.first_token_ms is not None:
-        parts.append(f"{facts.first_token_ms / 1000:.2f} s to first token")
+        parts.append(f"{short_time(facts.first_token_ms)} to first token")
     if facts.tokens_per_second is not None:
         rate = facts.tokens_per_second
         parts.append(f"{rate:.0f} tok/s" if rate >= 100 else f"{rate:.1f} tok/s")
@@ -45,6 +45,11 @@ def facts_line(facts: AnswerFacts) -> str:
             f"without the oldest {facts.dropped_turns} turn{'s' if facts.dropped_turns != 1 else ''}"
         )
     return " · ".join(parts)
+
+
+def short_time(milliseconds: float) -> str:
+    """`4 ms` or `1.25 s`: three digits at most."""
+    return f"{milliseconds:.0f} ms" if milliseconds < 99.5 else f"{milliseconds / 1000:.2f} s"
 
 
 def can_continue(message: Message) -> bool:

@@ -7,7 +7,7 @@ from textual.content import Content
 from textual.reactive import reactive
 from textual.widget import Widget
 
-from infraxa.app.tui.widgets.facts import READABLE_BY
+from infraxa.app.tui.widgets.facts import READABLE_BY, short_time
 from infraxa.app.tui.widgets.text import one_line
 from infraxa.store.records import AnswerFacts
 
@@ -109,7 +109,7 @@ class ModelCard(Widget):
         rate = facts.tokens_per_second
         lines = [Content(""), _row("speed", f"{rate:.0f} tok/s" if rate >= 100 else f"{rate:.1f} tok/s")]
         if facts.first_token_ms is not None:
-            lines.append(_row("first token", f"{facts.first_token_ms / 1000:.2f} s"))
+            lines.append(_row("first token", short_time(facts.first_token_ms)))
         return lines
 
 
