@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DEV_STAMP := $(VENV)/.installed-dev
 
-.PHONY: run test check bench wheel guide clean
+.PHONY: run test check bench wheel guide pictures clean
 
 run: $(STAMP)
 	@$(BIN)/infraxa
@@ -28,6 +28,10 @@ bench: $(DEV_STAMP)
 guide: $(DEV_STAMP)
 	$(BIN)/python -m pip install --quiet --editable ".[guide]"
 	$(BIN)/python -m infraxa.engine.guide $(GUIDE_FLAGS)
+
+# The pictures of the README, from the app itself.
+pictures: $(DEV_STAMP)
+	$(BIN)/python docs/pictures.py
 
 wheel: $(DEV_STAMP)
 	$(BIN)/python -m build --wheel
