@@ -1,20 +1,23 @@
 """Plays answers: from a request, through the engine, into the store, told as events.
 
 At most one answer runs per chat. The text is stored as it comes, every `TICK` seconds, so that a crash loses
-no more than the last tick; the end writes the answer whole. What a conversation contains and which model
-answers it is decided by Node, not here.
+no more than the last tick; the end writes the rest. What a conversation contains and which model answers it
+is decided by Node, not here.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import msgspec
 
-from infraxa.app.errors import NodeError
+from infraxa.app.errors import FAILURES, NodeError, sentence
 from infraxa.app.events import AnswerEnded, AnswerGrew, AnswerStarted, Event, LogLine, PromptRead
 from infraxa.app.tasks import TaskGroup
 from infraxa.engine.generation import Generation
@@ -24,8 +27,12 @@ from infraxa.store import messages
 from infraxa.store.db import Store
 from infraxa.store.records import AnswerFacts, Message, MessageState, StoreError
 
+_log = logging.getLogger(__name__)
+
 TICK = 0.2
 """Seconds between two writes of a growing answer."""
+
+DEFECT = "infraxa met a defect of its own: see the log."
 
 _STATES: dict[str, MessageState] = {
     "stop": "complete",
@@ -44,24 +51,49 @@ class Prepared:
     dropped_turns: int = 0
 
 
-@dataclass
-class Running:
-    """One answer on its way."""
+Prepare = Callable[[], AbstractAsyncContextManager[Prepared]]
+"""Entered before an answer is generated, and left when it has ended."""
 
-    message: Message
-    text: str
-    """All of it so far, with what a continued answer started from."""
+
+class Unstored(NamedTuple):
+    """The end of an answer that could not be stored."""
+
+    rest: Message
+    """Its content is the text that the store does not have yet."""
+    whole: Message
+
+
+@dataclass(eq=False)
+class Running:
+    """One answer on its way; before it has begun, the chat that is kept for it."""
+
+    over: asyncio.Event = field(default_factory=asyncio.Event)
+    """The answer is stored, or there will be none."""
+    stopped: bool = False
+    message: Message | None = None
+    resumed: Message | None = None
+    """The answer as it was, when this one goes on where that ended."""
+    text: str = ""
+    """All of it so far, with what a resumed answer had."""
     unsaved: str = ""
     dirty: asyncio.Event = field(default_factory=asyncio.Event)
-    over: asyncio.Event = field(default_factory=asyncio.Event)
-    stopped: asyncio.Event = field(default_factory=asyncio.Event)
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
+    """Nothing more comes."""
     n_out: int = 0
     model: str = ""
     dropped_turns: int = 0
     generation: Generation | None = None
+    work: asyncio.Task[Finished] | None = None
     warned: bool = False
     """That it cannot be saved was said."""
-    task: asyncio.Task[None] | None = None
+
+    def stop(self) -> None:
+        """End it now; what was said stays."""
+        self.stopped = True
+        if self.generation is not None:
+            self.generation.cancel()
+        elif self.work is not None:
+            self.work.cancel()
 
 
 class Answers:
@@ -71,21 +103,27 @@ class Answers:
         self._store = store
         self._engine = engine
         self._emit = emit
-        self._running: dict[str, Running | None] = {}
+        self._running: dict[str, Running] = {}
+        self._unstored: dict[str, Unstored] = {}
         self._tasks = TaskGroup()
 
-    def reserve(self, chat_id: str) -> None:
-        """Keep the chat for what is about to change it; `NodeError` `busy` when it is being answered."""
+    @contextlib.contextmanager
+    def reserved(self, chat_id: str) -> Iterator[Running]:
+        """Keep the chat for what is about to change it; an answer that is started inside keeps it longer.
+
+        Raises NodeError `busy` when it is being answered or changed.
+        """
         if chat_id in self._running:
             raise NodeError(
                 "busy", "This chat is being answered.", "Wait for the end of the answer, or stop it with Esc."
             )
-        self._running[chat_id] = None
-
-    def release(self, chat_id: str) -> None:
-        """Give up a reservation; an answer that was started meanwhile keeps the chat."""
-        if self._running.get(chat_id, ...) is None:
-            del self._running[chat_id]
+        run = self._running[chat_id] = Running()
+        try:
+            yield run
+        finally:
+            if run.message is None:
+                del self._running[chat_id]
+                run.over.set()
 
     def __contains__(self, chat_id: str) -> bool:
         return chat_id in self._running
@@ -93,77 +131,81 @@ class Answers:
     def partial(self, message_id: str) -> str | None:
         """The text so far of a running answer; None when it does not run."""
         for run in self._running.values():
-            if run is not None and run.message.id == message_id:
+            if run.message is not None and run.message.id == message_id:
                 return run.text
         return None
 
-    def start(self, message: Message, prepare: Callable[[], Awaitable[Prepared]]) -> None:
-        """Begin to write the stored, reserved `message`, whose content may hold text to go on from.
+    def start(self, run: Running, message: Message, prepare: Prepare, resumed: Message | None = None) -> None:
+        """Begin to write the stored `message`, whose content may hold text to go on from, in a reserved chat.
 
-        What `prepare` raises becomes the reason for which the answer failed.
+        What goes wrong from now on becomes the reason for which the answer failed.
         """
-        run = Running(message, message.content)
-        self._running[message.chat_id] = run
+        run.message, run.resumed, run.text = message, resumed, message.content
         self._emit(AnswerStarted(message.chat_id, message))
-        run.task = self._tasks.spawn(self._play(run, prepare), name=f"answer {message.id}")
+        self._tasks.spawn(self._play(run, message, prepare), name=f"answer {message.id}")
 
     async def stop(self, chat_id: str) -> None:
         """End the chat's answer now and keep its text; returns when it is stored."""
-        run = self._running.get(chat_id)
-        if run is None or run.task is None:
-            return
-        run.stopped.set()
-        if run.generation is not None:
-            run.generation.cancel()
-        await asyncio.wait([run.task])
+        if (run := self._running.get(chat_id)) is not None:
+            run.stop()
+            await run.over.wait()
 
     async def stop_all(self) -> None:
         """End every answer now."""
         await asyncio.gather(*(self.stop(chat_id) for chat_id in list(self._running)))
 
-    async def _play(self, run: Running, prepare: Callable[[], Awaitable[Prepared]]) -> None:
-        writer = self._tasks.spawn(self._write_ticks(run), name=f"write {run.message.id}")
-        finished = Finished("failed", Usage(), ErrorInfo("internal", "The answer ended without a reason."))
+    async def store_again(self) -> None:
+        """Try once more to store the ends that could not be stored."""
+        for message_id, unstored in list(self._unstored.items()):
+            try:
+                await self._finish(unstored.rest)
+            except StoreError as error:
+                if error.code != "not_found":  # that is: its chat is gone for good
+                    continue
+            self._unstored.pop(message_id, None)
+
+    def as_ended(self, message: Message) -> Message:
+        """The message as it ended, when the store does not have its end yet."""
+        unstored = self._unstored.get(message.id)
+        return message if unstored is None else unstored.whole
+
+    async def _play(self, run: Running, message: Message, prepare: Prepare) -> None:
+        writer = self._tasks.spawn(self._write_ticks(run, message.id), name=f"write {message.id}")
+        run.work = work = self._tasks.spawn(self._work(run, message, prepare), name=f"work {message.id}")
+        if run.stopped:
+            work.cancel()
+        ended = message
         try:
-            prepared = await self._prepare(run, prepare)
-            if prepared is None:
-                finished = Finished("cancelled", Usage())
-            else:
-                finished = await self._generate(run, prepared)
-        except (EngineError, NodeError, StoreError) as error:
-            finished = Finished("failed", Usage(), ErrorInfo(error.code, error.message, error.remedy))
-        finally:
-            # Also when this was a defect of ours, which the task's owner logs: the chat must not stay busy.
-            run.over.set()
+            await asyncio.wait([work])
+            run.ended.set()
             run.dirty.set()
             await asyncio.wait([writer])
-            message = await self._store_end(run, finished)
-            del self._running[run.message.chat_id]
-            self._emit(AnswerEnded(message.chat_id, message))
+            ended = await self._store_end(run, message, _result(work))
+        except Exception:
+            # A defect of ours: the chat must not stay busy for it.
+            _log.exception("the end of answer %s", message.id)
+            ended = msgspec.structs.replace(
+                message,
+                content=run.text,
+                state="failed",
+                error="infraxa met a defect of its own: see the log.",
+            )
+        finally:
+            del self._running[message.chat_id]
+            run.over.set()
+            self._emit(AnswerEnded(ended.chat_id, ended))
 
-    async def _prepare(self, run: Running, prepare: Callable[[], Awaitable[Prepared]]) -> Prepared | None:
-        """What `prepare` gives; None when the answer is stopped first."""
+    async def _work(self, run: Running, message: Message, prepare: Prepare) -> Finished:
+        try:
+            async with prepare() as prepared:
+                run.model, run.dropped_turns = prepared.model, prepared.dropped_turns
+                run.generation = self._engine.generate(prepared.request)
+                return await self._generate(run, message, run.generation)
+        except FAILURES as error:
+            return Finished("failed", Usage(), ErrorInfo(error.code, error.message, error.remedy))
 
-        async def call() -> Prepared:
-            return await prepare()
-
-        preparing = self._tasks.spawn(call(), name=f"prepare {run.message.id}")
-        stopped = self._tasks.spawn(run.stopped.wait(), name=f"stop {run.message.id}")
-        await asyncio.wait([preparing, stopped], return_when=asyncio.FIRST_COMPLETED)
-        stopped.cancel()
-        if not preparing.done():
-            preparing.cancel()
-            return None
-        return preparing.result()
-
-    async def _generate(self, run: Running, prepared: Prepared) -> Finished:
-        run.model, run.dropped_turns = prepared.model, prepared.dropped_turns
-        run.generation = self._engine.generate(prepared.request)
-        if run.stopped.is_set():
-            run.generation.cancel()
-        chat_id, message_id = run.message.chat_id, run.message.id
-        finished: Finished | None = None
-        async for item in run.generation:
+    async def _generate(self, run: Running, message: Message, generation: Generation) -> Finished:
+        async for item in generation:
             match item:
                 case Delta():
                     run.n_out += len(item.token_ids)
@@ -171,57 +213,81 @@ class Answers:
                         run.text += item.text
                         run.unsaved += item.text
                         run.dirty.set()
-                    self._emit(AnswerGrew(chat_id, message_id, item.text, run.n_out))
+                    self._emit(AnswerGrew(message.chat_id, message.id, item.text, run.n_out))
                 case Progress():
-                    self._emit(PromptRead(chat_id, message_id, item.done, item.total))
+                    self._emit(PromptRead(message.chat_id, message.id, item.done, item.total))
                 case Finished():
-                    finished = item
-        if finished is None:
-            raise EngineError("closed", "The engine was closed before the answer ended.")
-        return finished
+                    return item
+        raise EngineError("closed", "The engine was closed before the answer ended.")
 
-    async def _write_ticks(self, run: Running) -> None:
+    async def _write_ticks(self, run: Running, message_id: str) -> None:
         while True:
             await run.dirty.wait()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(run.over.wait(), TICK)
-            if run.over.is_set():
+                await asyncio.wait_for(run.ended.wait(), TICK)
+            if run.ended.is_set():
                 return
             run.dirty.clear()
             text, run.unsaved = run.unsaved, ""
             try:
-                await self._store.run(messages.append_text, run.message.id, text)
-            except StoreError as error:
+                await self._store.run(messages.append_text, message_id, text)
+            except BaseException as error:
                 # The answer goes on in memory; what could not be written is tried again with the next tick.
                 run.unsaved = text + run.unsaved
+                if not isinstance(error, StoreError):
+                    raise
                 if not run.warned:
                     run.warned = True
-                    self._emit(LogLine("infraxa", f"{error.message} {error.remedy}"))
+                    self._emit(LogLine("infraxa", sentence(error)))
 
-    async def _store_end(self, run: Running, finished: Finished) -> Message:
-        usage, error = finished.usage, finished.error
-        before = run.message.facts
-        facts = AnswerFacts(
-            model=run.model or (before.model if before is not None else ""),
+    async def _store_end(self, run: Running, message: Message, finished: Finished) -> Message:
+        before, error = run.resumed, finished.error
+        if before is not None and run.n_out == 0 and finished.reason in ("failed", "cancelled"):
+            # Nothing was added: the answer is what it was, and says why it did not go on.
+            end = msgspec.structs.replace(before, error=sentence(error) if error else before.error)
+        else:
+            end = msgspec.structs.replace(
+                message,
+                content=run.text,
+                state=_STATES[finished.reason],
+                facts=self._facts(run, message, finished),
+                error=sentence(error) if error else "",
+            )
+        rest = msgspec.structs.replace(end, content=run.unsaved)
+        try:
+            return await self._finish(rest)
+        except StoreError as failure:
+            self._emit(LogLine("infraxa", sentence(failure)))
+            note = f"This answer is not saved yet. {sentence(failure)}"
+            whole = msgspec.structs.replace(end, content=run.text, error=f"{end.error} {note}".strip())
+            self._unstored[end.id] = Unstored(rest, whole)
+            return whole
+
+    async def _finish(self, end: Message) -> Message:
+        """Store how the answer ended; its content is the text that the store does not have yet."""
+        return await self._store.run(
+            messages.finish_message, end.id, end.state, end.facts, end.error, end.content
+        )
+
+    def _facts(self, run: Running, message: Message, finished: Finished) -> AnswerFacts:
+        usage, before = finished.usage, message.facts or AnswerFacts()
+        return AnswerFacts(
+            model=run.model or before.model,
             finish=finished.reason,
             n_prompt=usage.n_prompt,
             n_cached=usage.n_cached,
-            n_out=usage.n_out + (before.n_out if before is not None else 0),
+            n_out=usage.n_out + before.n_out,
             first_token_ms=usage.first_token_ms,
             decode_ms=usage.decode_ms,
             tokens_per_second=usage.tokens_per_second,
             dropped_turns=run.dropped_turns,
-            error_code=error.code if error else "",
+            error_code=finished.error.code if finished.error else "",
         )
-        sentence = f"{error.message} {error.remedy}".strip() if error else ""
-        state = _STATES[finished.reason]
-        try:
-            return await self._store.run(
-                messages.finish_message, run.message.id, state, facts, sentence, run.unsaved
-            )
-        except StoreError as failure:
-            self._emit(LogLine("infraxa", f"{failure.message} {failure.remedy}"))
-            sentence = f"The answer is shown but not saved. {failure.message} {failure.remedy}".strip()
-            return msgspec.structs.replace(
-                run.message, content=run.text, state="failed", facts=facts, error=sentence
-            )
+
+
+def _result(work: asyncio.Task[Finished]) -> Finished:
+    if work.cancelled():
+        return Finished("cancelled", Usage())
+    if work.exception() is not None:  # the task's owner has logged it
+        return Finished("failed", Usage(), ErrorInfo("internal", DEFECT))
+    return work.result()

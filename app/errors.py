@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from infraxa.engine.types import EngineError, ErrorInfo
+from infraxa.store.records import StoreError
+
 
 class NodeError(Exception):
     """Node could not do what was asked.
 
-    Codes: `busy` `no_model` `not_found` `bad_setting` `closed`.
+    Codes: `busy` `no_model` `not_found` `not_last` `bad_name` `bad_setting` `bad_folder` `not_written` `io`
+    `closed`.
     """
 
     def __init__(self, code: str, message: str, remedy: str = "") -> None:
@@ -14,3 +18,12 @@ class NodeError(Exception):
         self.code = code
         self.message = message
         self.remedy = remedy
+
+
+FAILURES = (NodeError, EngineError, StoreError)
+"""All that a person can be told of: each has a code, a message and a remedy."""
+
+
+def sentence(error: NodeError | EngineError | StoreError | ErrorInfo) -> str:
+    """What went wrong and what helps, in one line."""
+    return f"{error.message} {error.remedy}".strip()

@@ -1,24 +1,28 @@
 """Which models this machine has, and which of them the engine holds.
 
 What a model file contains is read by `engine.models`; what is remembered of it is in the store. One model is
-loaded at a time: another one replaces it only when nothing is being answered.
+loaded at a time: another one replaces it only when nobody has it in hand.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import contextlib
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 from infraxa.app import choices
 from infraxa.app.choices import ModelEntry
 from infraxa.app.config import Settings
-from infraxa.app.errors import NodeError
+from infraxa.app.errors import FAILURES, NodeError
 from infraxa.app.tasks import TaskGroup
 from infraxa.engine.host import Engine
-from infraxa.engine.types import Loaded, LoadOptions
+from infraxa.engine.types import EngineError, Loaded, LoadOptions
 from infraxa.store import models as records
 from infraxa.store.db import Store
+
+_Wanted = tuple[str, LoadOptions]
+"""A model's path and how it is loaded."""
 
 
 class Models:
@@ -28,7 +32,11 @@ class Models:
         self._engine = engine
         self._tasks = tasks
         self._store: Store | None = None
-        self._loading: tuple[str, asyncio.Task[Loaded]] | None = None
+        self._loading: tuple[_Wanted, asyncio.Task[Loaded]] | None = None
+        self._loaded: _Wanted | None = None
+        self._holders: dict[str, int] = {}
+        """How many answers have which model, by its path, in hand; at most one path."""
+        self._changed = asyncio.Event()
 
     def open(self, store: Store) -> None:
         """Use the records of `store` from now on."""
@@ -40,6 +48,10 @@ class Models:
             raise NodeError("closed", "This node is not open.")
         return self._store
 
+    def engine_changed(self) -> None:
+        """The engine has another status."""
+        self._changed.set()
+
     async def entries(self) -> list[ModelEntry]:
         """The built-in guide first, then what was added, oldest first."""
         kept = await self._records.run(records.list_models)
@@ -50,40 +62,66 @@ class Models:
         """The model of this name. Raises NodeError `no_model`."""
         return await asyncio.to_thread(choices.find_model, name, await self.entries())
 
-    async def load(self, entry: ModelEntry, settings: Settings) -> None:
-        """Have the engine hold this model; returns when it answers.
+    @contextlib.asynccontextmanager
+    async def held(self, entry: ModelEntry, settings: Settings) -> AsyncIterator[None]:
+        """The engine has this model ready when the block begins, and no other one replaces it until its end.
 
-        Raises EngineError when it cannot be loaded, and NodeError `busy` while another model is answering.
+        Raises EngineError when it cannot be loaded, and NodeError `busy` while somebody holds another one.
         """
-        status = self._engine.status
-        if self._loading is not None:
-            path, task = self._loading
-            if path == entry.path:
-                await asyncio.shield(task)
-                return
-        elif status.model == entry.path and status.state in ("ready", "restarting"):
-            return
-        if status.model != entry.path and (status.running or status.waiting):
+        if any(path != entry.path for path in self._holders):
             raise NodeError(
                 "busy",
                 "Another model is answering in another chat, and one model is loaded at a time.",
                 "Wait for the end of that answer or stop it, then try again.",
             )
+        self._holders[entry.path] = self._holders.get(entry.path, 0) + 1
+        try:
+            await self.load(entry, settings)
+            yield
+        finally:
+            self._holders[entry.path] -= 1
+            if not self._holders[entry.path]:
+                del self._holders[entry.path]
+
+    async def load(self, entry: ModelEntry, settings: Settings) -> None:
+        """Have the engine load this model, unless it has it; returns when it is ready. Raises EngineError."""
+        if entry.problem:
+            raise EngineError("not_found", entry.problem, "Choose another model, or add it again.")
         options = LoadOptions(
             n_ctx=settings.context,
             slots=settings.slots,
             threads=settings.threads,
             gpu_layers=settings.gpu_layers,
         )
-        task = self._tasks.spawn(self._engine.load(Path(entry.path), options), name=f"load {entry.name}")
-        self._loading = (entry.path, task)
-        task.add_done_callback(self._loaded)
-        # Whoever waits may give up; the model goes on loading for the next one.
+        wanted = (entry.path, options)
+        if self._loading is not None and self._loading[0] == wanted:
+            # Whoever waits may give up; the model goes on loading for the next one.
+            await asyncio.shield(self._loading[1])
+            return
+        # Other options do for now when others are using the model: they come into force with the next load.
+        shared = self._holders.get(entry.path, 0) > 1 and self._loaded is not None
+        if self._loaded == wanted or (shared and self._loaded is not None and self._loaded[0] == entry.path):
+            await self._until_ready()
+            if self._engine.status.state == "ready":
+                return
+        task = self._tasks.spawn(
+            self._engine.load(Path(entry.path), options), name=f"load {entry.name}", told=FAILURES
+        )
+        self._loading, self._loaded = (wanted, task), wanted
+        task.add_done_callback(self._load_ended)
         await asyncio.shield(task)
 
-    def _loaded(self, task: asyncio.Task[Loaded]) -> None:
+    async def _until_ready(self) -> None:
+        """Until a worker that is being restarted is there again, or is given up; the engine bounds it."""
+        while self._engine.status.state in ("starting", "loading", "restarting"):
+            self._changed.clear()
+            await self._changed.wait()
+
+    def _load_ended(self, task: asyncio.Task[Loaded]) -> None:
         if self._loading is not None and self._loading[1] is task:
             self._loading = None
+            if task.cancelled() or task.exception() is not None:
+                self._loaded = None
 
     async def add(
         self, path: Path, name: str | None, on_progress: Callable[[int, int], None] | None
@@ -91,7 +129,7 @@ class Models:
         """Read, check and remember a GGUF file; nothing is remembered unless all of it went well."""
         record = await choices.examine(path, name, on_progress)
         added = await self._records.run(records.add_model, record, frozenset({choices.GUIDE}))
-        return choices.model_entries([added])[-1]
+        return await self.entry(added.name)
 
     async def remove(self, name: str) -> None:
         """Forget the model; its file stays. Raises StoreError `not_found`."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from pathlib import Path
 
 import msgspec
@@ -20,7 +20,7 @@ from infraxa.app import config as configuration
 from infraxa.app.answers import Answers, Prepared
 from infraxa.app.choices import ModelEntry
 from infraxa.app.config import Settings
-from infraxa.app.errors import NodeError
+from infraxa.app.errors import FAILURES, NodeError, sentence
 from infraxa.app.events import (
     BranchChanged,
     ChatsChanged,
@@ -33,8 +33,8 @@ from infraxa.app.folders import Folders
 from infraxa.app.models import Models
 from infraxa.app.tasks import TaskGroup
 from infraxa.engine.host import Engine
-from infraxa.engine.types import ChatMessage, EngineError, EngineStatus, Request
-from infraxa.store import chats, markdown, messages, search, state
+from infraxa.engine.types import ChatMessage, EngineStatus, Request
+from infraxa.store import chats, markdown, messages, search, state, turns
 from infraxa.store.db import Store
 from infraxa.store.lock import FolderLock
 from infraxa.store.records import (
@@ -44,7 +44,6 @@ from infraxa.store.records import (
     ChatSummary,
     Message,
     SearchHit,
-    StoreError,
     Turn,
 )
 
@@ -95,6 +94,7 @@ class Node:
             try:
                 async with asyncio.timeout(3):
                     await self._answers.stop_all()
+                    await self._answers.store_again()
             except TimeoutError:
                 _log.error("answers did not stop within 3 s")
         await self._tasks.cancel_all()
@@ -116,6 +116,7 @@ class Node:
             listener(event)
 
     def _engine_changed(self, status: EngineStatus) -> None:
+        self.models.engine_changed()
         self._emit(EngineChanged(status))
 
     def _engine_said(self, line: str) -> None:
@@ -159,7 +160,8 @@ class Node:
     async def delete_chat(self, chat_id: str) -> None:
         """Its answer is stopped; `restore_chat` undoes it."""
         await self._playing.stop(chat_id)
-        await self._store.run(chats.delete_chat, chat_id)
+        with self._playing.reserved(chat_id):
+            await self._store.run(chats.delete_chat, chat_id)
         self._emit(ChatsChanged())
 
     async def restore_chat(self, chat_id: str) -> None:
@@ -175,18 +177,20 @@ class Node:
 
     async def branch(self, chat_id: str) -> list[Turn]:
         """The shown branch, oldest turn first."""
-        return await self._store.run(messages.shown_branch, chat_id)
+        await self._playing.store_again()
+        shown = await self._store.run(messages.shown_branch, chat_id)
+        return [Turn(self._playing.as_ended(turn.message), turn.sibling_ids) for turn in shown]
 
     async def select_version(self, message_id: str) -> None:
         """Show the branch that contains this message."""
         message = await self._store.run(messages.get_message, message_id)
-        with self._reserved(message.chat_id):
+        with self._playing.reserved(message.chat_id):
             await self._store.run(messages.select_sibling, message_id)
         self._emit(BranchChanged(message.chat_id))
 
     async def export_markdown(self, chat_id: str) -> str:
-        chat = await self.get_chat(chat_id)
-        return markdown.to_markdown(chat, await self.branch(chat_id))
+        chat, shown = await self.get_chat(chat_id), await self.branch(chat_id)
+        return await asyncio.to_thread(markdown.to_markdown, chat, shown)
 
     async def prompt_history(self) -> list[str]:
         """What the person sent before, newest last."""
@@ -199,40 +203,33 @@ class Node:
         await self._store.run(state.set_value, LAST_CHAT, chat_id)
 
     async def send(self, chat_id: str, text: str) -> str:
-        """Say `text` and have it answered; returns the answer's id. `NodeError` `busy` while one runs."""
-        with self._reserved(chat_id):
-            chat = await self.get_chat(chat_id)
-            question = await self._store.run(messages.add_message, chat_id, chat.head_id, "user", text)
-            await self._store.run(state.add_prompt, text)
-            await self._store.run(chats.set_draft, chat_id, "")
-            return await self._answer(chat, question)
+        """Say `text` and have it answered; returns the answer's id. NodeError `busy` while one runs."""
+        return await self._answer(chat_id, lambda facts: self._store.run(turns.ask, chat_id, text, facts))
 
     async def edit(self, message_id: str, text: str) -> str:
         """Say `text` instead of the user's message: a sibling of it, answered; returns the answer's id."""
         old = await self._store.run(messages.get_message, message_id)
-        with self._reserved(old.chat_id):
-            chat = await self.get_chat(old.chat_id)
-            question = await self._store.run(messages.add_message, chat.id, old.parent_id, "user", text)
-            return await self._answer(chat, question)
+        return await self._answer(
+            old.chat_id, lambda facts: self._store.run(turns.ask_instead, message_id, text, facts)
+        )
 
     async def regenerate(self, message_id: str, *, drop_oldest: bool = False) -> str:
         """Another answer beside this one; `drop_oldest` leaves out as many of the oldest turns as must be."""
-        old, question = await self._answer_and_question(message_id)
-        with self._reserved(old.chat_id):
-            return await self._answer(await self.get_chat(old.chat_id), question, drop_oldest=drop_oldest)
+        old, question_id = await self._answer_and_question(message_id)
+        return await self._answer(
+            old.chat_id,
+            lambda facts: self._store.run(turns.answer, question_id, facts),
+            drop_oldest=drop_oldest,
+        )
 
     async def continue_answer(self, message_id: str) -> str:
         """Go on where this answer ended: what follows is added to its text."""
-        old, question = await self._answer_and_question(message_id)
-        with self._reserved(old.chat_id):
-            chat = await self.get_chat(old.chat_id)
-            if chat.head_id != old.id:
-                raise NodeError(
-                    "not_last",
-                    "Only the last answer can go on.",
-                    "Regenerate this one, or edit what follows.",
-                )
-            return await self._answer(chat, question, resume=old)
+        old, _ = await self._answer_and_question(message_id)
+        if (await self.get_chat(old.chat_id)).head_id != old.id:
+            raise NodeError("not_last", "Only the last answer can go on.", "Regenerate this one instead.")
+        return await self._answer(
+            old.chat_id, lambda _: self._store.run(turns.resume, message_id), resumed=old
+        )
 
     async def stop(self, chat_id: str) -> None:
         """End the chat's answer at once; what was said stays."""
@@ -245,68 +242,80 @@ class Node:
         """The whole text so far of a running answer; empty when it does not run."""
         return self._playing.partial(message_id) or ""
 
-    @contextlib.contextmanager
-    def _reserved(self, chat_id: str) -> Iterator[None]:
-        """Nothing else is answered or chosen in this chat meanwhile; an answer started inside keeps it."""
-        self._playing.reserve(chat_id)
-        try:
-            yield
-        finally:
-            self._playing.release(chat_id)
-
-    async def _answer_and_question(self, message_id: str) -> tuple[Message, Message]:
+    async def _answer_and_question(self, message_id: str) -> tuple[Message, str]:
+        await self._playing.store_again()
         answer = await self._store.run(messages.get_message, message_id)
         if answer.role != "assistant" or answer.parent_id is None:
             raise NodeError("not_found", "Only an answer can be generated again.")
-        return answer, await self._store.run(messages.get_message, answer.parent_id)
+        return answer, answer.parent_id
 
     async def _answer(
-        self, chat: Chat, question: Message, *, resume: Message | None = None, drop_oldest: bool = False
+        self,
+        chat_id: str,
+        begin: Callable[[AnswerFacts], Awaitable[turns.Begun]],
+        *,
+        resumed: Message | None = None,
+        drop_oldest: bool = False,
     ) -> str:
-        """Store an empty answer to `question`, or take up `resume`, and have it generated; returns its id."""
-        model = chat.options.model or self.settings.model
-        if resume is None:
+        """Have an answer generated in this chat, which `begin` stores empty; its id.
+
+        Once it is asked for it happens, also when the caller is cancelled meanwhile: what is stored as begun
+        must be written by somebody.
+        """
+        asked = self._ask(chat_id, begin, resumed, drop_oldest)
+        return await asyncio.shield(self._tasks.spawn(asked, name=f"ask {chat_id}", told=FAILURES))
+
+    async def _ask(
+        self,
+        chat_id: str,
+        begin: Callable[[AnswerFacts], Awaitable[turns.Begun]],
+        resumed: Message | None,
+        drop_oldest: bool,
+    ) -> str:
+        with self._playing.reserved(chat_id) as run:
+            await self._playing.store_again()
+            chat = await self.get_chat(chat_id)
+            model = chat.options.model or self.settings.model
             # Who answers is kept from the start: an answer that is interrupted never gets its other facts.
-            facts = AnswerFacts(model=model)
-            answer = await self._store.run(
-                messages.add_message, chat.id, question.id, "assistant", "", "streaming", facts
-            )
-        else:
-            answer = await self._store.run(messages.resume_message, resume.id)
-        before = [turn.message for turn in await self.branch(chat.id) if turn.message.id != answer.id]
-        self._emit(ChatsChanged())
-        self._emit(BranchChanged(chat.id))
+            begun = await begin(AnswerFacts(model=model))
+            answer = begun.answer
+            before = [self._playing.as_ended(message) for message in begun.before]
 
-        async def prepare() -> Prepared:
-            entry = await self.models.entry(model)
-            await self.models.load(entry, self.settings)
-            said, dropped = prompt_messages(chat.options.system, before), 0
-            if drop_oldest:
-                said, dropped = await self._fit(said)
-            if answer.content:
-                said = (*said, ChatMessage("assistant", answer.content))
-            sampling = choices.resolve_sampling(chat.options, self.settings, entry)
-            return Prepared(Request(said, sampling), entry.name, dropped)
+            @contextlib.asynccontextmanager
+            async def prepare() -> AsyncIterator[Prepared]:
+                entry = await self.models.entry(model)
+                async with self.models.held(entry, self.settings):
+                    said, dropped = prompt_messages(chat.options.system, before), 0
+                    if drop_oldest:
+                        said, dropped = await self._fit(said)
+                    if answer.content:
+                        said = (*said, ChatMessage("assistant", answer.content))
+                    sampling = choices.resolve_sampling(chat.options, self.settings, entry)
+                    yield Prepared(Request(said, sampling), entry.name, dropped)
 
-        self._playing.start(answer, prepare)
+            self._emit(ChatsChanged())
+            self._emit(BranchChanged(chat_id))
+            self._playing.start(run, answer, prepare, resumed)
         return answer.id
 
     async def _fit(self, said: tuple[ChatMessage, ...]) -> tuple[tuple[ChatMessage, ...], int]:
         """Leave out the fewest of the oldest turns that make the rest fit; the number left out."""
         loaded = self._engine.status.loaded
-        assert loaded is not None  # `prepare` has loaded it
+        if loaded is None:
+            raise NodeError("closed", "The model's process ended.", "Try again.")
         room = loaded.n_ctx - loaded.n_ctx // ANSWER_SHARE
-        system, turns = (said[:1], said[1:]) if said[0].role == "system" else ((), said)
+        system = said[:1] if said and said[0].role == "system" else ()
+        rest = said[len(system) :]
         # A conversation starts with the person's words: only cuts before those are tried.
-        cuts = [at for at, turn in enumerate(turns) if turn.role == "user"]
+        cuts = [at for at, turn in enumerate(rest) if turn.role == "user"] or [0]
         low, high = 0, len(cuts) - 1
         while low < high:
             middle = (low + high) // 2
-            if await self._engine.count_tokens((*system, *turns[cuts[middle] :])) <= room:
+            if await self._engine.count_tokens((*system, *rest[cuts[middle] :])) <= room:
                 high = middle
             else:
                 low = middle + 1
-        return (*system, *turns[cuts[low] :]), cuts[low]
+        return (*system, *rest[cuts[low] :]), cuts[low]
 
     async def list_models(self) -> list[ModelEntry]:
         """The built-in guide first, then what was added, by name."""
@@ -318,8 +327,8 @@ class Node:
 
     async def use_model(self, name: str) -> None:
         """Make it the default and load it; returns when it answers. Raises EngineError when it cannot."""
-        await self.models.load(await self.models.entry(name), self.settings)
-        await self.change_setting("model", name)
+        async with self.models.held(await self.models.entry(name), self.settings):
+            await self.change_setting("model", name)
 
     async def add_model(
         self, path: Path, name: str | None = None, on_progress: Callable[[int, int], None] | None = None
@@ -349,8 +358,8 @@ class Node:
     async def _load_at_start(self) -> None:
         try:
             await self.models.load(await self.models.entry(self.settings.model), self.settings)
-        except (NodeError, EngineError, StoreError) as error:
-            self._emit(LogLine("infraxa", f"{error.message} {error.remedy}"))
+        except FAILURES as error:
+            self._emit(LogLine("infraxa", sentence(error)))
 
 
 def prompt_messages(system: str | None, said: Iterable[Message]) -> tuple[ChatMessage, ...]:

@@ -1,4 +1,4 @@
-"""The one way to start a background task: named, kept from garbage collection, its failure never lost."""
+"""The one way to start a background task: named, kept from garbage collection, no failure of it lost."""
 
 from __future__ import annotations
 
@@ -16,18 +16,28 @@ class TaskGroup:
     """The running tasks of one owner. `spawn` starts one; `cancel_all` ends them and waits."""
 
     def __init__(self) -> None:
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._tasks: dict[asyncio.Task[Any], tuple[type[Exception], ...]] = {}
 
-    def spawn(self, coroutine: Coroutine[Any, Any, T], *, name: str) -> asyncio.Task[T]:
-        """Start `coroutine`; an exception that nobody awaits is logged with the task's name."""
+    def spawn(
+        self,
+        coroutine: Coroutine[Any, Any, T],
+        *,
+        name: str,
+        told: tuple[type[Exception], ...] = (),
+    ) -> asyncio.Task[T]:
+        """Start `coroutine`. Its failure is logged with the task's name, but for those that are `told`
+        by whoever awaits the task."""
         task = asyncio.create_task(coroutine, name=name)  # noqa: TID251 - this is the place
-        self._tasks.add(task)
+        self._tasks[task] = told
         task.add_done_callback(self._done)
         return task
 
     def _done(self, task: asyncio.Task[Any]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
+        told = self._tasks.pop(task)
+        if task.cancelled():
+            return
+        error = task.exception()
+        if error is not None and not isinstance(error, told):
             _log.error("task %s failed", task.get_name(), exc_info=error)
 
     async def cancel_all(self) -> None:
@@ -36,6 +46,3 @@ class TaskGroup:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-
-    def __len__(self) -> int:
-        return len(self._tasks)

@@ -15,6 +15,9 @@ from infraxa.app.errors import NodeError
 from infraxa.app.events import AnswerEnded, AnswerGrew, AnswerStarted, BranchChanged, Event
 from infraxa.app.folders import Folders
 from infraxa.app.node import Node, prompt_messages
+from infraxa.engine.guide import GUIDE_PATH
+from infraxa.store.db import Connection
+from infraxa.store.messages import get_message
 from infraxa.store.records import ChatOptions, Message, StoreError
 
 LONG = "tell me a story"
@@ -229,6 +232,121 @@ async def test_a_model_that_is_not_there_is_a_failed_answer_with_a_reason(watche
     assert answer.state == "failed" and "nowhere" in answer.error
     await node.set_chat_options(chat.id, ChatOptions())
     assert (await watched.ended(await node.regenerate(answer.id))).state == "complete"
+
+
+async def test_a_model_in_use_is_not_replaced_for_another_chat(watched: Watched, tmp_path: Path) -> None:
+    node = watched.node
+    copy = tmp_path / "copy.gguf"
+    copy.write_bytes(GUIDE_PATH.read_bytes())
+    one, two = await node.create_chat(), await node.create_chat()
+    await node.set_chat_options(two.id, ChatOptions(model=str(copy)))
+    first, second = await node.send(one.id, LONG), await node.send(two.id, "What is 2+2?")
+    answered, refused = await watched.ended(first), await watched.ended(second)
+    assert answered.state == "complete"
+    assert refused.state == "failed" and refused.facts is not None and refused.facts.error_code == "busy"
+    again = await watched.ended(await node.regenerate(second))
+    assert "4" in again.content and again.facts is not None and again.facts.model == str(copy)
+    assert node.engine.model == str(copy)
+
+
+async def test_stop_before_the_answer_has_begun(watched: Watched) -> None:
+    node = watched.node
+    chat = await node.create_chat()
+    sending = asyncio.ensure_future(node.send(chat.id, LONG))
+    async with asyncio.timeout(10):
+        while not node.answering(chat.id):
+            await asyncio.sleep(0)
+    await node.stop(chat.id)
+    answer = await watched.ended(await sending)
+    assert answer.state == "stopped" and not node.answering(chat.id)
+
+
+async def test_what_was_sent_is_answered_though_the_sender_gave_up(watched: Watched) -> None:
+    node = watched.node
+    chat = await node.create_chat()
+    sending = asyncio.ensure_future(node.send(chat.id, "What is 2+2?"))
+    await asyncio.sleep(0)
+    sending.cancel()
+    await watched.until(lambda e: isinstance(e, AnswerEnded))
+    turns = await node.branch(chat.id)
+    assert len(turns) == 2 and turns[1].message.state == "complete"
+
+
+async def test_an_end_that_could_not_be_stored_is_shown_and_stored_later(watched: Watched) -> None:
+    node = watched.node
+    chat = await node.create_chat()
+    await watched.ended(await node.send(chat.id, "hello"))
+    answer_id = await node.send(chat.id, "What is 2+2?")
+    await node._store.run(only_read, True)
+    whole = await watched.ended(answer_id)
+    assert "not saved yet" in whole.error and "4" in whole.content
+    assert (await node.branch(chat.id))[-1].message == whole
+    assert (await node._store.run(get_message, answer_id)).state == "streaming"
+    await node._store.run(only_read, False)
+    kept = (await node.branch(chat.id))[-1].message
+    assert kept.content == whole.content and kept.state == "complete" and not kept.error
+
+
+async def test_a_defect_of_the_store_does_not_keep_the_chat_busy(watched: Watched) -> None:
+    node = watched.node
+    chat = await node.create_chat()
+    answer_id = await node.send(chat.id, "What is 2+2?")
+    await node._store.run(break_updates)
+    answer = await watched.ended(answer_id)
+    assert answer.state == "failed" and "4" in answer.content and "defect" in answer.error
+    assert not node.answering(chat.id)
+
+
+def only_read(conn: Connection, on: bool) -> None:
+    """As if the disk could not be written any more."""
+    conn.execute(f"PRAGMA query_only = {on}")
+
+
+def break_updates(conn: Connection) -> None:
+    """An error that the store takes for a defect of ours."""
+    conn.execute(
+        "CREATE TEMP TRIGGER broken BEFORE UPDATE ON messages BEGIN SELECT RAISE(ABORT, 'broken'); END"
+    )
+
+
+async def test_going_on_in_vain_leaves_the_answer_as_it_was(tmp_path: Path) -> None:
+    node = Node(Settings(threads=1, slots=1, context=64), folders(tmp_path))
+    watched = Watched(node)
+    await node.start()
+    try:
+        chat = await node.create_chat()
+        answer = await watched.ended(await node.send(chat.id, "count to twelve in words and tell me a story"))
+        await node.set_chat_options(chat.id, ChatOptions(model="nowhere"))
+        watched.events.clear()
+        assert await node.continue_answer(answer.id) == answer.id
+        after = await watched.ended(answer.id)
+        assert (after.state, after.facts, after.content) == (answer.state, answer.facts, answer.content)
+        assert "nowhere" in after.error
+    finally:
+        await node.close()
+
+
+async def test_another_context_comes_into_force_with_the_next_answer(watched: Watched) -> None:
+    node = watched.node
+    chat = await node.create_chat()
+    await watched.ended(await node.send(chat.id, "hello"))
+    await node.change_setting("context", 128)
+    await watched.ended(await node.send(chat.id, "hello"))
+    assert node.engine.loaded is not None and node.engine.loaded.n_ctx == 128
+
+
+async def test_a_changed_model_file_is_not_used(watched: Watched, tmp_path: Path) -> None:
+    node = watched.node
+    path = tmp_path / "mine.gguf"
+    path.write_bytes(GUIDE_PATH.read_bytes())
+    entry = await node.add_model(path)
+    assert node.current_model() == entry.name == "mine"
+    path.touch()
+    chat = await node.create_chat()
+    answer = await watched.ended(await node.send(chat.id, "hello"))
+    assert answer.state == "failed" and "changed" in answer.error
+    await node.remove_model("mine")
+    assert node.current_model() == "guide" and path.exists()
 
 
 async def test_a_setting_is_kept_and_a_bad_one_refused(watched: Watched) -> None:
