@@ -57,3 +57,10 @@ def open_app(environment: dict[str, str], tmp_path: Path) -> Iterator[Open]:
     yield start
     for terminal in opened:
         terminal.close()
+
+
+def started(terminal: Terminal) -> Terminal:
+    """Until the app is there and its model answers."""
+    terminal.wait_for("Ask anything")
+    terminal.wait_for("ready", seconds=60)
+    return terminal

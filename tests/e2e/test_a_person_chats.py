@@ -4,14 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.e2e.conftest import Open
+from tests.e2e.conftest import Open, started
 from tests.e2e.terminal import Terminal
-
-
-def started(terminal: Terminal) -> Terminal:
-    terminal.wait_for("Ask anything")
-    terminal.wait_for("ready", seconds=60)
-    return terminal
 
 
 def ask(terminal: Terminal, text: str) -> None:

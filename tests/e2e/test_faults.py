@@ -14,14 +14,8 @@ import psutil
 import pytest
 
 from infraxa.engine.guide import GUIDE_PATH
-from tests.e2e.conftest import INFRAXA, Open
+from tests.e2e.conftest import INFRAXA, Open, started
 from tests.e2e.terminal import Terminal
-
-
-def started(terminal: Terminal) -> Terminal:
-    terminal.wait_for("Ask anything")
-    terminal.wait_for("ready", seconds=60)
-    return terminal
 
 
 def streaming(open_app: Open, slow_model: Path) -> tuple[Terminal, psutil.Process]:
