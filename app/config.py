@@ -71,6 +71,16 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     confirm_links: _ConfirmLinks = True
 
 
+LATER: Mapping[str, str] = {
+    "threads": "when a model is loaded",
+    "context": "when a model is loaded",
+    "slots": "when a model is loaded",
+    "gpu_layers": "when a model is loaded",
+    "mouse": "from the next start",
+}
+"""When a setting takes effect, if not at once."""
+
+
 class Layers(msgspec.Struct, frozen=True):
     """The settings, and for each where its value comes from."""
 

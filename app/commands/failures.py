@@ -12,8 +12,6 @@ import tempfile
 import traceback
 from pathlib import Path
 
-import typer
-
 from infraxa.app.commands.output import clean, note
 from infraxa.app.errors import NodeError
 from infraxa.engine.types import EngineError
@@ -36,7 +34,7 @@ class UsageError(Exception):
 def report(error: BaseException) -> int | None:
     """Print what `error` means and give the exit code; None for typer's own, which typer handles."""
     match error:
-        case typer.Abort() | typer.BadParameter():
+        case _ if _is_typers(error):
             return None
         case UsageError():
             return _say(str(error), 2)
@@ -58,8 +56,6 @@ def report(error: BaseException) -> int | None:
             return _say(f"{where}{reason}. {_REMEDIES.get(error.errno or 0, '')}", 1)
         case MemoryError():
             return _say("There is not enough memory. Close other programs, or choose a smaller model.", 1)
-        case _ if _is_usage(error):
-            return None
         case _:
             return _say(f"This is a mistake in infraxa: {error!r}. {_keep_trace(error)}", 1)
 
@@ -69,9 +65,9 @@ def _say(line: str, code: int) -> int:
     return code
 
 
-def _is_usage(error: BaseException) -> bool:
-    """typer's own errors (an unknown option, a missing argument) have a public name only for some of them."""
-    return any(kind.__name__ == "ClickException" for kind in type(error).__mro__)
+def _is_typers(error: BaseException) -> bool:
+    """typer's own errors: an unknown option, a missing argument, an aborted prompt."""
+    return any(kind.__module__.partition(".")[0] == "typer" for kind in type(error).__mro__)
 
 
 def _abandon_output() -> None:

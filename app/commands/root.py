@@ -67,9 +67,6 @@ app.add_typer(config_app, name="config")
 
 def run(arguments: Sequence[str]) -> int:
     """Run one command; returns the exit code."""
-    for stream in (sys.stdout, sys.stderr):
-        if stream is not None and hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="replace")  # a terminal that cannot show a character shows `?`
     try:
         app(list(arguments), prog_name="infraxa")
     except SystemExit as end:

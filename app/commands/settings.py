@@ -44,7 +44,8 @@ def set_setting(data_dir: Path | None, name: str, value: str) -> None:
     if name == "model":
         _check_model(folders, value)
     parsed = config.set(folders, name, value)
-    print(clean(f"{name} = {config.text_of(parsed)}"))
+    later = f" ({config.LATER[name]})" if name in config.LATER else ""
+    print(clean(f"{name} = {config.text_of(parsed)}{later}"))
     if config.variable(name) in os.environ:
         note(f"infraxa: {config.variable(name)} is set and goes before config.toml.")
 

@@ -57,14 +57,12 @@ class Action(msgspec.Struct, frozen=True):
     enabled: Callable[[Situation], bool] = _always
     priority: bool = True
     """The key works while text is being edited too. False: what is being edited comes first."""
-    hint: str = ""
-    """Its word in the status bar; empty = not there."""
 
 
 ACTIONS: tuple[Action, ...] = (
     Action(
         "chat.new", "New chat", "Begin an empty conversation.", "new_chat", "ctrl+n",
-        slash="new", hint="new",
+        slash="new",
     ),
     Action(
         "answer.stop", "Stop the answer", "End it now; what was said stays.", "stop", "escape",
@@ -92,7 +90,7 @@ ACTIONS: tuple[Action, ...] = (
     ),
     Action(
         "chat.list", "Show or hide the chats", "The list on the left.", "toggle_chats", "ctrl+b",
-        slash="chats", hint="chats",
+        slash="chats",
     ),
     Action(
         "chat.next", "Next chat", "Open the chat below in the list.", "next_chat", "alt+down",
@@ -124,7 +122,7 @@ ACTIONS: tuple[Action, ...] = (
     ),
     Action(
         "app.models", "Models", "Choose the model that answers, add one, remove one.", "models", "ctrl+o",
-        "app", slash="models", enabled=lambda now: now.opened, hint="models",
+        "app", slash="models", enabled=lambda now: now.opened,
     ),
     Action(
         "app.theme", "Change the theme", "See each as you move through the list.", "themes", "f6", "app",
@@ -134,10 +132,10 @@ ACTIONS: tuple[Action, ...] = (
         "app.settings", "Settings", "Everything that can be set.", "settings", "f9", "app", slash="settings"
     ),
     Action("app.log", "Log", "What llama.cpp and infraxa say.", "log", "ctrl+l", "app", slash="log"),
-    Action("app.help", "Help", "Keys and commands.", "help", "f1", "app", slash="help", hint="help"),
+    Action("app.help", "Help", "Keys and commands.", "help", "f1", "app", slash="help"),
     Action(
         "app.palette", "Command palette", "Every action, theme, chat and model by name.",
-        "command_palette", "ctrl+p", "app", slash="commands", hint="commands",
+        "command_palette", "ctrl+p", "app", slash="commands",
     ),
     Action(
         "app.quit", "Quit", "Running answers are kept as far as they are.", "quit", "ctrl+q", "app",
@@ -145,6 +143,16 @@ ACTIONS: tuple[Action, ...] = (
     ),
 )  # fmt: skip
 
+HINTS = {
+    "app.help": "help",
+    "app.palette": "commands",
+    "chat.new": "new",
+    "chat.list": "chats",
+    "app.models": "models",
+}
+"""What the status bar says of actions, by id; what comes first is shown where room is short."""
+
+BY_ID = {action.id: action for action in ACTIONS}
 BY_METHOD = {action.method: action for action in ACTIONS}
 BY_SLASH = {action.slash: action for action in ACTIONS if action.slash}
 
@@ -156,7 +164,7 @@ def bindings(scope: Scope) -> list[Binding]:
             action.key,
             action.method,
             action.title,
-            show=bool(action.hint),
+            show=action.id in HINTS,
             priority=action.priority,
             tooltip=action.help,
             id=action.id,

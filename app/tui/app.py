@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import signal
@@ -176,6 +177,7 @@ class InfraxaApp(Themed):
 
     def begin(self) -> None:
         """Open the node; called once the first frame is on the screen."""
+        gc.enable()  # off since the start
         self.run_worker(self._begin(), group="open", name="open the node")
 
     async def _begin(self) -> None:
@@ -290,7 +292,7 @@ class InfraxaApp(Themed):
 
     async def action_perform(self, action_id: str, argument: str = "") -> None:
         """Do an action of the registry, wherever it was chosen: palette, slash command, click."""
-        action = next((action for action in actions.ACTIONS if action.id == action_id), None)
+        action = actions.BY_ID.get(action_id)
         if action is None:
             return
         target = self if action.scope == "app" else self.chat_screen

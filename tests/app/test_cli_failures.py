@@ -201,6 +201,7 @@ def test_config_says_where_and_what_and_from_where(data: Path) -> None:
     assert (shown["slots"]["value"], shown["slots"]["from"]) == (8, "default")
     over = infraxa("config", "set", "threads", "2", data=data)
     assert over.code == 0 and "INFRAXA_THREADS is set and goes before" in over.err
+    assert over.out == "threads = 2 (when a model is loaded)\n"
     one_line(infraxa("config", "set", "mouse", "perhaps", data=data), "must be true or false")
     one_line(infraxa("config", "set", "mice", "1", data=data), "no setting 'mice'", "mouse")
     one_line(infraxa("config", "set", "model", "gudie", data=data), "Did you mean guide?")

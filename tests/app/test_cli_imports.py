@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.app.command_line import LIMIT, environment
+from tests.app.command_line import LIMIT, environment, infraxa
 
 HEAVY = {
     "textual",
@@ -32,8 +32,8 @@ sys.exit(code)
 """
 
 
-def modules(data: Path, *arguments: str) -> set[str]:
-    """The top-level modules that were imported when the command is done."""
+def modules(data: Path, *arguments: str, code: int = 0) -> set[str]:
+    """The top-level modules that were imported when the command is done, with the exit code `code`."""
     command = [sys.executable, "-P", "-c", SHOW.format(arguments=arguments)]
     done = subprocess.run(
         command,
@@ -44,7 +44,7 @@ def modules(data: Path, *arguments: str) -> set[str]:
         timeout=LIMIT,
         check=False,
     )
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == code, done.stderr
     return set(done.stdout.rpartition("modules:")[2].split())
 
 
@@ -66,6 +66,16 @@ def test_a_command_loads_only_what_it_uses(
     tmp_path: Path, arguments: tuple[str, ...], forbidden: set[str]
 ) -> None:
     assert modules(tmp_path / "data", *arguments) & forbidden == set()
+
+
+def test_the_app_opens_without_the_options_of_the_commands(tmp_path: Path) -> None:
+    # There is no terminal here, which is found when its turn comes.
+    assert modules(tmp_path / "data", code=1) & (HEAVY | {"typer", "asyncio"}) == set()
+
+
+def test_a_shell_gets_completions(tmp_path: Path) -> None:
+    asked = {"_INFRAXA_COMPLETE": "complete_bash", "COMP_WORDS": "infraxa mod", "COMP_CWORD": "1"}
+    assert infraxa(data=tmp_path / "data", env=asked).out.split() == ["models"]
 
 
 def test_the_look_at_modules_sees_what_is_imported(tmp_path: Path) -> None:

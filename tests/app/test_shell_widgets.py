@@ -6,7 +6,6 @@ import pytest
 from textual.app import App, ComposeResult
 
 from infraxa.app.events import AnswerEnded, AnswerGrew, AnswerStarted, PromptRead
-from infraxa.app.tui.actions import ACTIONS
 from infraxa.app.tui.running import RunningAnswers
 from infraxa.app.tui.widgets.chat_list import ChatList, age, marked
 from infraxa.app.tui.widgets.model_card import human_size
@@ -116,7 +115,7 @@ def test_the_status_in_words(status: Status, seconds: float, words: str) -> None
 
 class Bars(App[None]):
     def compose(self) -> ComposeResult:
-        yield StatusBar([action for action in ACTIONS if action.hint], clock=lambda: 0.0)
+        yield StatusBar(clock=lambda: 0.0)
 
 
 async def test_seconds_are_counted_only_while_something_is_waited_for() -> None:
@@ -133,6 +132,16 @@ async def test_seconds_are_counted_only_while_something_is_waited_for() -> None:
         bar.status = Status(EngineStatus("ready"))
         await pilot.pause()
         assert bar._timer is None
+
+
+async def test_help_and_commands_are_the_hints_that_stay() -> None:
+    app = Bars()
+    async with app.run_test(size=(70, 5)) as pilot:
+        bar = app.query_one(StatusBar)
+        bar.status = Status(EngineStatus("ready"), model="built-in guide (tiny)")
+        await pilot.pause()
+        text = bar.render_line(0).text
+        assert text.rstrip().endswith("F1 help  ctrl+p commands") and "ctrl+n" not in text
 
 
 async def test_a_long_reason_takes_the_room_of_the_hints() -> None:

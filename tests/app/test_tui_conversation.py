@@ -26,6 +26,7 @@ FACTS = AnswerFacts(
     first_token_ms=120.0,
     tokens_per_second=812.4,
 )
+FIRST, PROMPT = "0.12 s to first token", "prompt 120, 96 cached"
 
 
 def question(number: int, text: str = "What is this?") -> Message:
@@ -200,7 +201,42 @@ async def test_an_answer_waits_streams_and_ends() -> None:
         facts = " ".join(shown(view)[2:])
         for fact in ("0.12 s to first token", "812 tok/s", "45 tokens", "prompt 120, 96 cached"):
             assert fact in facts
-        assert "readable by this machine only" in facts
+        assert "this machine only" in facts
+
+
+@pytest.mark.parametrize(
+    ("width", "line"),
+    [
+        (120, f"{FIRST} · 812 tok/s · 45 tokens · {PROMPT} · readable by this machine only"),
+        (100, f"{FIRST} · 812 tok/s · 45 tokens · {PROMPT} · this machine only"),
+        (80, f"{FIRST} · 812 tok/s · 45 tokens · this machine only"),
+        (60, "812 tok/s · 45 tokens · this machine only"),
+    ],
+)  # fmt: skip
+async def test_the_facts_take_one_line_and_the_focused_answer_says_all(width: int, line: str) -> None:
+    app = Chat()
+    async with app.run_test(size=(width, 24)) as pilot:
+        await app.conversation.show(chat(1))
+        await until(pilot, lambda: line in shown(last_answer(app)))
+        last_answer(app).focus()
+        await pilot.pause()
+        said = " ".join(shown(last_answer(app)))
+        assert PROMPT in said and "readable by this machine only" in said
+
+
+async def test_a_short_conversation_stays_at_the_top_while_it_grows() -> None:
+    app = Chat()
+    async with app.run_test(size=(80, 24)) as pilot:
+        await app.conversation.show([turn(question(0))])
+        running = answer(0, "", "streaming", AnswerFacts(model="guide"))
+        app.conversation.start_answer(running)
+        await pilot.pause()
+        first = app.conversation.views[0].region.y
+        assert first == app.conversation.region.y + 1
+        app.conversation.grow(running.id, "one\n\ntwo\n\nthree")
+        await until(pilot, lambda: "three" in shown(last_answer(app)))
+        assert app.conversation.views[0].region.y == first
+        assert shown(last_answer(app))[0] == "built-in guide (tiny)"
 
 
 async def test_what_is_stored_wins_over_what_was_streamed() -> None:

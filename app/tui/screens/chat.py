@@ -67,7 +67,7 @@ class ChatScreen(Talk):
                     yield Welcome(id="welcome")
                 yield Prompt(id="prompt", send_key=self.app.settings.send_key)
             yield ModelCard(id="card")
-        yield StatusBar([a for a in actions.ACTIONS if a.hint], id="status")
+        yield StatusBar(id="status")
         yield Static("", id="too-small", markup=False)
 
     def on_mount(self) -> None:

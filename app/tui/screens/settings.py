@@ -18,15 +18,6 @@ from infraxa.app.config import AUTOMATIC, Settings
 from infraxa.app.tui.screens.view import View
 from infraxa.app.tui.widgets.text import one_line
 
-LATER = {
-    "threads": "when a model is loaded",
-    "context": "when a model is loaded",
-    "slots": "when a model is loaded",
-    "gpu_layers": "when a model is loaded",
-    "mouse": "from the next start",
-}
-"""When a setting takes effect, if not at once."""
-
 
 def choices(name: str) -> tuple[str, ...] | None:
     """The values of a setting that has a fixed set of them."""
@@ -81,7 +72,7 @@ class SettingsScreen(View[None]):
     def compose_body(self) -> ComposeResult:
         with VerticalScroll(id="settings", can_focus=False):
             for name in config.names():
-                later = f" ({LATER[name]})" if name in LATER else ""
+                later = f" ({config.LATER[name]})" if name in config.LATER else ""
                 with Vertical(classes="setting"):
                     with Horizontal(classes="row"):
                         yield Static(name.replace("_", " "), classes="name", markup=False)

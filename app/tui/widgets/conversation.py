@@ -10,14 +10,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from time import monotonic
-from typing import ClassVar
+from typing import ClassVar, TypeVar, cast
 
 from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import VerticalScroll
 from textual.events import Click
+from textual.reactive import Reactive
 from textual.screen import Screen
+from textual.widget import Widget
 from textual.widgets import Static
 
 from infraxa.app.tui.widgets import requests
@@ -36,6 +38,7 @@ STEP = 3
 """Lines that up and down move in a message taller than the window."""
 
 View = UserMessage | AnswerView
+T = TypeVar("T")
 
 
 class NewTextBelow(Static):
@@ -87,7 +90,6 @@ class Conversation(VerticalScroll, can_focus=False):
     DEFAULT_CSS = """
     Conversation {
         padding: 1 1 0 1;
-        align-vertical: bottom;
         scrollbar-size-vertical: 1;
         scrollbar-gutter: stable;
     }
@@ -117,6 +119,13 @@ class Conversation(VerticalScroll, can_focus=False):
     def on_mount(self) -> None:
         self.anchor()
         self.app.screen_change_signal.subscribe(self, self._screen_changed)
+
+    def set_reactive(self, reactive: Reactive[T], value: T) -> None:
+        # The compositor keeps an anchored widget at the end of its content, also when that is shorter than
+        # the window: it would hang at the bottom, and all of it move up with each line that is added.
+        if reactive is Widget.scroll_y or reactive is Widget.scroll_target_y:
+            value = cast(T, max(0.0, cast(float, value)))
+        super().set_reactive(reactive, value)
 
     @property
     def turns(self) -> Sequence[Turn]:

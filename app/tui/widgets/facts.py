@@ -7,6 +7,7 @@ from infraxa.store.records import AnswerFacts, Message
 BUILT_IN_MODEL = "guide"
 BUILT_IN_LABEL = "built-in guide (tiny)"
 READABLE_BY = "readable by this machine only"
+READABLE_BY_SHORT = "this machine only"
 
 
 def model_label(name: str) -> str:
@@ -27,24 +28,38 @@ def ending(message: Message) -> str:
     return ""
 
 
-def facts_line(facts: AnswerFacts) -> str:
-    """`0.12 s to first token · 812 tok/s · 45 tokens · …`; only what was measured."""
-    parts: list[str] = []
-    if facts.first_token_ms is not None:
-        parts.append(f"{short_time(facts.first_token_ms)} to first token")
-    if facts.tokens_per_second is not None:
-        rate = facts.tokens_per_second
-        parts.append(f"{rate:.0f} tok/s" if rate >= 100 else f"{rate:.1f} tok/s")
-    if facts.n_out:
-        parts.append(f"{facts.n_out} token{'s' if facts.n_out != 1 else ''}")
-    if facts.n_prompt:
-        prompt = f"prompt {facts.n_prompt}"
-        parts.append(f"{prompt}, {facts.n_cached} cached" if facts.n_cached else prompt)
-    if facts.dropped_turns:
-        parts.append(
-            f"without the oldest {facts.dropped_turns} turn{'s' if facts.dropped_turns != 1 else ''}"
-        )
-    return " · ".join(parts)
+def facts_lines(facts: AnswerFacts | None) -> list[list[str]]:
+    """What was measured, and who can read the answer, in words: `0.12 s to first token`, `812 tok/s`, …
+
+    The first is complete; those after it say less and less, for where there is less room.
+    """
+    first: list[str] = []
+    always: list[str] = []
+    prompt: list[str] = []
+    if facts is not None:
+        if facts.first_token_ms is not None:
+            first.append(f"{short_time(facts.first_token_ms)} to first token")
+        if facts.tokens_per_second is not None:
+            always.append(speed(facts.tokens_per_second))
+        if facts.n_out:
+            always.append(f"{facts.n_out} token{'s' if facts.n_out != 1 else ''}")
+        if facts.n_prompt:
+            cached = f", {facts.n_cached} cached" if facts.n_cached else ""
+            prompt.append(f"prompt {facts.n_prompt}{cached}")
+        if facts.dropped_turns:
+            turns = "turn" if facts.dropped_turns == 1 else "turns"
+            always.append(f"without the oldest {facts.dropped_turns} {turns}")
+    return [
+        [*first, *always, *prompt, READABLE_BY],
+        [*first, *always, *prompt, READABLE_BY_SHORT],
+        [*first, *always, READABLE_BY_SHORT],
+        [*always, READABLE_BY_SHORT],
+    ]
+
+
+def speed(rate: float) -> str:
+    """Tokens per second, as three digits: `812 tok/s`, `33.8 tok/s`."""
+    return f"{rate:.0f} tok/s" if rate >= 100 else f"{rate:.1f} tok/s"
 
 
 def short_time(milliseconds: float) -> str:

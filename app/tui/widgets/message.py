@@ -19,14 +19,7 @@ from textual.timer import Timer
 
 from infraxa.app.tasks import TaskGroup
 from infraxa.app.tui.widgets import requests
-from infraxa.app.tui.widgets.facts import (
-    READABLE_BY,
-    can_continue,
-    ending,
-    facts_line,
-    model_label,
-    too_long,
-)
+from infraxa.app.tui.widgets.facts import can_continue, ending, facts_lines, model_label, too_long
 from infraxa.app.tui.widgets.markdown import MarkdownView
 from infraxa.app.tui.widgets.streaming import Flusher
 from infraxa.app.tui.widgets.text import Cleaner, clean, one_line
@@ -34,8 +27,6 @@ from infraxa.store.records import Message, Turn
 
 SPINNER = "·∙•∙"
 SPINNER_SECONDS = 0.25
-UNKNOWN_MODEL = "answer"
-"""Above an answer whose model is not known (yet)."""
 PAINT_TIMEOUT = 1.0
 """Seconds to wait for a paint; a widget that was just removed is never painted."""
 
@@ -311,10 +302,9 @@ class AnswerView(MessageView):
         return actions
 
     def refresh_words(self) -> None:
-        message = self.message
-        model = message.facts.model if message.facts is not None else ""
-        label = one_line(self._label(model), 60) if model else UNKNOWN_MODEL
-        who = Content.styled(label, "$text-secondary bold")
+        facts = self.message.facts
+        label = self._label(facts.model) if facts is not None else ""
+        who = Content.styled(one_line(label, 60), "$text-secondary bold")
         self.set_head(who + self._versions())
         self.set_foot(self._waiting() if self.is_streaming else self._ended())
 
@@ -333,16 +323,19 @@ class AnswerView(MessageView):
         if message.error:
             error = one_line(message.error, 600)
             lines.append(Content.styled(error, "$text-error"))
-        said: list[Content] = []
-        if end := ending(message):
-            said.append(Content.styled(end, "$text-error" if message.state == "failed" else "$text-warning"))
-        if message.facts is not None and (facts := facts_line(message.facts)):
-            said.append(Content.styled(facts, MUTED))
-        said.append(Content.styled(READABLE_BY, MUTED))
-        line = Content.styled(" · ", FAINT).join(said)
+        width = self.content_size.width
+        line = Content("")
+        for facts in facts_lines(message.facts):
+            said = [Content.styled(fact, MUTED) for fact in facts]
+            if end := ending(message):
+                style = "$text-error" if message.state == "failed" else "$text-warning"
+                said.insert(0, Content.styled(end, style))
+            line = Content.styled(" · ", FAINT).join(said)
+            if line.cell_length <= width or self.has_focus:  # all of it under the message that is looked at
+                break
         if self.has_focus or self.newest:
             offers = self._offers()
-            fits = line.cell_length + offers.cell_length + 3 <= self.content_size.width
+            fits = line.cell_length + offers.cell_length + 3 <= width
             line = line + Content("   " if fits else "\n") + offers
         lines.append(line)
         return Content("\n").join(lines)

@@ -7,7 +7,7 @@ from textual.content import Content
 from textual.reactive import reactive
 from textual.widget import Widget
 
-from infraxa.app.tui.widgets.facts import READABLE_BY, short_time
+from infraxa.app.tui.widgets.facts import READABLE_BY, short_time, speed
 from infraxa.app.tui.widgets.text import one_line
 from infraxa.store.records import AnswerFacts
 
@@ -106,8 +106,7 @@ class ModelCard(Widget):
         facts = card.last
         if facts is None or facts.tokens_per_second is None:
             return []
-        rate = facts.tokens_per_second
-        lines = [Content(""), _row("speed", f"{rate:.0f} tok/s" if rate >= 100 else f"{rate:.1f} tok/s")]
+        lines = [Content(""), _row("speed", speed(facts.tokens_per_second))]
         if facts.first_token_ms is not None:
             lines.append(_row("first token", short_time(facts.first_token_ms)))
         return lines

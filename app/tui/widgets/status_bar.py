@@ -5,7 +5,7 @@ It shows a value, `Status`, and owns no clock but the one that counts the second
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from time import monotonic
 
 import msgspec
@@ -15,7 +15,8 @@ from textual.style import Style
 from textual.timer import Timer
 from textual.widget import Widget
 
-from infraxa.app.tui.actions import Action, key_label
+from infraxa.app.tui.actions import BY_ID, HINTS, key_label
+from infraxa.app.tui.widgets.facts import speed
 from infraxa.app.tui.widgets.text import one_line
 from infraxa.engine.types import EngineStatus
 
@@ -42,10 +43,6 @@ class Status(msgspec.Struct, frozen=True):
     """Answers that run in other chats."""
     flash: str = ""
     """A word that takes the place of all that for a moment."""
-
-
-def _rate(value: float) -> str:
-    return f"{value:.0f} tok/s" if value >= 100 else f"{value:.1f} tok/s"
 
 
 def waited_for(status: Status) -> str:
@@ -84,8 +81,8 @@ def describe(status: Status, seconds: float, now: float) -> tuple[str, str, str]
         return "◌", f"loading{percent}{since}", "$foreground 60%"
     if status.answering:
         if status.n_out:
-            speed = f" · {_rate(status.rate)}" if status.rate is not None else ""
-            return "●", f"answering{speed} · {status.n_out} token{'s' * (status.n_out != 1)}", "$text-success"
+            rate = f" · {speed(status.rate)}" if status.rate is not None else ""
+            return "●", f"answering{rate} · {status.n_out} token{'s' * (status.n_out != 1)}", "$text-success"
         if status.prompt_read is not None:
             done, total = status.prompt_read
             return "◌", f"reading the prompt {done}/{total}{since}", "$foreground 60%"
@@ -117,13 +114,11 @@ class StatusBar(Widget):
 
     def __init__(
         self,
-        hints: Iterable[Action],
         *,
         id: str | None = None,  # noqa: A002 - Textual's name for it
         clock: Callable[[], float] = monotonic,
     ) -> None:
         super().__init__(id=id)
-        self._hints = tuple(hints)
         self._clock = clock
         self._waiting = ""
         self._since = 0.0
@@ -169,9 +164,9 @@ class StatusBar(Widget):
     def _right(self, width: int) -> Content:
         """As many hints as have room beside the status, which comes first."""
         result = Content("")
-        for action in self._hints:
-            hint = Content.assemble((key_label(action.key), "$footer-key-foreground"), f" {action.hint}")
-            hint = hint.stylize(Style.from_meta({"@click": f"app.perform({action.id!r})"}))
+        for action_id, word in HINTS.items():
+            hint = Content.assemble((key_label(BY_ID[action_id].key), "$footer-key-foreground"), f" {word}")
+            hint = hint.stylize(Style.from_meta({"@click": f"app.perform({action_id!r})"}))
             longer = hint if not result else result + Content("  ") + hint
             if longer.cell_length > width:
                 break
