@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from infraxa.engine.frames import Emitted, Ended, Reading
 from infraxa.engine.llama import Aborted, Context, Model, Sampler
+from infraxa.engine.prompt import prompt_tokens
 from infraxa.engine.scheduler import Job, Scheduler, Span
 from infraxa.engine.template import ChatTemplate
 from infraxa.engine.text import TextAssembler
@@ -34,6 +35,7 @@ PROMPT_SHARE = 8
 """While somebody generates, prompts get one such part of a step's rows."""
 MAX_STOP = 4096
 """Characters of all stop strings; they are searched for after every token."""
+MAX_STOPS = 16
 
 
 class Output(NamedTuple):
@@ -130,7 +132,20 @@ class Batcher:
 
     def count(self, messages: Sequence[ChatMessage]) -> int:
         """Tokens of the prompt that this conversation makes. Raises EngineError."""
-        return len(self.model.tokenize(self.template.render(messages)))
+        return len(self._read(messages))
+
+    def _read(self, messages: Sequence[ChatMessage]) -> list[int]:
+        """Raises EngineError, and nothing else: one conversation must not end all others."""
+        try:
+            return prompt_tokens(self.model, self.template, messages)
+        except EngineError:
+            raise
+        except Exception as error:
+            raise EngineError(
+                "bad_request",
+                f"This conversation cannot be read ({type(error).__name__}: {error}).",
+                "Start a new chat, or choose another model.",
+            ) from error
 
     def submit(self, request_id: int, request: Request, received: float | None = None) -> None:
         """Takes a request in. What is wrong with it comes out as its end.
@@ -141,7 +156,7 @@ class Batcher:
         tokens: list[int] = []
         try:
             check_sampling(request.sampling)
-            tokens = self.model.tokenize(self.template.render(request.messages))
+            tokens = self._read(request.messages)
             if not request.messages or not tokens:
                 raise EngineError("bad_request", "There is nothing to answer.", "Send a message.")
             if len(tokens) > self.n_ctx:
@@ -243,7 +258,9 @@ class Batcher:
                 self._remove_bridge(slot, start)
                 continue
             if not wants_output:
-                self._reading[job.id] = Reading(job.id, end, job.n_prompt)
+                # What is read once more after an interruption is no news, and may be more than the prompt.
+                if not job.n_out:
+                    self._reading[job.id] = Reading(job.id, end, job.n_prompt)
                 continue
             generation = self._generations[job.id]
             assert generation.sampler is not None
@@ -327,6 +344,8 @@ def check_sampling(sampling: Sampling) -> None:
         problem = f"the repeat penalty must be above 0, not {s.repeat_penalty}"
     elif s.max_tokens is not None and s.max_tokens < 0:
         problem = f"max tokens must be 0 or more, not {s.max_tokens}"
+    elif len(s.stop) > MAX_STOPS:
+        problem = f"there can be {MAX_STOPS} stop strings, not {len(s.stop)}"
     elif sum(map(len, s.stop)) > MAX_STOP:
         problem = f"the stop strings are longer than {MAX_STOP} characters together"
     if problem:

@@ -51,6 +51,8 @@ class Limits(msgspec.Struct, frozen=True):
     backoff_last: float = 30.0
     healthy: float = 60.0
     """The wait before a restart grows until a worker has lived so long."""
+    deaths: int = 5
+    """After so many workers in a row that did not live so long, no other is started."""
 
 
 _CRASHES = frozenset({"worker_died", "timeout"})
@@ -60,8 +62,9 @@ _CRASHES = frozenset({"worker_died", "timeout"})
 class Engine:
     """One model at a time. All methods belong to one event loop.
 
-    A worker that dies is restarted, waiting twice as long before each attempt. Answers that had shown
-    something end as `failed`; the others are asked again, once.
+    A worker that dies is restarted, waiting twice as long before each attempt, until a model has been the
+    death of several in a row. Answers that had shown something end as `failed`; the others are asked again,
+    once.
     """
 
     def __init__(
@@ -89,60 +92,80 @@ class Engine:
         self._killed_because = ""
         self._opening: asyncio.Future[Loaded] | None = None
         self._load_lock = asyncio.Lock()
+        self._loads = 0
+        """How many were asked for; only the last is wanted."""
         self._path = Path()
         self._options = LoadOptions()
         self._restart: asyncio.Task[None] | None = None
         self._backoff = limits.backoff_first
         self._ready_since = 0.0
+        self._deaths = 0
+        """Of workers, in a row."""
         self._closed = False
 
     async def load(self, path: Path, options: LoadOptions | None = None) -> Loaded:
-        """Opens a model, in place of the one before. Running answers of that one end with `closed`.
+        """Opens a model, in place of the one before. Answers that were asked for before end with `closed`.
 
         Raises EngineError, and `status` is `failed` then; a load that another one overtakes raises `closed`.
         A worker that crashes while loading gets a second attempt.
         """
+        self._loads = number = self._loads + 1
         _settle(self._opening, None, _replaced().info)
-        async with self._load_lock:
-            if self._closed:
-                raise _closed()
-            self._path, self._options = path, options or LoadOptions()
-            self._backoff = self._limits.backoff_first
-            self._set_state("starting")
-            for answer in [a for a in self._answers.values() if a.sent]:
-                self._finish(answer, _replaced())
-            try:
+        for answer in list(self._answers.values()):
+            self._finish(answer, _replaced())
+        try:
+            async with self._load_lock:
+                self._check_wanted(number)
+                self._path, self._options = path, options or LoadOptions()
+                self._backoff = self._limits.backoff_first
+                self._deaths = 0
+                self._set_state("starting")
                 await self._stop_restart()
                 await self._end_process()
                 try:
-                    return await self._open()
+                    loaded = await self._open(number)
                 except EngineError as error:
                     if error.code != "worker_died":
                         raise
                     self._on_log(f"host: {error.message}")
-                    return await self._open()
-            except EngineError as error:
+                    loaded = await self._open(number)
+                # Measured once: after a crash, less may look free than there is.
+                self._options = msgspec.structs.replace(self._options, threads=loaded.threads)
+                return loaded
+        except EngineError as error:
+            if number == self._loads:
                 self._fail(error)
-                raise
-            except asyncio.CancelledError:
+            raise
+        except asyncio.CancelledError:
+            if number == self._loads:
                 self._fail(EngineError("closed", "Loading was cancelled.", "Load a model."))
-                raise
+            raise
 
-    async def _open(self) -> Loaded:
-        """Starts a worker and waits until its model is ready. Raises EngineError; no worker is left then."""
+    def _check_wanted(self, number: int) -> None:
         if self._closed:
             raise _closed()
+        if number != self._loads:
+            raise _replaced()
+
+    async def _open(self, number: int) -> Loaded:
+        """Starts a worker for the load of that number and waits until its model is ready. Raises EngineError;
+        no worker is left then."""
+        self._check_wanted(number)
         self._set_state("starting")
         opening: asyncio.Future[Loaded] = asyncio.get_running_loop().create_future()
         self._opening = opening
         self._killed_because = ""
         try:
             self._worker = worker = await self._start_process()
+            self._check_wanted(number)
+            if worker.gone:
+                raise self._death(worker)
             worker.send(frames.Load(str(self._path), self._options))
             self._set_state("loading", progress=0.0)
             self._watch.start()
             async with asyncio.timeout(self._limits.load):
                 loaded = await opening
+            self._check_wanted(number)
             if self._worker is not worker:
                 raise self._death(worker)
         except BaseException as error:
@@ -322,10 +345,12 @@ class Engine:
             self._killed_because = because
             self._worker.kill()
 
-    def _exited(self) -> None:
+    def _exited(self, worker: WorkerProcess) -> None:
         """The worker is gone, and nobody here asked for it."""
-        worker, self._worker = self._worker, None
-        assert worker is not None
+        if worker is not self._worker:
+            # It was given up while it started.
+            return
+        self._worker = None
         error = self._death(worker)
         for answer in [a for a in self._answers.values() if a.sent]:
             if answer.cancelling:
@@ -344,8 +369,9 @@ class Engine:
             self._on_log(f"host: {error.message}")
             if time.monotonic() - self._ready_since > self._limits.healthy:
                 self._backoff = self._limits.backoff_first
-            self._show_restarting(error)
-            self._restart = asyncio.get_running_loop().create_task(self._restart_worker())
+                self._deaths = 0
+            if self._goes_on_after(error):
+                self._restart = asyncio.get_running_loop().create_task(self._restart_worker())
 
     def _death(self, worker: WorkerProcess) -> EngineError:
         cause = worker.cause_of_death()
@@ -357,8 +383,20 @@ class Engine:
             remedy = "The machine may have run out of memory: choose a smaller model or context."
         return EngineError("worker_died", f"The model's process ended ({cause}).", remedy)
 
-    def _show_restarting(self, error: EngineError) -> None:
-        self._set_state("restarting", error=error.info, retry_at=time.monotonic() + self._backoff)
+    def _goes_on_after(self, error: EngineError) -> bool:
+        """Whether another worker shall be started after such an end; tells what comes."""
+        self._deaths += 1
+        if self._deaths < self._limits.deaths:
+            self._set_state("restarting", error=error.info, retry_at=time.monotonic() + self._backoff)
+            return True
+        self._fail(
+            EngineError(
+                error.code,
+                f"{error.message.rstrip('.')}, the last of {self._deaths} in a row.",
+                "Choose another model; the log view shows its last words.",
+            )
+        )
+        return False
 
     async def _restart_worker(self) -> None:
         """Tries until the model is ready again or its file turns out to be the reason."""
@@ -366,13 +404,13 @@ class Engine:
             await asyncio.sleep(self._backoff)
             self._backoff = min(self._backoff * 2, self._limits.backoff_last)
             try:
-                await self._open()
+                await self._open(self._loads)
             except EngineError as error:
                 self._on_log(f"host: {error.message}")
-                if error.code in _CRASHES:
-                    self._show_restarting(error)
+                if error.code not in _CRASHES:
+                    self._fail(error)
+                elif self._goes_on_after(error):
                     continue
-                self._fail(error)
             self._restart = None
             return
 

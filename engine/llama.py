@@ -10,9 +10,10 @@ from __future__ import annotations
 import ctypes
 import importlib.util
 import os
+import re
 import secrets
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -46,13 +47,14 @@ def _import_bindings() -> Any:
 _api: Any = _import_bindings()
 
 PENALTY_LAST_N = 64
+_CONTROL_ATTRIBUTES: int = _api.LLAMA_TOKEN_ATTR_CONTROL | _api.LLAMA_TOKEN_ATTR_UNKNOWN
 _LOG_DEBUG = 1
 _LOG_CONT = 5
 # As large as any piece of a token gets in practice; llama.cpp says when it is not.
 _PIECE_BYTES = 256
 
 
-def route_log(sink: Callable[[str], None], *, debug: bool = False) -> Callable[[], None]:
+def route_log(sink: Callable[[str], None]) -> Callable[[], None]:
     """Sends llama.cpp's log lines to `sink` from now on. Returns a function that ends it; call it before
     `sink` dies."""
     parts: list[str] = []
@@ -61,7 +63,7 @@ def route_log(sink: Callable[[str], None], *, debug: bool = False) -> Callable[[
     def receive(level: int, text: bytes, _: object) -> None:
         nonlocal shown
         if level != _LOG_CONT:
-            shown = debug or level != _LOG_DEBUG
+            shown = level != _LOG_DEBUG
         if not shown:
             return
         parts.append(text.decode("utf-8", "replace"))
@@ -121,6 +123,7 @@ class Model:
         self.rewindable = not (_api.llama_model_is_recurrent(handle) or _api.llama_model_is_hybrid(handle))
         """A sequence's cache can be cut at any position."""
         self._pieces: dict[int, bytes | None] = {}
+        self._controls: dict[int, str] = {}
         self._buffer = ctypes.create_string_buffer(_PIECE_BYTES)
 
     @classmethod
@@ -129,11 +132,10 @@ class Model:
         path: Path,
         *,
         gpu_layers: int = 0,
-        progress: Callable[[float], bool] | None = None,
+        progress: Callable[[float], None] = lambda done: None,
         log: LoadLog | None = None,
     ) -> Model:
-        """Opens a GGUF file. `progress` gets 0 to 1 and returns False to stop. Raises EngineError with the
-        cause.
+        """Opens a GGUF file. `progress` gets 0 to 1. Raises EngineError with the cause.
 
         `log` is asked what went wrong: it must be where llama.cpp's log goes meanwhile.
         """
@@ -141,7 +143,12 @@ class Model:
         log.clear()
         params = _api.llama_model_default_params()
         params.n_gpu_layers = gpu_layers
-        callback = _api.llama_progress_callback(lambda done, _: progress is None or progress(done))
+
+        def tell(done: float, _: object) -> bool:
+            progress(done)
+            return True
+
+        callback = _api.llama_progress_callback(tell)
         params.progress_callback = callback
         handle = _api.llama_model_load_from_file(os.fsencode(path), params)
         if not handle:
@@ -189,7 +196,8 @@ class Model:
 
         `template` is a Jinja source or the name of a built-in one. `open_turn`: begin the assistant's answer.
         """
-        roles = [(m.role.encode(), m.content.encode()) for m in messages]
+        # A C string would end at the first NUL.
+        roles = [(m.role.encode(), m.content.replace("\0", "").encode()) for m in messages]
         chat = (_api.llama_chat_message * len(roles))(*roles)
         name = template.encode() if template is not None else None
         length = 1024 + 2 * sum(len(content) for _, content in roles)
@@ -203,23 +211,44 @@ class Model:
             length = needed
         return None
 
-    def tokenize(self, text: str) -> list[int]:
+    def tokenize(self, text: str, literal: Mapping[str, str] | None = None) -> list[int]:
         """Tokens of a rendered prompt: its special tokens are recognised, the vocabulary's BOS is there
-        exactly once when the vocabulary asks for it, and no EOS is added."""
+        exactly once when the vocabulary asks for it, and no EOS is added.
+
+        `literal`: characters that stand for a text in which no special token is recognised.
+        """
+        pieces = re.split(f"([{''.join(literal)}])", text) if literal else [text]
+        ids: list[int] = []
+        for i, piece in enumerate(pieces):
+            # Every second piece is one of those characters.
+            ids += self._tokenize(literal[piece], False) if literal and i % 2 else self._tokenize(piece, True)
+        if self.adds_bos and self.bos >= 0 and ids[:1] != [self.bos]:
+            ids.insert(0, self.bos)
+        return ids
+
+    def _tokenize(self, text: str, special: bool) -> list[int]:
         data = text.encode("utf-8", "replace")
         room = len(data) + 16
         for _ in range(2):
             tokens = (ctypes.c_int32 * room)()
-            n = _api.llama_tokenize(self._vocab, data, len(data), tokens, room, False, True)
+            n = _api.llama_tokenize(self._vocab, data, len(data), tokens, room, False, special)
             if n >= 0:
-                break
+                return tokens[:n]
             room = -n
-        else:
-            raise EngineError("bad_request", "The text is too long to be cut into tokens.", "Send less text.")
-        ids = tokens[:n]
-        if self.adds_bos and self.bos >= 0 and ids[:1] != [self.bos]:
-            ids.insert(0, self.bos)
-        return ids
+        raise EngineError("bad_request", "The text is too long to be cut into tokens.", "Send less text.")
+
+    def control_texts(self, tokens: Iterable[int]) -> set[str]:
+        """How those of the tokens are written that are recognised as special only in a template's text."""
+        return {text for token in set(tokens) if (text := self._control_text(token))}
+
+    def _control_text(self, token: int) -> str:
+        try:
+            return self._controls[token]
+        except KeyError:
+            control = _api.llama_vocab_get_attr(self._vocab, token) & _CONTROL_ATTRIBUTES
+            text = _api.llama_vocab_get_text(self._vocab, token).decode("utf-8", "replace") if control else ""
+            self._controls[token] = text
+            return text
 
     def piece(self, token: int) -> bytes | None:
         """The bytes that a token stands for (none for control tokens); None = the token ends the turn."""

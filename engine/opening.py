@@ -77,7 +77,7 @@ def open_model(
 
 
 def _open_weights(
-    path: Path, options: LoadOptions, progress: Callable[[float], bool], log: LoadLog
+    path: Path, options: LoadOptions, progress: Callable[[float], None], log: LoadLog
 ) -> tuple[Model, int]:
     """The model and how many of its layers were asked onto a GPU."""
     if options.gpu_layers is not None:
@@ -104,15 +104,14 @@ def open_context(model: Model, size: Size, threads: int) -> tuple[Context, Size]
             size = smaller
 
 
-def _in_steps(on_progress: Callable[[float], None]) -> Callable[[float], bool]:
+def _in_steps(on_progress: Callable[[float], None]) -> Callable[[float], None]:
     """llama.cpp tells each tensor: hundreds of times the same to a person."""
     told = -1.0
 
-    def progress(done: float) -> bool:
+    def progress(done: float) -> None:
         nonlocal told
         if abs(done - told) >= PROGRESS_STEP or done == 1.0:
             told = done
             on_progress(done)
-        return True
 
     return progress

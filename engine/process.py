@@ -34,7 +34,7 @@ class WorkerProcess(asyncio.SubprocessProtocol):
         self,
         on_message: Callable[[ToHost], None],
         on_line: Callable[[str], None],
-        on_exit: Callable[[], None],
+        on_exit: Callable[[WorkerProcess], None],
     ) -> None:
         self._on_message = on_message
         self._on_line = on_line
@@ -53,7 +53,7 @@ class WorkerProcess(asyncio.SubprocessProtocol):
         cls,
         on_message: Callable[[ToHost], None],
         on_line: Callable[[str], None],
-        on_exit: Callable[[], None],
+        on_exit: Callable[[WorkerProcess], None],
     ) -> WorkerProcess:
         """Raises OSError when the system cannot start a process."""
         loop = asyncio.get_running_loop()
@@ -114,7 +114,7 @@ class WorkerProcess(asyncio.SubprocessProtocol):
                 self._hear(b"\n")
             self._gone.set()
             self._transport.close()
-            self._on_exit()
+            self._on_exit(self)
 
     def signal(self, number: int) -> None:
         """Does nothing when the process is gone."""
@@ -137,7 +137,7 @@ class WorkerProcess(asyncio.SubprocessProtocol):
 
     async def stop(self, grace: float) -> None:
         """Asks it to end, then makes it: request, SIGTERM, SIGKILL, `grace` seconds each."""
-        self._on_exit = _nothing
+        self._on_exit = _ignore_exit
         self._on_message = _ignore
         self.send(Close())
         for number in (None, signal.SIGTERM, None if sys.platform == "win32" else signal.SIGKILL):
@@ -146,6 +146,11 @@ class WorkerProcess(asyncio.SubprocessProtocol):
             if await self.wait(grace):
                 return
         self._end()
+
+    @property
+    def gone(self) -> bool:
+        """`on_exit` was called."""
+        return self._gone.is_set()
 
     @property
     def killed(self) -> bool:
@@ -165,7 +170,7 @@ class WorkerProcess(asyncio.SubprocessProtocol):
             return f"killed by signal {-code}"
 
 
-def _nothing() -> None:
+def _ignore_exit(worker: WorkerProcess) -> None:
     """Whoever ends the process need not be told."""
 
 

@@ -165,10 +165,6 @@ class Scheduler:
         """The idle slot's cache is gone."""
         self._cached[slot] = []
 
-    def cached(self, slot: int) -> int:
-        """Tokens that an idle slot remembers."""
-        return len(self._cached[slot])
-
     def plan(self) -> list[Span]:
         """The next step, in order of slots; empty when nobody runs. Never more than `n_batch` rows."""
         generating = 0

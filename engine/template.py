@@ -7,7 +7,6 @@ not the program.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import signal
 import sys
@@ -45,11 +44,9 @@ class ChatTemplate:
         self._compiled: _Compiled | None = None
 
     def prepare(self) -> None:
-        """Compiles the template now, so that the first conversation need not wait for it."""
-        if self._source is not None and self._compiled is None:
-            # What is wrong with it is said when a conversation needs it.
-            with contextlib.suppress(_TemplateFailed):
-                self._compiled = _Compiled(self._source)
+        """Compiles the template and tries it on the shortest conversation, so that the first one need not
+        wait. Raises EngineError `no_template`: no conversation at all can be formatted."""
+        self.render([ChatMessage("user", "Hi")])
 
     def render(self, messages: Sequence[ChatMessage]) -> str:
         """The prompt up to where the assistant's words begin, or up to the end of those that are there
@@ -58,8 +55,9 @@ class ChatTemplate:
         Raises EngineError `no_template` when neither the template nor llama.cpp can format this conversation.
         """
         if messages and messages[-1].role == "assistant":
-            # The prompt that the answer began from, and the answer: the very tokens a cut answer stood on,
-            # whatever the template does to earlier answers.
+            # The prompt that the answer began from, and the answer, whatever the template does to earlier
+            # answers: the text that a cut answer stood on. Its tokens may be others, where the model had put
+            # the text together from smaller ones than the tokenizer takes.
             return self._open_turn(messages[:-1]) + messages[-1].content
         return self._open_turn(messages)
 
@@ -102,7 +100,6 @@ class _Compiled:
     """The template as Jinja understands it, in the dialect that transformers made the standard."""
 
     def __init__(self, source: str) -> None:
-        import jinja2
         from jinja2.ext import loopcontrols
         from jinja2.sandbox import ImmutableSandboxedEnvironment
 
@@ -120,7 +117,9 @@ class _Compiled:
         try:
             with time_limit(TIME_LIMIT):
                 self._template = environment.from_string(source)
-        except (jinja2.TemplateError, _TemplateFailed, RecursionError) as error:
+        except Exception as error:
+            # Jinja writes a Python program and compiles it: SyntaxError for nested loops, ValueError for a
+            # number of thousands of digits, and whatever else Python says to such a text.
             raise _TemplateFailed(_one_line(error)) from None
 
     def render(self, messages: Sequence[ChatMessage], names: dict[str, str]) -> str:
@@ -141,10 +140,6 @@ class _Compiled:
                     if size > limit:
                         raise _TemplateFailed(f"it makes more than {limit} characters")
                     parts.append(piece)
-        except _TemplateFailed:
-            raise
-        except (MemoryError, RecursionError) as error:
-            raise _TemplateFailed(type(error).__name__) from None
         except Exception as error:
             # A template can raise whatever Python can: TypeError by adding text to a number, for one.
             raise _TemplateFailed(_one_line(error)) from None

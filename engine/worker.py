@@ -31,6 +31,8 @@ BEAT_SECONDS = 1.0
 FLUSH_SECONDS = 0.004
 """Models quicker than this per step tell several steps in one frame: nobody sees the difference, and waking
 the host for each would cost as much as a tenth of the step."""
+OOM_SCORE = 500
+"""Of 1000: as if it took half of the machine's memory more than it does."""
 
 
 def main() -> None:
@@ -38,6 +40,7 @@ def main() -> None:
     faulthandler.enable()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _die_with_parent()
+    _die_before_others()
     Worker(source, sink).run()
     # Threads of llama.cpp and of this module may still be busy: there is nothing left to tidy up.
     _exit(0)
@@ -62,6 +65,14 @@ def _die_with_parent() -> None:
 
         PR_SET_PDEATHSIG = 1
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _die_before_others() -> None:
+    """When memory runs out, Linux shall end this process and not the app, which can go on without it."""
+    with contextlib.suppress(OSError, ValueError):
+        score = Path("/proc/self/oom_score_adj")
+        if int(score.read_text()) < OOM_SCORE:
+            score.write_text(str(OOM_SCORE))
 
 
 def _exit(code: int) -> NoReturn:
@@ -115,7 +126,8 @@ class Worker:
             with self._write_lock:
                 while data:
                     data = data[os.write(self._sink, data) :]
-        except BrokenPipeError:
+        except OSError:
+            # The host is gone; on Windows that is EINVAL.
             _exit(0)
 
     def _read(self) -> None:
@@ -158,8 +170,8 @@ class Worker:
         batcher, loaded = open_model(
             info, options, on_progress=lambda done: self._send(frames.Loading(done)), on_log=_log
         )
-        self._send(frames.Ready(loaded))
         batcher.template.prepare()
+        self._send(frames.Ready(loaded))
         return batcher
 
     def _loop(self, batcher: Batcher) -> NoReturn:

@@ -71,12 +71,40 @@ def test_a_template_that_refuses_says_why() -> None:
     assert caught.value.remedy
 
 
-@pytest.mark.parametrize("source", ["{% for %}", "{{ 1 + 'a' }}", "{{ nothing.at.all }}", "{{ [][3].x }}"])
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{% for %}",
+        "{{ 1 + 'a' }}",
+        "{{ nothing.at.all }}",
+        "{{ [][3].x }}",
+        # What Python says to the program that Jinja makes of it.
+        "{{ dict(a=1,a=2) }}",
+        "{% for a in [1] %}" * 25 + "{% endfor %}" * 25,
+        "{{ 1" + "0" * 5000 + " }}",
+        "{{ " + "(" * 5000 + "1" + ")" * 5000 + " }}",
+        "{{ messages[0].content.encode('ascii', 'nothing') + '\u00e9'.encode('ascii') }}",
+    ],
+)
 def test_a_broken_template_is_one_clear_error(source: str) -> None:
     with pytest.raises(EngineError, match="chat template cannot format") as caught:
         render(source)
     assert caught.value.code == "no_template"
     assert "\n" not in caught.value.message
+    with pytest.raises(EngineError, match="chat template cannot format"):
+        ChatTemplate(source).prepare()
+
+
+def test_a_template_is_ready_when_some_way_to_format_is(guide: Model) -> None:
+    ChatTemplate(CHATML).prepare()
+    ChatTemplate(LLAMA_2).prepare()
+    ChatTemplate(None, builtin=guide.apply_builtin_template).prepare()
+    ChatTemplate(CHATML + "{{ dict(a=1,a=2) }}", builtin=guide.apply_builtin_template).prepare()
+
+
+def test_a_nul_does_not_cut_what_llama_cpp_formats(guide: Model) -> None:
+    rendered = ChatTemplate(None, builtin=guide.apply_builtin_template).render((ChatMessage("user", "a\0b"),))
+    assert rendered == "<|im_start|>user\nab<|im_end|>\n<|im_start|>assistant\n"
 
 
 def test_llama_cpp_helps_where_jinja_cannot(guide: Model) -> None:

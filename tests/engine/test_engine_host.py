@@ -16,6 +16,7 @@ import pytest
 
 from infraxa.engine.guide import GUIDE_PATH
 from infraxa.engine.host import Limits
+from infraxa.engine.llama import Model
 from infraxa.engine.types import (
     ChatMessage,
     Delta,
@@ -177,6 +178,90 @@ async def test_a_second_load_overtakes_the_first(open_engine: OpenEngine, ask: A
         text, _ = await engine.generate(ask("what is 12+5?")).collect()
     assert "17" in text
     assert engine.status.state == "ready" and engine.status.loaded.pid == second
+
+
+async def test_of_many_loads_only_the_last_goes_on(
+    open_engine: OpenEngine, ask: Ask, endless: Request, tmp_path: Path
+) -> None:
+    """Wherever the others are: nothing done yet, the old worker being ended, a new one starting."""
+    engine = open_engine()
+    await engine.load_guide()
+    running = engine.generate(endless)
+    files = [tmp_path / f"{i}.gguf" for i in range(9)]
+    for file in files:
+        file.symlink_to(GUIDE_PATH)
+    loads, answers = [], []
+    async with asyncio.timeout(BOUND):
+        for i, file in enumerate(files):
+            loads.append(asyncio.ensure_future(engine.load(file, LoadOptions(threads=1))))
+            await asyncio.sleep(0)
+            answers.append(engine.generate(ask("what is 12+5?")))
+            await asyncio.sleep(0.02 * i)
+        results = await asyncio.gather(*loads, return_exceptions=True)
+        ends = [await answer.collect() for answer in (running, *answers)]
+    assert [getattr(result, "code", "") for result in results] == ["closed"] * 8 + [""]
+    assert engine.status.loaded.path == str(files[-1])
+    assert not any(s.state == "failed" for s in engine.told)
+    assert len([s for s in engine.told if s.loaded and s.loaded.path != str(GUIDE_PATH)]) >= 1
+    assert {s.loaded.path for s in engine.told if s.loaded} == {str(GUIDE_PATH), str(files[-1])}
+    assert {finished.error.code for _, finished in ends[:-1]} == {"closed"}
+    assert "17" in ends[-1][0]
+
+
+@pytest.mark.parametrize("ticks", [1, 2, 3, 5, 8, 20])
+async def test_a_load_that_is_cancelled_while_it_starts_leaves_nothing(
+    open_engine: OpenEngine, ask: Ask, ticks: int
+) -> None:
+    unhandled: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: unhandled.append(context))
+    engine = open_engine()
+    task = asyncio.ensure_future(engine.load_guide())
+    for _ in range(ticks):
+        await asyncio.sleep(0)
+    task.cancel()
+    async with asyncio.timeout(BOUND):
+        await asyncio.wait([task])
+        assert engine.status.state == "failed"
+        pid = await engine.load_guide()
+        # What is left of the first one ends by now: after its pipes, at the latest.
+        await asyncio.sleep(1.2)
+        text, _ = await engine.generate(ask("what is 12+5?")).collect()
+    assert "17" in text and engine.status.loaded.pid == pid
+    assert not unhandled
+
+
+async def test_a_load_that_is_cancelled_while_it_waits_for_another_is_not_still_loading(
+    open_engine: OpenEngine,
+) -> None:
+    engine = open_engine()
+    first = asyncio.ensure_future(engine.load_guide())
+    await engine.until(lambda status: status.state == "loading")
+    second = asyncio.ensure_future(engine.load_guide())
+    await asyncio.sleep(0)
+    second.cancel()
+    async with asyncio.timeout(BOUND):
+        await asyncio.wait([first, second])
+    assert engine.status.state == "failed"
+    assert engine.status.error.message == "Loading was cancelled."
+
+
+async def test_a_model_whose_template_cannot_be_used_is_not_loaded(
+    open_engine: OpenEngine, ask: Ask, tmp_path: Path
+) -> None:
+    data = GUIDE_PATH.read_bytes()
+    with Model.load(GUIDE_PATH) as model:
+        source = (model.chat_template or "").encode()
+    path = tmp_path / "model.gguf"
+    path.write_bytes(data.replace(source, b"{{ dict(a=1,a=2) }}".ljust(len(source))))
+    engine = open_engine()
+    async with asyncio.timeout(BOUND):
+        with pytest.raises(EngineError, match="template cannot format") as caught:
+            await engine.load_guide(path)
+        assert caught.value.code == "no_template"
+        assert engine.status.state == "failed"
+        await engine.load_guide()
+        text, _ = await engine.generate(ask("what is 12+5?")).collect()
+    assert "17" in text
 
 
 async def test_cancel_keeps_the_text_and_gives_the_usage(open_engine: OpenEngine, endless: Request) -> None:

@@ -164,6 +164,23 @@ def test_a_longer_prompt_goes_on_and_a_changed_one_starts_anew(open_room: Callab
         assert fresh.ids[number] == room.ids[number]
 
 
+def test_what_is_read_again_is_not_told_as_a_prompt(open_room: Callable[[int], Room]) -> None:
+    room = open_room(4)
+    for i in range(4):
+        room.submit(i, "one two three " * 70)
+    while min((job.n_out for job in room.batcher.scheduler.running()), default=0) < 2:
+        room.batcher.step()
+    room.batcher.take()
+    room.context.abort(True)
+    room.batcher.step()
+    room.context.abort(False)
+    room.batcher.step()
+    assert all(0 < job.n_past < job.n_prompt for job in room.batcher.scheduler.running()), "in pieces"
+    assert not room.batcher.take().reading
+    room.run()
+    assert len(room.ids) == 4
+
+
 def test_an_interrupted_step_is_done_again_from_the_beginning(open_room: Callable[[int], Room]) -> None:
     room, fresh = open_room(2), open_room(2)
     for each in (room, fresh):

@@ -88,7 +88,7 @@ class Scheduling(RuleBasedStateMachine):
         slot = job.slot
         self.scheduler.remove(job)
         if slot >= 0:
-            del self.caches[slot][self.scheduler.cached(slot) :]
+            del self.caches[slot][len(self.scheduler._cached[slot]) :]
         del self.jobs[job.id]
 
     @invariant()

@@ -18,7 +18,7 @@ import pytest
 from infraxa.engine.guide import GUIDE_PATH
 from infraxa.engine.host import Limits
 from infraxa.engine.process import WorkerProcess, import_place
-from infraxa.engine.types import Delta, EngineError, Finished, Request
+from infraxa.engine.types import Delta, EngineError, Finished, LoadOptions, Request
 from infraxa.engine.watch import Watch
 
 Ask = Callable[..., Request]
@@ -369,3 +369,111 @@ async def test_nobody_looks_at_a_worker_without_work() -> None:
     watched.watch.start()
     await asyncio.sleep(0.3)
     assert not watched.deaths
+
+
+async def test_a_model_that_is_the_death_of_each_worker_is_given_up(
+    open_engine: OpenEngine, ask: Ask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each ends as soon as it has to do anything, until somebody removes the reason."""
+    mark = tmp_path / "crash"
+    mark.touch()
+    sabotage(
+        monkeypatch,
+        tmp_path,
+        f"""
+        import os, pathlib, sys
+        if "-m" in sys.orig_argv:
+            from infraxa.engine.batching import Batcher
+            submit = Batcher.submit
+            def crash(*args):
+                if pathlib.Path({str(mark)!r}).exists():
+                    os.abort()
+                return submit(*args)
+            Batcher.submit = crash
+        """,
+    )
+    engine = open_engine(Limits(backoff_first=0.01, backoff_last=0.02, deaths=3))
+    await engine.load_guide()
+    async with asyncio.timeout(BOUND):
+        pending = [asyncio.ensure_future(engine.generate(ask("hi")).collect())]
+        while engine.status.state != "failed":
+            # Somebody asks again and again, so that each worker has something to die of.
+            pending.append(asyncio.ensure_future(engine.generate(ask("hi")).collect()))
+            await asyncio.sleep(0.1)
+        ends = [finished for _, finished in await asyncio.gather(*pending)]
+        assert {finished.reason for finished in ends} == {"failed"}
+        _, late = await engine.generate(ask("hi")).collect()
+    assert engine.status.error.code == "worker_died"
+    assert "SIGABRT" in engine.status.error.message and "3 in a row" in engine.status.error.message
+    assert "another model" in engine.status.error.remedy
+    assert late.error == engine.status.error == ends[-1].error
+    assert len([s for s in engine.told if s.state == "ready" and s.running == 0]) >= 3
+
+    mark.unlink()
+    async with asyncio.timeout(BOUND):
+        pid = await engine.load_guide()
+        text, _ = await engine.generate(ask("what is 12+5?")).collect()
+        assert "17" in text
+        # The count begins afresh.
+        for _ in range(2):
+            os.kill(pid, signal.SIGKILL)
+            pid = await ready_again(engine, pid)
+
+
+async def test_one_request_that_nobody_expected_does_not_end_the_others(
+    open_engine: OpenEngine, ask: Ask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sabotage(
+        monkeypatch,
+        tmp_path,
+        """
+        import sys
+        if "-m" in sys.orig_argv:
+            from infraxa.engine.template import ChatTemplate
+            render = ChatTemplate.render
+            def poisoned(self, messages):
+                return {}[messages[0].content] if "poison" in messages[0].content else render(self, messages)
+            ChatTemplate.render = poisoned
+        """,
+    )
+    engine = open_engine()
+    pid = await engine.load_guide()
+    async with asyncio.timeout(BOUND):
+        (_, bad), (text, _) = await asyncio.gather(
+            engine.generate(ask("poison")).collect(), engine.generate(ask("what is 12+5?")).collect()
+        )
+        with pytest.raises(EngineError, match="KeyError") as caught:
+            await engine.count_tokens(ask("poison").messages)
+    assert bad.reason == "failed" and bad.error == caught.value.info
+    assert "17" in text
+    assert engine.status.loaded.pid == pid
+
+
+async def test_threads_are_counted_once(
+    open_engine: OpenEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a crash the machine may look busier than it is."""
+    sabotage(
+        monkeypatch,
+        tmp_path,
+        f"""
+        import pathlib, sys
+        if "-m" in sys.orig_argv:
+            from infraxa.engine import sizing
+            mark = pathlib.Path({str(tmp_path / "mark")!r})
+            sizing.free_cores = lambda *args: 1 if mark.exists() else (mark.touch(), 2)[1]
+        """,
+    )
+    engine = open_engine(QUICK)
+    async with asyncio.timeout(BOUND):
+        loaded = await engine.load(GUIDE_PATH, LoadOptions(slots=1, n_ctx=256))
+        os.kill(loaded.pid, signal.SIGKILL)
+        await ready_again(engine, loaded.pid)
+    assert loaded.threads == engine.status.loaded.threads == 2
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux can be told")
+async def test_the_worker_is_what_memory_exhaustion_ends(open_engine: OpenEngine) -> None:
+    pid = await open_engine().load_guide()
+    with open(f"/proc/{pid}/oom_score_adj") as file:  # noqa: ASYNC230 # no disk behind it
+        assert int(file.read()) >= 500
