@@ -54,11 +54,21 @@ def now_ms() -> int:
 
 @contextlib.contextmanager
 def transaction(conn: sqlite3.Connection) -> Iterator[None]:
-    """All or nothing. Inside another one it adds nothing."""
+    """All or nothing. Inside another one it adds nothing.
+
+    Takes its turn among the programs that write from its first moment: what it reads before it writes stays
+    true, and it waits for another one up to the busy timeout, instead of failing when it comes to write.
+    """
     if conn.in_transaction:
         yield
         return
-    conn.execute("BEGIN")
+    try:
+        conn.execute("BEGIN IMMEDIATE")
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_READONLY:
+            raise
+        # On a disk that became read-only, reading goes on; what writes is told so when it does.
+        conn.execute("BEGIN")
     try:
         yield
         conn.execute("COMMIT")

@@ -64,16 +64,6 @@ def remove_model(conn: Connection, name: str) -> ModelRecord:
     return record
 
 
-def update_hash(conn: Connection, name: str, sha256: str, size: int, mtime_ns: int) -> ModelRecord:
-    """The file was hashed again. Raises StoreError `not_found`."""
-    with transaction(conn):
-        conn.execute(
-            "UPDATE models SET sha256 = ?, size = ?, mtime_ns = ? WHERE name = ?",
-            (sha256, size, mtime_ns, name),
-        )
-        return get_model(conn, name)
-
-
 def _row(record: ModelRecord) -> tuple[Any, ...]:
     return (
         record.name,

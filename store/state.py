@@ -55,8 +55,3 @@ def list_prompts(conn: Connection, limit: int = PROMPTS_KEPT) -> list[str]:
     """The newest `limit` prompts, oldest first."""
     rows = conn.execute("SELECT text FROM prompts ORDER BY n DESC LIMIT ?", (limit,)).fetchall()
     return [text for (text,) in reversed(rows)]
-
-
-def clear_prompts(conn: Connection) -> None:
-    """Forget what was typed."""
-    conn.execute("DELETE FROM prompts")

@@ -8,7 +8,7 @@ import pytest
 from msgspec.structs import replace
 
 from infraxa.store.db import Connection
-from infraxa.store.models import add_model, get_model, list_models, remove_model, update_hash
+from infraxa.store.models import add_model, get_model, list_models, remove_model
 from infraxa.store.records import ModelRecord, StoreError
 
 MODEL = ModelRecord("qwen", "/m/qwen.gguf", "ab" * 32, 1 << 40, 1_700_000_000_123_456_789, 5, b'{"a": 1}')
@@ -38,12 +38,6 @@ def test_the_same_file_twice_names_the_other(conn: Connection) -> None:
     assert list_models(conn) == [MODEL]
 
 
-def test_a_new_hash(conn: Connection) -> None:
-    add_model(conn, MODEL)
-    assert update_hash(conn, "qwen", "cd", 7, 8) == replace(MODEL, sha256="cd", size=7, mtime_ns=8)
-    assert get_model(conn, "qwen").sha256 == "cd"
-
-
 def test_removing_gives_what_was_known(conn: Connection) -> None:
     add_model(conn, MODEL)
     assert remove_model(conn, "qwen") == MODEL
@@ -54,7 +48,6 @@ def test_names_that_are_not_there(conn: Connection) -> None:
     attempts: list[Callable[[], object]] = [
         lambda: get_model(conn, "x"),
         lambda: remove_model(conn, "x"),
-        lambda: update_hash(conn, "x", "", 0, 0),
     ]
     for attempt in attempts:
         with pytest.raises(StoreError, match="no model named x") as caught:

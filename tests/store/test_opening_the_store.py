@@ -8,14 +8,16 @@ import stat
 import subprocess
 import sys
 import threading
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from infraxa.store import db
 from infraxa.store.chats import create_chat, get_chat, list_chats
-from infraxa.store.db import SCHEMA_VERSION, Connection, Store, connect
+from infraxa.store.db import SCHEMA_VERSION, Connection, Store, connect, transaction
 from infraxa.store.folder import DATABASE_NAME
+from infraxa.store.messages import add_message, get_message
 from infraxa.store.migrations import MIGRATIONS
 from infraxa.store.records import StoreError
 
@@ -238,3 +240,17 @@ async def test_a_file_that_another_program_keeps_locked(
         assert str(tmp_path) in caught.value.message
         other.close()
         await store.run(create_chat)
+
+
+def test_nobody_writes_between_what_is_read_and_what_is_written(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    with closing(connect(folder)) as app, closing(connect(folder)) as command:
+        command.execute("PRAGMA busy_timeout = 0")
+        chat = create_chat(app)
+        with transaction(app):
+            assert get_chat(app, chat.id).title == chat.title
+            with pytest.raises(sqlite3.OperationalError, match="locked"):
+                create_chat(command)
+            message = add_message(app, chat.id, None, "user", "hi")
+        create_chat(command)
+        assert get_message(command, message.id).content == "hi"

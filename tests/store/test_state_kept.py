@@ -6,7 +6,7 @@ import pytest
 
 from infraxa.store import state
 from infraxa.store.db import Connection
-from infraxa.store.state import add_prompt, clear_prompts, get_value, list_prompts, set_value
+from infraxa.store.state import add_prompt, get_value, list_prompts, set_value
 
 
 def test_values(conn: Connection) -> None:
@@ -29,5 +29,3 @@ def test_prompts_are_there_once_newest_last(conn: Connection, monkeypatch: pytes
     assert list_prompts(conn, limit=1) == ["\ufffd"]
     add_prompt(conn, "d")
     assert list_prompts(conn) == ["multi\nline", "\ufffd", "d"]
-    clear_prompts(conn)
-    assert list_prompts(conn) == []
