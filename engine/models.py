@@ -63,9 +63,6 @@ class ModelInfo(msgspec.Struct, frozen=True, omit_defaults=True):
     feed_forward_length: int = 0
     cache_width: tuple[int, ...] = ()
     """For each layer, how many numbers its cache keeps per token."""
-    sliding_window: int = 0
-    window_layers: tuple[bool, ...] = ()
-    """For each layer, whether it keeps only the window; empty = all keep everything."""
     vocabulary: int = 0
     license: str = ""
     has_template: bool = False
@@ -105,8 +102,6 @@ def read_metadata(path: Path) -> ModelInfo:
         embedding_length=_number(header, "embedding_length"),
         feed_forward_length=max(_per_layer(header, "feed_forward_length", 1), default=0),
         cache_width=_cache_width(header, layers),
-        sliding_window=_number(header, "attention.sliding_window"),
-        window_layers=_window_layers(header, layers),
         vocabulary=header.counts.get("tokenizer.ggml.tokens", 0),
         license=_text(header.values.get("general.license")),
         has_template=bool(header.values.get("tokenizer.chat_template")),
@@ -149,15 +144,10 @@ def sha256(
 
 def memory_estimate(info: ModelInfo, n_ctx: int, slots: int) -> int:
     """Bytes that the model takes once loaded: weights, the cache of `slots` contexts of `n_ctx` tokens, and
-    the buffers of one step. From above where the file does not say how llama.cpp will lay out its cache.
+    the buffers of one step. Layers with a sliding window count in full: llama.cpp keeps all their tokens
+    too (`swa_full`), so that a conversation can go on from any of them.
     """
-    cells = n_ctx * slots
-    window = min(n_ctx, info.sliding_window + UBATCH) * slots if info.sliding_window else cells
-    windowed = info.window_layers or (False,) * len(info.cache_width)
-    cache = sum(
-        width * (window if narrow else cells)
-        for width, narrow in zip(info.cache_width, windowed, strict=False)
-    )
+    cache = sum(info.cache_width) * n_ctx * slots
     step = UBATCH * (info.vocabulary + 6 * info.embedding_length + 2 * info.feed_forward_length) * 4
     return min(info.size + cache * CACHE_TYPE_BYTES + step + PROCESS_BYTES, MAX_BYTES)
 
@@ -291,16 +281,6 @@ def _cache_width(header: Header, layers: int) -> tuple[int, ...]:
     value_length = _number(header, "attention.value_length") or head_length
     kv_heads = _per_layer(header, "attention.head_count_kv", layers) or [heads] * layers
     return tuple(n * (key_length + value_length) for n in kv_heads[:layers])
-
-
-def _window_layers(header: Header, layers: int) -> tuple[bool, ...]:
-    """Known when the file says it: layer by layer, or as `n`: every n-th layer keeps everything."""
-    value = header.values.get(f"{header.values.get('general.architecture')}.attention.sliding_window_pattern")
-    if isinstance(value, int) and not isinstance(value, bool) and value > 0:
-        return tuple(layer % value < value - 1 for layer in range(layers))
-    if isinstance(value, list) and len(value) >= layers:
-        return tuple(bool(narrow) for narrow in value[:layers])
-    return ()
 
 
 def _sampling(header: Header) -> dict[str, float]:

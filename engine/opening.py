@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,7 @@ from infraxa.engine.batching import N_BATCH, Batcher
 from infraxa.engine.llama import Context, Model
 from infraxa.engine.loadlog import LoadLog
 from infraxa.engine.models import CACHE_TYPE_BYTES, ModelInfo
-from infraxa.engine.sizing import Size, choose_size, free_cores, free_memory, next_smaller
+from infraxa.engine.sizing import BusyCores, Size, choose_size, free_cores, free_memory, next_smaller
 from infraxa.engine.template import ChatTemplate
 from infraxa.engine.types import EngineError, Loaded, LoadOptions
 
@@ -41,19 +42,18 @@ def open_model(
 
     llama.route_log(heard)
     on_log(llama.system_info())
-    free = free_memory()
+    free, busy = free_memory(), BusyCores()
     model, gpu_layers = _open_weights(Path(info.path), options, _in_steps(on_progress), log)
-    threads = max(1, options.threads or free_cores())
+    threads = max(1, options.threads or free_cores(busy))
     try:
         size = choose_size(
             n_ctx=options.n_ctx,
             slots=min(options.slots, MAX_SLOTS),
             n_ctx_train=model.n_ctx_train,
             kv_bytes_per_token=sum(info.cache_width) * CACHE_TYPE_BYTES,
-            # Weights on a GPU take nothing from this machine's memory.
-            free_bytes=free - (model.size_bytes if gpu_layers == 0 else 0),
+            free_bytes=free - (model.size_bytes if _in_main_memory(gpu_layers) else 0),
         )
-        context, size = open_context(model, size, threads)
+        context, size = open_context(model, size, threads, asked=options.n_ctx is not None)
     except EngineError:
         model.close()
         raise
@@ -92,16 +92,34 @@ def _open_weights(
     return Model.load(path, progress=progress, log=log), 0
 
 
-def open_context(model: Model, size: Size, threads: int) -> tuple[Context, Size]:
-    """A context of that size, or the largest smaller one that there is memory for. Raises EngineError."""
+def _in_main_memory(gpu_layers: int) -> bool:
+    """Whether the weights take of what the caches need: a GPU has its own memory, but not in a Mac."""
+    return gpu_layers == 0 or sys.platform == "darwin"
+
+
+def open_context(model: Model, wanted: Size, threads: int, *, asked: bool = False) -> tuple[Context, Size]:
+    """A context of that size, or the largest smaller one that there is memory for.
+
+    `asked`: only slots may be fewer. Raises EngineError.
+    """
+    size = wanted
     while True:
         try:
-            return Context(model, n_ctx=size.n_ctx, slots=size.slots, n_batch=N_BATCH, threads=threads), size
+            context = Context(model, n_ctx=size.n_ctx, slots=size.slots, n_batch=N_BATCH, threads=threads)
         except EngineError as error:
-            smaller = next_smaller(size)
+            smaller = next_smaller(size, asked=asked)
             if error.code != "no_memory" or smaller is None:
                 raise
             size = smaller
+            continue
+        if asked and size.n_ctx < wanted.n_ctx:
+            context.close()
+            raise EngineError(
+                "no_memory",
+                f"There is no memory for a context of {wanted.n_ctx} tokens; one of {size.n_ctx} fits.",
+                "Choose a smaller context or model, or close other programs.",
+            )
+        return context, size
 
 
 def _in_steps(on_progress: Callable[[float], None]) -> Callable[[float], None]:

@@ -1,9 +1,11 @@
 """How much of the machine a model takes when nobody said: threads, context, slots. Arithmetic on given
-numbers, and the two functions that ask the machine for them."""
+numbers, and what asks the machine for them."""
 
 from __future__ import annotations
 
+import contextlib
 import os
+import time
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,6 +17,8 @@ CTX_COMFORT = 4096
 """Slots are given up before a conversation gets fewer tokens than this."""
 CTX_LEAST = 512
 """A model that cannot have even this much is not loaded."""
+MEASURE_SECONDS = 0.2
+"""Systems count the time that programs use in hundredths of a second."""
 
 
 class Size(NamedTuple):
@@ -60,10 +64,10 @@ def choose_size(
     return Size(wanted, slots)
 
 
-def next_smaller(size: Size) -> Size | None:
+def next_smaller(size: Size, *, asked: bool = False) -> Size | None:
     """What to try when there turned out to be no room for `size`, down to one short conversation; None =
-    nothing."""
-    if size.slots > 1 and size.n_ctx <= CTX_COMFORT:
+    nothing. `asked`: somebody asked for this context, so all slots but one give way first."""
+    if size.slots > 1 and (asked or size.n_ctx <= CTX_COMFORT):
         return Size(size.n_ctx, size.slots // 2)
     if size.n_ctx > CTX_LEAST:
         return Size(max(CTX_LEAST, size.n_ctx // 2 // CTX_STEP * CTX_STEP), size.slots)
@@ -77,8 +81,40 @@ def free_memory() -> int:
     return int(psutil.virtual_memory().available)
 
 
-def free_cores() -> int:
-    """Physical cores this process may use that nobody keeps busy now; at least 1.
+class BusyCores:
+    """Measures how many cores other programs keep busy, from when it is made.
+
+    The machine's load average would count what this program itself did until a moment ago.
+    """
+
+    def __init__(self) -> None:
+        self._began = time.monotonic()
+        self._used = _cpu_seconds_of_others()
+
+    def measure(self) -> float:
+        """Blocks until it has been measured for `MEASURE_SECONDS`."""
+        time.sleep(max(0.0, self._began + MEASURE_SECONDS - time.monotonic()))
+        return max(0.0, _cpu_seconds_of_others() - self._used) / (time.monotonic() - self._began)
+
+
+def _cpu_seconds_of_others() -> float:
+    """Of all programs but this process and the one that started it: a worker's host, busy with opening the
+    app."""
+    import psutil
+
+    all_ = psutil.cpu_times()
+    # `user` holds what guests used, too.
+    used = sum(all_) - all_.idle - sum(getattr(all_, name, 0.0) for name in ("iowait", "guest", "guest_nice"))
+    for pid in (os.getpid(), os.getppid()):
+        with contextlib.suppress(psutil.Error):
+            own = psutil.Process(pid).cpu_times()
+            used -= own.user + own.system
+    return float(used)
+
+
+def free_cores(busy: BusyCores | None = None) -> int:
+    """Physical cores this process may use that nobody keeps busy now; at least 1. Blocks until `busy` has
+    measured.
 
     llama.cpp's threads wait for each other by spinning: one more than there are free cores makes it many
     times slower.
@@ -86,13 +122,13 @@ def free_cores() -> int:
     import psutil
 
     cores = psutil.cpu_count(logical=False) or os.cpu_count() or 1
+    cores -= round((busy or BusyCores()).measure())
     if hasattr(os, "sched_getaffinity"):
         cores = min(cores, len(os.sched_getaffinity(0)))
     quota = _cgroup_cores()
     if quota is not None:
-        cores = min(cores, max(1, int(quota)))
-    busy = round(os.getloadavg()[0]) if hasattr(os, "getloadavg") else 0
-    return max(1, cores - busy)
+        cores = min(cores, int(quota))
+    return max(1, cores)
 
 
 def _cgroup_cores() -> float | None:

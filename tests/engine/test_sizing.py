@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -9,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from infraxa.engine import opening, sizing
-from infraxa.engine.sizing import Size, choose_size, next_smaller
+from infraxa.engine.sizing import BusyCores, Size, choose_size, next_smaller
 from infraxa.engine.types import EngineError
 
 KIB = 1024
@@ -88,28 +92,81 @@ def test_shrinking_ends() -> None:
 
 
 def test_at_least_one_core_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("os.getloadavg", lambda: (99.0, 0.0, 0.0))
-    assert sizing.free_cores() == 1
-    monkeypatch.setattr("os.getloadavg", lambda: (0.0, 0.0, 0.0))
+    busy = 0.0
+    monkeypatch.setattr(BusyCores, "measure", lambda self: busy)
+    # What was done in the last minute says nothing of now.
+    monkeypatch.setattr("os.getloadavg", lambda: (99.0, 0.0, 0.0), raising=False)
     monkeypatch.setattr("psutil.cpu_count", lambda logical: 64)
-    monkeypatch.setattr("os.sched_getaffinity", lambda pid: {0, 1, 2}, raising=False)
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(8)), raising=False)
     monkeypatch.setattr(sizing, "_cgroup_cores", lambda: None)
-    assert sizing.free_cores() == 3
-    monkeypatch.setattr(sizing, "_cgroup_cores", lambda: 1.5)
+    assert sizing.free_cores() == 8
+    busy = 40.2
+    assert sizing.free_cores() == 8, "others are busy elsewhere"
+    busy = 59.0
+    assert sizing.free_cores() == 5
+    busy = 64.0
     assert sizing.free_cores() == 1
+    monkeypatch.setattr(sizing, "_cgroup_cores", lambda: 1.5)
+    busy = 0.0
+    assert sizing.free_cores() == 1
+
+
+def test_what_others_do_is_counted_and_what_this_process_does_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    def busy_while(work: Callable[[], None]) -> float:
+        cores = BusyCores()
+        work()
+        return cores.measure()
+
+    monkeypatch.setattr(sizing, "MEASURE_SECONDS", 0.0)
+    others, own = [], []
+    code = "while True: pass"
+    for _ in range(5):
+        own.append(busy_while(lambda: spin(0.4)))
+        with subprocess.Popen([sys.executable, "-c", code]) as other:
+            others.append(busy_while(lambda: time.sleep(0.4)))
+            other.kill()
+    assert min(others) > min(own), "a busy machine hides it at most sometimes"
+
+
+def spin(seconds: float) -> None:
+    end = time.process_time() + seconds
+    while time.process_time() < end:
+        pass
+
+
+@pytest.mark.parametrize(("system", "taken"), [("linux", False), ("win32", False), ("darwin", True)])
+def test_weights_on_a_macs_gpu_take_main_memory(
+    monkeypatch: pytest.MonkeyPatch, system: str, taken: bool
+) -> None:
+    monkeypatch.setattr(sys, "platform", system)
+    assert opening._in_main_memory(-1) is taken
+    assert opening._in_main_memory(0)
 
 
 def test_a_device_with_less_room_than_thought_gets_a_smaller_context(monkeypatch: pytest.MonkeyPatch) -> None:
     tried: list[Size] = []
+    closed: list[Size] = []
 
-    def open_small(model: object, *, n_ctx: int, slots: int, n_batch: int, threads: int) -> str:
+    class Small:
+        def close(self) -> None:
+            closed.append(tried[-1])
+
+    def open_small(model: object, *, n_ctx: int, slots: int, n_batch: int, threads: int) -> Small:
         tried.append(Size(n_ctx, slots))
         if n_ctx * slots > 4096:
             raise EngineError("no_memory", "No room.")
-        return "context"
+        return Small()
 
     monkeypatch.setattr(opening, "Context", open_small)
     model: Any = None
     opened: Any = opening.open_context(model, Size(8192, 4), 1)
-    assert opened == ("context", Size(4096, 1))
+    assert opened[1] == Size(4096, 1)
     assert tried == [Size(8192, 4), Size(4096, 4), Size(4096, 2), Size(4096, 1)]
+    assert not closed
+
+    # A context that somebody asked for is kept, or refused with what there is.
+    assert opening.open_context(model, Size(4096, 4), 1, asked=True)[1] == Size(4096, 1)
+    with pytest.raises(EngineError, match="8192 tokens; one of 4096 fits") as caught:
+        opening.open_context(model, Size(8192, 4), 1, asked=True)
+    assert caught.value.code == "no_memory"
+    assert closed == [Size(4096, 1)]
