@@ -20,7 +20,7 @@ from typing import Any
 from infraxa.engine.guide import GUIDE_PATH
 from infraxa.engine.host import Engine
 from infraxa.engine.types import ChatMessage, LoadOptions, Request, Sampling
-from tests.bench.random_model import write_random_model
+from tests.random_model import write_random_model
 
 STREAMS = 8
 QUESTIONS = (

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from infraxa.engine.guide import GUIDE_PATH
-from tests.bench.random_model import write_random_model
+from tests.random_model import write_random_model
 from tests.e2e.terminal import Terminal
 
 INFRAXA = [sys.executable, "-P", "-m", "infraxa"]
