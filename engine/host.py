@@ -183,7 +183,9 @@ class Engine:
             raise
         finally:
             self._opening = None
-            opening.cancel()
+            if opening.done() and not opening.cancelled():
+                # Nobody waits for it who was told by other ways: that is no mistake.
+                opening.exception()
         self._ready_since = time.monotonic()
         self._set_state("ready", loaded=loaded)
         for answer in list(self._answers.values()):

@@ -46,7 +46,10 @@ class ChatTemplate:
     def prepare(self) -> None:
         """Compiles the template and tries it on the shortest conversation, so that the first one need not
         wait. Raises EngineError `no_template`: no conversation at all can be formatted."""
-        self.render([ChatMessage("user", "Hi")])
+        try:
+            self.render([ChatMessage("user", "Hi")])
+        except EngineError as error:
+            raise EngineError(error.code, error.message, "Choose another model.") from None
 
     def render(self, messages: Sequence[ChatMessage]) -> str:
         """The prompt up to where the assistant's words begin, or up to the end of those that are there

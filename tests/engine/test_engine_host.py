@@ -184,6 +184,8 @@ async def test_of_many_loads_only_the_last_goes_on(
     open_engine: OpenEngine, ask: Ask, endless: Request, tmp_path: Path
 ) -> None:
     """Wherever the others are: nothing done yet, the old worker being ended, a new one starting."""
+    unhandled: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: unhandled.append(context))
     engine = open_engine()
     await engine.load_guide()
     running = engine.generate(endless)
@@ -206,6 +208,8 @@ async def test_of_many_loads_only_the_last_goes_on(
     assert {s.loaded.path for s in engine.told if s.loaded} == {str(GUIDE_PATH), str(files[-1])}
     assert {finished.error.code for _, finished in ends[:-1]} == {"closed"}
     assert "17" in ends[-1][0]
+    gc.collect()
+    assert not unhandled
 
 
 @pytest.mark.parametrize("ticks", [1, 2, 3, 5, 8, 20])
@@ -257,7 +261,7 @@ async def test_a_model_whose_template_cannot_be_used_is_not_loaded(
     async with asyncio.timeout(BOUND):
         with pytest.raises(EngineError, match="template cannot format") as caught:
             await engine.load_guide(path)
-        assert caught.value.code == "no_template"
+        assert caught.value.code == "no_template" and caught.value.remedy == "Choose another model."
         assert engine.status.state == "failed"
         await engine.load_guide()
         text, _ = await engine.generate(ask("what is 12+5?")).collect()
