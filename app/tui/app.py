@@ -14,7 +14,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from pathlib import Path
 from time import monotonic, time
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -26,6 +26,7 @@ from textual.css.query import NoMatches
 from textual.screen import Screen
 from textual.signal import Signal
 from textual.widgets import Input, TextArea
+from textual.worker import Worker
 
 from infraxa.app.config import Settings
 from infraxa.app.errors import NodeError
@@ -103,6 +104,8 @@ class InfraxaApp(Themed):
         self.last_words = ""
         """A line for standard error once the terminal is restored."""
         self._interrupted_at = 0.0
+        self._not_begun: list[tuple[str, Awaitable[object]]] = []
+        """What `attempt` was given and its worker has not begun, with the group."""
         if settings.reduced_motion or os.environ.get("SSH_CONNECTION"):
             self.animation_level = "none"
 
@@ -149,7 +152,12 @@ class InfraxaApp(Themed):
     ) -> None:
         """Do `work` in the background; what a person can be told of its failure, they are."""
 
+        if exclusive:
+            self._give_up(group)
+        self._not_begun.append((group, work))
+
         async def guarded() -> None:
+            self._not_begun.remove((group, work))
             try:
                 with self._while_running():
                     await work
@@ -159,7 +167,14 @@ class InfraxaApp(Themed):
             except OSError as error:
                 self.complain(NodeError("io", f"{error.filename or 'A file'}: {error.strerror or error}."))
 
-        (screen or self).run_worker(guarded(), group=group, exclusive=exclusive)
+        _: Worker[None] = (screen or self).run_worker(guarded, group=group, exclusive=exclusive)
+
+    def _give_up(self, group: str | None = None) -> None:
+        """Close what was cancelled before it began: Python complains of it on the terminal otherwise."""
+        for pair in [pair for pair in self._not_begun if group in (None, pair[0])]:
+            self._not_begun.remove(pair)
+            if isinstance(pair[1], Coroutine):
+                pair[1].close()
 
     def complain(self, error: NodeError | EngineError | StoreError) -> None:
         """Show what went wrong and what helps."""
@@ -221,6 +236,7 @@ class InfraxaApp(Themed):
             self.told.publish(LogLine(entry.source, entry.line))
 
     async def on_unmount(self) -> None:
+        self._give_up()
         await self.close_node()
 
     async def close_node(self) -> None:

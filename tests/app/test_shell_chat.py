@@ -147,6 +147,37 @@ async def test_a_deleted_chat_comes_back_by_ctrl_z(tmp_path: Path) -> None:
         await it.until(lambda: it.said("What is 2+2?") and len(it.chat.chat_list.rows) == 1, "the chat")
 
 
+async def test_each_ctrl_z_brings_one_deleted_chat_back(tmp_path: Path) -> None:
+    async with shell(tmp_path) as it:
+        await it.opened()
+        await it.ask("What is 2+2?")
+        await it.pilot.press("ctrl+n")
+        await it.ask("hello")
+        await it.pilot.press("ctrl+b", "ctrl+b", "f8")
+        await it.until(lambda: len(it.toasts) == 1 and len(it.chat.chat_list.rows) == 1, "one chat")
+        await it.pilot.press("f8")
+        await it.until(lambda: len(it.toasts) == 2 and not it.chat.chat_list.rows, "the empty list")
+        await it.pilot.press("ctrl+z")
+        await it.until(lambda: it.said("What is 2+2?"), "the one deleted last")
+        await it.pilot.press("ctrl+z")
+        await it.until(lambda: it.said("hello") and len(it.chat.chat_list.rows) == 2, "the other")
+
+
+async def test_work_that_is_given_up_before_it_begins_is_closed(tmp_path: Path) -> None:
+    async with shell(tmp_path) as it:
+        await it.opened()
+        begun: list[int] = []
+
+        async def work(number: int) -> None:
+            begun.append(number)
+
+        for number in range(3):  # pytest takes the warning that a coroutine was never awaited for a failure
+            it.app.attempt(work(number), group="same", exclusive=True)
+        it.chat.query_one("#search", Input).value = "a"
+        it.chat.query_one("#search", Input).value = "b"
+        await it.until(lambda: begun == [2], "the last")
+
+
 async def test_ctrl_z_means_the_text_once_something_was_typed(tmp_path: Path) -> None:
     async with shell(tmp_path) as it:
         await it.opened()

@@ -136,9 +136,9 @@ class ChatScreen(Talk):
                 self.call_next(self._answer_ended, event.message)
                 self._paint_running()
             case ChatsChanged():
-                self.run_worker(self._list_chats(), group="list", exclusive=True)
+                self.app.attempt(self._list_chats(), group="list", exclusive=True, screen=self)
             case ModelsChanged():
-                self.run_worker(self._list_models(), group="models", exclusive=True)
+                self.app.attempt(self._list_models(), group="models", exclusive=True, screen=self)
             case EngineChanged():
                 self._engine = event.status
                 self._paint_engine()

@@ -81,8 +81,8 @@ class ChatBase(Screen[None]):
         """What was sent before it could be."""
         self._deleted: list[str] = []
         """Deleted chats that can be brought back, the last one at the end."""
-        self._undo_by_key = False
-        """ctrl+z brings the chat back: nothing was typed since it was deleted."""
+        self._text_at_delete: str | None = None
+        """What the prompt held when a chat was deleted: as long as it does, ctrl+z brings the chat back."""
         self._showing = asyncio.Lock()
         self._draft_timer: Timer | None = None
         self._painted_at = 0.0
@@ -233,7 +233,7 @@ class ChatBase(Screen[None]):
         known = actions.BY_METHOD.get(action)
         if known is None:
             return super().check_action(action, parameters)
-        if action == "undo_delete" and not self._undo_by_key and not parameters:
+        if action == "undo_delete" and not parameters and self._text_at_delete != self.prompt.text:
             return False
         return known.enabled(self.situation())
 

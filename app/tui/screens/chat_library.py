@@ -53,7 +53,7 @@ class Library(ChatBase):
     @on(SearchBox.Changed, "#search")
     def _search_changed(self, event: SearchBox.Changed) -> None:
         if self.app.opened:
-            self.run_worker(self._search(), group="search", exclusive=True)
+            self.app.attempt(self._search(), group="search", exclusive=True, screen=self)
 
     @on(SearchBox.Submitted, "#search")
     def _search_submitted(self) -> None:
@@ -164,7 +164,6 @@ class Library(ChatBase):
             await self.node.save_draft(self.chat.id, text)
 
     def _typed(self) -> None:
-        self._undo_by_key = False
         if self._draft_timer is not None:
             self._draft_timer.reset()
         elif self.chat is not None:
@@ -216,24 +215,23 @@ class Library(ChatBase):
         title = next((chat.title for chat in self._chats if chat.id == chat_id), "")
         await self.node.delete_chat(chat_id)
         self._deleted.append(chat_id)
-        self._undo_by_key = True
         if self._shows(chat_id):
             self.prompt.text = ""
             self._forget_chat()
         self.app.notify(
             f"“{one_line(title, 40) or UNTITLED}” is deleted · ctrl+z undoes", timeout=8, markup=False
         )
-        self._undo_by_key = True
+        self._text_at_delete = self.prompt.text
 
     def action_undo_delete(self) -> None:
         if self._deleted:
             self.app.attempt(self._undo(self._deleted.pop()))
 
     async def _undo(self, chat_id: str) -> None:
-        self._undo_by_key = bool(self._deleted)
         await self.node.restore_chat(chat_id)
         self.app.clear_notifications()
         await self.open_chat(chat_id)
+        self._text_at_delete = self.prompt.text  # for the one that was deleted before
 
     def action_chat_options(self) -> None:
         from infraxa.app.tui.screens.chat_options import ChatOptionsScreen

@@ -24,6 +24,7 @@ class Talk(Library):
 
     @on(Prompt.Submitted)
     def _submitted(self, event: Prompt.Submitted) -> None:
+        self._text_at_delete = None
         if not self.app.opened:
             self._waiting = (event.text, event.editing)
             self._paint_status()

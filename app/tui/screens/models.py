@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -116,12 +117,12 @@ class ModelsScreen(View[None]):
         index = self.query_one(OptionList).highlighted
         return self._entries[index] if index is not None and index < len(self._entries) else None
 
-    def _start(self, doing: str, work: object) -> None:
+    def _start(self, doing: str, work: Awaitable[object]) -> None:
         """Do one thing, say how it goes, and what went wrong."""
 
         async def guarded() -> None:
             try:
-                await work  # type: ignore[misc] # a coroutine of this class
+                await work
             except (NodeError, EngineError, StoreError) as error:
                 self._say(f"{error.message} {error.remedy}", is_problem=True)
             finally:
@@ -129,7 +130,7 @@ class ModelsScreen(View[None]):
 
         self._doing = doing
         self._say(f"{doing} · Esc cancels")
-        self._work = self.run_worker(guarded(), group="model", exclusive=True)
+        self._work = self.run_worker(guarded, group="model", exclusive=True)
 
     @on(OptionList.OptionSelected)
     def _selected(self) -> None:
@@ -178,7 +179,8 @@ class ModelsScreen(View[None]):
         self.query_one(Input).value = ""
         await self._list(entry.name)
         self.query_one(OptionList).focus()
-        self._say(f"{entry.label} is added. Enter uses it.")
+        is_current = self.app.node.current_model() == entry.name
+        self._say(f"{entry.label} is added. {'It answers from now on.' if is_current else 'Enter uses it.'}")
 
     def action_remove(self) -> None:
         entry = self._chosen()
