@@ -206,7 +206,7 @@ async def test_of_many_loads_only_the_last_goes_on(
     went_on = [i for i, result in enumerate(results) if isinstance(result, Loaded)]
     overtaken = [i for i in range(9) if i not in went_on]
     assert went_on[-1] == 8 and len(overtaken) >= 4
-    assert all(isinstance(results[i], EngineError) and results[i].code == "closed" for i in overtaken)
+    assert all(getattr(results[i], "code", "") == "closed" for i in overtaken)
     assert engine.status.loaded.path == str(files[-1])
     assert not any(s.state == "failed" for s in engine.told)
     assert {s.loaded.path for s in engine.told if s.loaded} == {
