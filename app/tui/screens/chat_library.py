@@ -87,6 +87,7 @@ class Library(ChatBase):
             self.toggle_class("-list-closed")
             shown = not self.has_class("-list-closed")
         if shown:
+            self.chat_list.go_to_current()
             self.chat_list.focus()
         else:
             self.prompt.focus()

@@ -190,12 +190,16 @@ class ChatList(ScrollView, can_focus=True):
     def watch_hovered(self) -> None:
         self.refresh()
 
-    def watch_current(self, chat_id: str | None) -> None:
+    def watch_current(self) -> None:
+        self.go_to_current()
+        self.refresh()
+
+    def go_to_current(self) -> None:
+        """Put the cursor on the chat that is shown."""
         for index, row in enumerate(self._rows):
-            if row.chat_id == chat_id and (row.message_id is None or self.highlighted is None):
+            if row.chat_id == self.current and (row.message_id is None or self.highlighted is None):
                 self.cursor = index
                 break
-        self.refresh()
 
     def on_resize(self) -> None:
         self.virtual_size = Size(self.scrollable_content_region.width, max(1, len(self._starts)))

@@ -54,6 +54,7 @@ def facts_lines(facts: AnswerFacts | None) -> list[list[str]]:
         [*first, *always, *prompt, READABLE_BY_SHORT],
         [*first, *always, READABLE_BY_SHORT],
         [*always, READABLE_BY_SHORT],
+        [*always[-1:], READABLE_BY_SHORT],
     ]
 
 
