@@ -45,12 +45,12 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(STAMP): pyproject.toml | $(BIN)/python
-	@echo "Installing infraxa into $(VENV). The first time, llama.cpp is compiled: 5 to 20 minutes."
+	@echo "Installing infraxa into $(VENV). The first time, llama.cpp is compiled: about 4 minutes on two cores."
 	$(BIN)/python -m pip install --editable .
 	@touch $@
 
 $(DEV_STAMP): pyproject.toml | $(BIN)/python
-	@echo "Installing infraxa with its development tools into $(VENV). The first time, llama.cpp is compiled: 5 to 20 minutes."
+	@echo "Installing infraxa with its development tools into $(VENV). The first time, llama.cpp is compiled: about 4 minutes on two cores."
 	$(BIN)/python -m pip install --editable ".[dev]"
 	@touch $@ $(STAMP)
 
