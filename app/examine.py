@@ -10,7 +10,7 @@ import os
 import re
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import msgspec
@@ -22,7 +22,7 @@ from infraxa.engine import models
 from infraxa.engine.models import ModelInfo
 from infraxa.engine.sizing import free_memory
 from infraxa.engine.types import EngineError, LoadOptions
-from infraxa.store.records import ModelRecord
+from infraxa.store.records import ModelRecord, StoreError
 
 MAX_NAME = 100
 CHECK_CONTEXT = 512
@@ -40,14 +40,22 @@ async def examine(
     on_progress: Callable[[int, int], None] | None = None,
     *,
     force: bool = False,
+    known: Iterable[ModelRecord] = (),
 ) -> ModelRecord:
     """The record of the GGUF file at `path`. `on_progress(done, total)` is told the bytes hashed.
 
     `force` goes on although the model is larger than the memory that is free. Cancelling ends it within a
-    moment. Raises EngineError, and NodeError `bad_name`.
+    moment. `known` are the models that there are: the same file or the same name again is refused before
+    anything takes long. Raises EngineError, NodeError `bad_name` and StoreError `exists`.
     """
     path = _readable_path(path)
-    name = check_name(name) if name is not None else name_of(path)
+    chosen = check_name(name) if name is not None else None
+    for record in known:
+        if record.path == str(path):
+            raise StoreError("exists", f"{path} is already here, as {record.name}.")
+        if record.name == chosen:
+            raise StoreError("exists", f"There is a model named {chosen}.", "Give another --name.")
+    name = chosen if chosen is not None else name_of(path)
     info = await asyncio.to_thread(models.read_metadata, path)
     if not force:
         check_memory(info)

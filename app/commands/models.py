@@ -28,7 +28,7 @@ from infraxa.engine.models import memory_estimate
 from infraxa.store import models as records
 from infraxa.store.db import Connection, Store
 from infraxa.store.folder import DATABASE_NAME
-from infraxa.store.records import ModelRecord, StoreError
+from infraxa.store.records import ModelRecord
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -144,14 +144,10 @@ async def _with_store(
 
 async def _add(folders: Folders, path: Path, name: str | None, force: bool) -> ModelRecord:
     async with await Store.open(folders.data) as store:
-        for record in await store.run(records.list_models):
-            if record.path == str(path):
-                raise StoreError("exists", f"{path} is already here, as {record.name}.")
-            if record.name == name:
-                raise StoreError("exists", f"There is a model named {name}.", "Give another --name.")
+        known = await store.run(records.list_models)
         with _progress() as on_progress:
             try:
-                record = await choices.examine(path, name, on_progress, force=force)
+                record = await choices.examine(path, name, on_progress, force=force, known=known)
             except asyncio.CancelledError:
                 note("infraxa: stopped; nothing was added.")
                 raise

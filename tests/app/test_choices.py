@@ -17,7 +17,7 @@ from infraxa.engine import models
 from infraxa.engine.guide import GUIDE_PATH
 from infraxa.engine.models import ModelInfo
 from infraxa.engine.types import EngineError, Sampling
-from infraxa.store.records import ChatOptions, ModelRecord
+from infraxa.store.records import ChatOptions, ModelRecord, StoreError
 
 
 @pytest.fixture
@@ -113,3 +113,12 @@ def test_names_that_cannot_be(name: str) -> None:
 def test_a_model_that_nobody_named_is_named_after_its_file(file: str, name: str) -> None:
     assert name_of(Path(file)) == name
     assert check_name(name_of(Path(file))) == name
+
+
+async def test_a_file_or_name_that_is_known_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "there-is-no-such-file.gguf"
+    known = ModelRecord("mine", str(path), "", 1, 1, 1, b"")
+    with pytest.raises(StoreError, match="already here, as mine"):
+        await examine(path, known=[known])
+    with pytest.raises(StoreError, match="There is a model named mine"):
+        await examine(tmp_path / "other.gguf", "mine", known=[known])
