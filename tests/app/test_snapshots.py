@@ -52,6 +52,15 @@ OLDER = [
 ]
 
 
+@pytest.fixture(autouse=True)
+def same_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pictures do not depend on the terminal that the tests are run in."""
+    for name in ("NO_COLOR", "SSH_CONNECTION"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("COLORTERM", "truecolor")
+
+
 class SnapCompare(Protocol):
     """The fixture of pytest-textual-snapshot."""
 
