@@ -127,7 +127,8 @@ class Models:
         self, path: Path, name: str | None, on_progress: Callable[[int, int], None] | None
     ) -> ModelEntry:
         """Read, check and remember a GGUF file; nothing is remembered unless all of it went well."""
-        record = await choices.examine(path, name, on_progress)
+        known = await self._records.run(records.list_models)
+        record = await choices.examine(path, name, on_progress, known=known)
         added = await self._records.run(records.add_model, record, frozenset({choices.GUIDE}))
         return await self.entry(added.name)
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from infraxa.engine.guide import GUIDE_PATH
-from tests.random_model import write_random_model
 from tests.e2e.terminal import Terminal
+from tests.random_model import write_random_model
 
 INFRAXA = [sys.executable, "-P", "-m", "infraxa"]
 Open = Callable[..., Terminal]

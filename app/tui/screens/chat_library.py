@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from textual import on
 from textual.widgets import ContentSwitcher
@@ -13,9 +12,6 @@ from infraxa.app.tui.screens.chat_base import ChatBase, SearchBox
 from infraxa.app.tui.widgets.chat_list import UNTITLED, ChatList
 from infraxa.app.tui.widgets.text import one_line
 from infraxa.store.records import ChatOptions
-
-if TYPE_CHECKING:
-    pass
 
 DRAFT_AFTER = 1.0
 """Seconds without typing after which what is typed is kept."""

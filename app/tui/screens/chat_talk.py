@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from textual import on
 
 from infraxa.app.errors import NodeError
@@ -14,9 +12,6 @@ from infraxa.app.tui.widgets.prompt import Prompt
 from infraxa.app.tui.widgets.welcome import Question
 from infraxa.engine.types import EngineError
 from infraxa.store.records import ChatOptions, Message, StoreError
-
-if TYPE_CHECKING:
-    pass
 
 
 class Talk(Library):

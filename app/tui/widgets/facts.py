@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from infraxa.store.records import AnswerFacts, Message
 
 BUILT_IN_MODEL = "guide"
@@ -11,8 +13,10 @@ READABLE_BY_SHORT = "this machine only"
 
 
 def model_label(name: str) -> str:
-    """What a model is called on screens."""
-    return BUILT_IN_LABEL if name in (BUILT_IN_MODEL, "") else name
+    """What a model is called on screens: a file that was not added is called by its own name."""
+    if name in (BUILT_IN_MODEL, ""):
+        return BUILT_IN_LABEL
+    return os.path.basename(name).removesuffix(".gguf") if os.sep in name else name
 
 
 def ending(message: Message) -> str:
