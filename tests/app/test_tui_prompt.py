@@ -246,6 +246,17 @@ async def test_enter_takes_the_chosen_command() -> None:
         assert app.commands == [("mouse", "")]
 
 
+async def test_enter_right_after_the_argument_enters_it() -> None:
+    app = Typing()
+    async with app.run_test() as pilot:
+        await write(pilot, "/model")
+        # The next keys come before the text has told that it changed.
+        app.prompt.area.insert(" mine")
+        assert app.prompt.take_key("enter")
+        await pilot.pause()
+        assert app.commands == [("model", "mine")]
+
+
 async def test_a_command_is_taken_by_the_mouse() -> None:
     app = Typing()
     async with app.run_test() as pilot:

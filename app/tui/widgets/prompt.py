@@ -252,7 +252,10 @@ class Prompt(Vertical):
         if key == "escape":
             return self.cancel()
         if self._shown and key in ("up", "down", "tab", "enter"):
-            return self._choose(key)
+            # The text tells of its change by a message, which a fast typist's next key overtakes.
+            self._complete()
+            if self._shown:
+                return self._choose(key)
         if key == self.send_key:
             self.submit()
             return True
