@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -64,3 +65,16 @@ def started(terminal: Terminal) -> Terminal:
     terminal.wait_for("Ask anything")
     terminal.wait_for("ready", seconds=60)
     return terminal
+
+
+def retype(terminal: Terminal, text: str) -> None:
+    """Put `text` into the input that has, or is about to get, the focus; again when keys came too early."""
+    for _ in range(10):
+        terminal.press("ctrl+u")
+        terminal.read(0.3)
+        terminal.send(text)
+        end = text[-12:]
+        with contextlib.suppress(AssertionError):
+            terminal.wait_for(end, seconds=3)
+            return
+    raise AssertionError(f"{text!r} could not be typed:\n{terminal.text}")

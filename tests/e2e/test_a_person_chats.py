@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.e2e.conftest import Open, started
+from tests.e2e.conftest import Open, retype, started
 from tests.e2e.terminal import Terminal
 
 
@@ -26,8 +26,7 @@ def test_ask_rename_search_export_quit_and_come_back(open_app: Open, tmp_path: P
     app.wait_for("tok/s")
     app.press("f2")
     app.wait_for("Rename the chat")
-    app.press("ctrl+u")
-    app.send("my sums")
+    retype(app, "my sums")
     app.press("enter")
     app.wait_gone("Rename the chat")
     app.wait_for("my sums")
@@ -38,7 +37,7 @@ def test_ask_rename_search_export_quit_and_come_back(open_app: Open, tmp_path: P
     app.wait_for("Paris")
 
     app.press("ctrl+f")
-    app.send("2+2")
+    retype(app, "2+2")
     app.wait_for(lambda screen: "my sums" in screen and "The answer" in screen)
     app.press("down", "enter")
     app.wait_for("2 + 2 = 4")
@@ -47,8 +46,7 @@ def test_ask_rename_search_export_quit_and_come_back(open_app: Open, tmp_path: P
     app.press("ctrl+s")
     app.wait_for("Export")
     target = tmp_path / "sums.md"
-    app.press("ctrl+u")
-    app.send(str(target))
+    retype(app, str(target))
     app.press("enter")
     app.wait_gone("Cancel")
     app.wait_for(lambda _: target.exists())
@@ -71,8 +69,8 @@ def test_versions_are_beside_each_other(open_app: Open) -> None:
     app.wait_for("2/2")
     app.press("f4")
     app.wait_for("editing an earlier message")
-    app.press("ctrl+u")
-    ask(app, "What is 3+4?")
+    retype(app, "What is 3+4?")
+    app.press("enter")
     app.wait_for("The answer is 7")
     app.wait_gone("The answer is 4")
     app.wait_for("2/2")

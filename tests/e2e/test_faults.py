@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from infraxa.engine.guide import GUIDE_PATH
-from tests.e2e.conftest import INFRAXA, Open, started
+from tests.e2e.conftest import INFRAXA, Open, retype, started
 from tests.e2e.terminal import Terminal
 
 
@@ -211,8 +211,7 @@ def test_a_disk_that_becomes_full_shows_the_answer_and_says_it(open_app: Open, s
     app.press("enter")
     app.wait_for(lambda screen: "full" in screen)
     (small_disk / "ballast").unlink()
-    app.press("ctrl+u")
-    app.send("What is 5+6?")
+    retype(app, "What is 5+6?")
     app.press("enter")
     app.wait_for("The answer is 11")
     app.press("ctrl+q")
