@@ -184,12 +184,7 @@ class Answers:
         except Exception:
             # A defect of ours: the chat must not stay busy for it.
             _log.exception("the end of answer %s", message.id)
-            ended = msgspec.structs.replace(
-                message,
-                content=run.text,
-                state="failed",
-                error="infraxa met a defect of its own: see the log.",
-            )
+            ended = msgspec.structs.replace(message, content=run.text, state="failed", error=DEFECT)
         finally:
             del self._running[message.chat_id]
             run.over.set()

@@ -99,8 +99,10 @@ class Models:
             await asyncio.shield(self._loading[1])
             return
         # Other options do for now when others are using the model: they come into force with the next load.
-        shared = self._holders.get(entry.path, 0) > 1 and self._loaded is not None
-        if self._loaded == wanted or (shared and self._loaded is not None and self._loaded[0] == entry.path):
+        shared = self._holders.get(entry.path, 0) > 1
+        if self._loaded is not None and (
+            self._loaded == wanted or (shared and self._loaded[0] == entry.path)
+        ):
             await self._until_ready()
             if self._engine.status.state == "ready":
                 return

@@ -29,7 +29,7 @@ from textual.widgets import Input, TextArea
 from textual.worker import Worker
 
 from infraxa.app.config import Settings
-from infraxa.app.errors import NodeError
+from infraxa.app.errors import FAILURES, NodeError, sentence
 from infraxa.app.events import Event, LogLine
 from infraxa.app.folders import Folders
 from infraxa.app.tui import actions
@@ -53,8 +53,6 @@ QUIT_AGAIN = 2.0
 WIDTHS = [(0, "-too-narrow"), (32, "-narrow"), (100, "-medium"), (120, "-wide")]
 HEIGHTS = [(0, "-too-low"), (8, "-short"), (16, "-tall")]
 """From how many cells on a screen has which class."""
-
-Failure = (NodeError, EngineError, StoreError)
 
 
 def _palette() -> type[Provider]:
@@ -161,7 +159,7 @@ class InfraxaApp(Themed):
             try:
                 with self._while_running():
                     await work
-            except Failure as error:
+            except FAILURES as error:
                 if self.is_running:
                     self.complain(error)
             except OSError as error:
@@ -178,7 +176,7 @@ class InfraxaApp(Themed):
 
     def complain(self, error: NodeError | EngineError | StoreError) -> None:
         """Show what went wrong and what helps."""
-        text = f"{error.message} {error.remedy}".strip()
+        text = sentence(error)
         self.log_book.add("infraxa", text)
         self.notify(text, severity="error", timeout=10, markup=False)
 
@@ -202,8 +200,8 @@ class InfraxaApp(Themed):
             self._deaf = node.subscribe(self._hear)
             with self._while_running():
                 await asyncio.gather(node.start(), self.chat_screen.mount_conversation())
-        except Failure as error:
-            self.last_words = f"infraxa: {error.message} {error.remedy}".strip()
+        except FAILURES as error:
+            self.last_words = f"infraxa: {sentence(error)}"
             self.exit(return_code=1)
             return
         self._node = node
