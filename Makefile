@@ -17,7 +17,7 @@ test: $(DEV_STAMP)
 check: $(DEV_STAMP) build/dev/infraxa
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy -p infraxa.app -p infraxa.engine -p infraxa.store
+	$(BIN)/mypy -p infraxa.app -p infraxa.engine -p infraxa.net -p infraxa.store
 	$(BIN)/mypy tests
 
 bench: $(DEV_STAMP)
