@@ -19,10 +19,10 @@ import msgspec
 
 from infraxa.app.errors import FAILURES, NodeError, sentence
 from infraxa.app.events import AnswerEnded, AnswerGrew, AnswerStarted, Event, LogLine, PromptRead
-from infraxa.app.tasks import TaskGroup
 from infraxa.engine.generation import Generation
 from infraxa.engine.host import Engine
 from infraxa.engine.types import Delta, EngineError, ErrorInfo, Finished, Progress, Request, Usage
+from infraxa.net.tasks import TaskGroup
 from infraxa.store import messages
 from infraxa.store.db import Store
 from infraxa.store.records import AnswerFacts, Message, MessageState, StoreError

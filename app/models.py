@@ -15,9 +15,9 @@ from infraxa.app import choices
 from infraxa.app.choices import ModelEntry
 from infraxa.app.config import Settings
 from infraxa.app.errors import FAILURES, NodeError
-from infraxa.app.tasks import TaskGroup
 from infraxa.engine.host import Engine
 from infraxa.engine.types import EngineError, Loaded, LoadOptions
+from infraxa.net.tasks import TaskGroup
 from infraxa.store import models as records
 from infraxa.store.db import Store
 

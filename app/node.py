@@ -31,9 +31,9 @@ from infraxa.app.events import (
 )
 from infraxa.app.folders import Folders
 from infraxa.app.models import Models
-from infraxa.app.tasks import TaskGroup
 from infraxa.engine.host import Engine
 from infraxa.engine.types import ChatMessage, EngineStatus, Request
+from infraxa.net.tasks import TaskGroup
 from infraxa.store import chats, markdown, messages, search, state, turns
 from infraxa.store.db import Store
 from infraxa.store.lock import FolderLock

@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import pytest
 
-from infraxa.app.tasks import TaskGroup
 from infraxa.app.tui.widgets.streaming import LONGEST_REST, SHORTEST_REST, Flusher, rest_after
+from infraxa.net.tasks import TaskGroup
 
 
 class Screen:

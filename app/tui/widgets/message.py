@@ -17,12 +17,12 @@ from textual.message import Message as TextualMessage
 from textual.style import Style
 from textual.timer import Timer
 
-from infraxa.app.tasks import TaskGroup
 from infraxa.app.tui.widgets import requests
 from infraxa.app.tui.widgets.facts import can_continue, ending, facts_lines, model_label, too_long
 from infraxa.app.tui.widgets.markdown import MarkdownView
 from infraxa.app.tui.widgets.streaming import Flusher
 from infraxa.app.tui.widgets.text import Cleaner, clean, one_line
+from infraxa.net.tasks import TaskGroup
 from infraxa.store.records import Message, Turn
 
 SPINNER = "·∙•∙"
