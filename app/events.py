@@ -8,6 +8,7 @@ from __future__ import annotations
 import msgspec
 
 from infraxa.engine.types import EngineStatus
+from infraxa.net.status import NetworkStatus
 from infraxa.store.records import Message
 
 
@@ -63,6 +64,20 @@ class ModelsChanged(msgspec.Struct, frozen=True, tag=True):
     """A model was added or removed."""
 
 
+class NetworkChanged(msgspec.Struct, frozen=True, tag=True):
+    """The network's status is another one."""
+
+    status: NetworkStatus
+
+
+class PeersChanged(msgspec.Struct, frozen=True, tag=True):
+    """A link was made or ended, or what is known of one is newer."""
+
+
+class NodesChanged(msgspec.Struct, frozen=True, tag=True):
+    """A node came, went, or told news of itself."""
+
+
 class LogLine(msgspec.Struct, frozen=True, tag=True):
     """A line for the log view. `source` is `engine` (native output of llama.cpp) or `infraxa`."""
 
@@ -79,5 +94,8 @@ Event = (
     | AnswerGrew
     | AnswerEnded
     | ModelsChanged
+    | NetworkChanged
+    | PeersChanged
+    | NodesChanged
     | LogLine
 )
