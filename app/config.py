@@ -53,6 +53,32 @@ _SendKey = Annotated[
 _Mouse = Annotated[bool, Meta(description="use the mouse in the app")]
 _ReducedMotion = Annotated[bool, Meta(description="no animations in the app")]
 _ConfirmLinks = Annotated[bool, Meta(description="ask before a link of an answer is opened")]
+_Online = Annotated[bool, Meta(description="find other nodes and talk to them; false = this machine alone")]
+_Announce = Annotated[
+    bool, Meta(description="let other nodes learn this one's name and addresses, on the LAN and by gossip")
+]
+_NodeName = Annotated[
+    str,
+    Meta(pattern=_NAME, max_length=32, description="what others call this node; auto = made from its key"),
+]
+_Network = Annotated[
+    str, Meta(pattern=_NAME, max_length=64, description="the network it is part of; an invite may change it")
+]
+_ListenPort = Annotated[
+    int, Meta(ge=0, le=65535, description="the TCP port where other nodes reach this one; 0 = any free one")
+]
+_Bootstrap = Annotated[
+    str,
+    Meta(
+        pattern=_NAME,
+        max_length=1024,
+        description="addresses of nodes to ask first, with commas: host:port; auto = none",
+    ),
+]
+_PortMapping = Annotated[bool, Meta(description="ask the router to let other nodes in (NAT-PMP, UPnP)")]
+_Relay = Annotated[
+    bool, Meta(description="hand sealed traffic on for nodes that cannot be reached; uses this node's line")
+]
 
 
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -69,7 +95,20 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     mouse: _Mouse = True
     reduced_motion: _ReducedMotion = False
     confirm_links: _ConfirmLinks = True
+    online: _Online = True
+    announce: _Announce = True
+    name: _NodeName | None = None
+    network: _Network = "public"
+    listen_port: _ListenPort = 7741
+    bootstrap: _Bootstrap | None = None
+    port_mapping: _PortMapping = False
+    relay: _Relay = False
 
+
+NETWORK_SETTINGS = frozenset(
+    {"online", "announce", "name", "network", "listen_port", "bootstrap", "port_mapping", "relay"}
+)
+"""With one of these changed, the node leaves the network and joins it again."""
 
 LATER: Mapping[str, str] = {
     "threads": "when a model is loaded",
@@ -141,7 +180,7 @@ def parse(name: str, value: object, where: str) -> Value:
     """
     field = _field(name)
     found = value
-    if isinstance(value, str) and field.type is not str:
+    if isinstance(value, str) and (field.optional or field.type is not str):
         found = _from_text(field, value.strip())
     if found is None and field.optional:
         return None

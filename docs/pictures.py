@@ -32,7 +32,7 @@ SECONDS = 60
 
 async def talk(folders: Folders) -> None:
     """Have the questions answered and kept."""
-    node = Node(Settings(threads=1), folders)
+    node = Node(Settings(online=False, threads=1), folders)
     ended = asyncio.Event()
 
     def hear(event: Event) -> None:
@@ -55,7 +55,9 @@ async def talk(folders: Folders) -> None:
 
 async def picture(folders: Folders, size: tuple[int, int], colour: str) -> None:
     """One picture, as SVG that fetches nothing from anywhere."""
-    app = InfraxaApp(Settings(threads=1, theme=f"infraxa-{colour}", reduced_motion=True), folders)
+    app = InfraxaApp(
+        Settings(online=False, threads=1, theme=f"infraxa-{colour}", reduced_motion=True), folders
+    )
     async with app.run_test(size=size) as pilot, asyncio.timeout(SECONDS):
         while not (app.opened and app.chat_screen.settled and app.node.engine.state == "ready"):
             await pilot.pause(0.05)

@@ -27,7 +27,13 @@ class Ran(NamedTuple):
 def environment(data: Path, **more: str) -> dict[str, str]:
     """The variables of a command whose data is in `data`; threads=1, as tests share the machine."""
     kept = {name: value for name, value in worker_environment().items() if not name.startswith("INFRAXA_")}
-    kept |= {"INFRAXA_DATA_DIR": str(data), "INFRAXA_THREADS": "1", "TERM": "xterm", "HOME": str(data.parent)}
+    kept |= {
+        "INFRAXA_DATA_DIR": str(data),
+        "INFRAXA_ONLINE": "false",
+        "INFRAXA_THREADS": "1",
+        "TERM": "xterm",
+        "HOME": str(data.parent),
+    }
     return kept | more
 
 

@@ -16,7 +16,7 @@ from infraxa.app.tui.app import InfraxaApp
 from infraxa.app.tui.screens.chat import ChatScreen
 from infraxa.store.records import Message
 
-SETTINGS = Settings(threads=1, slots=2, reduced_motion=True)
+SETTINGS = Settings(online=False, threads=1, slots=2, reduced_motion=True)
 LIMIT = 30.0
 """Seconds of any wait."""
 

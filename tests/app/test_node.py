@@ -21,7 +21,7 @@ from infraxa.store.messages import get_message
 from infraxa.store.records import ChatOptions, Message, StoreError
 
 LONG = "tell me a story"
-SETTINGS = Settings(threads=1, slots=2)
+SETTINGS = Settings(online=False, threads=1, slots=2)
 
 
 class Watched:
@@ -181,7 +181,7 @@ async def test_the_worker_is_killed_in_mid_answer(watched: Watched) -> None:
 async def test_a_conversation_over_the_context_says_so_and_drops_oldest_turns_when_asked(
     tmp_path: Path,
 ) -> None:
-    node = Node(Settings(threads=1, slots=1, context=256), folders(tmp_path))
+    node = Node(Settings(online=False, threads=1, slots=1, context=256), folders(tmp_path))
     watched = Watched(node)
     await node.start()
     try:
@@ -311,7 +311,7 @@ def break_updates(conn: Connection) -> None:
 
 
 async def test_going_on_in_vain_leaves_the_answer_as_it_was(tmp_path: Path) -> None:
-    node = Node(Settings(threads=1, slots=1, context=64), folders(tmp_path))
+    node = Node(Settings(online=False, threads=1, slots=1, context=64), folders(tmp_path))
     watched = Watched(node)
     await node.start()
     try:

@@ -348,7 +348,9 @@ async def test_forty_by_ten_can_be_used_and_less_says_what_is_needed(tmp_path: P
 
 async def test_the_model_that_cannot_load_is_a_reason_in_the_status(tmp_path: Path) -> None:
     (tmp_path / "bad.gguf").write_text("this is no model")
-    async with shell(tmp_path, settings=Settings(threads=1, model=str(tmp_path / "bad.gguf"))) as it:
+    async with shell(
+        tmp_path, settings=Settings(online=False, threads=1, model=str(tmp_path / "bad.gguf"))
+    ) as it:
         await it.until(lambda: it.app.opened, "the store")
         await it.type("hi", "enter")
         await it.until(

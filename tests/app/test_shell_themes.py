@@ -91,7 +91,7 @@ def test_a_file_of_the_persons_goes_before_a_shipped_one(tmp_path: Path) -> None
 
 async def test_a_bad_theme_gives_one_line_and_the_default(tmp_path: Path) -> None:
     write(tmp_path / "themes", "mine.toml", "[colors")
-    async with shell(tmp_path, settings=Settings(threads=1, theme="mine")) as it:
+    async with shell(tmp_path, settings=Settings(online=False, threads=1, theme="mine")) as it:
         assert it.app.theme == themes.DEFAULT
         assert any("mine.toml" in text for text in it.toasts)
         assert any("mine.toml" in entry.text for entry in it.app.log_book.entries)
@@ -115,7 +115,7 @@ async def test_the_palette_shows_a_theme_while_it_is_highlighted(tmp_path: Path)
 
 async def test_a_theme_is_read_again_when_the_list_is_opened(tmp_path: Path) -> None:
     write(tmp_path / "themes", "mine.toml", GOOD)
-    async with shell(tmp_path, settings=Settings(threads=1, theme="mine")) as it:
+    async with shell(tmp_path, settings=Settings(online=False, threads=1, theme="mine")) as it:
         assert it.app.theme == "mine"
         write(tmp_path / "themes", "mine.toml", GOOD.replace("#001122", "#330000"))
         await it.pilot.press("f9")

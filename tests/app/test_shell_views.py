@@ -185,7 +185,7 @@ async def test_a_view_gives_way_to_another_and_its_key_closes_it(tmp_path: Path)
 
 
 async def test_a_model_of_the_palette_is_used(tmp_path: Path) -> None:
-    async with shell(tmp_path, settings=Settings(threads=1, slots=1)) as it:
+    async with shell(tmp_path, settings=Settings(online=False, threads=1, slots=1)) as it:
         await it.opened()
         await it.ask("What is 2+2?")
         await it.pilot.press("ctrl+n")

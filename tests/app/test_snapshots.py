@@ -116,7 +116,7 @@ def make(folder: Path, theme: str, *, status: EngineStatus = READY) -> InfraxaAp
         node.status = status
         return node
 
-    settings = Settings(threads=1, slots=2, theme=theme, reduced_motion=True)
+    settings = Settings(online=False, threads=1, slots=2, theme=theme, reduced_motion=True)
     return InfraxaApp(settings, Folders.find(folder, {}), open_node=open_node, clock=lambda: NOW / 1000)
 
 

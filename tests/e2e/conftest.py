@@ -38,6 +38,7 @@ def environment(tmp_path: Path) -> dict[str, str]:
         HOME=str(tmp_path / "home"),
         INFRAXA_DATA_DIR=str(tmp_path / "data"),
         INFRAXA_THREADS="1",
+        INFRAXA_ONLINE="false",
     )
     (tmp_path / "home").mkdir()
     return env
