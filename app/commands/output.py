@@ -6,7 +6,10 @@ import os
 import re
 import sys
 from collections.abc import Sequence
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 # All control characters but tab and newline, and those that reorder the text around them.
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
@@ -40,21 +43,26 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, right:
 
     `right` names the columns of numbers.
     """
-    cells = [[_one_line(cell) for cell in row] for row in rows]
     if not is_terminal(sys.stdout):
-        for row in cells:
-            print("\t".join(row))
+        for row in rows:
+            print("\t".join(map(_one_line, row)))
         return
     from rich.console import Console
+
+    Console().print(table(columns, rows, right=right))
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[str] = ()) -> Table:
+    """The table for a terminal."""
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for column in columns:
-        table.add_column(column, justify="right" if column in right else "left", overflow="fold")
-    for row in cells:
-        table.add_row(*map(Text, row))
-    Console().print(table)
+        made.add_column(column, justify="right" if column in right else "left", overflow="fold")
+    for row in rows:
+        made.add_row(*(Text(_one_line(cell)) for cell in row))
+    return made
 
 
 def print_pairs(pairs: Sequence[tuple[str, str]]) -> None:
