@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from infraxa.engine.types import EngineError, ErrorInfo
+from infraxa.net.errors import NetError
 from infraxa.store.records import StoreError
 
 
@@ -20,10 +21,10 @@ class NodeError(Exception):
         self.remedy = remedy
 
 
-FAILURES = (NodeError, EngineError, StoreError)
+FAILURES = (NodeError, EngineError, NetError, StoreError)
 """All that a person can be told of: each has a code, a message and a remedy."""
 
 
-def sentence(error: NodeError | EngineError | StoreError | ErrorInfo) -> str:
+def sentence(error: NodeError | EngineError | NetError | StoreError | ErrorInfo) -> str:
     """What went wrong and what helps, in one line."""
     return f"{error.message} {error.remedy}".strip()

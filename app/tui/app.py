@@ -38,6 +38,7 @@ from infraxa.app.tui.screens.chat import ChatScreen
 from infraxa.app.tui.terminal import keep_title, restore_title, set_title, unusable
 from infraxa.app.tui.theming import Themed
 from infraxa.engine.types import EngineError
+from infraxa.net.errors import NetError
 from infraxa.store.records import StoreError
 
 if TYPE_CHECKING:
@@ -174,7 +175,7 @@ class InfraxaApp(Themed):
             if isinstance(pair[1], Coroutine):
                 pair[1].close()
 
-    def complain(self, error: NodeError | EngineError | StoreError) -> None:
+    def complain(self, error: NodeError | EngineError | NetError | StoreError) -> None:
         """Show what went wrong and what helps."""
         text = sentence(error)
         self.log_book.add("infraxa", text)
