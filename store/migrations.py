@@ -95,7 +95,53 @@ def _memory(db: Database) -> None:
     )
 
 
-MIGRATIONS: tuple[Callable[[Database], None], ...] = (_conversations, _search, _models, _memory)
+def _peers(db: Database) -> None:
+    """What the network remembers. A node that is forgotten loses the names that it had first."""
+    db.executescript(
+        """
+        CREATE TABLE own_seq (node BLOB PRIMARY KEY, seq INTEGER NOT NULL) WITHOUT ROWID;
+        CREATE TABLE prekeys (
+            node BLOB NOT NULL,
+            public BLOB NOT NULL,
+            secret BLOB NOT NULL,
+            made_ms INTEGER NOT NULL,
+            expires_ms INTEGER NOT NULL,
+            PRIMARY KEY (node, public)
+        ) WITHOUT ROWID;
+        CREATE TABLE anchors (place INTEGER PRIMARY KEY, node BLOB NOT NULL UNIQUE);
+
+        CREATE TABLE nodes (
+            id BLOB PRIMARY KEY,
+            name TEXT NOT NULL,
+            addresses TEXT NOT NULL,
+            last_contact_ms INTEGER NOT NULL
+        ) WITHOUT ROWID;
+        CREATE INDEX nodes_by_contact ON nodes (last_contact_ms);
+        CREATE TABLE names (
+            name TEXT PRIMARY KEY,
+            node BLOB NOT NULL REFERENCES nodes (id) ON DELETE CASCADE
+        ) WITHOUT ROWID;
+        CREATE INDEX names_by_node ON names (node);
+        CREATE TABLE bans (
+            node BLOB PRIMARY KEY,
+            until_ms INTEGER NOT NULL,
+            reason TEXT NOT NULL
+        ) WITHOUT ROWID;
+        CREATE INDEX bans_by_end ON bans (until_ms);
+
+        CREATE TABLE networks (name TEXT PRIMARY KEY, psk BLOB) WITHOUT ROWID;
+        CREATE TABLE bootstrap (
+            n INTEGER PRIMARY KEY,
+            network TEXT NOT NULL REFERENCES networks (name) ON DELETE CASCADE,
+            node BLOB NOT NULL,
+            addresses TEXT NOT NULL,
+            UNIQUE (network, node)
+        );
+        """
+    )
+
+
+MIGRATIONS: tuple[Callable[[Database], None], ...] = (_conversations, _search, _models, _memory, _peers)
 """Step i + 1 leads from version i to version i + 1."""
 
 

@@ -131,6 +131,44 @@ class ModelRecord(msgspec.Struct, frozen=True):
     """What the engine read from the file, as JSON; opaque here."""
 
 
+class PrekeyRecord(msgspec.Struct, frozen=True):
+    """A prekey of this node's sessions."""
+
+    secret: bytes
+    public: bytes
+    made_ms: int
+    expires_ms: int
+
+
+class NodeRecord(msgspec.Struct, frozen=True):
+    """Another node that was spoken to."""
+
+    id: bytes
+    name: str
+    """As it was first seen."""
+    addresses: tuple[str, ...]
+    """Those that worked, newest first."""
+    last_contact_ms: int
+
+
+class BanRecord(msgspec.Struct, frozen=True):
+    """A node that nothing is taken from for a while."""
+
+    node: bytes
+    until_ms: int
+    reason: str
+
+
+class NetworkRecord(msgspec.Struct, frozen=True):
+    """A network that was joined by invites."""
+
+    name: str
+    psk: bytes | None
+    """Its key, when it is private."""
+    nodes: tuple[tuple[bytes, tuple[str, ...]], ...]
+    """Ids to begin with, and their addresses."""
+
+
 class StoreError(Exception):
     """The store could not do what was asked.
 

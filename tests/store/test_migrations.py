@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 from sqlite_utils import Database
 
-from infraxa.store import migrations
+from infraxa.store import migrations, peers
 from infraxa.store.chats import get_chat
 from infraxa.store.db import SCHEMA_VERSION, connect
 from infraxa.store.folder import DATABASE_NAME
 from infraxa.store.messages import mark_interrupted, shown_branch
 from infraxa.store.migrations import MIGRATIONS, migrate
 from infraxa.store.models import get_model, list_models
-from infraxa.store.records import ModelRecord
+from infraxa.store.records import BanRecord, ModelRecord, NetworkRecord, NodeRecord, PrekeyRecord
 from infraxa.store.search import search
 from infraxa.store.state import get_value, list_prompts
 
@@ -55,6 +55,15 @@ def at_version(folder: Path, version: int) -> None:
     if version >= 4:
         conn.execute("INSERT INTO state VALUES ('last_chat', '\"x\"')")
         conn.execute("INSERT INTO prompts VALUES (1, 'How large is Jupiter?')")
+    if version >= 5:
+        conn.execute("INSERT INTO own_seq VALUES (x'01', 7)")
+        conn.execute("INSERT INTO prekeys VALUES (x'01', x'02', x'03', 4, 5)")
+        conn.execute("INSERT INTO anchors VALUES (0, x'0a')")
+        conn.execute("INSERT INTO nodes VALUES (x'0a', 'maple', '[\"ws://192.0.2.1:7741\"]', 9)")
+        conn.execute("INSERT INTO names VALUES ('maple', x'0a')")
+        conn.execute("INSERT INTO bans VALUES (x'0b', 9000000000000, 'tampered')")
+        conn.execute("INSERT INTO networks VALUES ('home', x'ff')")
+        conn.execute("INSERT INTO bootstrap VALUES (1, 'home', x'0a', '[]')")
     conn.close()
 
 
@@ -79,6 +88,15 @@ def test_from_each_version_with_data_in_it(tmp_path: Path, version: int) -> None
     assert list_models(conn) == ([get_model(conn, "m")] if version >= 3 else [])
     assert list_prompts(conn) == (["How large is Jupiter?"] if version >= 4 else [])
     assert get_value(conn, "last_chat", str) == ("x" if version >= 4 else None)
+    if version >= 5:
+        assert peers.last_seq(conn, b"\x01") == 7
+        assert peers.list_prekeys(conn, b"\x01") == (PrekeyRecord(b"\x03", b"\x02", 4, 5),)
+        assert peers.list_anchors(conn) == (b"\x0a",)
+        assert peers.list_names(conn) == {"maple": b"\x0a"}
+        assert peers.list_bans(conn) == [BanRecord(b"\x0b", 9_000_000_000_000, "tampered")]
+        assert peers.get_network(conn, "home") == NetworkRecord("home", b"\xff", ((b"\x0a", ()),))
+    known = NodeRecord(b"\x0a", "maple", ("ws://192.0.2.1:7741",), 9)
+    assert peers.list_nodes(conn) == ([known] if version >= 5 else [])
     conn.close()
 
 
