@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from infraxa.engine.guide import GUIDE_PATH
+from tests.e2e.lab import Lab
 from tests.e2e.terminal import Terminal
 from tests.random_model import write_random_model
 
@@ -79,3 +80,11 @@ def retype(terminal: Terminal, text: str) -> None:
             terminal.wait_for(end, seconds=3)
             return
     raise AssertionError(f"{text!r} could not be typed:\n{terminal.text}")
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Iterator[Lab]:
+    """A laboratory of networks; the test is skipped where there can be none."""
+    built = Lab(tmp_path)
+    yield built
+    built.close()
