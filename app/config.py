@@ -21,6 +21,8 @@ Source = Literal["default", "config.toml", "environment", "flag"]
 Value = str | int | float | bool | None
 
 PREFIX = "INFRAXA_"
+PASSPHRASE_VARIABLE = "INFRAXA_PASSPHRASE"
+"""The passphrase of the node's key: no setting, because a secret has no place in config.toml."""
 GUIDE = "guide"
 """The name of the built-in model."""
 AUTOMATIC = "auto"
@@ -109,6 +111,9 @@ NETWORK_SETTINGS = frozenset(
     {"online", "announce", "name", "network", "listen_port", "bootstrap", "port_mapping", "relay"}
 )
 """With one of these changed, the node leaves the network and joins it again."""
+
+FRONT_END_SETTINGS = frozenset({"theme", "send_key", "mouse", "reduced_motion", "confirm_links"})
+"""Those of one terminal: two that show the same node may differ in them."""
 
 LATER: Mapping[str, str] = {
     "threads": "when a model is loaded",
@@ -236,7 +241,7 @@ def read(
         else:
             warnings.append(f"{path}: {name!r} is not a setting; it is ignored.")
     for key in sorted(environ):
-        if not key.startswith(PREFIX) or key == DATA_DIR_VARIABLE:
+        if not key.startswith(PREFIX) or key in (DATA_DIR_VARIABLE, PASSPHRASE_VARIABLE):
             continue
         name = key.removeprefix(PREFIX).lower()
         if name in sources:

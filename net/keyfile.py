@@ -31,7 +31,7 @@ RECOVERY_NAME: Final = "recovery.key"
 Kind = Literal["node", "recovery"]
 
 _VERSION: Final = "infraxa-key 1"
-_MAX_FILE: Final = 4096
+MAX_FILE: Final = 4096
 """Bytes that are read; more than any key file has."""
 _FIELDS: Final = ("kind", "id", "secret", "sealed", "check")
 _COMMENTS: Final[dict[Kind, str]] = {
@@ -191,7 +191,7 @@ def read(path: Path) -> KeyFile:
     """The key in `path`. Raises NetError `bad_key`, FileNotFoundError."""
     try:
         with path.open("rb") as file:
-            data = file.read(_MAX_FILE)
+            data = file.read(MAX_FILE)
     except FileNotFoundError:
         raise
     except OSError as error:
@@ -205,13 +205,17 @@ def read(path: Path) -> KeyFile:
 
 def write(path: Path, key: KeyFile) -> None:
     """Put `key` in `path`, whole and on the disk when this returns. Raises NetError `not_written`."""
+    _replace(path, to_text(key).encode())
+
+
+def _replace(path: Path, data: bytes) -> None:
     new = path.with_name(f".{path.name}.new")
     try:
         with contextlib.suppress(FileNotFoundError):
             new.unlink()  # of a run that was killed here
         fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(fd, "wb") as file:
-            file.write(to_text(key).encode())
+            file.write(data)
             file.flush()
             os.fsync(file.fileno())
         os.replace(new, path)
@@ -219,37 +223,38 @@ def write(path: Path, key: KeyFile) -> None:
     except OSError as error:
         with contextlib.suppress(OSError):
             new.unlink()
-        raise NetError(
-            "not_written",
-            f"The key {path} cannot be written: {error.strerror or error}.",
-            "Check that the disk has room and that the folder can be written.",
-        ) from error
+        raise _not_written(path, error) from error
 
 
-def put_aside(path: Path) -> Path | None:
-    """Give the key in `path` a name of its own, made of its short id; None when there is no file.
+def _not_written(path: Path, error: OSError) -> NetError:
+    return NetError(
+        "not_written",
+        f"The key {path} cannot be written: {error.strerror or error}.",
+        "Check that the disk has room and that the folder can be written.",
+    )
 
-    Raises NetError `not_written`, and `bad_key` when it cannot be read.
+
+def keep_copy(path: Path) -> Path | None:
+    """Copy the key file `path` beside itself, under a name made of its short id; None when there is no file.
+
+    So nothing is lost when another key is written there. Raises NetError `not_written`.
     """
     try:
-        key = read(path)
+        data = path.read_bytes()
+        name = short_id(from_text(data.decode("utf-8-sig", "replace"), path.name).id)
     except FileNotFoundError:
         return None
-    number = 1
-    aside = path.with_name(f"{path.stem}-{short_id(key.id)}{path.suffix}")
-    while aside.exists():
-        number += 1
-        aside = path.with_name(f"{path.stem}-{short_id(key.id)}-{number}{path.suffix}")
-    try:
-        os.rename(path, aside)
-        _sync_folder(path.parent)
     except OSError as error:
-        raise NetError(
-            "not_written",
-            f"The key {path} cannot be renamed: {error.strerror or error}.",
-            "Check that the folder can be written.",
-        ) from error
-    return aside
+        raise _not_written(path, error) from error
+    except NetError:
+        name = "damaged"
+    number = 1
+    copy = path.with_name(f"{path.stem}-{name}{path.suffix}")
+    while copy.exists():
+        number += 1
+        copy = path.with_name(f"{path.stem}-{name}-{number}{path.suffix}")
+    _replace(copy, data)
+    return copy
 
 
 def load_or_make(folder: Path, passphrase: str | None = None) -> Identity:
@@ -263,9 +268,8 @@ def load_or_make(folder: Path, passphrase: str | None = None) -> Identity:
         key = read(path)
     except FileNotFoundError:
         key, recovery = make()
-        put_aside(
-            folder / RECOVERY_NAME
-        )  # of a node whose key is gone, or of a first run that was killed here
+        # That of a node whose key is gone, or of a first run that was killed here.
+        keep_copy(folder / RECOVERY_NAME)
         write(folder / RECOVERY_NAME, recovery)
         write(path, key)
     if key.kind != "node":

@@ -64,6 +64,7 @@ def list_prekeys(conn: Connection, node: bytes) -> tuple[PrekeyRecord, ...]:
 def set_prekeys(conn: Connection, node: bytes, prekeys: tuple[PrekeyRecord, ...]) -> None:
     """Keep these, at most PREKEYS_KEPT, and no others. The others are overwritten in the database file; a
     copy can stay in the write-ahead log until it is written over, and wherever the disk keeps old blocks."""
+    (before,) = conn.execute("PRAGMA secure_delete").fetchone()
     conn.execute("PRAGMA secure_delete = ON")
     try:
         with transaction(conn):
@@ -73,7 +74,7 @@ def set_prekeys(conn: Connection, node: bytes, prekeys: tuple[PrekeyRecord, ...]
                 [(node, key.secret, key.public, key.made_ms, key.expires_ms) for key in _last(prekeys)],
             )
     finally:
-        conn.execute("PRAGMA secure_delete = OFF")
+        conn.execute(f"PRAGMA secure_delete = {before}")
 
 
 def list_anchors(conn: Connection) -> tuple[bytes, ...]:

@@ -15,6 +15,7 @@ from pathlib import Path
 from infraxa.app.commands.output import clean, note
 from infraxa.app.errors import NodeError
 from infraxa.engine.types import EngineError
+from infraxa.net.errors import NetError
 from infraxa.store.records import StoreError
 
 _REMEDIES = {
@@ -38,7 +39,7 @@ def report(error: BaseException) -> int | None:
             return None
         case UsageError():
             return _say(str(error), 2)
-        case EngineError() | StoreError() | NodeError():
+        case EngineError() | NetError() | NodeError() | StoreError():
             for line in error.message.splitlines():
                 note(f"infraxa: {line} {error.remedy}")
             return 1

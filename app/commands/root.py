@@ -60,9 +60,11 @@ def _typer(text: str, **extra: Any) -> typer.Typer:
 
 app = _typer("An open market for AI inference, in one terminal.", cls=_Commands, invoke_without_command=True)
 models_app = _typer("The models on this machine.", no_args_is_help=True)
+identity_app = _typer("The node's key: whoever has it is this node.", no_args_is_help=True)
 config_app = _typer("The settings: config.toml, INFRAXA_* variables, flags.", no_args_is_help=True)
 app.add_typer(models_app, name="models")
 app.add_typer(config_app, name="config")
+app.add_typer(identity_app, name="identity")
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -228,3 +230,50 @@ def config_set(
     from infraxa.app.commands import settings as work
 
     work.set_setting(ctx.obj, name, value)
+
+
+@identity_app.command("show", epilog="Example: infraxa identity show --json")
+def identity_show(ctx: typer.Context, json: options.Json = False) -> None:
+    """How others see this node, and where its keys are."""
+    from infraxa.app.commands import identity as work
+
+    work.show(ctx.obj, as_json=json)
+
+
+@identity_app.command("export", epilog="Example: infraxa identity export ~/stick/node.key --passphrase")
+def identity_export(
+    ctx: typer.Context,
+    file: Annotated[
+        str, typer.Argument(metavar="[FILE]", help="A new file, for you alone; standard output otherwise.")
+    ] = "-",
+    passphrase: Annotated[
+        bool | None,
+        typer.Option(
+            "--passphrase/--no-passphrase",
+            help="Put a new passphrase on the copy, or leave it off; otherwise it is as the key here. "
+            "Asked for, or from INFRAXA_PASSPHRASE.",
+        ),
+    ] = None,
+) -> None:
+    """Copy the secret key. With it, another machine can be this node."""
+    from infraxa.app.commands import identity as work
+
+    work.export(ctx.obj, file, passphrase=passphrase)
+
+
+@identity_app.command("import", epilog="Example: infraxa identity import ~/stick/node.key")
+def identity_import(
+    ctx: typer.Context,
+    file: Annotated[str, typer.Argument(metavar="FILE", help="What export wrote; - for standard input.")],
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace the identity here; its key is kept in a file beside it.")
+    ] = False,
+    json: options.Json = False,
+) -> None:
+    """Be the node whose key this is. Its passphrase stays on it.
+
+    A passphrase is put on the key here by exporting it with one and importing that.
+    """
+    from infraxa.app.commands import identity as work
+
+    work.import_(ctx.obj, file, force=force, as_json=json)

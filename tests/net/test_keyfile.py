@@ -25,9 +25,9 @@ from infraxa.net.keyfile import (
     KeyFile,
     exposed,
     from_text,
+    keep_copy,
     load_or_make,
     make,
-    put_aside,
     read,
     seal,
     to_text,
@@ -225,18 +225,22 @@ def test_a_recovery_key_is_no_identity(tmp_path: Path) -> None:
     assert code_of(caught) == "bad_key"
 
 
-def test_putting_aside_loses_nothing(tmp_path: Path) -> None:
+def test_a_copy_never_takes_the_place_of_another_file(tmp_path: Path) -> None:
     path = tmp_path / IDENTITY_NAME
-    assert put_aside(path) is None
-    for expected in (f"identity-{short_id(NODE.id)}.key", f"identity-{short_id(NODE.id)}-2.key"):
-        write(path, NODE)
-        aside = put_aside(path)
-        assert aside == tmp_path / expected and read(aside) == NODE
-        assert not path.exists()
-    path.write_text("my only copy")
-    with pytest.raises(NetError):
-        put_aside(path)
-    assert path.read_text() == "my only copy"
+    assert keep_copy(path) is None
+    write(path, NODE)
+    for name in (f"identity-{short_id(NODE.id)}.key", f"identity-{short_id(NODE.id)}-2.key"):
+        copy = keep_copy(path)
+        assert copy == tmp_path / name and read(copy) == read(path) == NODE
+        assert stat.S_IMODE(copy.stat().st_mode) == 0o600
+    path.write_bytes(b"my only \xff copy")
+    copy = keep_copy(path)
+    assert copy == tmp_path / "identity-damaged.key" and copy.read_bytes() == b"my only \xff copy"
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(NetError) as caught:
+        keep_copy(path)
+    assert code_of(caught) == "not_written"
 
 
 def test_a_file_that_others_can_read_is_told_of(tmp_path: Path) -> None:

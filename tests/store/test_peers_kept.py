@@ -121,16 +121,16 @@ def test_a_prekey_that_is_gone_is_not_in_the_file_any_more(tmp_path: Path) -> No
         return prekey(number).secret in (tmp_path / DATABASE_NAME).read_bytes()
 
     conn = connect(tmp_path)
-    set_prekeys(conn, ME, (prekey(1), prekey(2)))
+    set_prekeys(conn, ME, (prekey(1), prekey(2), prekey(3)))
     conn.close()
-    assert in_the_file(1) and in_the_file(2)
+    assert in_the_file(1) and in_the_file(2) and in_the_file(3)
     conn = connect(tmp_path)
     conn.execute("BEGIN IMMEDIATE")  # as in Store.run
-    set_prekeys(conn, ME, (prekey(2), prekey(3)))
+    set_prekeys(conn, ME, (prekey(3),))
     conn.execute("COMMIT")
     conn.close()
-    assert not in_the_file(1)
-    assert in_the_file(2) and in_the_file(3)
+    assert not in_the_file(1) and not in_the_file(2)
+    assert in_the_file(3)
 
 
 def test_anchors_keep_their_order(conn: Connection) -> None:
