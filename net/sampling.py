@@ -1,0 +1,116 @@
+"""What others are shown of the table, and whom to try: screens, peer exchange, candidates for dialling."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from itertools import islice
+
+from msgspec import Struct
+
+from infraxa.net import codec
+from infraxa.net.addresses import Source
+from infraxa.net.records import MAX_STATE, Card, Record, Status
+from infraxa.net.status import SeenNode
+from infraxa.net.table import Entry, Table
+from infraxa.net.wire import MAX_PEERS_TOLD, Push
+
+
+class Candidate(Struct, frozen=True):
+    """A node that may be dialled, and where."""
+
+    node: bytes
+    addresses: tuple[str, ...]
+    source: Source = "gossip"
+    tried: bool = False
+    """A handshake with it succeeded before."""
+
+
+def card_of(entry: Entry) -> Card | None:
+    """Its card, or None when there is none that may be used. Decoded anew: a table of cards is large."""
+    if not entry.card.records or entry.card.doubtful:
+        return None
+    card: Card = codec.decode(entry.card.records[0].signed.body, Card)
+    return card
+
+
+def seen_nodes(table: Table, me: bytes, linked: Sequence[bytes], now: float) -> list[SeenNode]:
+    """Everybody who may be shown; who is not there any more is `offline`, until it is forgotten."""
+    found: list[SeenNode] = []
+    for entry in table.entries.values():
+        card = card_of(entry) if entry.usable(now) else None
+        if card is None:
+            continue
+        state = entry.state
+        status: Status = "offline"
+        if state is not None and entry.live(now):
+            status = state.status
+        elif entry.id in linked and not entry.states.records:
+            status = "online"  # it has told nobody, but speaks to this node
+        current = state is not None and state.card == entry.card_hash
+        found.append(
+            SeenNode(
+                id=entry.id,
+                name=card.name,
+                status=status,
+                age_s=max(0.0, now - entry.heard),
+                addresses=card.addresses,
+                relays=card.relays,
+                slots=card.slots,
+                util=state.util if state else 0,
+                models=card.models,
+                # Prices name models by their place in one certain card.
+                prices=state.prices if state is not None and current else (),
+                first_token_ms=state.first_token_ms if state else 0,
+                same_name_as=table.same_name_as(entry),
+                via="self" if entry.id == me else "gossip",
+            )
+        )
+    return found
+
+
+def peers_told(table: Table, asker: bytes, count: int, rng: random.Random, now: float) -> Push:
+    """For peer exchange: cards of nodes that are there and say where, those spoken to first."""
+    good = [
+        entry for entry in table.entries.values() if entry.addressed and entry.id != asker and entry.live(now)
+    ]
+    rng.shuffle(good)
+    good.sort(key=lambda entry: not entry.contacted)
+    records: list[Record] = []
+    size = 0
+    for entry in good[: min(count, MAX_PEERS_TOLD)]:
+        record = entry.card.records[0]
+        size += len(record.signed.body) + MAX_STATE
+        if size <= codec.MAX_MESSAGE:
+            records.append(record)
+    return Push(tuple(records))
+
+
+def candidates(table: Table, me: bytes, count: int, rng: random.Random, now: float) -> list[Candidate]:
+    """Up to `count` nodes for Overlay.wanted. The same number by each introducer, so that a peer that brings
+    a thousand cards is not a thousand times as likely to be followed as one that brings one."""
+    by_introducer: dict[bytes, list[Entry]] = {}
+    for entry in table.entries.values():
+        if entry.addressed and entry.id != me and entry.usable(now):
+            by_introducer.setdefault(entry.introducer, []).append(entry)
+    queues = []
+    for entries in by_introducer.values():
+        rng.shuffle(entries)
+        entries.sort(key=lambda entry: entry.live(now))  # the last is taken first
+        queues.append(entries)
+    rng.shuffle(queues)
+    found: list[Candidate] = []
+    for entry in islice(_in_turn(queues), count):
+        card = card_of(entry)
+        if card is not None:
+            found.append(Candidate(entry.id, card.addresses, tried=entry.contacted))
+    return found
+
+
+def _in_turn(queues: list[list[Entry]]) -> Sequence[Entry]:
+    taken: list[Entry] = []
+    while queues:
+        for queue in queues:
+            taken.append(queue.pop())
+        queues = [queue for queue in queues if queue]
+    return taken
