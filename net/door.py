@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 from msgspec import Struct
 
+from infraxa.net.addresses import LOCAL
 from infraxa.net.errors import ProtocolError, Refusal
 from infraxa.net.guard import Challenges, Load, Rates, Seen
 from infraxa.net.hello import (
@@ -106,14 +107,14 @@ class Door:
             return Refused(
                 reject("proof_of_work", now_ms, challenge=challenge, difficulty=bits), "proof_of_work"
             )
-        if hello.ephemeral in self._seen:
-            return Refused(None, "replayed")
-        if not self._seen.add(hello.ephemeral, now):
-            return Refused(reject("full", now_ms), "full")
         prekey = self._prekeys.find(hello.prekey, now_ms)
         if prekey is None:
             asked = hello.prekey == NO_PREKEY
             return Refused(reject("prekey", now_ms, card=self._card()), None if asked else "prekey")
+        if hello.ephemeral in self._seen:
+            return Refused(None, "replayed")
+        if not self._seen.add(hello.ephemeral, now):
+            return Refused(reject("full", now_ms), "full")
         try:
             return self._shake_hands(hello, prekey, now_ms, now)
         except ProtocolError as error:
@@ -136,6 +137,6 @@ class Door:
 
     def _within_rate(self, source: str, now: float) -> bool:
         limits = self._limits
-        if source == "local":
+        if source == LOCAL:
             return self._rates.allow(source, limits.local_per_second, limits.local_burst, now)
         return self._rates.allow(source, limits.per_second, limits.burst, now)

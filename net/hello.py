@@ -236,19 +236,21 @@ class Dialing:
         self._network = network
         self._kx = kx
         self._randbytes = randbytes
-        self._ephemeral = KeyPair.of(randbytes(KEY))
+        ephemeral = KeyPair.of(randbytes(KEY))
+        self._ephemeral: KeyPair | None = ephemeral
         self._sent_ms = 0
         static = KeyPair.of(randbytes(KEY))
         self._handshake = new_handshake(
             initiator=True, network=network, node=node, kx=kx, static=static, psk=psk
         )
-        self.puzzle = _puzzle(challenge, self._ephemeral.public)
+        self.puzzle = _puzzle(challenge, ephemeral.public)
         """To be given to guard.solve; its result is the `proof`. None when no work was asked for."""
 
     def hello(self, now_ms: int, proof: bytes | None = None) -> bytes:
         """The frame to send, once. Raises ProtocolError when the prekey is not a usable key."""
         self._sent_ms = now_ms
-        message = self._handshake.write(_time_payload(now_ms, _HELLO_TIME), self._ephemeral)
+        ephemeral, self._ephemeral = self._ephemeral, None
+        message = self._handshake.write(_time_payload(now_ms, _HELLO_TIME), ephemeral)
         return _hello_frame(self._network, prekey_id(self._kx), proof, message)
 
     def receive(self, frame: bytes, now_ms: int, now: float) -> Session | Reject:

@@ -155,6 +155,8 @@ class Handshake:
         self._ephemeral: KeyPair | None = None
         self._remote_ephemeral: bytes | None = None
         self._psk = psk
+        if psk is not None:
+            _check_key(psk)
         self._mixes_psk = any("psk" in tokens for tokens in pattern.messages)
         self._cipher: CipherState | None = None
         name = f"Noise_{pattern.name}_25519_ChaChaPoly_BLAKE2b".encode()
@@ -205,11 +207,14 @@ class Handshake:
         return self._open(rest)
 
     def split(self) -> Keys:
-        """The transport keys (section 5.2), and the root: an additional key in the manner of section 10.3."""
-        if not self.finished:
-            raise ValueError("the handshake is not finished")
+        """The transport keys (section 5.2), and the root, made in the same way with a label. Once: what could
+        make them again is forgotten."""
+        if not self.finished or not self._chaining_key:
+            raise ValueError("the handshake is not finished, or was split before")
         first, second = (CipherState(key[:KEY]) for key in hkdf(self._chaining_key, b"", 2))
         root = hkdf(self._chaining_key, b"infraxa/1 root", 1)[0]
+        self._chaining_key = b""
+        self._static = self._ephemeral = self._psk = self._cipher = None
         return Keys(first, second, root) if self.initiator else Keys(second, first, root)
 
     def _turn(self, *, writing: bool) -> tuple[Token, ...]:
