@@ -50,7 +50,6 @@ from infraxa.net.streams import (
     WINDOW,
     Cancelled,
     Chunk,
-    Credited,
     Ended,
     Event,
     Failed,
@@ -231,6 +230,16 @@ class Mux:
             self._pings.append((nonce, now))
             self._control.append(SessionRecord(PING, 0, nonce))
 
+    @property
+    def ready(self) -> bool:
+        """Whether `next` may have something."""
+        return bool(self._row or self._control or self._pong)
+
+    @property
+    def idle(self) -> bool:
+        """No stream is open."""
+        return not self._streams
+
     def next(self) -> SessionRecord | None:
         """The next record to send, None when there is none; streams take turns."""
         if self._pong is not None:
@@ -301,7 +310,8 @@ class Mux:
         if kind in (CHUNK, PART):
             return self._receive_chunk(kind, stream, found, body)
         if kind == CREDIT:
-            return self._receive_credit(stream, found, body)
+            self._receive_credit(stream, found, body)
+            return None
         if kind == PROGRESS:
             if len(body) != _PROGRESS.size:
                 raise ProtocolError("malformed", "the length of a progress")
@@ -341,7 +351,7 @@ class Mux:
         found.parts, found.parts_cost = bytearray(), 0
         return event
 
-    def _receive_credit(self, stream: int, found: _Stream, body: bytes) -> Event:
+    def _receive_credit(self, stream: int, found: _Stream, body: bytes) -> None:
         if len(body) != _CREDIT.size:
             raise ProtocolError("malformed", "the length of a credit")
         (amount,) = _CREDIT.unpack(body)
@@ -351,7 +361,6 @@ class Mux:
             raise ProtocolError("flow", "credit for what was not sent")
         found.credit += amount
         self._enqueue(stream, found)
-        return Credited(stream)
 
     def _receive_late(self, stream: int, body: bytes) -> None:
         """What was under way on a stream when this side ended it."""

@@ -114,12 +114,6 @@ class Progressed(NamedTuple):
     total: int
 
 
-class Credited(NamedTuple):
-    """More of what waits on this stream can be sent."""
-
-    stream: int
-
-
 class Told(NamedTuple):
     """A message outside of streams. `body`: encoded."""
 
@@ -132,7 +126,7 @@ class Ponged(NamedTuple):
     sent_at: float
 
 
-Event = Opened | Chunk | Ended | Failed | Cancelled | Progressed | Credited | Told | Ponged
+Event = Opened | Chunk | Ended | Failed | Cancelled | Progressed | Told | Ponged
 
 State = Literal["open", "asked", "closed"]
 """`asked`: the question is complete, the answer is not. A closed stream is forgotten."""

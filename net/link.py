@@ -1,0 +1,593 @@
+"""A session over a pipe: requests and answers as streams, messages outside of them, keep-alive, the end.
+
+The tasks, clocks and waits around session.py and mux.py. One task reads, one writes: a record is sealed and
+queued without a wait in between, so that the order of the frames is the order of their seals. Sessions are
+begun in connect.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable
+from types import TracebackType
+from typing import Any, Final, Literal, NamedTuple, Self, TypeVar, get_args
+
+import msgspec
+
+from infraxa.net import codec, streams, wire
+from infraxa.net.errors import NetError, ProtocolError, Refusal
+from infraxa.net.liveness import Liveness, LivenessLimits
+from infraxa.net.mux import Mux
+from infraxa.net.pipe import Pipe, PipeClosed
+from infraxa.net.session import Session
+from infraxa.net.streams import Event
+from infraxa.net.tasks import TaskGroup
+from infraxa.net.ticks import TICK_S, TickedWriter
+
+CLOSE_S: Final = 1.0
+"""Seconds that an end waits for the other side to hear of it, and for handlers to end."""
+BATCH: Final = 32
+"""Frames after which a reader or a writer that never had to wait lets others have their turn."""
+SPARE_HANDLERS: Final = 8
+"""Handlers of cancelled requests that may still be at their clean-up."""
+
+_log = logging.getLogger(__name__)
+T = TypeVar("T", bound=msgspec.Struct)
+
+
+class Clock(NamedTuple):
+    """The two clocks."""
+
+    monotonic: Callable[[], float] = time.monotonic
+    unix_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000
+
+
+class LinkEnd(NamedTuple):
+    """Why a link is over; `reason` None is an end in good order."""
+
+    reason: Refusal | None
+    by: Literal["here", "peer", "carrier"]
+
+
+class StreamFailed(Exception):
+    """The other side answered with a failure."""
+
+    def __init__(self, failure: wire.Failure) -> None:
+        super().__init__(failure.code if failure.code in get_args(wire.ErrorCode) else "internal")
+        self.failure = failure
+
+
+class StreamCancelled(Exception):
+    """The other side wants no more of this stream, or this side has cancelled it."""
+
+
+class LinkClosed(Exception):
+    """The link is over."""
+
+    def __init__(self, reason: Refusal | None) -> None:
+        super().__init__(reason or "closed")
+        self.reason = reason
+
+
+class Stream:
+    """One request and its answer. Both sides have one: who asked sends what belongs to the question and
+    iterates over the answer, who answers the other way round.
+
+    As an asynchronous context manager it is cancelled at the end of the block, unless it is over by then.
+    """
+
+    def __init__(self, link: Link, stream: int, request: wire.Request, mine: bool) -> None:
+        self.id = stream
+        self.request = request
+        self.on_progress: Callable[[int, int], None] = _ignore_progress
+        """Told of `progress` of the other side."""
+        self._link = link
+        self._mine = mine
+        self._chunks: deque[streams.Chunk] = deque()
+        self._ended = False
+        """This side has said all it had to say."""
+        self._complete = False
+        """The other side has."""
+        self._error: Exception | None = None
+        self._arrived = asyncio.Event()
+        self._room = asyncio.Event()
+
+    async def send(self, chunk: bytes) -> None:
+        """Send 1 to MAX_CHUNK bytes; waits until there is room, so that a slow reader stalls the sender.
+
+        Up to MAX_WHOLE bytes arrive as one chunk, more as several that joined are this one. Raises
+        StreamCancelled, StreamFailed, LinkClosed.
+        """
+        while not self.push(chunk):
+            await self.room()
+        await asyncio.sleep(0)
+
+    def push(self, chunk: bytes) -> bool:
+        """As `send`, but False when there is no room now."""
+        self._check()
+        if not self._link.mux.room(self.id):
+            return False
+        self._link.mux.send(self.id, chunk)
+        self._link.wake()
+        return True
+
+    async def room(self) -> None:
+        """Returns when a chunk can be sent. Raises as `send`."""
+        self._check()
+        while not self._link.mux.room(self.id):
+            self._room.clear()
+            await self._room.wait()
+            self._check()
+
+    def ticked(self) -> TickedWriter:
+        """A writer for answers: token lengths and times do not show."""
+        return TickedWriter(self)
+
+    async def end(self) -> None:
+        """Nothing more follows from this side. The end of an answer is the end of the stream."""
+        if not self._ended and not self.over:
+            self._ended = True
+            self._link.mux.end(self.id)
+            self._link.wake()
+        await asyncio.sleep(0)
+
+    async def fail(self, failure: wire.Failure) -> None:
+        """Answer that there is no (more) answer, and why."""
+        if not self._ended and not self.over:
+            self._ended = True
+            self._link.mux.fail(self.id, failure)
+            self._link.wake()
+        await asyncio.sleep(0)
+
+    def cancel(self) -> None:
+        """End the stream in both directions at once."""
+        if not self.over:
+            self._link.mux.cancel(self.id)
+            self._link.wake()
+            self.stopped(StreamCancelled())
+            self._link.forget(self)
+
+    async def progress(self, done: int, total: int) -> None:
+        """Tell who asked how much of the work before the answer is done; what comes too often is left out."""
+        self._check()
+        self._link.mux.progress(self.id, done, total, self._link.clock.monotonic())
+        self._link.wake()
+        await asyncio.sleep(0)
+
+    @property
+    def over(self) -> bool:
+        """Nothing can be sent any more."""
+        return self._error is not None or (self._mine and self._complete)
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        """The next chunk. Raises StreamFailed, StreamCancelled, LinkClosed after those that came before."""
+        while not self._chunks:
+            if self._error is not None:
+                raise self._error
+            if self._complete:
+                raise StopAsyncIteration
+            self._arrived.clear()
+            await self._arrived.wait()
+        chunk = self._chunks.popleft()
+        self._link.mux.consumed(self.id, chunk.cost)
+        self._link.wake()
+        return chunk.data
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.cancel()
+
+    def arrived(self, chunk: streams.Chunk) -> None:
+        """Called by the link."""
+        self._chunks.append(chunk)
+        self._arrived.set()
+
+    def completed(self) -> None:
+        """Called by the link: the other side has said all it had to say."""
+        self._complete = True
+        self._arrived.set()
+        self._room.set()
+
+    def stopped(self, error: Exception) -> None:
+        """Called by the link: the stream is over before its end."""
+        if self._error is None:
+            self._error = error
+        if isinstance(error, StreamCancelled):
+            self._chunks.clear()
+        self._arrived.set()
+        self._room.set()
+
+    def made_room(self) -> None:
+        """Called by the link."""
+        self._room.set()
+
+    def _check(self) -> None:
+        if self._error is not None:
+            raise self._error
+        if self._mine and self._complete:
+            raise StreamCancelled  # the answer is there already
+
+
+Handler = Callable[["Link", Stream, Any], Awaitable[None]]
+"""Answers a wire.Request. The stream ends when it returns; it is cancelled when who asked cancels, or the
+link ends. StreamCancelled, StreamFailed and LinkClosed may pass through it; a ProtocolError closes the link;
+any other exception is answered `internal`."""
+OnTell = Callable[["Link", Any], None]
+"""Takes a wire.Tell. A ProtocolError closes the link."""
+
+
+class Link:
+    """One side of a session over a pipe, made by connect() or accept()."""
+
+    def __init__(
+        self,
+        pipe: Pipe,
+        session: Session,
+        *,
+        handler: Handler,
+        on_tell: OnTell,
+        clock: Clock,
+        in_flight: int = 1,
+        skew_ms: int | None = None,
+        liveness: LivenessLimits | None = None,
+        on_aged: Callable[[Link], None] | None = None,
+    ) -> None:
+        self.remote = pipe.remote
+        self.peer: bytes | None = None
+        """The node on the other side: known to who dialled, and after `Auth`."""
+        self.account: bytes | None = None
+        self.card: bytes | None = None
+        """Of who dialled: the verified card of `peer`, an encoded Record."""
+        self.skew_ms = skew_ms
+        """Their clock minus ours at the handshake."""
+        self.rtt_ms: float | None = None
+        self.since = clock.monotonic()
+        self.aged = False
+        """No new streams any more, see `on_aged`."""
+        self.mux = Mux(initiator=session.initiator, now=self.since, in_flight=in_flight)
+        self.clock = clock
+        self._pipe = pipe
+        self._session = session
+        self._handler = handler
+        self._on_tell = on_tell
+        self._on_aged = on_aged
+        self._limits = liveness or LivenessLimits()
+        self._liveness = Liveness(self._limits, self.since)
+        self._sealed: deque[bytes] = deque()
+        """Frames in the order of their seals. Only a few: a record is sealed when this is empty."""
+        self._streams: dict[int, Stream] = {}
+        self._handlers: dict[int, asyncio.Task[None]] = {}
+        self._tasks = TaskGroup()
+        self._wake = asyncio.Event()
+        self._confirmed = asyncio.Event()
+        self._end: LinkEnd | None = None
+        self._gone = asyncio.Event()
+        self._reader = self._tasks.spawn(self._read(), name="link reader")
+        self._writer = self._tasks.spawn(self._write(), name="link writer")
+        self._ticker = self._tasks.spawn(self._tick(), name="link ticker")
+
+    @property
+    def initiator(self) -> bool:
+        """This side dialled."""
+        return self._session.initiator
+
+    @property
+    def handshake_hash(self) -> bytes:
+        """64 bytes that are the same on both sides and of no other session: what `Auth` signs."""
+        return self._session.handshake_hash
+
+    @property
+    def bytes_in(self) -> int:
+        return self._session.bytes_in
+
+    @property
+    def bytes_out(self) -> int:
+        return self._session.bytes_out
+
+    @property
+    def in_flight(self) -> int:
+        """Requests of the other side at a time; more are answered `busy`."""
+        return self.mux.in_flight
+
+    @in_flight.setter
+    def in_flight(self, limit: int) -> None:
+        self.mux.in_flight = limit
+
+    @property
+    def closed(self) -> bool:
+        return self._end is not None
+
+    async def request(self, message: wire.Request) -> Stream:
+        """Ask. Raises LinkClosed; NetError `busy` (too many are open), `expired` (the session is too old)."""
+        body = codec.encode(message)
+        self._check()
+        while (delay := self.mux.open_wait(self.clock.monotonic())) > 0:
+            await asyncio.sleep(delay)
+            self._check()
+        if self.aged:
+            raise NetError(
+                "expired", "This session is too old for new requests.", "try again: a new one is made"
+            )
+        number = self.mux.open(body, self.clock.monotonic())
+        if number is None:
+            raise NetError("busy", "Too many requests wait for this node.", "try again in a moment")
+        stream = self._streams[number] = Stream(self, number, message, mine=True)
+        self.wake()
+        return stream
+
+    async def ask(self, message: wire.Request, answer: type[T], timeout: float) -> T:  # noqa: ASYNC109
+        """The one-chunk answer to `message`. Raises NetError `timeout` after so many seconds, StreamFailed,
+        StreamCancelled, LinkClosed; ProtocolError for another answer, and the link is closed."""
+        try:
+            async with asyncio.timeout(timeout), await self.request(message) as stream:
+                chunks = [chunk async for chunk in stream]
+                if len(chunks) != 1:
+                    raise ProtocolError("not_asked", f"{len(chunks)} chunks where one was asked for")
+                found: T = codec.decode(chunks[0], answer)
+                return found
+        except TimeoutError:
+            raise NetError(
+                "timeout", f"The node did not answer within {timeout:g} s.", "try again, or another node"
+            ) from None
+        except ProtocolError as error:
+            self._close_soon(LinkEnd(error.reason, "here"))
+            raise
+
+    def tell_soon(self, message: wire.Tell) -> bool:
+        """Send a message outside of streams; False when the other side is too slow to take it, or it is
+        over."""
+        sent = self._end is None and self.mux.tell(codec.encode(message), self.clock.monotonic())
+        self.wake()
+        return sent
+
+    async def tell(self, message: wire.Tell) -> None:
+        """As `tell_soon`, but waits until it is taken. Raises LinkClosed."""
+        while not self.tell_soon(message):
+            self._check()
+            await asyncio.sleep(TICK_S)
+
+    async def close(self, reason: Refusal | None = None) -> None:
+        """End the link and all its streams, and say why; bounded. May be called twice."""
+        self._close_soon(LinkEnd(reason, "here"))
+        await self._gone.wait()
+
+    async def wait_closed(self) -> LinkEnd:
+        """Why the link is over, when it is and all its tasks have ended."""
+        await self._gone.wait()
+        assert self._end is not None
+        return self._end
+
+    async def confirmed(self) -> None:
+        """Returns when the other side has proven to hold the keys, see Session.confirmed. Raises
+        LinkClosed."""
+        await self._confirmed.wait()
+        self._check()
+
+    def ping(self) -> None:
+        """Ask for a sign of life now; `rtt_ms` follows."""
+        self.mux.ping(os.urandom(8), self.clock.monotonic())
+        self.wake()
+
+    def wake(self) -> None:
+        """Something may be to be sent."""
+        if self._sealed or self.mux.ready:
+            self._wake.set()
+
+    def _check(self) -> None:
+        if self._end is not None:
+            raise LinkClosed(self._end.reason)
+
+    async def _read(self) -> None:
+        number = 0
+        try:
+            while not self._session.closed:
+                frame = await self._pipe.receive()
+                self._receive(frame)
+                number += 1
+                if number % BATCH == 0:
+                    await asyncio.sleep(0)
+            self._close_soon(LinkEnd(self._session.peer_reason, "peer"))
+        except PipeClosed:
+            self._close_soon(LinkEnd("truncated", "carrier"))
+        except ProtocolError as error:
+            _log.debug("link closed: %s", error)
+            self._close_soon(LinkEnd(error.reason, "here"))
+
+    def _receive(self, frame: bytes) -> None:
+        now = self.clock.monotonic()
+        record, replies = self._session.receive(frame, now)
+        self._liveness.heard()
+        self._confirmed.set()
+        self._sealed.extend(replies)
+        if record is not None and self._end is None:
+            event = self.mux.receive(record, now)
+            if event is not None:
+                self._happened(event, now)
+        self.wake()
+
+    def _happened(self, event: Event, now: float) -> None:
+        if isinstance(event, streams.Told):
+            self._told(event.body)
+            return
+        if isinstance(event, streams.Ponged):
+            self.rtt_ms = (now - event.sent_at) * 1000
+            return
+        if isinstance(event, streams.Opened):
+            self._opened(event)
+            return
+        stream = self._streams.get(event.stream)
+        if stream is None:
+            return
+        if isinstance(event, streams.Chunk):
+            stream.arrived(event)
+        elif isinstance(event, streams.Progressed):
+            stream.on_progress(event.done, event.total)
+        elif isinstance(event, streams.Ended):
+            stream.completed()
+            self.forget(stream)
+        else:
+            stream.stopped(
+                StreamFailed(event.failure) if isinstance(event, streams.Failed) else StreamCancelled()
+            )
+            self.forget(stream)
+            if handler := self._handlers.get(event.stream):
+                handler.cancel()
+
+    def _told(self, body: bytes) -> None:
+        message = _decode(body, wire.Tell)
+        if message is None:
+            return  # of a newer version
+        try:
+            self._on_tell(self, message)
+        except ProtocolError:
+            raise
+        except Exception as error:
+            _log.error("a message was not handled", exc_info=error)
+
+    def _opened(self, event: streams.Opened) -> None:
+        if self.aged:
+            self.mux.fail(event.stream, wire.Failure("expired"))
+            return
+        if len(self._handlers) >= self.mux.in_flight + SPARE_HANDLERS:
+            self.mux.fail(event.stream, wire.Failure("busy", 1000))
+            return
+        request = _decode(event.body, wire.Request)
+        if request is None:
+            self.mux.fail(event.stream, wire.Failure("unsupported"))
+            return
+        stream = self._streams[event.stream] = Stream(self, event.stream, request, mine=False)
+        task = self._tasks.spawn(self._handle(stream), name=f"request {type(request).__name__}")
+        self._handlers[event.stream] = task
+        task.add_done_callback(lambda _: self._handled(event.stream))
+
+    async def _handle(self, stream: Stream) -> None:
+        try:
+            await self._handler(self, stream, stream.request)
+            await stream.end()
+        except (StreamCancelled, StreamFailed, LinkClosed):
+            stream.cancel()
+        except ProtocolError as error:
+            self._close_soon(LinkEnd(error.reason, "here"))
+        except asyncio.CancelledError:
+            stream.cancel()
+            raise
+        except Exception as error:
+            _log.error("a request was not answered", exc_info=error)
+            await stream.fail(wire.Failure("internal"))
+
+    def _handled(self, number: int) -> None:
+        del self._handlers[number]
+        del self._streams[number]
+
+    async def _write(self) -> None:
+        number = 0
+        try:
+            while True:
+                while self._sealed:
+                    frame = self._sealed.popleft()
+                    self._liveness.sending(True)
+                    await self._pipe.send(frame)
+                    self._liveness.sending(False)
+                    number += 1
+                    if number % BATCH == 0:
+                        await asyncio.sleep(0)
+                if self._end is not None:
+                    return
+                record = self.mux.next()
+                if record is None:
+                    self._wake.clear()
+                    await self._wake.wait()
+                    continue
+                self._sealed.extend(self._session.send(*record, self.clock.monotonic()))
+                if (stream := self._streams.get(record.stream)) and self.mux.room(record.stream):
+                    stream.made_room()
+        except PipeClosed:
+            self._close_soon(LinkEnd("truncated", "carrier"))
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(self._limits.tick)
+            now = self.clock.monotonic()
+            todo = self._liveness.tick(now)
+            if todo == "dead":
+                self._close_soon(LinkEnd("silent", "here"))
+                return
+            if todo == "ping":
+                self.ping()
+            self._sealed.extend(self._session.tick(now))
+            self.wake()
+            self._check_age(now)
+
+    def _check_age(self, now: float) -> None:
+        age = self._session.age_limit(now)
+        if age == "open":
+            return
+        if not self.aged:
+            self.aged = True
+            if self._on_aged is not None:
+                self._on_aged(self)
+        if age == "expired" or self.mux.idle:
+            self._close_soon(LinkEnd(None, "here"))
+
+    def _close_soon(self, end: LinkEnd) -> None:
+        """Nothing is said or handled from here on but the end itself."""
+        if self._end is not None:
+            return
+        self._end = end
+        for stream in self._streams.values():
+            stream.stopped(LinkClosed(end.reason))
+        for handler in self._handlers.values():
+            handler.cancel()
+        self._ticker.cancel()
+        self._confirmed.set()
+        self._tasks.spawn(self._shut(end), name="link end")
+
+    async def _shut(self, end: LinkEnd) -> None:
+        try:
+            if end.by == "here":
+                self._sealed.extend(self._session.close(self.clock.monotonic(), end.reason))
+            self._wake.set()
+            if end.by != "carrier":
+                # The writer ends when the end is sent, the reader when the other side has answered it.
+                await asyncio.wait((self._reader, self._writer), timeout=CLOSE_S)
+            for task in (self._reader, self._writer):
+                task.cancel()
+            await self._pipe.close()
+            ending = [self._reader, self._writer, self._ticker, *self._handlers.values()]
+            await asyncio.wait(ending, timeout=CLOSE_S)
+        finally:
+            self._gone.set()
+
+    def forget(self, stream: Stream) -> None:
+        """Called by a stream that is over; those that are handled here stay until the handler is done."""
+        if stream.id not in self._handlers:
+            self._streams.pop(stream.id, None)
+
+
+def _decode(body: bytes, kind: Any) -> Any:
+    """As codec.decode, but None for a message with a tag that is not known here."""
+    try:
+        return codec.decode(body, kind)
+    except ProtocolError:
+        try:
+            tag = msgspec.msgpack.decode(msgspec.msgpack.decode(body, type=list[msgspec.Raw])[0], type=int)
+        except (msgspec.MsgspecError, IndexError, RecursionError):
+            tag = None
+        if tag is None or tag in (member.__struct_config__.tag for member in get_args(kind)):
+            raise
+        return None
+
+
+def _ignore_progress(done: int, total: int) -> None:
+    pass
