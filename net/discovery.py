@@ -51,19 +51,24 @@ OnLost = Callable[[bytes], None]
 _log = logging.getLogger(__name__)
 
 
-def read_service(
-    label: str, port: int | None, text: Mapping[bytes, bytes | None], ips: Iterable[Ip], network: bytes
-) -> tuple[bytes, tuple[str, ...]] | None:
-    """The id and the addresses that an announced service claims; None when it is of another network or of
-    another version of the protocol. Raises ProtocolError. Pure."""
-    if text.get(b"v") != str(MAJOR).encode() or text.get(b"n") != network[:8].hex().encode():
-        return None
+def read_label(label: str) -> bytes:
+    """The id that the name of a service claims. Raises ProtocolError. Pure."""
     try:
         node = from_base32(label)
     except ValueError:
-        raise ProtocolError("malformed", "the name of a service") from None
+        node = b""
     if len(node) != 32 or base32(node) != label:
         raise ProtocolError("malformed", "the name of a service")
+    return node
+
+
+def read_places(
+    port: int | None, text: Mapping[bytes, bytes | None], ips: Iterable[Ip], network: bytes
+) -> tuple[str, ...]:
+    """The addresses that an announced service claims; none when it is of another network or of another
+    version of the protocol. Raises ProtocolError. Pure."""
+    if text.get(b"v") != str(MAJOR).encode() or text.get(b"n") != network[:8].hex().encode():
+        return ()
     found: dict[str, None] = {}
     for ip, _ in zip(ips, range(MAX_IPS), strict=False):
         try:
@@ -74,7 +79,7 @@ def read_service(
             found[addresses.format(address)] = None
     if not found:
         raise ProtocolError("address", "a service without an address that may be dialled")
-    return node, tuple(found)[:MAX_ADDRESSES]
+    return tuple(found)[:MAX_ADDRESSES]
 
 
 class Lan:
@@ -103,8 +108,8 @@ class Lan:
         self._on_refused = on_refused
         self._announce = announce
         self._hosts: tuple[str, ...] | None = None
-        self._found: dict[str, tuple[bytes, tuple[str, ...]]] = {}
-        self._asking: set[str] = set()
+        self._found: dict[bytes, tuple[str, ...]] = {}
+        self._asking: set[bytes] = set()
         self._echoed = asyncio.Event()
         self._turn = asyncio.Lock()
         self._tasks = TaskGroup()
@@ -195,7 +200,7 @@ class Lan:
     async def _stop(self) -> None:
         browser, zeroconf, announced = self._browser, self._zeroconf, self._announced
         self._browser = self._zeroconf = self._announced = None
-        for node, _ in self._found.values():
+        for node in self._found:
             self._on_lost(node)
         self._found.clear()
         if isinstance(announced, asyncio.Future):
@@ -258,42 +263,48 @@ class Lan:
             if self.state == "failed":
                 self._say("searching", None)
             return
+        try:
+            # Before zeroconf reads the name, which it refuses by an exception of its own.
+            node = read_label(label)
+        except ProtocolError as error:
+            self._on_refused(error.reason)
+            return
         if state_change is ServiceStateChange.Removed:
-            gone = self._found.pop(label, None)
-            if gone is not None:
-                self._on_lost(gone[0])
+            if self._found.pop(node, None):
+                self._on_lost(node)
             return
         info = AsyncServiceInfo(service_type, name)
         if info.load_from_cache(zeroconf):
-            self._take(label, info)
-        elif label not in self._asking and len(self._asking) < MAX_ASKING:
-            self._asking.add(label)
-            self._tasks.spawn(self._ask(zeroconf, label, info), name="net-lan-ask")
+            self._take(node, info)
+        elif node not in self._asking and len(self._asking) < MAX_ASKING:
+            self._asking.add(node)
+            self._tasks.spawn(self._ask(zeroconf, node, info), name="net-lan-ask")
 
-    async def _ask(self, zeroconf: Zeroconf, label: str, info: AsyncServiceInfo) -> None:
+    async def _ask(self, zeroconf: Zeroconf, node: bytes, info: AsyncServiceInfo) -> None:
         try:
-            if await info.async_request(zeroconf, ASK_MS) and self._zeroconf is not None:
-                self._take(label, info)
+            if await info.async_request(zeroconf, ASK_MS) and not zeroconf.done:
+                self._take(node, info)
         finally:
-            self._asking.discard(label)
+            self._asking.discard(node)
 
-    def _take(self, label: str, info: AsyncServiceInfo) -> None:
+    def _take(self, node: bytes, info: AsyncServiceInfo) -> None:
         from zeroconf import IPVersion
 
         try:
             if len(info.text) > MAX_TXT:
                 raise ProtocolError("too_large", "a TXT record")
             ips = info.ip_addresses_by_version(IPVersion.All)
-            service = read_service(label, info.port, info.properties, ips, self._network)
+            texts = read_places(info.port, info.properties, ips, self._network)
         except ProtocolError as error:
             self._on_refused(error.reason)
             return
-        if service is None or self._found.get(label) == service:
+        if not texts or self._found.get(node) == texts:
             return
-        self._found.pop(label, None)
+        self._found.pop(node, None)
         if len(self._found) >= MAX_FOUND:
             oldest = next(iter(self._found))
-            self._on_lost(self._found.pop(oldest)[0])
-        self._found[label] = service
+            del self._found[oldest]
+            self._on_lost(oldest)
+        self._found[node] = texts
         self._say("heard", None)
-        self._on_found(*service)
+        self._on_found(node, texts)
