@@ -135,6 +135,15 @@ class Answers:
                 return run.text
         return None
 
+    def present(self) -> Iterator[Event]:
+        """The events that tell of the answers which are running, as far as they are."""
+        for run in self._running.values():
+            if run.message is not None:
+                chat_id, message_id = run.message.chat_id, run.message.id
+                yield AnswerStarted(chat_id, run.message)
+                if run.n_out:
+                    yield AnswerGrew(chat_id, message_id, run.text[len(run.message.content) :], run.n_out)
+
     def start(self, run: Running, message: Message, prepare: Prepare, resumed: Message | None = None) -> None:
         """Begin to write the stored `message`, whose content may hold text to go on from, in a reserved chat.
 

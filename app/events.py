@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import msgspec
 
+from infraxa.app.config import Settings
 from infraxa.engine.types import EngineStatus
 from infraxa.net.status import NetworkStatus
 from infraxa.store.records import Message
@@ -64,6 +65,13 @@ class ModelsChanged(msgspec.Struct, frozen=True, tag=True):
     """A model was added or removed."""
 
 
+class SettingsChanged(msgspec.Struct, frozen=True, tag=True):
+    """A setting was changed: `name`; empty for somebody who is told of all of them."""
+
+    settings: Settings
+    name: str = ""
+
+
 class NetworkChanged(msgspec.Struct, frozen=True, tag=True):
     """The network's status is another one."""
 
@@ -94,6 +102,7 @@ Event = (
     | AnswerGrew
     | AnswerEnded
     | ModelsChanged
+    | SettingsChanged
     | NetworkChanged
     | PeersChanged
     | NodesChanged

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 from infraxa.app import choices
 from infraxa.app.choices import ModelEntry
 from infraxa.app.config import Settings
 from infraxa.app.errors import FAILURES, NodeError
+from infraxa.app.facade import OnProgress
 from infraxa.engine.host import Engine
 from infraxa.engine.types import EngineError, Loaded, LoadOptions
 from infraxa.net.tasks import TaskGroup
@@ -126,11 +127,11 @@ class Models:
                 self._loaded = None
 
     async def add(
-        self, path: Path, name: str | None, on_progress: Callable[[int, int], None] | None
+        self, path: Path, name: str | None, on_progress: OnProgress | None, *, force: bool = False
     ) -> ModelEntry:
         """Read, check and remember a GGUF file; nothing is remembered unless all of it went well."""
         known = await self._records.run(records.list_models)
-        record = await choices.examine(path, name, on_progress, known=known)
+        record = await choices.examine(path, name, on_progress, force=force, known=known)
         added = await self._records.run(records.add_model, record, frozenset({choices.GUIDE}))
         return await self.entry(added.name)
 

@@ -18,8 +18,10 @@ import msgspec
 from infraxa.app import choices
 from infraxa.app import config as configuration
 from infraxa.app.answers import Answers, Prepared
+from infraxa.app.asking import Asking
 from infraxa.app.choices import ModelEntry
 from infraxa.app.config import Settings
+from infraxa.app.control.server import ControlServer
 from infraxa.app.errors import FAILURES, NodeError, sentence
 from infraxa.app.events import (
     BranchChanged,
@@ -28,7 +30,9 @@ from infraxa.app.events import (
     Event,
     LogLine,
     ModelsChanged,
+    SettingsChanged,
 )
+from infraxa.app.facade import NodeFacade, OnProgress
 from infraxa.app.folders import Folders
 from infraxa.app.models import Models
 from infraxa.engine.host import Engine
@@ -56,7 +60,7 @@ ANSWER_SHARE = 4
 """When old turns are dropped, at least one part in so many of the context is left for the answer."""
 
 
-class Node:
+class Node(NodeFacade):
     """One running infraxa. Made cheaply, opened by `start`, ended by `close`; lives on one event loop."""
 
     def __init__(self, settings: Settings, folders: Folders) -> None:
@@ -69,6 +73,7 @@ class Node:
         self._lock: FolderLock | None = None
         self._opened: Store | None = None
         self._answers: Answers | None = None
+        self._control = ControlServer(self, self._present, folders.data)
 
     async def start(self) -> None:
         """Take the folder's lock, open the store, begin to load the model.
@@ -86,10 +91,21 @@ class Node:
         self._answers = Answers(store, self._engine, self._emit)
         await store.run(messages.mark_interrupted)
         await store.run(chats.purge_deleted, DELETED_KEPT_MS)
+        try:
+            await self._control.open()
+        except OSError as error:
+            self._emit(
+                LogLine("infraxa", f"No other infraxa can attach to this one: {error.strerror or error}.")
+            )
         self._tasks.spawn(self._load_at_start(), name="load model")
+
+    def _present(self) -> list[Event]:
+        """What somebody who comes now is told of how things are."""
+        return [SettingsChanged(self.settings), EngineChanged(self.engine), *self._playing.present()]
 
     async def close(self) -> None:
         """End everything: answers are stored as stopped, the worker ends, the lock is free. Bounded."""
+        self._control.refuse()
         if self._answers is not None:
             try:
                 async with asyncio.timeout(3):
@@ -102,6 +118,8 @@ class Node:
         if self._opened is not None:
             await self._opened.close()
             self._opened = None
+        # The last before the lock is free: whoever was attached may take the folder over at once.
+        await self._control.close()
         if self._lock is not None:
             self._lock.release()
             self._lock = None
@@ -242,6 +260,10 @@ class Node:
         """The whole text so far of a running answer; empty when it does not run."""
         return self._playing.partial(message_id) or ""
 
+    def ask(self, text: str, options: ChatOptions) -> Asking:
+        """One answer that is kept nowhere, as it comes."""
+        return Asking(self.models, self._engine, self.settings, text, options)
+
     async def _answer_and_question(self, message_id: str) -> tuple[Message, str]:
         await self._playing.store_again()
         answer = await self._store.run(messages.get_message, message_id)
@@ -331,13 +353,19 @@ class Node:
             await self.change_setting("model", name)
 
     async def add_model(
-        self, path: Path, name: str | None = None, on_progress: Callable[[int, int], None] | None = None
+        self,
+        path: Path,
+        name: str | None = None,
+        on_progress: OnProgress | None = None,
+        *,
+        force: bool = False,
     ) -> ModelEntry:
         """Read, check and remember a GGUF file; nothing is remembered unless all of it went well.
 
-        The first one takes the place of the built-in guide as the default.
+        The first one takes the place of the built-in guide as the default. `force` adds it although it is
+        larger than the free memory.
         """
-        entry = await self.models.add(path, name, on_progress)
+        entry = await self.models.add(path, name, on_progress, force=force)
         if self.settings.model == choices.GUIDE:
             await self.change_setting("model", entry.name)
         self._emit(ModelsChanged())
@@ -354,6 +382,7 @@ class Node:
         """Write it to config.toml and use it from now on. Raises NodeError `bad_setting`."""
         parsed = await asyncio.to_thread(configuration.set, self.folders, name, value)
         self.settings = msgspec.structs.replace(self.settings, **{name: parsed})
+        self._emit(SettingsChanged(self.settings, name))
 
     async def _load_at_start(self) -> None:
         try:

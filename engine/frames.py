@@ -136,20 +136,21 @@ def pack_checked(message: ToWorker) -> bytes:
 
 
 class FrameReader:
-    """Cuts a byte stream into frames; feed it whatever arrives."""
+    """Cuts a byte stream into frames; feed it whatever arrives. `limit` is the longest body, in bytes."""
 
-    def __init__(self) -> None:
+    def __init__(self, limit: int = MAX_FRAME) -> None:
+        self.limit = limit
         self._buffer = bytearray()
 
     def feed(self, data: bytes) -> list[bytes]:
-        """The bodies that are complete now. Raises FrameError on a length above MAX_FRAME."""
+        """The bodies that are complete now. Raises FrameError on a length above the limit."""
         buffer = self._buffer
         buffer += data
         frames: list[bytes] = []
         start = 0
         while len(buffer) - start >= 4:
             (length,) = _LENGTH.unpack_from(buffer, start)
-            if length > MAX_FRAME:
+            if length > self.limit:
                 raise FrameError(f"a frame of {length} bytes was announced")
             if len(buffer) - start - 4 < length:
                 break

@@ -100,7 +100,7 @@ class Usage(msgspec.Struct, frozen=True):
         return (self.n_out - 1) * 1000 / self.decode_ms
 
 
-class Delta(msgspec.Struct, frozen=True):
+class Delta(msgspec.Struct, frozen=True, tag=True):
     """What came since the last one: whole characters, and the ids of the tokens behind them.
 
     `text` may be empty while a character or a possible stop string is incomplete.
@@ -110,7 +110,7 @@ class Delta(msgspec.Struct, frozen=True):
     token_ids: tuple[int, ...]
 
 
-class Finished(msgspec.Struct, frozen=True):
+class Finished(msgspec.Struct, frozen=True, tag=True):
     """The end of a generation; always the last thing it yields."""
 
     reason: FinishReason
@@ -119,7 +119,7 @@ class Finished(msgspec.Struct, frozen=True):
     """Why, when the reason is `failed`."""
 
 
-class Progress(msgspec.Struct, frozen=True):
+class Progress(msgspec.Struct, frozen=True, tag=True):
     """The prompt is being read: `done` of `total` tokens; nothing was generated yet."""
 
     done: int
