@@ -44,7 +44,7 @@ class DoorLimits(Struct, frozen=True):
     free_per_second: float = 200.0
     """Hellos of all sources; beyond, proof of work is asked for."""
     remembered: int = 120_000
-    """First messages of the last 2 × CLOCK_MS: 500 a second, about as many as one core can answer."""
+    """First messages of the last 2 × CLOCK_MS: 500 a second, about as many as one core can serve."""
 
 
 class Admitted(Struct, frozen=True):
@@ -89,7 +89,8 @@ class Door:
         self._rates = Rates(self._limits.sources)
         self._load = Load(self._limits.free_per_second)
         self._challenges = Challenges(randbytes)
-        self._seen = Seen(self._limits.remembered, 2 * CLOCK_MS / 1000)
+        # As long as a hello from a clock that is ahead may come again, and a little for inexact clocks.
+        self._seen = Seen(self._limits.remembered, 2 * CLOCK_MS / 1000 + 10.0)
 
     def receive(self, frame: bytes, *, source: str, now_ms: int, now: float) -> Admitted | Refused:
         """Answer a first message. `source` is addresses.group of where it comes from."""
