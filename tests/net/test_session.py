@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import copy
+import hashlib
+import hmac
 import random
 from collections import deque
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from nacl.bindings import (
+    crypto_aead_chacha20poly1305_ietf_encrypt,
+    crypto_scalarmult,
+    crypto_scalarmult_base,
+)
 
 from infraxa.net.errors import ProtocolError, Refusal
 from infraxa.net.noise import CipherState, KeyPair
@@ -358,6 +365,43 @@ def test_a_ratchet_after_two_minutes_of_use_and_none_without() -> None:
     assert b.tick(2000.0) == []  # it is for the initiator to begin
     assert len(a.tick(2000.0)) == 1
     assert a.tick(2500.0) == []  # one at a time
+
+
+def test_a_ratchet_is_what_it_is_said_to_be() -> None:
+    """root, keys = HKDF(root, X25519(fresh, fresh) ‖ both public keys), with HMAC-BLAKE2b, made here by hand."""
+    a, b = session_pair()
+    root = a._root
+    assert len(root) == 64
+    fresh = [bytes((7,)) * 32, bytes((9,)) * 32]
+    a._randbytes, b._randbytes = (lambda _: fresh[0]), (lambda _: fresh[1])
+    flow(a, b, a.send(DATA, 1, b"", 0.0))
+    flow(a, b, a.tick(500.0), 500.0)
+    publics = [crypto_scalarmult_base(secret) for secret in fresh]
+    material = crypto_scalarmult(fresh[0], publics[1]) + publics[0] + publics[1]
+    secret = hmac.new(root, material, "blake2b").digest()
+    outputs = [b""]
+    for number in (1, 2, 3):
+        outputs.append(hmac.new(secret, outputs[-1] + bytes((number,)), "blake2b").digest())
+    assert a._root == b._root == outputs[1]
+    plain = (bytes((DATA, 0, 0, 0, 5, 0, 2)) + b"hi").ljust(64, b"\0")
+    for session, key in ((a, outputs[2][:32]), (b, outputs[3][:32])):
+        expected = crypto_aead_chacha20poly1305_ietf_encrypt(plain, b"", bytes(12), key)
+        assert session.send(DATA, 5, b"hi", 500.0) == [expected]
+
+
+def test_the_bytes_on_the_wire_stay_the_same() -> None:
+    """A change of this number is a change of the protocol."""
+    wire = hashlib.sha256()
+    a, b = session_pair(SessionLimits(rekey_frames=3, ratchet_frames=5))
+    for number in range(20):
+        sides = (a, b) if number % 3 else (b, a)
+        under_way = deque((frame, sides) for frame in sides[0].send(DATA, number, bytes(number * 40), 0.0))
+        while under_way:
+            frame, (sender, receiver) = under_way.popleft()
+            wire.update(frame)
+            under_way.extend((answer, (receiver, sender)) for answer in receiver.receive(frame, 0.0)[1])
+    assert a.ratchets == b.ratchets == 4
+    assert wire.hexdigest() == "48fac249b43d28feab32b5488781df5bdca0aff3ed146a8a42f218c87a0f468e"
 
 
 def test_stolen_keys_do_not_open_what_was_said_before_a_rekey() -> None:
