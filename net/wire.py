@@ -98,6 +98,10 @@ class RelayDial(Struct, array_like=True, frozen=True, tag=11):
     target: Id
 
 
+class RelayDialed(Struct, array_like=True, frozen=True, tag=15):
+    """The first chunk of the answer to `RelayDial`: what follows is handed on."""
+
+
 class RelayIncoming(Struct, array_like=True, frozen=True, tag=12):
     """Relay → reserved node: somebody wants to speak to you on this stream. Chunks are sealed frames."""
 
@@ -127,7 +131,7 @@ Request = (
     | CardPlease
 )
 
-Answer = Authenticated | DialedBack | RelayReserved
+Answer = Authenticated | DialedBack | RelayReserved | RelayDialed
 
 
 class Push(Struct, array_like=True, frozen=True, tag=20):

@@ -1,0 +1,156 @@
+"""What a relay allows: how many circuits, how fast, how much in a day. Pure; relay.py does the work.
+
+Every circuit is on two accounts, that of the node which is reached and that of whoever dials it, and what one
+of them has no room for is not handed on. The dialer is known by its address only, so its account is that of
+its address group.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Final
+
+from msgspec import Struct
+
+from infraxa.net.addresses import LOCAL, group
+from infraxa.net.rates import Bucket
+from infraxa.net.wire import MAX_FRAME, Failure
+
+DAY_S: Final = 86_400.0
+LEAST_WAIT_S: Final = 0.001
+"""A rounding error of the buckets would be no wait at all, again and again."""
+
+
+class RelayLimits(Struct, frozen=True):
+    """What is given away to strangers."""
+
+    circuits: int = 64
+    """Open at a time, of all."""
+    circuits_to: int = 32
+    """Open at a time to one node."""
+    circuits_from: int = 16
+    """Open at a time from one address group."""
+    opens_per_second: float = 1.0
+    """New circuits of one account, after a burst of `opens_burst`."""
+    opens_burst: float = 32.0
+    bytes_per_second: int = 256_000
+    """Of one account, both directions together, after a burst of as much."""
+    bytes_per_day: int = 128 << 20
+    """Of one account: so much at once, and so much again spread over each day."""
+    reservations: int = 64
+    """Nodes that can be reached through this one."""
+    accounts: int = 1024
+    """Remembered; those without a circuit that were not used for longest are forgotten."""
+
+
+class _Account:
+    __slots__ = ("circuits", "day", "opens", "second")
+
+    def __init__(self, limits: RelayLimits, now: float) -> None:
+        self.circuits = 0
+        self.opens = Bucket(limits.opens_per_second, limits.opens_burst, now)
+        self.second = Bucket(limits.bytes_per_second, max(limits.bytes_per_second, MAX_FRAME), now)
+        self.day = Bucket(limits.bytes_per_day / DAY_S, limits.bytes_per_day, now)
+
+
+class Circuit:
+    """An open circuit on its two accounts. Made by `Circuits.open`."""
+
+    __slots__ = ("_accounts", "_open", "bytes")
+
+    def __init__(self, accounts: tuple[_Account, _Account]) -> None:
+        self._accounts = accounts
+        self._open = True
+        self.bytes = 0
+        """Handed on so far."""
+
+    def hand_on(self, size: int, now: float) -> float | Failure:
+        """Take `size` ≤ MAX_FRAME bytes from both accounts, or from none.
+
+        0.0: taken. More: ask again after so many seconds. A Failure: the day's bytes are used up.
+        """
+        for account in self._accounts:
+            if wait := account.day.wait(size, now):
+                return Failure("rate_limited", retry_after_ms=min(int(wait * 1000) + 1, 86_400_000))
+        wait = max(account.second.wait(size, now) for account in self._accounts)
+        if wait > 0:
+            return max(wait, LEAST_WAIT_S)
+        for account in self._accounts:
+            account.day.take(size, now)
+            account.second.take(size, now)
+        self.bytes += size
+        return 0.0
+
+    def close(self) -> bool:
+        """Give its place back; False when that was done before."""
+        if not self._open:
+            return False
+        self._open = False
+        for account in self._accounts:
+            account.circuits -= 1
+        return True
+
+
+class Circuits:
+    """All circuits and accounts of one relay."""
+
+    def __init__(self, limits: RelayLimits | None = None) -> None:
+        self.limits = limits or RelayLimits()
+        self._accounts: OrderedDict[bytes | str, _Account] = OrderedDict()
+        self._open: list[Circuit] = []
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    @property
+    def accounts(self) -> int:
+        return len(self._accounts)
+
+    def open(self, target: bytes, remote: str, now: float) -> Circuit | Failure:
+        """A circuit to the node `target`, dialled from the address `remote`; or why there is none."""
+        limits = self.limits
+        if len(self._open) >= limits.circuits:
+            return Failure("busy", retry_after_ms=10_000, limit=limits.circuits)
+        to, source = self._account(target, now), self._account(dialer(remote), now)
+        for account, most in ((to, limits.circuits_to), (source, limits.circuits_from)):
+            if account.circuits >= most:
+                return Failure("busy", retry_after_ms=10_000, limit=most)
+        for account in (to, source):
+            if wait := account.opens.wait(1, now):
+                return Failure("rate_limited", retry_after_ms=int(wait * 1000) + 1)
+            if wait := account.day.wait(MAX_FRAME, now):
+                return Failure("rate_limited", retry_after_ms=min(int(wait * 1000) + 1, 86_400_000))
+        for account in (to, source):
+            account.opens.take(1, now)
+            account.circuits += 1
+        circuit = Circuit((to, source))
+        self._open.append(circuit)
+        return circuit
+
+    def close(self, circuit: Circuit) -> None:
+        """It is over. May be called twice."""
+        if circuit.close():
+            self._open.remove(circuit)
+
+    def _account(self, key: bytes | str, now: float) -> _Account:
+        account = self._accounts.get(key)
+        if account is None:
+            while len(self._accounts) >= self.limits.accounts:
+                self._forget_one()
+            account = self._accounts[key] = _Account(self.limits, now)
+        self._accounts.move_to_end(key)
+        return account
+
+    def _forget_one(self) -> None:
+        for key, account in self._accounts.items():
+            if not account.circuits:
+                del self._accounts[key]
+                return
+        raise AssertionError("fewer accounts than two per circuit")
+
+
+def dialer(remote: str) -> str:
+    """The account of whoever dials from `remote`. In a local network, which is many machines of one group,
+    each address has its own."""
+    where = group(remote)
+    return remote if where == LOCAL else where
