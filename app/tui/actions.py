@@ -121,6 +121,26 @@ ACTIONS: tuple[Action, ...] = (
         slash="undo", enabled=lambda now: now.deleted,
     ),
     Action(
+        "app.chat", "Chat", "The conversations; Esc leads back to them too.", "chat", "alt+c", "app",
+        slash="chat",
+    ),
+    Action(
+        "app.network", "Network", "Peers, links, reachability, what was refused.", "network", "alt+n", "app",
+        slash="network", enabled=lambda now: now.opened,
+    ),
+    Action(
+        "app.next_view", "Next view", "From one full-screen view to the next.", "next_view", "f7", "app",
+        enabled=lambda now: now.opened,
+    ),
+    Action(
+        "network.invite", "Invite a node", "Make a text with which another node finds this one.", "invite",
+        scope="app", slash="invite", enabled=lambda now: now.opened,
+    ),
+    Action(
+        "network.join", "Join with an invite", "Connect to the node that made it.", "join",
+        scope="app", slash="join", argument="invite", enabled=lambda now: now.opened,
+    ),
+    Action(
         "app.models", "Models", "Choose the model that answers, add one, remove one.", "models", "ctrl+o",
         "app", slash="models", enabled=lambda now: now.opened,
     ),
@@ -151,6 +171,9 @@ HINTS = {
     "app.models": "models",
 }
 """What the status bar says of actions, by id; what comes first is shown where room is short."""
+
+VIEWS = ("app.chat", "app.network")
+"""The actions that lead to the full-screen views, in the order of their tabs."""
 
 BY_ID = {action.id: action for action in ACTIONS}
 BY_METHOD = {action.method: action for action in ACTIONS}

@@ -17,7 +17,7 @@ import threading
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from pathlib import Path
 from time import monotonic, time
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast
 
 from textual.app import ScreenStackError
 from textual.binding import Binding, BindingType
@@ -39,6 +39,8 @@ from infraxa.app.tui.terminal import keep_title, restore_title, set_title, unusa
 from infraxa.app.tui.theming import Themed
 from infraxa.engine.types import EngineError
 from infraxa.net.errors import NetError
+from infraxa.net.identity import display
+from infraxa.net.status import NetworkStatus, PeerInfo, Refused, SeenNode
 from infraxa.store.records import StoreError
 
 if TYPE_CHECKING:
@@ -56,10 +58,34 @@ HEIGHTS = [(0, "-too-low"), (8, "-short"), (16, "-tall")]
 """From how many cells on a screen has which class."""
 
 
+_FROM_VIEWS = {
+    "models", "settings", "log", "help", "themes", "chat", "network", "next_view", "invite", "join",
+}  # fmt: skip
+"""Actions for which an open view gives way."""
+
+
 def _palette() -> type[Provider]:
     from infraxa.app.tui.palette import Everything
 
     return Everything
+
+
+class Networked(Protocol):
+    """What the screens ask of the network."""
+
+    @property
+    def network(self) -> NetworkStatus: ...
+    def list_peers(self) -> list[PeerInfo]: ...
+    def list_nodes(self) -> list[SeenNode]: ...
+    def list_refused(self) -> list[Refused]: ...
+    async def invite(self, hours: int = 168) -> str: ...
+    async def join(self, invite: str) -> SeenNode: ...
+
+
+def _network() -> Screen[None]:
+    from infraxa.app.tui.screens.network import NetworkScreen
+
+    return NetworkScreen()
 
 
 class InfraxaApp(Themed):
@@ -67,6 +93,8 @@ class InfraxaApp(Themed):
 
     TITLE = "infraxa"
     CSS_PATH = Path(__file__).with_name("app.tcss")
+    SCREENS: ClassVar[dict[str, Callable[[], Screen[Any]]]] = {"network": _network}
+    """The full-screen views besides the chat; each is made when it is first shown, and kept."""
     COMMANDS: ClassVar[set[type[Provider] | Callable[[], type[Provider]]]] = {_palette}
     BINDINGS: ClassVar[list[BindingType]] = [
         *actions.bindings("app"),
@@ -140,6 +168,11 @@ class InfraxaApp(Themed):
         screen = self.screen_stack[0]
         assert isinstance(screen, ChatScreen)
         return screen
+
+    @property
+    def network(self) -> Networked:
+        """The network of the node. Only when `opened`."""
+        return cast("Networked", self.node)
 
     def attempt(
         self,
@@ -300,7 +333,7 @@ class InfraxaApp(Themed):
         known = actions.BY_METHOD.get(action)
         if known is None or not self.screen_stack:
             return super().check_action(action, parameters)
-        if self.screen.is_modal and action in ("models", "settings", "log", "help", "themes"):
+        if self.screen.is_modal and action in _FROM_VIEWS:
             # A dialog is answered first; a view gives way to another.
             return self.screen.has_class("-view") and known.enabled(self.situation())
         return known.enabled(self.situation())
@@ -332,6 +365,43 @@ class InfraxaApp(Themed):
             if same:
                 return
         self.push_screen(screen)
+
+    def _show(self, name: str) -> None:
+        """Show a full-screen view; what is open over it closes. The chat is always there, under all."""
+        wanted = self.get_screen(name) if name in self.SCREENS else self.chat_screen
+        while self.screen is not wanted and len(self.screen_stack) > 1:
+            self.pop_screen()
+        if self.screen is not wanted:
+            self.push_screen(wanted)
+
+    def action_chat(self) -> None:
+        self._show("chat")
+
+    def action_network(self) -> None:
+        self._show("network")
+
+    async def action_next_view(self) -> None:
+        """The full-screen view after the shown one."""
+        names = [actions.BY_ID[action_id].method for action_id in actions.VIEWS]
+        shown = [
+            name for name in names if name in self.SCREENS and self.get_screen(name) in self.screen_stack
+        ]
+        at = names.index(shown[0]) if shown else 0
+        await self.action_perform(actions.VIEWS[(at + 1) % len(names)])
+
+    def action_invite(self) -> None:
+        from infraxa.app.tui.screens.invites import InviteScreen
+
+        self.push_screen(InviteScreen())
+
+    def action_join(self, invite: str = "") -> None:
+        from infraxa.app.tui.screens.invites import JoinScreen
+
+        def joined(met: SeenNode | None) -> None:
+            if met is not None:
+                self.notify(f"Joined: {display(met.name, met.id)} is a peer now.", markup=False)
+
+        self.push_screen(JoinScreen(invite), joined)
 
     def action_help(self) -> None:
         from infraxa.app.tui.screens.help import HelpScreen

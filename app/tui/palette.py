@@ -114,6 +114,7 @@ async def chat_entries(shell: InfraxaApp) -> list[Entry]:
         return []
 
     def open_chat(chat_id: str) -> None:
+        shell.action_chat()
         shell.attempt(shell.chat_screen.open_chat(chat_id), group="open chat", exclusive=True)
 
     return [

@@ -20,9 +20,7 @@ from infraxa.engine.types import EngineStatus, ErrorInfo, Loaded
 from infraxa.store import chats, messages, state
 from infraxa.store.db import Store
 from infraxa.store.records import AnswerFacts, Chat
-
-NOW = 1_790_000_000_000
-MINUTE, HOUR, DAY = 60_000, 3_600_000, 86_400_000
+from tests.app.still import DAY, HOUR, MINUTE, NOW, StillNode
 
 ANSWER = """A *driver* is the provider that you chose for a chat: **it alone receives the prompt**.
 
@@ -71,19 +69,6 @@ class SnapCompare(Protocol):
         terminal_size: tuple[int, int],
         run_before: Callable[[Pilot[None]], Awaitable[None]],
     ) -> bool: ...
-
-
-class StillNode(Node):
-    """The real node and store; the engine is not started, and its status is a fixed one."""
-
-    status = EngineStatus()
-
-    async def _load_at_start(self) -> None:
-        return
-
-    @property
-    def engine(self) -> EngineStatus:
-        return self.status
 
 
 READY = EngineStatus(

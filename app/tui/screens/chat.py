@@ -24,6 +24,7 @@ from infraxa.app.events import (
     EngineChanged,
     Event,
     ModelsChanged,
+    NetworkChanged,
     PromptRead,
 )
 from infraxa.app.tui import actions
@@ -34,6 +35,7 @@ from infraxa.app.tui.widgets.facts import model_label
 from infraxa.app.tui.widgets.model_card import ModelCard
 from infraxa.app.tui.widgets.prompt import Prompt
 from infraxa.app.tui.widgets.status_bar import StatusBar
+from infraxa.app.tui.widgets.view_tabs import ViewTabs
 from infraxa.app.tui.widgets.welcome import Welcome
 from infraxa.store.records import Message, Turn
 
@@ -54,10 +56,11 @@ class ChatScreen(Talk):
     ]
 
     def compose(self) -> ComposeResult:
+        yield ViewTabs("app.chat")
         with Horizontal(id="body"):
             with Vertical(id="side"):
                 with Horizontal(id="brand"):
-                    yield Static("infraxa", id="brand-name")
+                    yield Static("Chats", id="brand-name")
                     yield Static("+ new", id="brand-new")
                 yield SearchBox(placeholder="Search chats", id="search", compact=True)
                 yield ChatList(id="chats")
@@ -67,7 +70,7 @@ class ChatScreen(Talk):
                     yield Welcome(id="welcome")
                 yield Prompt(id="prompt", send_key=self.app.settings.send_key)
             yield ModelCard(id="card")
-        yield StatusBar(id="status")
+        yield StatusBar(id="status", time_of_day=self.app.clock)
         yield Static("", id="too-small", markup=False)
 
     def on_mount(self) -> None:
@@ -142,6 +145,9 @@ class ChatScreen(Talk):
             case EngineChanged():
                 self._engine = event.status
                 self._paint_engine()
+            case NetworkChanged():
+                self._network = event.status
+                self._paint_status()
             case _:
                 return
 

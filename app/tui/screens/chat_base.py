@@ -22,6 +22,7 @@ from infraxa.app.tui.widgets.status_bar import Status, StatusBar
 from infraxa.app.tui.widgets.text import one_line
 from infraxa.app.tui.widgets.welcome import Welcome
 from infraxa.engine.types import EngineStatus
+from infraxa.net.status import NetworkStatus
 from infraxa.store.records import Chat, ChatOptions, ChatSummary, Turn
 
 if TYPE_CHECKING:
@@ -88,6 +89,7 @@ class ChatBase(Screen[None]):
         self._painted_at = 0.0
         self._flash = ""
         self._engine = EngineStatus()
+        self._network = NetworkStatus()
         self.settled = False
         """What there was at the start is shown."""
 
@@ -151,6 +153,7 @@ class ChatBase(Screen[None]):
             rate=mine.rate if mine is not None else None,
             elsewhere=len(self.running) - (mine is not None),
             flash=self._flash,
+            network=self._network,
         )
         self.query_one(StatusBar).status = status
         self.query_one(ModelCard).card = self._card()

@@ -33,6 +33,14 @@ LIST_KEYS = (
     ("F2, F8 or Delete", "rename, delete the chat under the cursor"),
 )
 
+NETWORK_KEYS = (
+    ("i, j", "make an invite, join with one"),
+    ("Tab, shift+Tab", "from part to part: peers, nodes, refused, this node"),
+    ("↑ ↓", "from row to row; below the tables stands all of the row"),
+    ("s, S", "sort by the next column, the other way round"),
+    ("y, Y", "copy the id under the cursor, this node's own"),
+)
+
 
 def table(heading: str, rows: Iterable[tuple[str, str, str]], width: int) -> Content:
     """Rows of key, slash command and text, the text wrapped in its own column."""
@@ -72,6 +80,7 @@ def sections() -> list[tuple[str, list[tuple[str, str, str]]]]:
         ("infraxa", action_rows("app")),
         ("Messages", [(key, "", text) for key, text in MESSAGE_KEYS]),
         ("List of chats", [(key, "", text) for key, text in LIST_KEYS]),
+        ("Network", [(key, "", text) for key, text in NETWORK_KEYS]),
     ]
 
 

@@ -1,27 +1,39 @@
-"""The line at the bottom: the model and what it does, what is waited for since when, the keys that help.
+"""The line at the bottom: the model and what it does, this node in the network, the keys that help.
 
-It shows a value, `Status`, and owns no clock but the one that counts the seconds of a wait.
+What is waited for is said with its seconds. The bar shows a value, `Status`, and owns no clock but the one
+that counts them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from time import monotonic
+from collections.abc import Callable, Iterable
+from time import monotonic, time
 
 import msgspec
 from textual.content import Content
+from textual.events import Click
 from textual.reactive import reactive
 from textual.style import Style
 from textual.timer import Timer
 from textual.widget import Widget
 
+from infraxa.app.network_words import activity
 from infraxa.app.tui.actions import BY_ID, HINTS, key_label
 from infraxa.app.tui.widgets.facts import speed
 from infraxa.app.tui.widgets.text import one_line
 from infraxa.engine.types import EngineStatus
+from infraxa.net.identity import display
+from infraxa.net.status import NetworkStatus, Waiting
 
 SHORT_WAIT = 1.0
 """Seconds of a wait that are not worth a number."""
+
+_SIGNS = {
+    "online": ("●", "$text-success"),
+    "alone": ("○", "$text-warning"),
+    "off": ("○", "$foreground 60%"),
+    "blocked": ("✕", "$text-error"),
+}
 
 
 class Status(msgspec.Struct, frozen=True):
@@ -43,6 +55,7 @@ class Status(msgspec.Struct, frozen=True):
     """Answers that run in other chats."""
     flash: str = ""
     """A word that takes the place of all that for a moment."""
+    network: NetworkStatus = NetworkStatus()
 
 
 def waited_for(status: Status) -> str:
@@ -93,6 +106,42 @@ def describe(status: Status, seconds: float, now: float) -> tuple[str, str, str]
     return "○", "no model is loaded", "$foreground 60%"
 
 
+def sign(status: NetworkStatus) -> tuple[str, str]:
+    """A sign for what the network does, and its style."""
+    return _SIGNS.get(status.activity, ("◌", "$foreground 60%"))
+
+
+def waiting_text(waiting: Waiting, now_ms: int) -> str:
+    """`looking for peers · 3 s of 10 s`: what is waited for, since when, for how long at most."""
+    passed = min(max(0.0, (now_ms - waiting.since_ms) / 1000), waiting.limit_s)
+    return f"{one_line(waiting.what, 80)} · {int(passed)} s of {waiting.limit_s:.0f} s"
+
+
+def network_words(status: NetworkStatus, now_ms: int) -> list[Content]:
+    """This node in the network: who it is, its role, its peers or what is waited for.
+
+    The first says all; those after it say less and less, for where there is less room.
+    """
+    if not status.id:
+        return []
+    mark, style = sign(status)
+    if status.waiting is not None:
+        short = longest = Content.styled(f"◌ {waiting_text(status.waiting, now_ms)}", "$text-warning")
+    else:
+        short = longest = Content.assemble((mark, style), f" {activity(status)}")
+    if status.notices:
+        count = len(status.notices)
+        longest = short + Content.styled(f" · {count} notice{'s' * (count != 1)}", "$text-warning")
+        short += Content.styled(f" · {count}!", "$text-warning")
+    who = display(status.name, status.id)
+    return [
+        Content.assemble(who, " · user · ", longest),
+        Content.assemble(who, " · user · ", short),
+        Content.assemble(who, " · ", short),
+        short,
+    ]
+
+
 def _reason(engine: EngineStatus, otherwise: str) -> str:
     if engine.error is None:
         return otherwise
@@ -100,7 +149,7 @@ def _reason(engine: EngineStatus, otherwise: str) -> str:
 
 
 class StatusBar(Widget):
-    """One line. The hints at its right can be clicked."""
+    """One line. This node in it and the hints at its right can be clicked."""
 
     DEFAULT_CSS = """
     StatusBar {
@@ -117,9 +166,14 @@ class StatusBar(Widget):
         *,
         id: str | None = None,  # noqa: A002 - Textual's name for it
         clock: Callable[[], float] = monotonic,
+        time_of_day: Callable[[], float] = time,
+        hints: Iterable[str] = HINTS,
     ) -> None:
+        """`hints`: ids of actions, the most important first."""
         super().__init__(id=id)
         self._clock = clock
+        self._time_of_day = time_of_day
+        self._hints = tuple(hints)
         self._waiting = ""
         self._since = 0.0
         self._timer: Timer | None = None
@@ -131,23 +185,49 @@ class StatusBar(Widget):
         if self.is_mounted:
             self._count(status)
 
+    def follow(self, other: StatusBar) -> None:
+        """Show what `other`, the bar of another screen, shows."""
+        self._waiting, self._since = other._waiting, other._since
+        self.watch(other, "status", self._take)
+
+    def _take(self, status: Status) -> None:
+        self.status = status
+
     def _count(self, status: Status) -> None:
         """Count the seconds while something is waited for, and only then."""
         waiting = waited_for(status)
         if waiting != self._waiting:
             self._waiting, self._since = waiting, self._clock()
-        if waiting and self._timer is None:
+        counting = bool(waiting) or status.network.waiting is not None
+        if counting and self._timer is None:
             self._timer = self.set_interval(1.0, self.refresh)
-        elif not waiting and self._timer is not None:
+        elif not counting and self._timer is not None:
             self._timer.stop()
             self._timer = None
 
     def render(self) -> Content:
         width = self.content_size.width
         left = self._left().truncate(width, ellipsis=True)
+        network = self._network(width - left.cell_length - 3)
+        if network:
+            left += Content("   ") + network
         hints = self._right(width - left.cell_length - 3)
         gap = max(0, width - left.cell_length - hints.cell_length)
         return left + Content(" " * gap) + hints
+
+    def _network(self, width: int) -> Content:
+        """As much of this node in the network as has room beside the status."""
+        if width < 1:
+            return Content("")
+        for words in network_words(self.status.network, int(self._time_of_day() * 1000)):
+            if words.cell_length <= width:
+                # Not as a link, whose one colour would take the place of those of the words.
+                return words.stylize_before("$foreground 60%").stylize(Style.from_meta({"network": True}))
+        return Content("")
+
+    async def on_click(self, event: Click) -> None:
+        if event.style.meta.get("network"):
+            await self.run_action("app.perform('app.network')")
 
     def _left(self) -> Content:
         status = self.status
@@ -164,7 +244,8 @@ class StatusBar(Widget):
     def _right(self, width: int) -> Content:
         """As many hints as have room beside the status, which comes first."""
         result = Content("")
-        for action_id, word in HINTS.items():
+        for action_id in self._hints:
+            word = HINTS[action_id]
             hint = Content.assemble((key_label(BY_ID[action_id].key), "$footer-key-foreground"), f" {word}")
             hint = hint.stylize(Style.from_meta({"@click": f"app.perform({action_id!r})"}))
             longer = hint if not result else result + Content("  ") + hint

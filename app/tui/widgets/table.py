@@ -1,0 +1,305 @@
+"""A table that is painted line by line when seen: columns give way to each other, rows keep their cursor.
+
+It shows the rows it is given in the order a person chose. Cells are plain text or Content, never markup.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from textwrap import wrap
+from typing import ClassVar
+
+import msgspec
+from rich.segment import Segment
+from textual import events
+from textual.binding import Binding, BindingType
+from textual.content import Content
+from textual.geometry import Region, Size
+from textual.message import Message
+from textual.reactive import reactive
+from textual.scroll_view import ScrollView
+from textual.strip import Strip
+from textual.style import Style
+
+GAP = 2
+"""Cells between two columns."""
+
+Cell = str | tuple[str, str]
+"""A text, or a text and the style (a component class or `bold`) it has."""
+
+
+class Column(msgspec.Struct, frozen=True):
+    """One column."""
+
+    title: str
+    width: int
+    """The least number of cells it has."""
+    grow: int = 0
+    """Its share of what is left."""
+    right: bool = False
+    """Its text stands at the right."""
+    from_width: int = 0
+    """It is shown in a table of at least so many cells,"""
+    below_width: int = 10_000
+    """and of fewer than these."""
+    tail: int = 0
+    """So many characters at the end of its text are never cut."""
+    descending: bool = False
+    """The largest first when it is chosen to sort by."""
+
+
+def _cut(text: str, room: int, tail: int) -> Content:
+    """`text` in at most `room` cells; what is cut is before its last `tail` characters."""
+    whole = Content(text)
+    if not tail or whole.cell_length <= room or tail >= len(text):
+        return whole.truncate(room, ellipsis=True)
+    end = Content(text[-tail:])
+    return Content(text[:-tail]).truncate(max(1, room - end.cell_length), ellipsis=True) + end
+
+
+class Row(msgspec.Struct, frozen=True):
+    """One row: `order` has for each column what it is sorted by."""
+
+    key: bytes
+    cells: tuple[Cell, ...]
+    order: tuple[float | str, ...]
+    of: object = None
+    """What it is a row of."""
+
+
+class Table(ScrollView, can_focus=True):
+    """↑ ↓ move, a click on a heading or `s` sorts by another column, `S` the other way round."""
+
+    COMPONENT_CLASSES: ClassVar[set[str]] = {
+        "table--heading",
+        "table--sorted",
+        "table--cursor",
+        "table--hover",
+        "table--aside",
+        "table--good",
+        "table--warn",
+    }
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("up", "move(-1)", "Up", show=False),
+        Binding("down", "move(1)", "Down", show=False),
+        Binding("pageup", "move(-10)", "Page up", show=False),
+        Binding("pagedown", "move(10)", "Page down", show=False),
+        Binding("home", "move(-1000000)", "First", show=False),
+        Binding("end", "move(1000000)", "Last", show=False),
+        Binding("s", "sort", "Sort", show=False),
+        Binding("S", "turn", "Turn round", show=False),
+    ]
+    DEFAULT_CSS = """
+    Table {
+        height: auto; width: 1fr; background: $background; overflow-x: hidden; scrollbar-size-vertical: 1;
+    }
+    Table > .table--heading { color: $foreground 60%; }
+    Table > .table--sorted { color: $foreground 60%; text-style: underline; }
+    Table > .table--cursor {
+        background: $block-cursor-background; color: $block-cursor-foreground; text-style: bold;
+    }
+    Table > .table--hover { background: $block-hover-background; }
+    Table > .table--aside { color: $foreground 60%; }
+    Table > .table--good { color: $text-success; }
+    Table > .table--warn { color: $text-warning; }
+    """
+
+    cursor: reactive[int] = reactive(0)
+    hovered: reactive[int | None] = reactive(None)
+
+    @dataclass
+    class Moved(Message):
+        """Another row, or the same one with other contents, is under the cursor."""
+
+        table: Table
+
+        @property
+        def control(self) -> Table:
+            return self.table
+
+    def __init__(
+        self,
+        columns: Sequence[Column],
+        *,
+        empty: str,
+        sort_by: int = 0,
+        id: str | None = None,  # noqa: A002 - Textual's name for it
+    ) -> None:
+        super().__init__(id=id)
+        self._columns = tuple(columns)
+        self.empty = empty
+        """What is said when there are no rows."""
+        self.sorted_by = sort_by
+        self.descending = columns[sort_by].descending
+        self._rows: list[Row] = []
+
+    @property
+    def rows(self) -> Sequence[Row]:
+        """As they are shown, first to last."""
+        return self._rows
+
+    @property
+    def highlighted(self) -> Row | None:
+        """The row under the cursor."""
+        return self._rows[self.cursor] if self.cursor < len(self._rows) else None
+
+    def show(self, rows: Sequence[Row]) -> None:
+        """Show these rows; the cursor stays on its row."""
+        under = self.highlighted
+        at = self.sorted_by
+        taller = len(rows) != len(self._rows)
+        self._rows = sorted(rows, key=lambda row: row.key)
+        self._rows.sort(key=lambda row: row.order[at], reverse=self.descending)
+        keys = [row.key for row in self._rows]
+        if under is not None and under.key in keys:
+            place = keys.index(under.key)
+        else:
+            place = max(0, min(self.cursor, len(keys) - 1))
+        self.set_reactive(Table.cursor, place)
+        self._measure()
+        self.refresh(layout=taller)
+        self.post_message(self.Moved(self))
+
+    def _measure(self) -> None:
+        width = self.scrollable_content_region.width
+        self.virtual_size = Size(width, self._lines(width))
+
+    def _lines(self, width: int) -> int:
+        return 1 + len(self._rows) if self._rows else len(self._said(width))
+
+    def _said(self, width: int) -> list[str]:
+        return [line for part in self.empty.split("\n") for line in wrap(part, max(10, width)) or [""]]
+
+    def get_content_height(self, container: Size, viewport: Size, width: int) -> int:
+        return self._lines(width)
+
+    def on_resize(self) -> None:
+        self._measure()
+
+    def watch_cursor(self) -> None:
+        # One line more than the row: the first line of the table is its heading.
+        self.scroll_to_region(Region(0, self.cursor, 1, 2), animate=False, force=True)
+        self.refresh()
+        self.post_message(self.Moved(self))
+
+    def watch_hovered(self) -> None:
+        self.refresh()
+
+    def action_move(self, rows: int) -> None:
+        if self._rows:
+            self.cursor = min(len(self._rows) - 1, max(0, self.cursor + rows))
+
+    def action_sort(self) -> None:
+        """Sort by the next column that is shown."""
+        shown = [at for at, _ in self._layout(self.size.width)]
+        after = [at for at in shown if at > self.sorted_by]
+        self.sort_by((after or shown)[0])
+
+    def action_turn(self) -> None:
+        """The other way round."""
+        self.sort_by(self.sorted_by)
+
+    def sort_by(self, column: int) -> None:
+        """Sort by this column; by the same one again, the other way round."""
+        if column == self.sorted_by:
+            self.descending = not self.descending
+        else:
+            self.sorted_by, self.descending = column, self._columns[column].descending
+        self.show(self._rows)
+
+    def _layout(self, width: int) -> list[tuple[int, int]]:
+        """The columns that are shown, each with its cells."""
+        shown = [
+            at for at, column in enumerate(self._columns) if column.from_width <= width < column.below_width
+        ]
+        least = sum(self._columns[at].width for at in shown) + GAP * (len(shown) - 1)
+        left = max(0, width - least)
+        parts = sum(self._columns[at].grow for at in shown)
+        result = []
+        for at in shown:
+            column = self._columns[at]
+            more = left * column.grow // parts if parts else 0
+            result.append((at, column.width + more))
+        return result
+
+    def render_line(self, y: int) -> Strip:
+        width = self.size.width
+        base = self.visual_style
+        if not self._rows:
+            said = self._said(self.scrollable_content_region.width)
+            line = y + self.scroll_offset.y
+            text = said[line] if line < len(said) else ""
+            return self._strip(Content.styled(text, ".table--aside"), width, base)
+        if y == 0:
+            return self._strip(self._heading(width), width, base)
+        at = y - 1 + self.scroll_offset.y
+        if at >= len(self._rows):
+            return self._strip(Content(""), width, base)
+        under = self.has_focus and at == self.cursor
+        if under:
+            base = self.get_visual_style("table--cursor")
+        elif at == self.hovered:
+            base = self.get_visual_style("table--hover")
+        return self._strip(self._line(self._rows[at], width, plain=under), width, base)
+
+    def _heading(self, width: int) -> Content:
+        cells: list[Cell] = []
+        for at, column in enumerate(self._columns):
+            mark = ("▾" if self.descending else "▴") if at == self.sorted_by else ""
+            cells.append((column.title + mark, ".table--sorted" if mark else ".table--heading"))
+        return self._joined(cells, width)
+
+    def _line(self, row: Row, width: int, *, plain: bool) -> Content:
+        """`plain`: in the colours of the cursor alone."""
+        return self._joined(
+            [cell[0] if plain and isinstance(cell, tuple) else cell for cell in row.cells], width
+        )
+
+    def _joined(self, cells: Sequence[Cell], width: int) -> Content:
+        parts: list[Content] = []
+        for at, room in self._layout(width):
+            cell = cells[at]
+            text, style = cell if isinstance(cell, tuple) else (cell, "")
+            content = _cut(text, room, self._columns[at].tail)
+            if style:
+                content = content.stylize(style)
+            gap = Content(" " * (room - content.cell_length))
+            parts.append(gap + content if self._columns[at].right else content + gap)
+        return Content(" " * GAP).join(parts)
+
+    def _strip(self, content: Content, width: int, style: Style) -> Strip:
+        segments = [
+            Segment(text, (style + own).rich_style)
+            for text, own in content.render(style, end="", parse_style=self._parse)
+        ]
+        return Strip(segments).adjust_cell_length(width, style.rich_style)
+
+    def _parse(self, style: str | Style) -> Style:
+        if isinstance(style, Style):
+            return style
+        if style.startswith("."):
+            return self.get_visual_style(style.removeprefix("."), partial=True)
+        return Style.parse(style)
+
+    def on_mouse_move(self, event: events.MouseMove) -> None:
+        offset = event.get_content_offset(self)
+        at = offset.y - 1 + self.scroll_offset.y if offset is not None and offset.y else None
+        self.hovered = at if at is not None and at < len(self._rows) else None
+
+    def on_leave(self) -> None:
+        self.hovered = None
+
+    def on_click(self, event: events.Click) -> None:
+        offset = event.get_content_offset(self)
+        if offset is None or not self._rows:
+            return
+        if offset.y:
+            self.cursor = min(len(self._rows) - 1, offset.y - 1 + self.scroll_offset.y)
+            return
+        start = 0
+        for at, room in self._layout(self.size.width):
+            if start <= offset.x < start + room + GAP:
+                self.sort_by(at)
+                return
+            start += room + GAP
