@@ -11,7 +11,7 @@ from infraxa.app.facade import AskBegan, AskEvent
 from infraxa.app.models import Models
 from infraxa.engine.generation import Generation
 from infraxa.engine.host import Engine
-from infraxa.engine.types import ChatMessage, Finished, Request, Usage
+from infraxa.engine.types import Finished, Request, Usage
 from infraxa.store.records import ChatOptions
 
 
@@ -25,9 +25,7 @@ class Asking:
         self._engine = engine
         self._settings = settings
         self._options = options
-        self._said: tuple[ChatMessage, ...] = (ChatMessage("user", text),)
-        if options.system:
-            self._said = (ChatMessage("system", options.system), *self._said)
+        self._said = choices.one_off(text, options)
         self._generation: Generation | None = None
         self._stopped = False
         self._events = self._play()

@@ -18,11 +18,12 @@ from infraxa.app.examine import examine
 from infraxa.app.folders import whole_path
 from infraxa.engine.guide import GUIDE_PATH
 from infraxa.engine.models import ModelInfo, read_metadata
-from infraxa.engine.types import EngineError, Sampling
+from infraxa.engine.types import ChatMessage, EngineError, Sampling
 from infraxa.store.records import ChatOptions, ModelRecord
 
 __all__ = [
-    "GUIDE", "GUIDE_LABEL", "ModelEntry", "examine", "find_model", "model_entries", "resolve_sampling",
+    "GUIDE", "GUIDE_LABEL", "ModelEntry", "examine", "find_model", "model_entries", "one_off",
+    "resolve_sampling",
 ]  # fmt: skip
 
 GUIDE_LABEL = "built-in guide (tiny)"
@@ -90,6 +91,12 @@ def resolve_sampling(options: ChatOptions, settings: Settings, entry: ModelEntry
             if (value := getattr(source, field, None)) is not None:
                 chosen[field] = value
     return msgspec.convert(chosen, Sampling)
+
+
+def one_off(text: str, options: ChatOptions) -> tuple[ChatMessage, ...]:
+    """What the model is told when `text` is all that is said."""
+    said = ChatMessage("user", text)
+    return (ChatMessage("system", options.system), said) if options.system else (said,)
 
 
 def _guide() -> ModelEntry:

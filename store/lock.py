@@ -74,6 +74,26 @@ class FolderLock:
         self.release()
 
 
+def check_free(folder: Path) -> None:
+    """Raises StoreError `locked`, which says who holds it, when somebody holds the lock of `folder`.
+
+    Nothing is made or written; a folder that cannot be looked at is not locked for that.
+    """
+    try:
+        fd = os.open(folder / LOCK_NAME, os.O_RDWR)
+    except OSError:
+        return
+    try:
+        _lock(fd)
+    except OSError as error:
+        if error.errno in _HELD:
+            raise _locked(folder, _read_holder(fd)) from None
+    else:
+        _unlock(fd)
+    finally:
+        os.close(fd)
+
+
 def _locked(folder: Path, holder: Holder | None) -> StoreError:
     who = f" (pid {holder.pid})" if holder is not None else ""
     return StoreError(

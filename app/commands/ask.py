@@ -1,4 +1,4 @@
-"""`infraxa ask`: one answer on standard output, from an engine of its own: it works while the app is open.
+"""`infraxa ask`: one answer on standard output, from the infraxa that is open, else from its own engine.
 
 Nothing is stored. On a terminal the answer cannot send control characters; in a pipe it is as it came.
 """
@@ -10,7 +10,7 @@ import contextlib
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path
 
 import msgspec
@@ -18,15 +18,16 @@ import msgspec
 from infraxa.app import choices
 from infraxa.app.choices import ModelEntry
 from infraxa.app.commands.failures import UsageError
+from infraxa.app.commands.front import attached_node
 from infraxa.app.commands.given import folders_of, settings_of
 from infraxa.app.commands.output import clean, is_terminal, note, print_json
 from infraxa.app.config import Settings
 from infraxa.app.errors import NodeError
-from infraxa.app.folders import Folders
-from infraxa.engine.generation import Generation
+from infraxa.app.events import EngineChanged, Event
+from infraxa.app.facade import AskBegan, AskEvent
+from infraxa.app.folders import Folders, whole_path
 from infraxa.engine.host import Engine
 from infraxa.engine.types import (
-    ChatMessage,
     Delta,
     EngineError,
     EngineStatus,
@@ -35,7 +36,6 @@ from infraxa.engine.types import (
     LoadOptions,
     Progress,
     Request,
-    Role,
 )
 from infraxa.store.records import ChatOptions
 
@@ -45,6 +45,8 @@ WAIT_NOTE = 2.0
 """After so many seconds without the end of standard input, say what is being waited for."""
 
 INTERRUPTED = 130
+OWN_ENGINE = ("threads", "context", "gpu_layers")
+"""Flags that say how a model is loaded: the one that is open is loaded already."""
 
 
 def ask(
@@ -61,73 +63,103 @@ def ask(
     folders = folders_of(data_dir)
     settings = settings_of(folders, flags)
     text = _whole_question(question, _read_input())
-    entry = _find(settings.model, folders)
-    options = ChatOptions(max_tokens=max_tokens, seed=seed)
-    said: list[tuple[Role, str]] = [("system", system)] if system else []
-    said.append(("user", text))
-    request = Request(
-        tuple(ChatMessage(role, content) for role, content in said),
-        choices.resolve_sampling(options, settings, entry),
+    options = ChatOptions(
+        model=settings.model,
+        system=system,
+        temperature=settings.temperature,
+        max_tokens=max_tokens,
+        seed=seed,
     )
-    return asyncio.run(_Asking(entry, settings, as_json).run(request))
+    own = any(flags[name] is not None for name in OWN_ENGINE)
+    return asyncio.run(_Asking(folders, settings, as_json).run(text, options, own=own))
 
 
 class _Asking:
     """One question on its way, and how Ctrl-C ends it: what was said stays."""
 
-    def __init__(self, entry: ModelEntry, settings: Settings, as_json: bool) -> None:
-        self._entry = entry
+    def __init__(self, folders: Folders, settings: Settings, as_json: bool) -> None:
+        self._folders = folders
         self._settings = settings
         self._as_json = as_json
-        self._generation: Generation | None = None
+        self._model = settings.model
+        self._load_ms = 0
+        self._stop: Callable[[], None] | None = None
+        """Ends the answer with its counts; there is none before the model is ready."""
         self._interrupted = False
         self._status_shown = False
         self._task: asyncio.Task[object] | None = None
 
-    async def run(self, request: Request) -> int:
+    async def run(self, text: str, options: ChatOptions, *, own: bool) -> int:
+        """`own`: with an engine of its own, whoever else has one."""
         self._task = asyncio.current_task()
-        engine = Engine(on_status=self._show_status)
         with self._stop_on_interrupt():
             try:
-                settings = self._settings
-                loaded = await engine.load(
-                    Path(self._entry.path),
-                    LoadOptions(settings.context, 1, settings.threads, settings.gpu_layers),
-                )
-                self._clear_status()
-                self._generation = engine.generate(request)
-                text, finished = await self._show(self._generation)
+                said, finished = await (self._ask_alone if own else self._ask)(text, options)
             except asyncio.CancelledError:
                 if not self._interrupted:
                     raise
                 return INTERRUPTED
             finally:
                 self._clear_status()
-                await engine.close()
         if self._as_json:
-            print_json(self._facts(text, finished, loaded.load_ms))
+            print_json(self._facts(said, finished))
         return self._end(finished)
 
-    async def _show(self, generation: Generation) -> tuple[str, Finished]:
+    async def _ask(self, text: str, options: ChatOptions) -> tuple[str, Finished]:
+        """Have the infraxa that is open answer; alone when none is."""
+        async with attached_node(self._folders, self._settings) as node:
+            if node is not None:
+                if options.model is not None and choices.is_path(options.model):
+                    options = msgspec.structs.replace(options, model=str(whole_path(options.model)))
+                node.subscribe(self._hear)
+                self._show_status(node.engine)
+                async with contextlib.aclosing(node.ask(text, options)) as stream:
+                    return await self._show(stream, stream.stop)
+        return await self._ask_alone(text, options)
+
+    async def _ask_alone(self, text: str, options: ChatOptions) -> tuple[str, Finished]:
+        entry = await _find(self._settings.model, self._folders)
+        request = Request(
+            choices.one_off(text, options), choices.resolve_sampling(options, self._settings, entry)
+        )
+        settings = self._settings
+        engine = Engine(on_status=self._show_status)
+        try:
+            loaded = await engine.load(
+                Path(entry.path), LoadOptions(settings.context, 1, settings.threads, settings.gpu_layers)
+            )
+            self._load_ms = loaded.load_ms
+            generation = engine.generate(request)
+            self._stop = generation.cancel
+            return await self._show(generation, generation.cancel)
+        finally:
+            await engine.close()
+
+    async def _show(self, events: AsyncIterator[AskEvent], stop: Callable[[], None]) -> tuple[str, Finished]:
         parts: list[str] = []
         last = ""
         on_terminal = is_terminal(sys.stdout)
-        async for item in generation:
-            match item:
-                case Delta(text=text) if text:
-                    self._clear_status()
-                    parts.append(text)
-                    shown = clean(text) if on_terminal else text
-                    last = shown[-1:] or last
-                    if not self._as_json:
-                        sys.stdout.write(shown)
-                        sys.stdout.flush()
-                case Progress(done=done, total=total):
-                    self._status_line(f"reading the question: {done} of {total} tokens")
-                case Finished():
-                    if not self._as_json and last not in ("", "\n"):
-                        print(flush=True)
-                    return "".join(parts), item
+        try:
+            async for event in events:
+                match event:
+                    case AskBegan():
+                        self._model, self._load_ms = event.model, event.load_ms
+                        self._stop = stop
+                    case Delta(text=text) if text:
+                        self._clear_status()
+                        parts.append(text)
+                        shown = clean(text) if on_terminal else text
+                        last = shown[-1:] or last
+                        if not self._as_json:
+                            sys.stdout.write(shown)
+                            sys.stdout.flush()
+                    case Progress(done=done, total=total):
+                        self._status_line(f"reading the question: {done} of {total} tokens")
+                    case Finished():
+                        return "".join(parts), event
+        finally:
+            if not self._as_json and last not in ("", "\n"):
+                print(flush=True)
         raise EngineError("closed", "The engine ended before the answer did.", "Try again.")
 
     def _end(self, finished: Finished) -> int:
@@ -141,16 +173,16 @@ class _Asking:
             note(f"infraxa: the answer was cut after {finished.usage.n_out} tokens.")
         return 0
 
-    def _facts(self, text: str, finished: Finished, load_ms: int) -> dict[str, object]:
+    def _facts(self, text: str, finished: Finished) -> dict[str, object]:
         usage = finished.usage
         rate = usage.tokens_per_second
         return {
             "text": text,
-            "model": self._entry.name,
+            "model": self._model,
             "finish": finished.reason,
             "n_prompt": usage.n_prompt,
             "n_out": usage.n_out,
-            "load_ms": load_ms,
+            "load_ms": self._load_ms,
             "first_token_ms": None if usage.first_token_ms is None else round(usage.first_token_ms, 1),
             "decode_ms": round(usage.decode_ms, 1),
             "tokens_per_second": None if rate is None else round(rate, 1),
@@ -172,15 +204,19 @@ class _Asking:
             loop.remove_signal_handler(signal.SIGINT)
 
     def _interrupt(self) -> None:
-        if self._generation is not None and not self._interrupted:
-            self._generation.cancel()
+        if self._stop is not None and not self._interrupted:
+            self._stop()
         elif self._task is not None:
             self._task.cancel()
         self._interrupted = True
 
+    def _hear(self, event: Event) -> None:
+        if isinstance(event, EngineChanged) and self._stop is None:
+            self._show_status(event.status)
+
     def _show_status(self, status: EngineStatus) -> None:
         if status.state == "loading" and status.progress:
-            self._status_line(f"loading {self._entry.name}: {status.progress:.0%}")
+            self._status_line(f"loading {self._model}: {status.progress:.0%}")
 
     def _status_line(self, text: str) -> None:
         """What is being waited for, on a line that goes away; only for a person who sees nothing yet."""
@@ -196,13 +232,13 @@ class _Asking:
             sys.stderr.flush()
 
 
-def _find(name: str, folders: Folders) -> ModelEntry:
+async def _find(name: str, folders: Folders) -> ModelEntry:
     """The model of this name or path; the store is opened only when it is neither the guide nor a file."""
     entries = choices.model_entries([])
     if all(entry.name != name for entry in entries) and not choices.is_path(name):
-        from infraxa.app.commands.models import read_records
+        from infraxa.app.commands.models import read_records_async
 
-        entries = choices.model_entries(read_records(folders))
+        entries = choices.model_entries(await read_records_async(folders))
     entry = choices.find_model(name, entries)
     if entry.problem:
         raise NodeError("no_model", entry.problem, "See: infraxa models list")

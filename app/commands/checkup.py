@@ -14,6 +14,7 @@ import shutil
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Awaitable, Callable
 from typing import Literal, NamedTuple, TypeVar
 
@@ -212,6 +213,27 @@ async def _store(folders: Folders) -> Finding:
     )
 
 
+async def _running(folders: Folders) -> Finding:
+    """The infraxa that has the folder, and whether other commands can talk to it."""
+    from infraxa.app.control.client import AttachedNode
+    from infraxa.app.control.opening import attach
+
+    began = time.monotonic()
+    node = await attach(folders.data, lambda: AttachedNode(_settings_or_defaults(folders), folders))
+    if node is None:
+        return Finding("ok", "No infraxa is open; commands work by themselves.")
+    try:
+        chats = len(await node.list_chats())
+        ms = (time.monotonic() - began) * 1000
+        engine = node.engine
+        found = f"infraxa (pid {node.pid}) is open; it answered within {ms:.0f} ms and has {chats} chats"
+        if engine.error is not None:
+            return Finding("warn", f"{found}. {engine.error.message}", engine.error.remedy)
+        return Finding("ok", f"{found}; {node.current_model()} is {engine.state}.")
+    finally:
+        await node.close()
+
+
 async def _themes(folders: Folders) -> Finding:
     theme = _settings_or_defaults(folders).theme
 
@@ -263,6 +285,7 @@ CHECKS = (
     Check("guide", _guide, 60, "The machine may be busy; try again."),
     Check("settings", _settings, 10, "The disk does not answer."),
     Check("data folder", _data_folder, 10, "The disk does not answer."),
+    Check("running node", _running, 10, "It may be busy or stopped; quit it, or end its process."),
     Check("store", _store, 30, "The disk is slow, or the database is very big."),
     Check("model", _model, 15, "The disk does not answer."),
     Check("processor", _processor, 10, ""),

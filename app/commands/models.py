@@ -12,6 +12,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from infraxa.app import choices, config
 from infraxa.app.choices import ModelEntry
+from infraxa.app.commands.front import attached_node
 from infraxa.app.commands.given import folders_of, settings_of
 from infraxa.app.commands.output import (
     clean,
@@ -22,7 +23,9 @@ from infraxa.app.commands.output import (
     print_table,
     size_text,
 )
+from infraxa.app.config import Settings
 from infraxa.app.errors import NodeError
+from infraxa.app.facade import OnProgress
 from infraxa.app.folders import Folders, whole_path
 from infraxa.engine.models import memory_estimate
 from infraxa.store import models as records
@@ -97,10 +100,7 @@ def add_model(data_dir: Path | None, path: Path, name: str | None, *, force: boo
     """Nothing is remembered unless all went well. The first model that is added becomes the default."""
     folders = folders_of(data_dir)
     settings = settings_of(folders, {})
-    added = asyncio.run(_add(folders, whole_path(path), name, force))
-    entry = choices.model_entries([added])[-1]
-    if is_default := settings.model == config.GUIDE and config.variable("model") not in os.environ:
-        config.set(folders, "model", entry.name)
+    entry, is_default = asyncio.run(_add(folders, settings, whole_path(path), name, force))
     if as_json:
         print_json(_facts(entry, entry.name if is_default else settings.model))
         return
@@ -116,10 +116,9 @@ def remove_model(data_dir: Path | None, name: str) -> None:
     folders = folders_of(data_dir)
     if name == config.GUIDE:
         raise NodeError("bad_name", "The built-in guide is part of infraxa and cannot be removed.")
-    removed = asyncio.run(_with_store(folders, records.remove_model, name))
-    print(clean(f"{name} is forgotten. Its file stays: {removed.path}"))
-    if config.load(folders).model == name and config.variable("model") not in os.environ:
-        config.set(folders, "model", config.GUIDE)
+    path, was_default = asyncio.run(_remove(folders, name))
+    print(clean(f"{name} is forgotten. Its file stays: {path}"))
+    if was_default:
         print("The built-in guide answers new chats from now on.")
 
 
@@ -142,20 +141,53 @@ async def _with_store(
         return await store.run(fn, *args, **kwargs)
 
 
-async def _add(folders: Folders, path: Path, name: str | None, force: bool) -> ModelRecord:
-    async with await Store.open(folders.data) as store:
-        known = await store.run(records.list_models)
+async def _add(
+    folders: Folders, settings: Settings, path: Path, name: str | None, force: bool
+) -> tuple[ModelEntry, bool]:
+    """What was added, and whether it became the default."""
+    async with attached_node(folders, settings) as node:
         with _progress() as on_progress:
             try:
-                record = await choices.examine(path, name, on_progress, force=force, known=known)
+                if node is not None:
+                    entry = await node.add_model(path, name, on_progress, force=force)
+                    return entry, node.current_model() == entry.name
+                record = await _add_record(folders, path, name, on_progress, force)
             except asyncio.CancelledError:
                 note("infraxa: stopped; nothing was added.")
                 raise
+    entry = choices.model_entries([record])[-1]
+    if is_default := settings.model == config.GUIDE and config.variable("model") not in os.environ:
+        config.set(folders, "model", entry.name)
+    return entry, is_default
+
+
+async def _add_record(
+    folders: Folders, path: Path, name: str | None, on_progress: OnProgress | None, force: bool
+) -> ModelRecord:
+    async with await Store.open(folders.data) as store:
+        known = await store.run(records.list_models)
+        record = await choices.examine(path, name, on_progress, force=force, known=known)
         return await store.run(records.add_model, record, frozenset({config.GUIDE}))
 
 
+async def _remove(folders: Folders, name: str) -> tuple[str, bool]:
+    """The path of what was removed, and whether it was the default."""
+    settings = config.load(folders)
+    async with attached_node(folders, settings) as node:
+        if node is not None:
+            paths = {entry.name: entry.path for entry in await node.list_models()}
+            was_default = node.current_model() == name
+            await node.remove_model(name)
+            return paths.get(name, ""), was_default
+    removed = await _with_store(folders, records.remove_model, name)
+    was_default = settings.model == name and config.variable("model") not in os.environ
+    if was_default:
+        config.set(folders, "model", config.GUIDE)
+    return removed.path, was_default
+
+
 @contextlib.contextmanager
-def _progress() -> Iterator[Callable[[int, int], None] | None]:
+def _progress() -> Iterator[OnProgress | None]:
     """A bar on standard error, for a person; it stays empty until the file has been loaded once."""
     if not is_terminal(sys.stderr):
         yield None

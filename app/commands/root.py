@@ -135,7 +135,11 @@ def ask(
     gpu_layers: options.GpuLayers = None,
     json: options.Json = False,
 ) -> None:
-    """One answer on standard output, as it comes; notes go to standard error."""
+    """One answer on standard output, as it comes; notes go to standard error.
+
+    While infraxa is open, its model answers, and nothing is loaded twice; with --threads, --context or
+    --gpu-layers a model of its own is loaded that way.
+    """
     from infraxa.app.commands import ask as work
 
     flags = {

@@ -43,11 +43,31 @@ def set_setting(data_dir: Path | None, name: str, value: str) -> None:
     folders = folders_of(data_dir)
     if name == "model":
         _check_model(folders, value)
-    parsed = config.set(folders, name, value)
+    parsed = _set(folders, name, value)
     later = f" ({config.LATER[name]})" if name in config.LATER else ""
     print(clean(f"{name} = {config.text_of(parsed)}{later}"))
     if config.variable(name) in os.environ:
         note(f"infraxa: {config.variable(name)} is set and goes before config.toml.")
+
+
+def _set(folders: Folders, name: str, value: str) -> config.Value:
+    """By the infraxa that is open, so that it comes into force there; else by this command."""
+    from infraxa.app.commands.front import is_open
+
+    if not is_open(folders):
+        return config.set(folders, name, value)
+    import asyncio
+
+    from infraxa.app.commands.front import attached_node
+
+    async def set_there() -> config.Value:
+        async with attached_node(folders, config.Settings()) as node:
+            if node is None:
+                return config.set(folders, name, value)
+            await node.change_setting(name, value)
+            return config.parse(name, value, "config set")
+
+    return asyncio.run(set_there())
 
 
 def _check_model(folders: Folders, name: str) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from infraxa.store.folder import LOCK_NAME
-from infraxa.store.lock import FolderLock
+from infraxa.store.lock import FolderLock, check_free
 from infraxa.store.records import StoreError
 
 HOLD = """
@@ -36,6 +36,18 @@ def test_the_second_is_told_who_holds_it(tmp_path: Path) -> None:
     lock = FolderLock.acquire(folder)
     lock.release()
     lock.release()
+    FolderLock.acquire(folder).release()
+
+
+def test_who_only_looks_neither_makes_nor_takes_anything(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    check_free(folder)
+    assert not folder.exists()
+    with FolderLock.acquire(folder):
+        with pytest.raises(StoreError, match=rf"\(pid {os.getpid()}\)") as caught:
+            check_free(folder)
+        assert caught.value.code == "locked"
+    check_free(folder)
     FolderLock.acquire(folder).release()
 
 
