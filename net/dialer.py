@@ -1,0 +1,54 @@
+"""Dialling a node by its id: at all its addresses, over every transport; the first handshake wins."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from infraxa.net.connect import Target, connect
+from infraxa.net.dial import dial_first
+from infraxa.net.errors import NetError
+from infraxa.net.link import Clock, Handler, Link, OnTell
+from infraxa.net.pipe import Transport
+
+
+class Dialer:
+    """Makes links. `handler` and `on_tell` get what the other side asks and tells."""
+
+    def __init__(
+        self,
+        transports: Mapping[str, Transport],
+        *,
+        network: bytes,
+        psk: bytes | None,
+        clock: Clock,
+        handler: Handler,
+        on_tell: OnTell,
+        on_aged: Callable[[Link], None],
+    ) -> None:
+        self._transports = transports
+        self._network = network
+        self._psk = psk
+        self._clock = clock
+        self._handler = handler
+        self._on_tell = on_tell
+        self._on_aged = on_aged
+
+    async def dial(self, target: Target, where: Sequence[str]) -> Link:
+        """A link with `target` at the first of these addresses that leads to it. Bounded. Raises NetError."""
+
+        async def attempt(address: str) -> Link:
+            transport = self._transports.get(address.partition(":")[0])
+            if transport is None:
+                raise NetError("bad_address", f"{address} is of a kind that this node cannot dial.")
+            return await connect(
+                await transport.dial(address),
+                target,
+                network=self._network,
+                psk=self._psk,
+                clock=self._clock,
+                handler=self._handler,
+                on_tell=self._on_tell,
+                on_aged=self._on_aged,
+            )
+
+        return await dial_first(where, attempt, Link.close)

@@ -1,0 +1,124 @@
+"""The health of the few nodes that a person looks at: each is asked every second.
+
+Over a link of its own where there is none. Of everybody else only what gossip tells is known.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from infraxa.net import codec, wire
+from infraxa.net.errors import ProtocolError
+from infraxa.net.link import Link, Stream
+from infraxa.net.peering import FAILED
+from infraxa.net.records import MAX_STATE, Record
+from infraxa.net.tasks import TaskGroup
+
+EVERY_S: Final = 1.0
+AGAIN_S: Final = 5.0
+"""Until a node that could not be asked is asked again."""
+MAX_WATCHED: Final = 16
+MAX_PROBES: Final = 64
+"""Nodes that are told of this one's state at once."""
+UNANSWERED: Final = 2
+"""Seconds of silence after which a node counts as silent."""
+
+LinkTo = Callable[[bytes], Awaitable[Link]]
+
+
+class Health:
+    """Watches nodes. `learn` gets each state that one of them tells; `changed` is called when a round trip or
+    the answering itself is another one."""
+
+    def __init__(
+        self, link_to: LinkTo, learn: Callable[[bytes, Record], None], changed: Callable[[], None]
+    ) -> None:
+        self._link_to = link_to
+        self._learn = learn
+        self._changed = changed
+        self._tasks = TaskGroup()
+        self._watching: dict[bytes, asyncio.Task[None]] = {}
+        self.silent: set[bytes] = set()
+        """Watched nodes that do not answer now."""
+        self.rtt_ms: dict[bytes, float] = {}
+
+    def watch(self, nodes: tuple[bytes, ...]) -> None:
+        """Watch these from now on, at most MAX_WATCHED, and no others."""
+        wanted = dict.fromkeys(nodes[:MAX_WATCHED])
+        for node in [node for node in self._watching if node not in wanted]:
+            self._watching.pop(node).cancel()
+            self.silent.discard(node)
+            self.rtt_ms.pop(node, None)
+        for node in wanted:
+            if node not in self._watching:
+                self._watching[node] = self._tasks.spawn(self._attend(node), name="watch a node")
+
+    async def _attend(self, node: bytes) -> None:
+        while True:
+            with contextlib.suppress(*FAILED):
+                link = await self._link_to(node)
+                async with await link.request(wire.Probe()) as stream:
+                    await self._listen(node, link, stream)
+            self._say(node, None)
+            await asyncio.sleep(AGAIN_S)
+
+    async def _listen(self, node: bytes, link: Link, stream: Stream) -> None:
+        """Until the probe ends."""
+        pinging = self._tasks.spawn(self._ping(node, link), name="ping a watched node")
+        try:
+            async for chunk in stream:
+                record: Record = codec.decode(chunk, Record, MAX_STATE)
+                if record.kind != "state" or record.signed.signer != node:
+                    raise ProtocolError("not_asked", "the state of another node")
+                self._learn(node, record)
+        finally:
+            pinging.cancel()
+
+    async def _ping(self, node: bytes, link: Link) -> None:
+        unanswered = 0
+        while True:
+            before = link.bytes_in
+            link.ping()
+            await asyncio.sleep(EVERY_S)
+            unanswered = 0 if link.bytes_in > before else unanswered + 1
+            self._say(node, link.rtt_ms if unanswered < UNANSWERED else None)
+
+    def _say(self, node: bytes, rtt_ms: float | None) -> None:
+        if rtt_ms is None:
+            self.silent.add(node)
+            self.rtt_ms.pop(node, None)
+        else:
+            self.silent.discard(node)
+            self.rtt_ms[node] = rtt_ms
+        self._changed()
+
+    async def close(self) -> None:
+        await self._tasks.cancel_all()
+        self._watching.clear()
+
+
+class Probes:
+    """The other side: tells those who watch this node of each new state, at once."""
+
+    def __init__(self) -> None:
+        self._streams: set[Stream] = set()
+
+    async def serve(self, stream: Stream, state: bytes) -> None:
+        """Answer a Probe, until it is cancelled. `state`: the newest one, an encoded Record, or nothing."""
+        if len(self._streams) >= MAX_PROBES:
+            await stream.fail(wire.Failure("busy", retry_after_ms=60_000))
+            return
+        if state:
+            await stream.send(state)
+        self._streams.add(stream)
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self._streams.discard(stream)
+
+    def tell(self, state: bytes) -> None:
+        for stream in self._streams:
+            stream.push(state)  # one that does not read misses it; gossip tells too

@@ -1,0 +1,531 @@
+"""The network as one thing: listens, finds others, keeps links, gossips, and says how all of it is.
+
+Made of parts that each do one of these; here is when they start, what they are told of each other, and the
+status that screens show. What the parts decide is decided there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import random
+from collections.abc import Awaitable, Callable
+from typing import Final, Literal
+
+from msgspec import Struct, structs
+
+from infraxa.net import addresses, codec, wire
+from infraxa.net.book import AddressBook
+from infraxa.net.clock import Pulse, Skew
+from infraxa.net.commands import CardDue, Changed, Command, HeartbeatDue
+from infraxa.net.dialer import Dialer
+from infraxa.net.discovery import Lan
+from infraxa.net.door import Door
+from infraxa.net.errors import NetError
+from infraxa.net.finder import Finder, Where
+from infraxa.net.gossip import Gossip
+from infraxa.net.health import Health, Probes
+from infraxa.net.hello import Prekeys
+from infraxa.net.identity import Identity
+from infraxa.net.interfaces import Survey, Watch
+from infraxa.net.invites import Invite
+from infraxa.net.invites import encode as encode_invite
+from infraxa.net.link import Clock, Link, LinkEnd, Stream
+from infraxa.net.lobby import Lobby
+from infraxa.net.memory import Keeper, KnownNode, Memory
+from infraxa.net.names import clean_name
+from infraxa.net.overlay import Overlay
+from infraxa.net.peering import FAILED, Events, Peer, Peering
+from infraxa.net.publisher import Publisher
+from infraxa.net.records import FEATURE_RELAY, MAJOR, MAX_ADDRESSES, Card, Record, State
+from infraxa.net.refusals import Refusals
+from infraxa.net.relay import RelayService, RelayTransport
+from infraxa.net.status import Activity, NetworkStatus, Notice, PeerInfo, Refused, SeenNode
+from infraxa.net.tasks import TaskGroup
+from infraxa.net.teller import Teller
+from infraxa.net.websocket import WebSocketTransport
+
+HOSTS: Final = ("::", "0.0.0.0")
+TICK_S: Final = 1.0
+"""How often the overlay is asked whom to dial, and the clocks are compared."""
+PREKEYS_S: Final = 60.0
+REMEMBERED: Final = 64
+"""Nodes of earlier runs that are tried again."""
+INVITE_HOURS: Final = 168.0
+
+_log = logging.getLogger(__name__)
+
+
+class NetworkOptions(Struct, frozen=True):
+    """How a node takes part."""
+
+    name: str
+    network: str = "public"
+    psk: bytes | None = None
+    """The key of a private network."""
+    joined: tuple[tuple[bytes, tuple[str, ...]], ...] = ()
+    """Nodes of this network that invites named, and their addresses."""
+    hosts: tuple[str, ...] = HOSTS
+    """Where to listen."""
+    port: int = 7741
+    announce: bool = True
+    bootstrap: tuple[str, ...] = ()
+    port_mapping: bool = False
+    relay: bool = False
+
+
+class Network:
+    """A node's part in the network. Made cheaply, opened by `start`, ended by `close`."""
+
+    def __init__(
+        self,
+        identity: Identity,
+        options: NetworkOptions,
+        memory: Memory,
+        keeper: Keeper,
+        *,
+        on_status: Callable[[NetworkStatus], None] = lambda status: None,
+        on_nodes: Callable[[], None] = lambda: None,
+        on_peers: Callable[[], None] = lambda: None,
+        clock: Clock | None = None,
+        rng: random.Random | None = None,
+        randbytes: Callable[[int], bytes] = os.urandom,
+    ) -> None:
+        """`on_status`, `on_nodes` and `on_peers` are told at most every STATUS_S."""
+        self.options = options
+        self._identity = identity
+        self._known = memory.known[:REMEMBERED]
+        self._keeper = keeper
+        self._clock = clock = clock or Clock()
+        rng = rng or random.Random(int.from_bytes(randbytes(16), "big"))
+        self._network = codec.network_id(options.network)
+        self._tasks = TaskGroup()
+        self._teller = Teller(on_status, on_nodes, on_peers, self._status)
+        self._refusals = Refusals(clock.unix_ms, self._teller.status_changed)
+        self._prekeys = Prekeys(memory.prekeys, randbytes)
+        self._kept_prekeys = memory.prekeys
+        self._survey = Survey((), (), ())
+        self._watch = Watch(self._cards_changed)
+        self._where = Where(private=options.psk is not None or bool(options.joined))
+        self._skew = Skew()
+        self._gossip = Gossip(identity.id, self._network, rng)
+        self._gossip.seq = memory.seq
+        self._overlay = Overlay(
+            identity.id, rng, memory.anchors, may_dial=self._where.may_dial, group_of=_group_of
+        )
+        lobby = Lobby()
+        door = Door(
+            node=identity.id,
+            network=self._network,
+            prekeys=self._prekeys,
+            card=lambda: self._publisher.card,
+            randbytes=randbytes,
+            psk=options.psk,
+        )
+        self._peering = Peering(
+            identity,
+            self._gossip,
+            self._overlay,
+            door=door,
+            lobby=lobby,
+            clock=clock,
+            refusals=self._refusals,
+            my_card=lambda: self._publisher.card,
+            events=Events(self._linked, self._unlinked, self._command, self._serve),
+        )
+        self._publisher = Publisher(
+            identity, self._gossip, keeper, clock, self._peering.perform, announce=options.announce
+        )
+        self._probes = Probes()
+        self._health = Health(
+            lambda node: self._finder.link_to(node), self._learn_state, self._teller.nodes_changed
+        )
+        self._websocket = WebSocketTransport(lobby)
+        self._relayed = RelayTransport(lambda relay: self._finder.link_to_relay(relay))
+        self._relaying = RelayService(clock=clock)
+        dialer = Dialer(
+            {"ws": self._websocket, "relay": self._relayed},
+            network=self._network,
+            psk=options.psk,
+            clock=clock,
+            handler=self._peering.handle,
+            on_tell=self._peering.told,
+            on_aged=self._aged,
+        )
+        self._finder = Finder(
+            AddressBook(),
+            self._where,
+            self._gossip,
+            self._overlay,
+            self._peering,
+            dialer,
+            clock,
+            self._not_linked,
+        )
+        self._lan: Lan | None = None
+        self._activity: Activity = "off"
+        self._port = 0
+        self._notices: dict[str, Notice] = {}
+        self._kick = asyncio.Event()
+        self._peering.kick = self._kick.set
+        self._anchors = memory.anchors
+
+    async def start(self) -> None:
+        """Listen and begin to look for others. Raises NetError `no_interface`, `not_written`."""
+        self._activity = "starting"
+        self._teller.tell()
+        for node, where in self.options.joined:
+            self._finder.book.put(node, where, "person")
+        for known in self._known:
+            self._finder.book.put(known.id, known.addresses, "gossip")
+        survey = self._watch.start()
+        await self._listen()
+        self._use(survey)
+        self._prekeys.rotate(self._clock.unix_ms())
+        await self._keep_prekeys()
+        await self._publish_card()
+        now, now_ms = self._clock.monotonic(), self._clock.unix_ms()
+        self._peering.perform(self._gossip.say("online", now, now_ms))
+        self._activity = "online"
+        self._tasks.spawn(self._run(), name="network")
+        self._finder.bootstrap(self.options.bootstrap)
+        await self._start_lan()
+        self._teller.tell()
+
+    async def close(self) -> None:
+        """Say goodbye to everybody and end; bounded."""
+        self._activity = "closing"
+        self._teller.tell()
+        await self._tasks.cancel_all()
+        await self._finder.close()
+        await self._watch.close()
+        for command in self._gossip.say("offline", self._clock.monotonic(), self._clock.unix_ms()):
+            if isinstance(command, HeartbeatDue):
+                with contextlib.suppress(NetError):
+                    await self._publisher.publish_state(command.state)
+        if self._lan is not None:
+            await self._lan.close()
+        await self._health.close()
+        await self._relayed.close()
+        await self._peering.close()
+        await self._websocket.close()
+        self._activity = "off"
+        self._teller.close()
+
+    async def _listen(self) -> None:
+        """Another port serves when the wished one is taken: others learn it from the card and by mDNS."""
+        hosts, port = self.options.hosts, self.options.port
+        try:
+            bound = await self._websocket.listen(hosts, port, self._peering.take)
+        except NetError as error:
+            if error.code != "port_taken":
+                raise
+            bound = await self._websocket.listen(hosts, 0, self._peering.take)
+            message = f"Port {port} is taken by another program, so this node listens on {bound[0][1]}."
+            self.notice(
+                Notice("port_taken", message, "Nodes find it all the same; another listen_port ends this.")
+            )
+        self._port = bound[0][1]
+
+    async def _start_lan(self) -> None:
+        self._lan = Lan(
+            self._identity.id,
+            self._network,
+            self._port,
+            on_found=self._found,
+            on_lost=lambda node: self._finder.book.take_away(node, "mdns"),
+            on_change=self._teller.status_changed,
+            on_refused=lambda reason: self._refusals.add(reason, address="mDNS"),
+            announce=self.options.announce,
+        )
+        await self._lan.start(self._survey.hosts)
+
+    def notice(self, notice: Notice) -> None:
+        """Show it until it is withdrawn."""
+        self._notices[notice.code] = notice
+        self._teller.status_changed()
+
+    def _withdraw(self, code: str) -> None:
+        if self._notices.pop(code, None) is not None:
+            self._teller.status_changed()
+
+    async def _run(self) -> None:
+        """Everything that is due at some time."""
+        now, now_ms = self._clock.monotonic(), self._clock.unix_ms()
+        pulse = Pulse(TICK_S, now, now_ms)
+        prekeys_at, wanted_at = now + PREKEYS_S, now
+        while True:
+            now, now_ms = self._clock.monotonic(), self._clock.unix_ms()
+            if now >= wanted_at:
+                wanted_at = now + TICK_S
+                self._after(pulse.tick(now, now_ms))
+                self._judge_clock()
+                self._finder.look()
+                await self._keep_anchors()
+            if now >= prekeys_at:
+                prekeys_at = now + PREKEYS_S
+                await self._renew_prekeys()
+            due = min(self._peering.tick(), wanted_at)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(max(0.0, due - self._clock.monotonic())):
+                    await self._kick.wait()
+            self._kick.clear()
+
+    def _after(self, pulse: Literal["steady", "paused", "stepped"]) -> None:
+        """This process slept, or the clock was set: see what changed meanwhile, and who is still there."""
+        if pulse == "steady":
+            return
+        if pulse == "stepped":
+            self._skew.forget()
+        self._watch.look()
+        for peer in self._peering.peers():
+            peer.link.ping()
+
+    def _judge_clock(self) -> None:
+        judgement = self._skew.judge()
+        self._gossip.skew_ms = judgement.trusted_ms
+        if judgement.notice is not None:
+            self.notice(judgement.notice)
+        else:
+            self._withdraw("clock")
+
+    async def _keep_anchors(self) -> None:
+        if self._overlay.anchors != self._anchors:
+            self._anchors = self._overlay.anchors
+            await self._kept(self._keeper.anchors_chosen(self._anchors))
+
+    async def _renew_prekeys(self) -> None:
+        fresh = self._prekeys.rotate(self._clock.unix_ms())
+        await self._keep_prekeys()
+        if fresh:
+            await self._publish_card()
+
+    async def _keep_prekeys(self) -> None:
+        if self._prekeys.stored != self._kept_prekeys:
+            self._kept_prekeys = self._prekeys.stored
+            await self._kept(self._keeper.prekeys_made(self._prekeys.stored))
+
+    async def _kept(self, keeping: Awaitable[None]) -> None:
+        """What cannot be kept is said; the network goes on."""
+        try:
+            await keeping
+        except NetError as error:
+            self.notice(Notice(error.code, error.message, error.remedy))
+        else:
+            self._withdraw("not_written")
+
+    async def _publish_card(self, least: int = 0) -> None:
+        prekey = self._prekeys.current(self._clock.unix_ms())
+        card = Card(
+            version=MAJOR,
+            seq=0,
+            name=self.options.name,
+            network=self._network,
+            addresses=tuple(self._where.to_announce()[:MAX_ADDRESSES]),
+            relays=(),
+            kx=prekey.public,
+            kx_expires=prekey.expires_ms,
+            recovery=self._identity.recovery,
+            features=FEATURE_RELAY if self.options.relay else 0,
+        )
+        try:
+            await self._publisher.publish_card(card, least)
+        except NetError as error:
+            self.notice(Notice(error.code, error.message, error.remedy))
+
+    def _use(self, survey: Survey) -> None:
+        """This machine has these addresses."""
+        self._survey = survey
+        self._where.prefixes = survey.prefixes
+        ips = map(addresses.read_ip, survey.hosts)
+        self._where.own = tuple(addresses.format(addresses.at(ip, self._port)) for ip in ips)
+
+    def _cards_changed(self, survey: Survey) -> None:
+        self._use(survey)
+        self._teller.status_changed()
+        self._tasks.spawn(self._moved(survey), name="other addresses")
+
+    async def _moved(self, survey: Survey) -> None:
+        if self._lan is not None:
+            await self._lan.update(survey.hosts)
+        await self._publish_card()
+
+    def _found(self, node: bytes, where: tuple[str, ...]) -> None:
+        """The local network told of a node."""
+        self._finder.book.put(node, where, "mdns")
+        self._finder.look()
+
+    def _not_linked(self, error: NetError) -> None:
+        if error.code == "clock":
+            self.notice(Notice("clock", error.message, error.remedy))
+
+    def _linked(self, peer: Peer, observed: str) -> None:
+        if peer.link.skew_ms is not None:
+            self._skew.add(peer.id, addresses.group(peer.link.remote), peer.link.skew_ms)
+            self._judge_clock()
+        self._teller.nodes_changed()
+        self._teller.peers_changed()
+        if peer.direction == "out":
+            self._tasks.spawn(self._remember(peer), name="remember a node")
+
+    async def _remember(self, peer: Peer) -> None:
+        """Where a node was reached, for the next run."""
+        card = self._gossip.card(peer.id)
+        where = [address for address in self._finder.direct(peer.id) if _host_of(address) == peer.link.remote]
+        if card is not None and where:
+            met = KnownNode(peer.id, clean_name(card.name), tuple(where), self._clock.unix_ms())
+            await self._kept(self._keeper.node_met(met))
+
+    def _unlinked(self, peer: Peer, end: LinkEnd) -> None:
+        self._teller.nodes_changed()
+        self._teller.peers_changed()
+        self._finder.look()
+
+    def _aged(self, link: Link) -> None:
+        """A link takes no new streams for its age: make another one in its place."""
+        peer = next((peer for peer in self._peering.peers() if peer.link is link), None)
+        if peer is not None and peer.direction == "out":
+            self._tasks.spawn(self._renew(peer), name="renew a link")
+
+    async def _renew(self, peer: Peer) -> None:
+        with contextlib.suppress(*FAILED):
+            await self._finder.renew(peer.id)
+
+    def _command(self, command: Command) -> None:
+        match command:
+            case Changed():
+                self._teller.nodes_changed()
+            case HeartbeatDue(state=state):
+                self._tasks.spawn(self._beat(state), name="heartbeat")
+            case CardDue(seq=least):
+                self._tasks.spawn(self._publish_card(least), name="publish the card again")
+
+    async def _beat(self, state: State) -> None:
+        try:
+            await self._publisher.publish_state(state)
+        except NetError as error:
+            self.notice(Notice(error.code, error.message, error.remedy))
+        self._probes.tell(self._publisher.state)
+
+    def _learn_state(self, node: bytes, record: Record) -> None:
+        now, now_ms = self._clock.monotonic(), self._clock.unix_ms()
+        self._peering.perform(self._gossip.learn(node, wire.Push((record,)), now, now_ms))
+
+    async def _serve(self, link: Link, stream: Stream, request: wire.Request) -> None:
+        """Requests that are not about links or gossip."""
+        match request:
+            case wire.Probe():
+                await self._probes.serve(stream, self._publisher.state)
+            case wire.RelayReserve() if self.options.relay:
+                await self._relaying.reserve(link, stream)
+            case wire.RelayDial() if self.options.relay:
+                await self._relaying.dial(link, stream, request)
+            case wire.RelayIncoming():
+                await self._relayed.incoming(link, stream)
+            case _:
+                await stream.fail(wire.Failure("unsupported"))
+
+    async def join(self, node: bytes, where: tuple[str, ...]) -> str:
+        """Link with a node that this one's person named; gives the name it claims. Raises NetError."""
+        await self._finder.join(node, where)
+        card = self._gossip.card(node)
+        return card.name if card is not None else ""
+
+    async def link_to(self, node: bytes) -> Link:
+        """A link to `node`: the one there is, or a new one on which this node does not say who it is. Raises
+        NetError."""
+        return await self._finder.link_to(node)
+
+    def invite(self, hours: float = INVITE_HOURS) -> str:
+        """A text with which another node joins this network, for so many hours."""
+        expires_ms = self._clock.unix_ms() + round(hours * 3_600_000)
+        invite = Invite(
+            self._identity.id,
+            self._where.own[:MAX_ADDRESSES],
+            expires_ms,
+            self.options.network,
+            self.options.psk,
+        )
+        return encode_invite(invite)
+
+    def watch(self, nodes: tuple[bytes, ...]) -> None:
+        """Ask these nodes every second how they are, and no others."""
+        self._health.watch(nodes)
+
+    def now_ms(self) -> int:
+        return self._clock.unix_ms()
+
+    def nodes(self) -> list[SeenNode]:
+        """Everybody but this node, those that are there first, then by the newest news."""
+        shown = []
+        for seen in self._gossip.nodes(self._clock.monotonic()):
+            if seen.id == self._identity.id:
+                continue
+            peer = self._peering.peer(seen.id)
+            rtt_ms = self._health.rtt_ms.get(seen.id, peer.link.rtt_ms if peer is not None else None)
+            silent = seen.id in self._health.silent and peer is None
+            shown.append(
+                structs.replace(
+                    seen,
+                    rtt_ms=rtt_ms,
+                    status="offline" if silent else seen.status,
+                    via=self._via(seen.id),
+                )
+            )
+        return sorted(shown, key=lambda seen: (seen.status == "offline", seen.age_s))
+
+    def _via(self, node: bytes) -> Literal["lan", "gossip", "invite"]:
+        if self._finder.book.knows(node, "mdns"):
+            return "lan"
+        return "invite" if self._finder.book.knows(node, "person") else "gossip"
+
+    def peers(self) -> list[PeerInfo]:
+        return self._peering.info()
+
+    def refused(self) -> list[Refused]:
+        """Newest first."""
+        return self._refusals.newest()
+
+    def _status(self) -> NetworkStatus:
+        peers = len(self._peering.peers())
+        judgement = self._skew.judge()
+        bytes_in, bytes_out = self._peering.traffic()
+        lan = self._lan
+        activity = self._activity
+        if activity == "online":
+            activity = "online" if peers else "alone"
+            if not self._gossip.may_publish:
+                activity = "blocked"
+        notices = [*self._notices.values()]
+        if lan is not None and lan.notice is not None:
+            notices.append(lan.notice)
+        return NetworkStatus(
+            activity=activity,
+            id=self._identity.id,
+            name=self.options.name,
+            network=self.options.network,
+            listening=self._where.own,
+            interfaces=self._survey.interfaces,
+            mdns=lan.state if lan is not None else "off",
+            peers=peers,
+            known=sum(seen.status != "offline" for seen in self.nodes()),
+            clock_skew_ms=judgement.skew_ms,
+            notices=tuple(notices),
+            bytes_in=bytes_in,
+            bytes_out=bytes_out,
+            gossip_in=self._gossip.records_in,
+            gossip_new=self._gossip.records_new,
+            refused=dict(self._refusals.counts),
+            relaying=self._relaying.circuits,
+        )
+
+
+def _group_of(address: str) -> str:
+    """The wide group of an address; that of a relay is the relay itself."""
+    return addresses.wide_group(addresses.parse(address).host or address)
+
+
+def _host_of(address: str) -> str:
+    return addresses.parse(address).host

@@ -1,0 +1,394 @@
+"""The links of a node: who is who on them, what each may ask and is answered, what gossip sends over them.
+
+Whom to link with is decided in overlay.py, what is believed in gossip.py; here is what carries both out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterable
+from itertools import count
+from typing import Final, NamedTuple
+
+from infraxa.net import addresses, codec, commands, wire
+from infraxa.net.commands import Command
+from infraxa.net.connect import Target, accept
+from infraxa.net.dialer import Dialer
+from infraxa.net.door import Door
+from infraxa.net.errors import NetError, ProtocolError, Refusal
+from infraxa.net.gossip import Gossip
+from infraxa.net.identity import Identity
+from infraxa.net.link import Clock, Link, LinkClosed, LinkEnd, Stream, StreamCancelled, StreamFailed
+from infraxa.net.lobby import Lobby
+from infraxa.net.overlay import Dial, Direction, Overlay
+from infraxa.net.pipe import Pipe
+from infraxa.net.records import MAX_CARD, Record
+from infraxa.net.refusals import Refusals
+from infraxa.net.status import PeerInfo
+from infraxa.net.tasks import TaskGroup
+
+MAX_STRANGERS: Final = 256
+"""Links of those who did not say which node they are."""
+ANSWER_S: Final = 10.0
+"""How long a node may take for one answer."""
+PEER_REQUESTS: Final = 8
+"""Requests at a time of a node that said who it is; a stranger has one."""
+FAILED: Final = (NetError, ProtocolError, StreamFailed, StreamCancelled, LinkClosed)
+"""What can become of asking a node for something."""
+
+_log = logging.getLogger(__name__)
+
+
+class Peer(NamedTuple):
+    """A link with a node that proved who it is."""
+
+    number: int
+    id: bytes
+    link: Link
+    direction: Direction
+
+
+class Events(NamedTuple):
+    """What the peering tells its owner."""
+
+    linked: Callable[[Peer, str], None]
+    """A link with a node stands; it sees this one at that address ("" when it did not say)."""
+    unlinked: Callable[[Peer, LinkEnd], None]
+    command: Callable[[Command], None]
+    """A command of gossip that is not about links."""
+    serve: Callable[[Link, Stream, wire.Request], Awaitable[None]]
+    """A request that is not about links or gossip."""
+
+
+class Peering:
+    """The links, by node. Everything that comes over one passes here."""
+
+    def __init__(
+        self,
+        identity: Identity,
+        gossip: Gossip,
+        overlay: Overlay,
+        *,
+        door: Door,
+        lobby: Lobby,
+        clock: Clock,
+        refusals: Refusals,
+        my_card: Callable[[], bytes],
+        events: Events,
+    ) -> None:
+        self._identity = identity
+        self._gossip = gossip
+        self._overlay = overlay
+        self._door = door
+        self._lobby = lobby
+        self._clock = clock
+        self._refusals = refusals
+        self._my_card = my_card
+        self._events = events
+        self._tasks = TaskGroup()
+        self._numbers = count(1)
+        self._peers: dict[int, Peer] = {}
+        self._by_node: dict[bytes, Peer] = {}
+        self._strangers: set[Link] = set()
+        self._past = (0, 0)
+        """Bytes in and out of links that have ended."""
+        self._arrival: asyncio.Future[None] | None = None
+        """Done when the next link with a node stands."""
+        self._due = float("inf")
+        self.kick: Callable[[], None] = lambda: None
+        """Told when gossip must be ticked earlier than it said before."""
+
+    def peer(self, node: bytes) -> Peer | None:
+        return self._by_node.get(node)
+
+    async def linked_with(self, node: bytes) -> Peer:
+        """Returns when a link with `node` stands; the caller sets the time limit."""
+        while (peer := self._by_node.get(node)) is None:
+            self._arrival = self._arrival or asyncio.get_running_loop().create_future()
+            await asyncio.shield(self._arrival)
+        return peer
+
+    def peers(self) -> list[Peer]:
+        return list(self._by_node.values())
+
+    def info(self) -> list[PeerInfo]:
+        """Every link as a screen shows it."""
+        shown = []
+        ahead = self._clock.unix_ms() - self._clock.monotonic() * 1000
+        for peer in self._by_node.values():
+            card = self._gossip.card(peer.id)
+            shown.append(self._info(peer.link, peer.id, card.name if card else "", "peer", ahead))
+        shown += [self._info(link, link.peer or b"", "", "order", ahead) for link in self._strangers]
+        return shown
+
+    def _info(self, link: Link, node: bytes, name: str, kind: str, ahead: float) -> PeerInfo:
+        return PeerInfo(
+            id=node,
+            name=name,
+            address=link.remote,
+            direction="out" if link.initiator else "in",
+            kind="peer" if kind == "peer" else "order",
+            since_ms=int(ahead + link.since * 1000),
+            rtt_ms=link.rtt_ms,
+            bytes_in=link.bytes_in,
+            bytes_out=link.bytes_out,
+        )
+
+    def traffic(self) -> tuple[int, int]:
+        """Bytes in and out, of all links since the start."""
+        links = [peer.link for peer in self._peers.values()] + list(self._strangers)
+        return (
+            self._past[0] + sum(link.bytes_in for link in links),
+            self._past[1] + sum(link.bytes_out for link in links),
+        )
+
+    async def take(self, pipe: Pipe) -> None:
+        """A pipe came in: have its other side prove itself, then attend to its link until that ends."""
+        if len(self._strangers) >= MAX_STRANGERS:
+            self._refusals.add("full", address=pipe.remote)
+            return
+        try:
+            link = await accept(
+                pipe,
+                self._door,
+                source=addresses.group(pipe.remote),
+                lobby=self._lobby,
+                handler=self.handle,
+                on_tell=self.told,
+                clock=self._clock,
+            )
+        except ProtocolError as error:
+            self._refusals.add(error.reason, address=pipe.remote)
+            return
+        await self._attend(link)
+
+    async def _attend(self, link: Link) -> None:
+        """Until the link ends; then it is forgotten."""
+        self._strangers.add(link)
+        try:
+            end = await link.wait_closed()
+        finally:
+            self._strangers.discard(link)
+            self._past = (self._past[0] + link.bytes_in, self._past[1] + link.bytes_out)
+        if end.reason is not None and end.by == "here":
+            self._refusals.add(end.reason, peer=link.peer, address=link.remote)
+        for peer in [peer for peer in self._peers.values() if peer.link is link]:
+            self._forget(peer, end)
+
+    def _forget(self, peer: Peer, end: LinkEnd) -> None:
+        now = self._clock.monotonic()
+        del self._peers[peer.number]
+        self._overlay.unlinked(peer.number, now)
+        if self._by_node.get(peer.id) is not peer:
+            return
+        others = [other for other in self._peers.values() if other.id == peer.id]
+        if others:
+            self._by_node[peer.id] = others[0]
+            return
+        del self._by_node[peer.id]
+        self._gossip.unlinked(peer.id, now)
+        self._events.unlinked(peer, end)
+
+    def keep(self, link: Link) -> None:
+        """Attend to a link that was dialled here."""
+        self._tasks.spawn(self._attend(link), name="attend to a link")
+
+    async def dial(self, dialer: Dialer, wanted: Dial) -> Peer:
+        """Link with a node and tell it who this one is. Raises what FAILED lists; the overlay is told."""
+        try:
+            card = self._gossip.raw_card(wanted.node)
+            link = await dialer.dial(Target(wanted.node, card or None), wanted.addresses)
+            return await self.introduce(link)
+        except FAILED:
+            self._overlay.failed(wanted.node, self._clock.monotonic())
+            raise
+
+    async def introduce(self, link: Link) -> Peer:
+        """Tell the node of a link that was dialled here which node this one is. Raises what FAILED lists."""
+        assert link.peer is not None and link.card is not None
+        if link not in self._strangers:
+            self.keep(link)
+        signed = self._identity.sign("auth", _auth_body("node", link.handshake_hash))
+        hello = wire.Auth("node", self._identity.id, signed.signature, self._my_card())
+        try:
+            answer = await link.ask(hello, wire.Authenticated, ANSWER_S)
+        except FAILED:
+            await link.close()
+            raise
+        self._learn_card(link.peer, link.card)
+        return self._linked(link, link.peer, "out", answer.observed)
+
+    def _learn_card(self, node: bytes, card: bytes) -> None:
+        record: Record = codec.decode(card, Record, MAX_CARD)
+        now, now_ms = self._clock.monotonic(), self._clock.unix_ms()
+        self.perform(self._gossip.learn(node, wire.Push((record,)), now, now_ms))
+
+    def _linked(self, link: Link, node: bytes, direction: Direction, observed: str) -> Peer:
+        """Raises LinkClosed when the overlay has no room for it."""
+        now, now_ms = self._clock.monotonic(), self._clock.unix_ms()
+        peer = Peer(next(self._numbers), node, link, direction)
+        group = addresses.wide_group if direction == "out" else addresses.group
+        self._peers[peer.number] = peer
+        link.in_flight = max(link.in_flight, PEER_REQUESTS)
+        ended = self._overlay.linked(peer.number, node, group(link.remote), direction, now)
+        for number in ended:
+            if other := self._peers.get(number):
+                self._tasks.spawn(other.link.close(), name="close a link")
+        if peer.number in ended:
+            del self._peers[peer.number]
+            raise LinkClosed("full")
+        self._strangers.discard(link)
+        self._by_node[node] = peer
+        if self._arrival is not None:
+            self._arrival.set_result(None)
+            self._arrival = None
+        self.perform(self._gossip.linked(node, now, now_ms, outbound=direction == "out"))
+        self._events.linked(peer, observed)
+        return peer
+
+    async def handle(self, link: Link, stream: Stream, request: wire.Request) -> None:
+        """Answer a request. ProtocolError closes the link."""
+        if isinstance(request, wire.Auth):
+            await self._authenticate(link, stream, request)
+        elif isinstance(request, wire.BucketsPlease | wire.DigestsPlease | wire.RecordsPlease):
+            node = self._node_of(link)
+            for chunk in self._gossip.answer(node, request, self._clock.monotonic()):
+                await stream.send(chunk)
+        elif isinstance(request, wire.PeersPlease):
+            now = self._clock.monotonic()
+            await stream.send(codec.encode(self._gossip.peers_told(link.peer or b"", request.count, now)))
+        elif isinstance(request, wire.CardPlease):
+            await stream.send(self._my_card())
+        else:
+            await self._events.serve(link, stream, request)
+
+    def _node_of(self, link: Link) -> bytes:
+        """Raises ProtocolError for a stranger."""
+        if link.peer is None or self._by_node.get(link.peer) is None:
+            raise ProtocolError("not_allowed", "before it said who it is")
+        return link.peer
+
+    async def _authenticate(self, link: Link, stream: Stream, request: wire.Auth) -> None:
+        if request.role != "node":
+            await stream.fail(wire.Failure("unsupported"))
+            return
+        if link.initiator or link.peer is not None:
+            raise ProtocolError("not_asked", "it is known who that is")
+        signed = codec.Signed(_auth_body("node", link.handshake_hash), request.key, request.signature)
+        if not codec.verify("auth", signed):
+            raise ProtocolError("bad_signature", "auth")
+        if request.card:
+            self._check_card(request)
+        refusal = self._overlay.may_accept(addresses.group(link.remote), self._clock.monotonic())
+        if refusal is not None:
+            self._refusals.add(refusal, peer=request.key, address=link.remote)
+            await stream.fail(wire.Failure("busy", retry_after_ms=60_000))
+            return
+        link.peer = request.key
+        answer = wire.Authenticated(observed_address(link.remote), self._clock.unix_ms())
+        await stream.send(codec.encode(answer))
+        await stream.end()
+        if request.card:
+            self._learn_card(request.key, request.card)
+        try:
+            self._linked(link, request.key, "in", "")
+        except LinkClosed:
+            await link.close()
+
+    def _check_card(self, request: wire.Auth) -> None:
+        record: Record = codec.decode(request.card, Record, MAX_CARD)
+        if record.kind != "card" or record.signed.signer != request.key:
+            raise ProtocolError("not_asked", "the card of another node")
+
+    def told(self, link: Link, message: wire.Tell) -> None:
+        """What a peer tells unasked."""
+        node = self._node_of(link)
+        now, now_ms = self._clock.monotonic(), self._clock.unix_ms()
+        self.perform(self._gossip.receive(node, message, now, now_ms))
+
+    def perform(self, todo: Iterable[Command]) -> None:
+        """Carry out what gossip wants."""
+        now = self._clock.monotonic()
+        for command in todo:
+            match command:
+                case commands.Send(peer=node, message=message):
+                    if peer := self._by_node.get(node):
+                        peer.link.tell_soon(message)
+                case commands.Sync(peer=node):
+                    self._tasks.spawn(self._sync(node), name="anti-entropy")
+                case commands.Refused(peer=node, reason=reason):
+                    self._refuse(node, reason, now)
+                case commands.Drop(peer=node, reason=reason, ban_s=seconds):
+                    self._overlay.ban(node, seconds, now)
+                    if peer := self._by_node.get(node):
+                        self._tasks.spawn(peer.link.close(reason), name="drop a peer")
+                case _:
+                    self._events.command(command)
+        for node, records in self._gossip.take_news().items():
+            self._overlay.supplied(node, records, now)
+        due = self._gossip.next_tick(now)
+        if due < self._due:
+            self._due = due
+            self.kick()
+
+    def tick(self) -> float:
+        """Let gossip do what is due; returns when to call again at the latest."""
+        now, now_ms = self._clock.monotonic(), self._clock.unix_ms()
+        self._due = float("-inf")
+        self.perform(self._gossip.tick(now, now_ms))
+        for peer in self._by_node.values():
+            if peer.link.rtt_ms is not None:
+                self._overlay.measured(peer.id, peer.link.rtt_ms)
+        self._due = self._gossip.next_tick(now)
+        return self._due
+
+    def _refuse(self, node: bytes, reason: Refusal, now: float) -> None:
+        peer = self._by_node.get(node)
+        self._refusals.add(reason, peer=node, address=peer.link.remote if peer else "")
+        number = self._overlay.refused(node, reason, now)
+        if number is not None and number in self._peers:
+            self._tasks.spawn(self._peers[number].link.close(reason), name="drop a peer")
+
+    async def _sync(self, node: bytes) -> None:
+        """One round of anti-entropy."""
+        now = self._clock.monotonic
+        current = self._gossip.round(node, now())
+        while current.request is not None:
+            peer = self._by_node.get(node)
+            if peer is None:
+                current.fail(now())
+                return
+            try:
+                async with await peer.link.request(current.request) as stream:
+                    async for chunk in stream:
+                        self.perform(current.chunk(chunk, now(), self._clock.unix_ms()))
+                current.end(now())
+            except ProtocolError as error:
+                self._refuse(node, error.reason, now())
+                return
+            except FAILED:
+                current.fail(now())
+                return
+
+    async def close(self) -> None:
+        """End every link in good order; bounded."""
+        links = [*(peer.link for peer in self._peers.values()), *self._strangers]
+        for link in links:
+            self._tasks.spawn(link.close(), name="close a link")
+        for link in links:
+            await link.wait_closed()
+        await self._tasks.cancel_all()
+
+
+def observed_address(remote: str) -> str:
+    """What a caller is told of how it is seen: an IP address, or nothing when it came through a relay."""
+    try:
+        return str(addresses.read_ip(remote))
+    except ValueError:
+        return ""
+
+
+def _auth_body(role: str, handshake_hash: bytes) -> bytes:
+    """What `Auth` signs: the role, and a session that nobody else has."""
+    return role.encode() + b"\0" + handshake_hash
