@@ -17,8 +17,6 @@ from infraxa.net.rates import Bucket
 from infraxa.net.wire import MAX_FRAME, Failure
 
 DAY_S: Final = 86_400.0
-LEAST_WAIT_S: Final = 0.001
-"""A rounding error of the buckets would be no wait at all, again and again."""
 
 
 class RelayLimits(Struct, frozen=True):
@@ -43,13 +41,28 @@ class RelayLimits(Struct, frozen=True):
     """Remembered; those without a circuit that were not used for longest are forgotten."""
 
 
+class _Pace:
+    """Gives each frame its turn, in the order of asking: nobody is overtaken (GCRA, ITU-T I.371)."""
+
+    __slots__ = ("_done_at", "_rate")
+
+    def __init__(self, rate: float) -> None:
+        self._rate = rate
+        self._done_at = float("-inf")
+
+    def turn(self, size: int, now: float) -> float:
+        """Seconds until a frame of `size` bytes may go; one second's bytes may go at once."""
+        self._done_at = max(self._done_at, now) + size / self._rate
+        return max(0.0, self._done_at - now - 1)
+
+
 class _Account:
-    __slots__ = ("circuits", "day", "opens", "second")
+    __slots__ = ("circuits", "day", "opens", "pace")
 
     def __init__(self, limits: RelayLimits, now: float) -> None:
         self.circuits = 0
         self.opens = Bucket(limits.opens_per_second, limits.opens_burst, now)
-        self.second = Bucket(limits.bytes_per_second, max(limits.bytes_per_second, MAX_FRAME), now)
+        self.pace = _Pace(limits.bytes_per_second)
         self.day = Bucket(limits.bytes_per_day / DAY_S, limits.bytes_per_day, now)
 
 
@@ -65,21 +78,15 @@ class Circuit:
         """Handed on so far."""
 
     def hand_on(self, size: int, now: float) -> float | Failure:
-        """Take `size` ≤ MAX_FRAME bytes from both accounts, or from none.
-
-        0.0: taken. More: ask again after so many seconds. A Failure: the day's bytes are used up.
-        """
+        """Put a frame of `size` bytes on both accounts: the seconds to wait before it goes. A Failure, and on
+        no account: the day's bytes are used up."""
         for account in self._accounts:
             if wait := account.day.wait(size, now):
                 return Failure("rate_limited", retry_after_ms=min(int(wait * 1000) + 1, 86_400_000))
-        wait = max(account.second.wait(size, now) for account in self._accounts)
-        if wait > 0:
-            return max(wait, LEAST_WAIT_S)
+        self.bytes += size
         for account in self._accounts:
             account.day.take(size, now)
-            account.second.take(size, now)
-        self.bytes += size
-        return 0.0
+        return max(account.pace.turn(size, now) for account in self._accounts)
 
     def close(self) -> bool:
         """Give its place back; False when that was done before."""

@@ -18,7 +18,8 @@ class Pipe(Protocol):
 
     @property
     def remote(self) -> str:
-        """The numeric address of the other side, or `relay`. For limits only, never for identity."""
+        """The numeric address of the other side, or the `relay:…` that hands on. For limits only, never for
+        identity."""
 
     async def send(self, frame: bytes) -> None:
         """Returns when there is room for more. Raises PipeClosed."""

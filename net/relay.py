@@ -154,12 +154,10 @@ class _Splice:
 
     async def _carry(self, source: Stream, sink: Stream, direction: int) -> None:
         async for frame in source:
-            while True:
-                wait = self._circuit.hand_on(len(frame), self._clock.monotonic())
-                if isinstance(wait, Failure):
-                    raise _UsedUp(wait)
-                if wait == 0:
-                    break
+            wait = self._circuit.hand_on(len(frame), self._clock.monotonic())
+            if isinstance(wait, Failure):
+                raise _UsedUp(wait)
+            if wait > 0:
                 await asyncio.sleep(wait)
             await sink.send(frame)
             self._heard.add(direction)
