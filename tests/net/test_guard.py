@@ -40,6 +40,7 @@ def test_the_sources_kept_are_bounded_and_the_busy_ones_stay() -> None:
         assert rates.allow(f"passer-by {number}", 5, 20, 0.0)
         assert not rates.allow("flooder", 5, 20, 0.0)
         assert len(rates._buckets) <= 10
+    assert [rates.allow("newcomer", 5, 20, 0.0) for _ in range(21)] == [True] * 20 + [False]
 
 
 def bits_at(per_second: float, seconds: float = 20.0) -> int:

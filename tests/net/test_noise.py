@@ -250,6 +250,8 @@ def test_a_handshake_is_used_in_order_and_split_once() -> None:
     with pytest.raises(ValueError, match="turn"):
         initiator.write(b"", KeyPair.of(b"e" * 32))
     initiator.split()
+    assert initiator._static is initiator._ephemeral is None
+    assert initiator._psk is None and initiator._chaining_key == b""
     with pytest.raises(ValueError, match="split before"):
         initiator.split()
 

@@ -368,7 +368,7 @@ def test_a_ratchet_after_two_minutes_of_use_and_none_without() -> None:
 
 
 def test_a_ratchet_is_what_it_is_said_to_be() -> None:
-    """root, keys = HKDF(root, X25519(fresh, fresh) ‖ both public keys), with HMAC-BLAKE2b, made here by hand."""
+    """root, keys = HKDF(root, X25519(fresh, fresh) ‖ both public keys), made here by hand."""
     a, b = session_pair()
     root = a._root
     assert len(root) == 64
