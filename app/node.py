@@ -30,13 +30,16 @@ from infraxa.app.events import (
     Event,
     LogLine,
     ModelsChanged,
+    NetworkChanged,
     SettingsChanged,
 )
 from infraxa.app.facade import NodeFacade, OnProgress
 from infraxa.app.folders import Folders
 from infraxa.app.models import Models
+from infraxa.app.network import NodeNetwork
 from infraxa.engine.host import Engine
 from infraxa.engine.types import ChatMessage, EngineStatus, Request
+from infraxa.net.status import NetworkStatus, PeerInfo, Refused, SeenNode
 from infraxa.net.tasks import TaskGroup
 from infraxa.store import chats, markdown, messages, search, state, turns
 from infraxa.store.db import Store
@@ -63,7 +66,8 @@ ANSWER_SHARE = 4
 class Node(NodeFacade):
     """One running infraxa. Made cheaply, opened by `start`, ended by `close`; lives on one event loop."""
 
-    def __init__(self, settings: Settings, folders: Folders) -> None:
+    def __init__(self, settings: Settings, folders: Folders, *, load_model: bool = True) -> None:
+        """`load_model`: begin to load the model at the start, instead of when it is needed."""
         self.settings = settings
         self.folders = folders
         self._listeners: list[Callable[[Event], None]] = []
@@ -73,6 +77,8 @@ class Node(NodeFacade):
         self._lock: FolderLock | None = None
         self._opened: Store | None = None
         self._answers: Answers | None = None
+        self._load_model = load_model
+        self._net = NodeNetwork(folders, self._emit)
         self._control = ControlServer(self, self._present, folders.data)
 
     async def start(self) -> None:
@@ -97,11 +103,18 @@ class Node(NodeFacade):
             self._emit(
                 LogLine("infraxa", f"No other infraxa can attach to this one: {error.strerror or error}.")
             )
-        self._tasks.spawn(self._load_at_start(), name="load model")
+        if self._load_model:
+            self._tasks.spawn(self._load_at_start(), name="load model")
+        self._net.start(store, self.settings)
 
     def _present(self) -> list[Event]:
         """What somebody who comes now is told of how things are."""
-        return [SettingsChanged(self.settings), EngineChanged(self.engine), *self._playing.present()]
+        return [
+            SettingsChanged(self.settings),
+            EngineChanged(self.engine),
+            NetworkChanged(self.network),
+            *self._playing.present(),
+        ]
 
     async def close(self) -> None:
         """End everything: answers are stored as stopped, the worker ends, the lock is free. Bounded."""
@@ -114,7 +127,7 @@ class Node(NodeFacade):
             except TimeoutError:
                 _log.error("answers did not stop within 3 s")
         await self._tasks.cancel_all()
-        await self._engine.close()
+        await asyncio.gather(self._engine.close(), self._net.close())
         if self._opened is not None:
             await self._opened.close()
             self._opened = None
@@ -380,9 +393,48 @@ class Node(NodeFacade):
 
     async def change_setting(self, name: str, value: object) -> None:
         """Write it to config.toml and use it from now on. Raises NodeError `bad_setting`."""
+        await self._write_setting(name, value)
+        if name in configuration.NETWORK_SETTINGS:
+            self._tasks.spawn(self._net.restart(self.settings), name="join the network again")
+
+    async def _write_setting(self, name: str, value: object) -> None:
         parsed = await asyncio.to_thread(configuration.set, self.folders, name, value)
         self.settings = msgspec.structs.replace(self.settings, **{name: parsed})
         self._emit(SettingsChanged(self.settings, name))
+
+    @property
+    def network(self) -> NetworkStatus:
+        return self._net.status
+
+    async def list_nodes(self) -> list[SeenNode]:
+        """The other nodes of the network, those that are there first."""
+        return self._net.nodes()
+
+    async def list_peers(self) -> list[PeerInfo]:
+        """The links with other nodes."""
+        return self._net.peers()
+
+    async def list_refused(self) -> list[Refused]:
+        """What of peers was refused, newest first; not all of it, the counts are in `network`."""
+        return self._net.refused()
+
+    async def watch_nodes(self, nodes: tuple[bytes, ...]) -> None:
+        """Ask these nodes every second how they are, and no others."""
+        self._net.watch(nodes)
+
+    async def invite(self, hours: int = 168) -> str:
+        """A text with which another node joins this one's network. Raises NodeError `offline`."""
+        return await self._net.invite(hours)
+
+    async def join(self, invite: str) -> SeenNode:
+        """Join the network of an invite and link with the node that made it.
+
+        Raises NodeError `offline`, NetError `bad_invite`, `expired`, `unreachable`, `timeout`, `refused`.
+        """
+        joined = await self._net.join(invite)
+        if joined.network != self.settings.network:
+            await self._write_setting("network", joined.network)
+        return next(seen for seen in self._net.nodes() if seen.id == joined.node)
 
     async def _load_at_start(self) -> None:
         try:

@@ -367,6 +367,7 @@ class Network:
             self._judge_clock()
         self._teller.nodes_changed()
         self._teller.peers_changed()
+        peer.link.ping()
         if peer.direction == "out":
             self._tasks.spawn(self._remember(peer), name="remember a node")
 
@@ -381,7 +382,8 @@ class Network:
     def _unlinked(self, peer: Peer, end: LinkEnd) -> None:
         self._teller.nodes_changed()
         self._teller.peers_changed()
-        self._finder.look()
+        if self._activity == "online":
+            self._finder.look()
 
     def _aged(self, link: Link) -> None:
         """A link takes no new streams for its age: make another one in its place."""

@@ -44,10 +44,19 @@ from infraxa.app.control.messages import (
 )
 from infraxa.app.control.table import Method, methods
 from infraxa.app.errors import FAILURES, NodeError
-from infraxa.app.events import AnswerEnded, AnswerGrew, AnswerStarted, EngineChanged, Event, SettingsChanged
+from infraxa.app.events import (
+    AnswerEnded,
+    AnswerGrew,
+    AnswerStarted,
+    EngineChanged,
+    Event,
+    NetworkChanged,
+    SettingsChanged,
+)
 from infraxa.app.facade import NodeFacade, OnProgress
 from infraxa.app.folders import Folders
 from infraxa.engine.types import EngineStatus
+from infraxa.net.status import NetworkStatus
 from infraxa.net.tasks import TaskGroup
 
 _log = logging.getLogger(__name__)
@@ -66,6 +75,7 @@ class AttachedNode(NodeFacade):
     """A front end's end of a connection. What is not here is made from the facade's signatures."""
 
     engine: EngineStatus = EngineStatus()
+    network: NetworkStatus = NetworkStatus()
 
     def __init__(self, settings: Settings, folders: Folders) -> None:
         """Of `settings`, those of the front end itself are kept: its keys, its colours."""
@@ -188,6 +198,8 @@ class AttachedNode(NodeFacade):
         match event:
             case EngineChanged():
                 self.engine = event.status
+            case NetworkChanged():
+                self.network = event.status
             case SettingsChanged():
                 self.settings = event.settings
             case AnswerStarted():

@@ -1,0 +1,256 @@
+"""The network of a node, as the rest of the program sees it: made from its settings, its keys and its store.
+
+How nodes find and speak to each other is the business of `infraxa.net`; here is what connects that to this
+node: when it runs, what is remembered, what is told to whoever subscribed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec
+
+import msgspec
+
+from infraxa.app.config import PASSPHRASE_VARIABLE, Settings
+from infraxa.app.errors import NodeError
+from infraxa.app.events import Event, NetworkChanged, NodesChanged, PeersChanged
+from infraxa.app.folders import Folders
+from infraxa.net.errors import NetError
+from infraxa.net.status import NetworkStatus, Notice, PeerInfo, Refused, SeenNode
+from infraxa.net.tasks import TaskGroup
+from infraxa.store import peers
+from infraxa.store.db import Connection, Store
+from infraxa.store.records import NodeRecord, PrekeyRecord, StoreError
+
+if TYPE_CHECKING:
+    from infraxa.net.hello import Prekey
+    from infraxa.net.identity import Identity
+    from infraxa.net.invites import Invite
+    from infraxa.net.memory import KnownNode, Memory
+    from infraxa.net.network import Network, NetworkOptions
+
+P = ParamSpec("P")
+
+CLOSE_S = 4.0
+"""How long leaving the network may take."""
+
+
+class NodeNetwork:
+    """Starts the network in the background, again when its settings change, and ends it."""
+
+    def __init__(self, folders: Folders, emit: Callable[[Event], None]) -> None:
+        self._folders = folders
+        self._emit = emit
+        self._tasks = TaskGroup()
+        self._store: Store | None = None
+        self._settings = Settings()
+        self._network: Network | None = None
+        self._starting: asyncio.Task[None] | None = None
+        self._changing = asyncio.Lock()
+        self.status = NetworkStatus()
+
+    def start(self, store: Store, settings: Settings) -> None:
+        """Begin; the network is there some moments later. What is wrong is a notice of the status."""
+        self._store, self._settings = store, settings
+        if settings.online:
+            self._starting = self._tasks.spawn(self._start(store, settings), name="network")
+
+    async def restart(self, settings: Settings) -> None:
+        """Leave the network, and join it with other settings."""
+        async with self._changing:
+            if self._store is not None:
+                await self._leave()
+                self.start(self._store, settings)
+
+    async def close(self) -> None:
+        """Say goodbye and end; bounded."""
+        await self._leave()
+        self._store = None
+
+    async def _leave(self) -> None:
+        await self._tasks.cancel_all()
+        self._starting = None
+        if self._network is not None:
+            network, self._network = self._network, None
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(CLOSE_S):
+                    await network.close()
+        self._tell(NetworkStatus(id=self.status.id, name=self.status.name))
+
+    async def _start(self, store: Store, settings: Settings) -> None:
+        self._tell(msgspec.structs.replace(self.status, activity="starting", network=settings.network))
+        try:
+            await self._open(store, settings)
+        except (NetError, StoreError) as error:
+            notice = Notice(error.code, error.message, error.remedy)
+            self._tell(msgspec.structs.replace(self.status, activity="blocked", notices=(notice,)))
+
+    async def _open(self, store: Store, settings: Settings) -> None:
+        # Half a second of imports, in a thread: meanwhile the app draws and answers.
+        await asyncio.to_thread(_import_network)
+        from infraxa.net.keyfile import IDENTITY_NAME, exposed, load_or_make
+        from infraxa.net.names import default_name
+        from infraxa.net.network import Network
+
+        passphrase = os.environ.get(PASSPHRASE_VARIABLE)
+        identity = await asyncio.to_thread(load_or_make, self._folders.data, passphrase)
+        notice = await asyncio.to_thread(exposed, self._folders.data / IDENTITY_NAME)
+        options = await self._options(store, settings, settings.name or default_name(identity.id))
+        network = Network(
+            identity,
+            options,
+            await _remembered(store, identity),
+            _StoreKeeper(store, identity.id),
+            on_status=self._tell,
+            on_nodes=lambda: self._emit(NodesChanged()),
+            on_peers=lambda: self._emit(PeersChanged()),
+        )
+        if notice is not None:
+            network.notice(notice)
+        self._network = network
+        await network.start()
+
+    async def _options(self, store: Store, settings: Settings, name: str) -> NetworkOptions:
+        from infraxa.net.network import NetworkOptions
+
+        joined = await store.run(peers.get_network, settings.network)
+        bootstrap = tuple(part.strip() for part in (settings.bootstrap or "").split(",") if part.strip())
+        return NetworkOptions(
+            name=name,
+            network=settings.network,
+            psk=joined.psk if joined else None,
+            joined=joined.nodes if joined else (),
+            port=settings.listen_port,
+            announce=settings.announce,
+            bootstrap=bootstrap,
+            port_mapping=settings.port_mapping,
+            relay=settings.relay,
+        )
+
+    def _tell(self, status: NetworkStatus) -> None:
+        self.status = status
+        self._emit(NetworkChanged(status))
+
+    def nodes(self) -> list[SeenNode]:
+        return self._network.nodes() if self._network is not None else []
+
+    def peers(self) -> list[PeerInfo]:
+        return self._network.peers() if self._network is not None else []
+
+    def refused(self) -> list[Refused]:
+        return self._network.refused() if self._network is not None else []
+
+    def watch(self, nodes: tuple[bytes, ...]) -> None:
+        if self._network is not None:
+            self._network.watch(nodes)
+
+    async def invite(self, hours: float) -> str:
+        """A text with which another node joins this one's network. NodeError `offline`, NetError."""
+        return (await self._opened()).invite(hours)
+
+    async def join(self, text: str) -> Invite:
+        """Join the network of an invite and link with the node that made it.
+
+        Raises NetError `bad_invite`, `expired`, `unreachable`, `timeout`, `refused`; NodeError `offline`.
+        This node is then where it was before.
+        """
+        from infraxa.net import invites
+
+        network = await self._opened()
+        invite = invites.decode(text, network.now_ms())
+        if invite.network == self._settings.network and invite.psk == network.options.psk:
+            await network.join(invite.node, invite.addresses)
+            await self._remember(invite)
+            return invite
+        before = self._settings
+        known = await self._opened_store.run(peers.get_network, invite.network)
+        await self._remember(invite)
+        await self.restart(msgspec.structs.replace(before, network=invite.network))
+        try:
+            await (await self._opened()).join(invite.node, invite.addresses)
+        except BaseException:
+            if known is None:
+                await self._opened_store.run(peers.leave_network, invite.network)
+            self._tasks.spawn(self.restart(before), name="back to the network before")
+            raise
+        return invite
+
+    async def _remember(self, invite: Invite) -> None:
+        await self._opened_store.run(
+            peers.join_network, invite.network, invite.psk, invite.node, invite.addresses
+        )
+
+    @property
+    def _opened_store(self) -> Store:
+        if self._store is None:
+            raise NodeError("closed", "This node is not open.")
+        return self._store
+
+    async def _opened(self) -> Network:
+        if self._starting is not None:
+            await asyncio.shield(self._starting)
+        if self._network is not None:
+            return self._network
+        if self.status.notices:
+            notice = self.status.notices[0]
+            raise NodeError("offline", notice.message, notice.remedy)
+        raise NodeError(
+            "offline", "This node is set to stay offline.", "infraxa config set online true changes that."
+        )
+
+
+class _StoreKeeper:
+    """Keeps what the network asks to be remembered; a failure of the store is one of the network."""
+
+    def __init__(self, store: Store, node: bytes) -> None:
+        self._store = store
+        self._node = node
+
+    async def seq_used(self, seq: int) -> None:
+        await self._keep(peers.take_seq, self._node, seq)
+
+    async def prekeys_made(self, prekeys: tuple[Prekey, ...]) -> None:
+        records = tuple(PrekeyRecord(key.secret, key.public, key.made_ms, key.expires_ms) for key in prekeys)
+        await self._keep(peers.set_prekeys, self._node, records)
+
+    async def anchors_chosen(self, anchors: tuple[bytes, ...]) -> None:
+        await self._keep(peers.set_anchors, anchors)
+
+    async def node_met(self, node: KnownNode) -> None:
+        record = NodeRecord(node.id, node.name, node.addresses, node.last_contact_ms)
+        await self._keep(peers.keep_node, record)
+
+    async def _keep(
+        self, write: Callable[Concatenate[Connection, P], object], *args: P.args, **kwargs: P.kwargs
+    ) -> None:
+        try:
+            await self._store.run(write, *args, **kwargs)
+        except StoreError as error:
+            raise NetError("not_written", error.message, error.remedy) from error
+
+
+async def _remembered(store: Store, identity: Identity) -> Memory:
+    from infraxa.net.hello import Prekey
+    from infraxa.net.memory import KnownNode, Memory
+
+    seq = await store.run(peers.last_seq, identity.id)
+    prekeys = await store.run(peers.list_prekeys, identity.id)
+    anchors = await store.run(peers.list_anchors)
+    known = await store.run(peers.list_nodes)
+    return Memory(
+        seq,
+        tuple(Prekey(*_fields(record)) for record in prekeys),
+        anchors,
+        tuple(KnownNode(*_fields(record)) for record in known),
+    )
+
+
+def _fields(record: msgspec.Struct) -> tuple[Any, ...]:
+    return msgspec.structs.astuple(record)
+
+
+def _import_network() -> None:
+    import infraxa.net.network  # noqa: F401 - what it imports takes the time
