@@ -14,6 +14,7 @@ from infraxa.store.records import StoreError
 
 if TYPE_CHECKING:
     from infraxa.app.control.client import AttachedNode
+    from infraxa.app.facade import NodeFacade
 
 
 @contextlib.asynccontextmanager
@@ -34,6 +35,29 @@ async def attached_node(folders: Folders, settings: Settings) -> AsyncIterator[A
         yield node
     finally:
         if node is not None:
+            await node.close()
+
+
+@contextlib.asynccontextmanager
+async def opened_node(folders: Folders, settings: Settings) -> AsyncIterator[NodeFacade]:
+    """The node of the process that has the folder; where nobody has it, an own one, which loads no model.
+
+    Raises StoreError `locked` when that process does not answer, NodeError `version` when it is another
+    version, and what an own node cannot start for.
+    """
+    from infraxa.app.control.client import AttachedNode
+    from infraxa.app.control.opening import open_node
+
+    async def own() -> NodeFacade:
+        from infraxa.app.node import Node
+
+        return Node(settings, folders, load_model=False)
+
+    last: list[NodeFacade] = []
+    try:
+        yield await open_node(folders.data, own, lambda: AttachedNode(settings, folders), last.append)
+    finally:
+        for node in last[-1:]:
             await node.close()
 
 

@@ -31,6 +31,8 @@ class Situation(msgspec.Struct, frozen=True):
     """The shown conversation is being answered."""
     continuable: bool = False
     """The last answer ended before its end."""
+    stranded: bool = False
+    """There is no node, and nothing is being done about it."""
     deleted: bool = False
     """A chat was deleted and can be brought back."""
 
@@ -129,7 +131,7 @@ ACTIONS: tuple[Action, ...] = (
         slash="network", enabled=lambda now: now.opened,
     ),
     Action(
-        "app.next_view", "Next view", "From one full-screen view to the next.", "next_view", "f7", "app",
+        "app.next_view", "Next view", "From one full-screen view to the next.", "next_view", "ctrl+g", "app",
         enabled=lambda now: now.opened,
     ),
     Action(
@@ -156,6 +158,10 @@ ACTIONS: tuple[Action, ...] = (
     Action(
         "app.palette", "Command palette", "Every action, theme, chat and model by name.",
         "command_palette", "ctrl+p", "app", slash="commands",
+    ),
+    Action(
+        "app.reopen", "Open again", "Try again to take over what another infraxa had open.", "reopen", "f12",
+        "app", slash="reopen", enabled=lambda now: now.stranded,
     ),
     Action(
         "app.quit", "Quit", "Running answers are kept as far as they are.", "quit", "ctrl+q", "app",

@@ -30,7 +30,7 @@ from textual.worker import Worker
 
 from infraxa.app.config import Settings
 from infraxa.app.errors import FAILURES, NodeError, sentence
-from infraxa.app.events import Event, LogLine
+from infraxa.app.events import Event, LogLine, SettingsChanged
 from infraxa.app.folders import Folders
 from infraxa.app.tui import actions
 from infraxa.app.tui.log_book import FILE_NAME, LogBook
@@ -44,7 +44,8 @@ from infraxa.net.status import NetworkStatus, PeerInfo, Refused, SeenNode
 from infraxa.store.records import StoreError
 
 if TYPE_CHECKING:
-    from infraxa.app.node import Node
+    from infraxa.app.control.client import AttachedNode
+    from infraxa.app.facade import NodeFacade
 
 _log = logging.getLogger(__name__)
 
@@ -110,10 +111,11 @@ class InfraxaApp(Themed):
         settings: Settings,
         folders: Folders,
         *,
-        open_node: Callable[[Settings, Folders], Awaitable[Node]] | None = None,
+        open_node: Callable[[Settings, Folders], Awaitable[NodeFacade]] | None = None,
         clock: Callable[[], float] = time,
     ) -> None:
-        """`open_node` gives the node to use, not yet started; `clock` is the time of day in seconds."""
+        """`open_node` gives an own node, not yet started, for when nobody else has the folder; `clock` is the
+        time of day in seconds."""
         super().__init__(settings.theme, folders.themes)
         self._settings = settings
         self.folders = folders
@@ -122,8 +124,13 @@ class InfraxaApp(Themed):
         self.told: Signal[Event] = Signal(self, "told")
         """What Node says, for the screens."""
         self._open_node = open_node or _import_node
-        self._node: Node | None = None
-        self._opening: Node | None = None
+        self._node: NodeFacade | None = None
+        self._opening: NodeFacade | None = None
+        self.waits_for = "opening your chats"
+        """What there is no node for now."""
+        self.problem = ""
+        """Why there is no node, when it has been given up to open one."""
+        self._ending = False
         self._deaf: Callable[[], None] = _nothing_to_end
         """Ends the subscription to the node."""
         self._limit: threading.Timer | None = None
@@ -149,7 +156,12 @@ class InfraxaApp(Themed):
         return self._node is not None
 
     @property
-    def node(self) -> Node:
+    def attached_to(self) -> int | None:
+        """The process whose node this is, when it is another one."""
+        return getattr(self._node, "pid", None)
+
+    @property
+    def node(self) -> NodeFacade:
         """The node. Only when `opened`."""
         if self._node is None:
             raise NodeError("closed", "infraxa is still opening.", "Try again in a moment.")
@@ -230,17 +242,81 @@ class InfraxaApp(Themed):
     async def _begin(self) -> None:
         self.log_book.open(self.folders.log)
         try:
-            node = self._opening = await self._open_node(self._settings, self.folders)
-            self._deaf = node.subscribe(self._hear)
             with self._while_running():
-                await asyncio.gather(node.start(), self.chat_screen.mount_conversation())
+                node, _ = await asyncio.gather(self._open(), self.chat_screen.mount_conversation())
+                await self._opened(node)
         except FAILURES as error:
             self.last_words = f"infraxa: {sentence(error)}"
             self.exit(return_code=1)
-            return
+
+    async def _open(self, *, after_another: bool = False) -> NodeFacade:
+        """A node of this process, or that of the one which has the folder, which may be ending."""
+        await asyncio.to_thread(_import_opening)  # takes long
+        from infraxa.app.control import opening
+        from infraxa.app.control.client import AttachedNode
+
+        return await opening.open_node(
+            self.folders.data,
+            lambda: self._open_node(self._settings, self.folders),
+            lambda: AttachedNode(self._settings, self.folders),
+            self._use,
+            limit=opening.LEAVING_LIMIT if after_another else opening.COMING_LIMIT,
+        )
+
+    def _use(self, node: NodeFacade) -> None:
+        """Listen to this one from now on, and end it with the app."""
+        if self._ending:
+            raise NodeError("closed", "infraxa is ending.")
+        self._deaf()
+        self._opening, self._deaf = node, node.subscribe(self._hear)
+
+    async def _opened(self, node: NodeFacade) -> None:
+        """Show what the node has, and take its place when its process ends."""
+        own, self._settings = self._settings, node.settings
         self._node = node
-        with self._while_running():
-            await self.chat_screen.node_opened()
+        if (attached := _as_attached(node)) is not None:
+            self.run_worker(self._stay_attached(attached), group="attached", name="stay attached")
+            self._say_what_is_shared(own, attached)
+        await self.chat_screen.node_opened()
+
+    def _say_what_is_shared(self, own: Settings, node: AttachedNode) -> None:
+        """Settings that were given for this terminal, but are those of the process that has the node."""
+        names = [name for name in own.__struct_fields__ if getattr(own, name) != getattr(node.settings, name)]
+        if names:
+            self.warn(
+                f"Attached to the infraxa that is open (pid {node.pid}): its {', '.join(names)} "
+                f"{'is' if len(names) == 1 else 'are'} used, not what was given here."
+            )
+
+    async def _stay_attached(self, node: AttachedNode) -> None:
+        """Until the other process ends; then open the folder again."""
+        await node.gone.wait()
+        if self._node is not node:
+            return
+        self._settings, self._node = node.settings, None
+        self.waits_for = f"infraxa (pid {node.pid}) has ended: taking over"
+        self.chat_screen.node_lost()
+        await node.close()
+        await self._open_again()
+
+    async def _open_again(self) -> None:
+        self.problem = ""
+        self.chat_screen.node_lost()
+        try:
+            with self._while_running():
+                await self._opened(await self._open(after_another=True))
+                self.flash(
+                    "taken over" if self.attached_to is None else f"attached to pid {self.attached_to}"
+                )
+        except FAILURES as error:
+            if self.is_running:
+                self.problem = sentence(error)
+                self.complain(error)
+                self.chat_screen.node_lost()
+
+    def action_reopen(self) -> None:
+        """Try again to get a node."""
+        self.run_worker(self._open_again(), group="open", name="open the node again")
 
     @contextlib.contextmanager
     def _while_running(self) -> Iterator[None]:
@@ -256,6 +332,8 @@ class InfraxaApp(Themed):
             self.log_book.add(event.source, event.text)
             return
         try:
+            if isinstance(event, SettingsChanged) and self.opened:
+                self._apply(event.name)
             self.chat_screen.hear(event)
         except Exception as error:  # a defect of the screen must not end an answer: Node is calling
             self._handle_exception(error)
@@ -273,6 +351,7 @@ class InfraxaApp(Themed):
 
     async def close_node(self) -> None:
         """End the node: what was said and typed is kept. May be called again."""
+        self._ending = True
         node, self._node = self._opening, None
         self._opening = None
         self._deaf()  # the screens are gone before the node has said its last
@@ -443,7 +522,9 @@ class InfraxaApp(Themed):
         """Quit; ask first when an answer is running."""
         from infraxa.app.tui.screens.dialogs import Confirm
 
-        if self.chat_screen.running and not isinstance(self.screen, Confirm):
+        # Attached, nothing ends with this terminal.
+        ends_answers = self.chat_screen.running and self.attached_to is None
+        if ends_answers and not isinstance(self.screen, Confirm):
 
             def answered(yes: bool | None) -> None:
                 if yes:
@@ -491,15 +572,20 @@ class InfraxaApp(Themed):
         self.notify(text, severity="warning", timeout=10, markup=False)
 
     def setting_changed(self, name: str) -> None:
-        """A setting was saved: what shows it follows."""
+        """A setting was saved."""
+        self.flash(f"{name.replace('_', ' ')} is saved")
+
+    def _apply(self, name: str) -> None:
+        """A setting is another one, here or by another process: what shows it follows."""
         settings = self.settings
-        if name == "reduced_motion":
+        if name == "theme":
+            self.theme_changed(settings.theme)
+        elif name == "reduced_motion":
             self.animation_level = "none" if settings.reduced_motion else "full"
         elif name == "send_key":
             self.chat_screen.prompt.send_key = settings.send_key
         elif name == "model":
             self.chat_screen.model_changed()
-        self.flash(f"{name.replace('_', ' ')} is saved")
 
     # The terminal around the app.
 
@@ -512,10 +598,20 @@ def _nothing_to_end() -> None:
     """There is no subscription yet."""
 
 
-async def _import_node(settings: Settings, folders: Folders) -> Node:
+def _as_attached(node: NodeFacade) -> AttachedNode | None:
+    from infraxa.app.control.client import AttachedNode
+
+    return node if isinstance(node, AttachedNode) else None
+
+
+def _import_opening() -> None:
+    import infraxa.app.control.opening  # noqa: F401
+
+
+async def _import_node(settings: Settings, folders: Folders) -> NodeFacade:
     """A node, imported off the loop: what it needs takes longer to import than the app."""
 
-    def load() -> type[Node]:
+    def load() -> Callable[[Settings, Folders], NodeFacade]:
         from infraxa.app.node import Node
 
         return Node

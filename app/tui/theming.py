@@ -76,6 +76,19 @@ class Themed(App[None]):
         self.theme = name
         self.theme_chosen(name)
 
+    def theme_changed(self, name: str) -> None:
+        """The theme to use is this one now; a preview goes on, and ends with it."""
+        if name == (self._previewed_from or self.theme):
+            return
+        if name not in self.available_themes:
+            self.load_themes()
+        if name not in self.available_themes:
+            return
+        if self._previewed_from is not None:
+            self._previewed_from = name
+        else:
+            self.theme = name
+
     def begin_preview(self) -> None:
         """Themes will be shown as they are highlighted; the present one comes back unless one is chosen."""
         self.load_themes()

@@ -28,6 +28,7 @@ from infraxa.app.events import (
     PromptRead,
 )
 from infraxa.app.tui import actions
+from infraxa.app.tui.running import RunningAnswers
 from infraxa.app.tui.screens.chat_base import SearchBox
 from infraxa.app.tui.screens.chat_talk import Talk
 from infraxa.app.tui.widgets.chat_list import ChatList
@@ -37,7 +38,9 @@ from infraxa.app.tui.widgets.prompt import Prompt
 from infraxa.app.tui.widgets.status_bar import StatusBar
 from infraxa.app.tui.widgets.view_tabs import ViewTabs
 from infraxa.app.tui.widgets.welcome import Welcome
-from infraxa.store.records import Message, Turn
+from infraxa.engine.types import EngineStatus
+from infraxa.net.status import NetworkStatus
+from infraxa.store.records import Message, StoreError, Turn
 
 if TYPE_CHECKING:
     from infraxa.app.tui.widgets.conversation import Conversation
@@ -108,27 +111,56 @@ class ChatScreen(Talk):
         await self._list_models()
         await self._list_chats()
         self._engine = self.node.engine
+        if self.chat is not None:
+            await self._show_again(self.chat.id)
         last = await self.node.last_chat_id()
         if self._waiting is not None:
             text, editing = self._waiting
             self._waiting = None
             await self._send(text, editing)
-        elif last is not None and any(chat.id == last for chat in self._chats) and not self.prompt.text:
+        elif (
+            self.chat is None
+            and last is not None
+            and any(chat.id == last for chat in self._chats)
+            and not self.prompt.text
+        ):
             await self.open_chat(last)
         self._situation_changed()
         self.settled = True
+
+    def node_lost(self) -> None:
+        """There is no node now: what is shown and typed stays, what was running runs no more."""
+        self.running = RunningAnswers()
+        self._engine = EngineStatus()
+        self._network = NetworkStatus()
+        self._paint_running()
+        self._situation_changed()
+
+    async def _show_again(self, chat_id: str) -> None:
+        """Show the chat as another node has it; what it answers may have gone on meanwhile."""
+        try:
+            self.chat = await self.node.get_chat(chat_id)
+        except StoreError as error:
+            if error.code != "not_found":
+                raise
+            self._forget_chat()
+            return
+        if any(turn.message.state == "streaming" for turn in self.shown_turns):
+            await self.conversation.show([])
+        await self._show_branch()
+        self._painted()
 
     def hear(self, event: Event) -> None:
         """Take one event of Node's, at once."""
         self.running.take(event)
         match event:
             case AnswerGrew():
-                if self._shows(event.chat_id):
+                if self._shows(event.chat_id) and self.app.opened:
                     self.conversation.grow(event.message_id, event.text)
                     if monotonic() - self._painted_at >= PAINT_STATUS or event.n_out <= 1:
                         self._paint_status()
             case PromptRead():
-                if self._shows(event.chat_id):
+                if self._shows(event.chat_id) and self.app.opened:
                     self.conversation.set_progress(event.message_id, event.done, event.total)
                     self._paint_status()
             case AnswerStarted() | BranchChanged():

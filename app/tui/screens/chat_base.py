@@ -27,7 +27,7 @@ from infraxa.store.records import Chat, ChatOptions, ChatSummary, Turn
 
 if TYPE_CHECKING:
     from infraxa.app.choices import ModelEntry
-    from infraxa.app.node import Node
+    from infraxa.app.facade import NodeFacade
     from infraxa.app.tui.app import InfraxaApp
     from infraxa.app.tui.widgets.conversation import Conversation
 
@@ -38,7 +38,7 @@ FLASH = 3.0
 class _Partials(Mapping[str, str]):
     """The text so far of running answers, read at the moment a widget is made for one."""
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: NodeFacade) -> None:
         self._node = node
 
     def __getitem__(self, message_id: str) -> str:
@@ -108,7 +108,7 @@ class ChatBase(Screen[None]):
         return self.query_one(ChatList)
 
     @property
-    def node(self) -> Node:
+    def node(self) -> NodeFacade:
         return self.app.node
 
     def _shows(self, chat_id: str) -> bool:
@@ -138,8 +138,8 @@ class ChatBase(Screen[None]):
         self._painted_at = monotonic()
         mine = self.running.by_chat.get(self.chat.id) if self.chat is not None else None
         opening = ""
-        if not self.app.opened:
-            opening = "opening your chats" + (
+        if not self.app.opened and not self.app.problem:
+            opening = self.app.waits_for + (
                 ", then your message is sent" if self._waiting is not None else ""
             )
         model = self._model()
@@ -147,6 +147,8 @@ class ChatBase(Screen[None]):
             engine=self._engine,
             model=model.label if model is not None else model_label(self._model_name()),
             opening=opening,
+            problem=self.app.problem,
+            attached_to=self.app.attached_to,
             answering=mine is not None,
             prompt_read=mine.prompt_read if mine is not None else None,
             n_out=mine.n_out if mine is not None else 0,
@@ -224,6 +226,7 @@ class ChatBase(Screen[None]):
         answers = [turn.message for turn in self.shown_turns if turn.message.role == "assistant"]
         return actions.Situation(
             opened=self.app.opened,
+            stranded=bool(self.app.problem),
             chat=self.chat is not None,
             chats=bool(self._chats),
             answered=bool(answers),

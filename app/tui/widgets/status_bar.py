@@ -44,6 +44,10 @@ class Status(msgspec.Struct, frozen=True):
     """The label of the model that answers here; empty while it is not known."""
     opening: str = ""
     """What must be opened before anything can be sent."""
+    problem: str = ""
+    """Why there is no node."""
+    attached_to: int | None = None
+    """The process whose node this is, when it is another one."""
     answering: bool = False
     """The shown chat is being answered."""
     prompt_read: tuple[int, int] | None = None
@@ -81,6 +85,12 @@ def describe(status: Status, seconds: float, now: float) -> tuple[str, str, str]
     since = f" · {int(seconds)} s" if seconds >= SHORT_WAIT else ""
     if status.flash:
         return "›", one_line(status.flash, 200), "$text-accent"
+    if status.problem:
+        return (
+            "✕",
+            one_line(f"{key_label(BY_ID['app.reopen'].key)} tries again: {status.problem}", 300),
+            ("$text-error"),
+        )
     if status.opening:
         return "◌", f"{status.opening}{since}", "$foreground 60%"
     if engine.state == "failed":
@@ -239,6 +249,8 @@ class StatusBar(Widget):
         if model and not status.flash and status.engine.state not in ("failed", "restarting"):
             parts += [(model, "bold"), Content("  ")]
         parts.append((words, style))
+        if status.attached_to is not None:
+            parts.append((f" · attached to pid {status.attached_to}", "$foreground 60%"))
         return Content.assemble(*parts)
 
     def _right(self, width: int) -> Content:
