@@ -1,6 +1,6 @@
 """What first messages of strangers may cost: how many, how old, how often the same, and for what work.
 
-Pure and bounded. The order in which hellos are judged is in hello.py; connections are counted in overlay.py.
+Pure and bounded. The order in which hellos are judged is in door.py; connections are counted in lobby.py.
 """
 
 from __future__ import annotations

@@ -56,6 +56,7 @@ _HELLO_TIME: Final = HELLO_SIZE - _MESSAGE_AT - (KEY + KEY + TAG + TAG)
 _WELCOME_TIME: Final = 64
 
 Rejection = Literal["prekey", "clock", "proof_of_work", "full", "rate", "version"]
+"""A dialer takes no other: one more is another major version."""
 
 
 class Reject(Struct, array_like=True, frozen=True):
