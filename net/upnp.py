@@ -11,7 +11,7 @@ import asyncio
 import importlib
 from ipaddress import IPv4Address
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import urlsplit
+from urllib.parse import urlsplit, urlunsplit
 
 from infraxa.net import addresses
 from infraxa.net.errors import NetError
@@ -135,14 +135,18 @@ async def find(host: str, ssdp: tuple[str, int] = SSDP) -> Upnp | None:
 
 
 def _location(text: str, sender: str) -> str:
-    """`text` when it leads to the machine that sent it, in a private network; else nothing."""
+    """`text` when it leads to the machine that sent it, in a private network; else nothing. Written anew
+    from its parts, so that nobody reads another host in it."""
     try:
         parts = urlsplit(text)
         ip = addresses.read_ip(parts.hostname or "")
-        same = ip == addresses.read_ip(sender)
+        port = parts.port or 80
+        if parts.scheme != "http" or ip != addresses.read_ip(sender) or not addresses.is_local(ip):
+            return ""
     except ValueError:
         return ""
-    return text if same and parts.scheme == "http" and addresses.is_local(ip) else ""
+    host = f"[{ip}]" if ip.version == 6 else str(ip)
+    return urlunsplit(("http", f"{host}:{port}", parts.path, parts.query, ""))
 
 
 def _requester() -> UpnpRequester:

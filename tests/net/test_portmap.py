@@ -445,6 +445,7 @@ async def test_upnp_of_routers_that_know_no_lease() -> None:
         "http://localhost:{port}/device.xml",
         "https://127.0.0.1:{port}/device.xml",
         "file:///etc/passwd",
+        "http://127.0.0.1@127.0.0.2:{port}/device.xml",
         "http://[::1",
         "",
     ],
