@@ -45,8 +45,6 @@ from infraxa.net.streams import (
     TELL_BYTES_PER_S,
     TRANSITIONS,
     UNKNOWN_PER_S,
-    WASTED_BURST,
-    WASTED_PER_S,
     WINDOW,
     Cancelled,
     Chunk,
@@ -121,9 +119,9 @@ class Mux:
     def __init__(self, *, initiator: bool, now: float, in_flight: int = 1) -> None:
         self.in_flight = in_flight
         """Streams that the other side may have open; more are answered `busy`. May be changed at any time."""
-        self.theirs = 0
-        """Streams that the other side has open."""
         self._streams: dict[int, _Stream] = {}
+        self._theirs = 0
+        """How many of them the other side has opened."""
         self._next_mine = 1 if initiator else 2
         self._next_theirs = 2 if initiator else 1
         self._control: deque[SessionRecord] = deque()
@@ -135,8 +133,7 @@ class Mux:
         self._late = 0
         """Bytes of credit that may still come on streams which this side has ended."""
         self._opens_out = Bucket(OPENS_PER_S, OPENS_BURST, now)
-        self._opens_in = Bucket(2 * OPENS_PER_S, 2 * OPENS_BURST, now)
-        self._wasted = Bucket(WASTED_PER_S, WASTED_BURST, now)
+        self._opens_in = Bucket(2 * OPENS_PER_S, OPENS_BURST + OPENS_PER_S * SILENT_S, now)
         self._tells_out = Bucket(TELL_BYTES_PER_S, TELL_BURST, now)
         self._tells_in = Bucket(2 * TELL_BYTES_PER_S, TELL_BURST + TELL_BYTES_PER_S * SILENT_S, now)
         self._pings_in = Bucket(PINGS_PER_S, PINGS_PER_S * SILENT_S, now)
@@ -144,7 +141,9 @@ class Mux:
 
     def open(self, body: bytes, now: float) -> int | None:
         """Ask: the id of a new stream, None when too many are open or wait. After `open_wait`."""
-        mine = len(self._streams) - self.theirs
+        if len(body) > wire.MAX_BODY:
+            raise ValueError(f"a request of {len(body)} bytes")
+        mine = len(self._streams) - self._theirs
         if mine >= MAX_OWN or len(self._control) >= MAX_CONTROL or self._next_mine >= 2**32:
             return None
         self._opens_out.take(1, now)
@@ -193,7 +192,7 @@ class Mux:
             return
         if found.mine:
             raise ValueError("progress is said by the answerer")
-        if done >= total or found.progress_out.take(1, now):
+        if found.progress_out.take(1, now):
             found.progress = _PROGRESS.pack(done, total)
             self._enqueue(stream, found)
 
@@ -217,6 +216,8 @@ class Mux:
 
     def tell(self, body: bytes, now: float) -> bool:
         """Queue a message outside of streams. False: the other side, or its limit, is too slow."""
+        if len(body) > wire.MAX_BODY:
+            raise ValueError(f"a message of {len(body)} bytes")
         if len(self._tells) >= MAX_TELLS or not self._tells_out.take(len(body) + RECORD_COST, now):
             return False
         if not self._tells:
@@ -290,13 +291,12 @@ class Mux:
             raise ProtocolError("flow", "the id of a new stream")
         _limit(self._opens_in, 1, now, "requests")
         self._next_theirs += 2
-        if self.theirs >= self.in_flight:
-            _limit(self._wasted, 1, now, "requests beyond the limit")
+        if self._theirs >= self.in_flight:
             self._late += WINDOW + LATE_RECORDS * RECORD_COST
             self._answer(SessionRecord(ERROR, stream, codec.encode(wire.Failure("busy", 1000))))
             return None
         self._streams[stream] = _Stream(False, now)
-        self.theirs += 1
+        self._theirs += 1
         return Opened(stream, body)
 
     def _receive_stream(self, kind: int, stream: int, body: bytes, now: float) -> Event | None:
@@ -325,8 +325,6 @@ class Mux:
             raise ProtocolError("malformed", "an end within a chunk")
         found.state = state
         if state == "closed":
-            if kind == CANCEL and not found.mine:
-                _limit(self._wasted, 1, now, "cancelled requests")
             self._forget(stream, found, late=False)
         if kind == ERROR:
             return Failed(stream, failure)
@@ -417,7 +415,7 @@ class Mux:
     def _forget(self, stream: int, found: _Stream, *, late: bool) -> None:
         """The stream is over; `late`: this side ended it, so something may be under way."""
         del self._streams[stream]
-        self.theirs -= not found.mine
+        self._theirs -= not found.mine
         if late:
             self._late += found.window + LATE_RECORDS * RECORD_COST
 

@@ -60,11 +60,9 @@ LATE_RECORDS: Final = 256
 """Records besides chunks that may be under way on a stream that this side has ended."""
 
 OPENS_PER_S: Final = 50.0
-"""Requests that this side makes, after a burst of OPENS_BURST; of the other side twice as many are taken."""
+"""Requests that this side makes, after a burst of OPENS_BURST; of the other side twice as many are taken in
+the long run. Those that are refused or cancelled at once are counted as well."""
 OPENS_BURST: Final = 100.0
-WASTED_PER_S: Final = 10.0
-"""Requests beyond `in_flight`, or cancelled before their end, after a burst of WASTED_BURST."""
-WASTED_BURST: Final = 200.0
 TELL_BYTES_PER_S: Final = 256.0 * 1024
 """Bytes outside of streams that this side says, after a burst of TELL_BURST; of the other side twice as many
 are taken in the long run. The gossip has stricter limits of its own."""
