@@ -30,7 +30,7 @@ from infraxa.net.health import Health, Probes
 from infraxa.net.hello import Prekeys
 from infraxa.net.identity import Identity
 from infraxa.net.interfaces import Survey, Watch
-from infraxa.net.invites import Invite
+from infraxa.net.invites import PUBLIC, Invite
 from infraxa.net.invites import encode as encode_invite
 from infraxa.net.link import Clock, Link, LinkEnd, Stream
 from infraxa.net.lobby import Lobby
@@ -108,7 +108,9 @@ class Network:
         self._kept_prekeys = memory.prekeys
         self._survey = Survey((), (), ())
         self._watch = Watch(self._cards_changed)
-        self._where = Where(private=options.psk is not None or bool(options.joined))
+        self._where = Where(
+            private=options.psk is not None or (bool(options.joined) and options.network != PUBLIC)
+        )
         self._skew = Skew()
         self._gossip = Gossip(identity.id, self._network, rng)
         self._gossip.seq = memory.seq

@@ -236,6 +236,54 @@ def config_set(
     work.set_setting(ctx.obj, name, value)
 
 
+@app.command(epilog="Example: infraxa providers --watch")
+def providers(
+    ctx: typer.Context,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Go on until Ctrl-C, and show what changes.")
+    ] = False,
+    model: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Only offers of models with this in their name.")
+    ] = None,
+    wait: Annotated[
+        float, typer.Option(min=0, max=60, metavar="SECONDS", help="How long to look for nodes at most.")
+    ] = 3.0,
+    json: options.Json = False,
+) -> None:
+    """Who is on the network, and what each offers.
+
+    Asks the infraxa that is open; otherwise joins the network for a moment. Piped: one line per row, the
+    columns separated by tabs; with --watch a line for each change, and with --json each line is JSON.
+    """
+    from infraxa.app.commands import providers as work
+
+    work.providers(ctx.obj, watch=watch, wait=wait, model=model, as_json=json)
+
+
+@app.command(epilog="Example: infraxa invite --hours 24")
+def invite(
+    ctx: typer.Context,
+    hours: Annotated[int, typer.Option(min=1, max=8760, help="How long it is good for.")] = 168,
+    json: options.Json = False,
+) -> None:
+    """Print an invite: a text with which another node joins this one's network."""
+    from infraxa.app.commands import connect as work
+
+    work.invite(ctx.obj, hours=hours, as_json=json)
+
+
+@app.command(epilog="Example: infraxa join ix1…")
+def join(
+    ctx: typer.Context,
+    invite: Annotated[str, typer.Argument(help="What infraxa invite printed; - for standard input.")],
+    json: options.Json = False,
+) -> None:
+    """Join the network of an invite, and link with the node that made it."""
+    from infraxa.app.commands import connect as work
+
+    work.join(ctx.obj, invite, as_json=json)
+
+
 @identity_app.command("show", epilog="Example: infraxa identity show --json")
 def identity_show(ctx: typer.Context, json: options.Json = False) -> None:
     """How others see this node, and where its keys are."""
