@@ -272,6 +272,8 @@ class Lan:
         if state_change is ServiceStateChange.Removed:
             if self._found.pop(node, None):
                 self._on_lost(node)
+                if not self._found:
+                    self._say("searching", None)
             return
         info = AsyncServiceInfo(service_type, name)
         if info.load_from_cache(zeroconf):

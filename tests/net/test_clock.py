@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from infraxa.net.clock import MAX_VOICES, WARN_MS, Judgement, Pulse, Skew
@@ -66,6 +66,7 @@ def test_peers_on_the_local_network_have_one_voice_each() -> None:
 
 
 @given(st.lists(st.integers(-1000, 1000), min_size=1, max_size=30), st.data())
+@settings(deadline=None)
 def test_fewer_than_half_liars_move_nothing(honest: list[int], data: st.DataObject) -> None:
     lies = data.draw(st.lists(skews, max_size=len(honest) - 1))
     judgement = heard(*data.draw(st.permutations(honest + lies))).judge()

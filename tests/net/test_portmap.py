@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from infraxa.net import natpmp, portmap, upnp
@@ -133,6 +133,7 @@ async def test_a_silent_router_is_given_up(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @given(st.binary(max_size=40))
+@settings(deadline=None)
 def test_no_packet_does_harm(packet: bytes) -> None:
     for read in (natpmp.read_address, lambda data: natpmp.read_mapping(data, 7741)):
         with contextlib.suppress(NetError):
