@@ -116,9 +116,11 @@ class Finder:
     async def join(self, node: bytes, where: tuple[str, ...]) -> Peer:
         """Link with a node that this one's person named. Raises NetError."""
         self.book.put(node, where, "person")
-        if (peer := self._peering.peer(node)) is not None:
-            return peer
-        link = await self._dialer.dial(self._target(node), self._places(node))
+        return self._peering.peer(node) or await self.link_with(node)
+
+    async def link_with(self, node: bytes) -> Peer:
+        """A new link with `node`, on which it knows who this node is. Raises NetError."""
+        link = await self._dialer.dial(self._target(node), self.direct(node))
         try:
             return await self._peering.introduce(link)
         except FAILED as error:
@@ -133,9 +135,8 @@ class Finder:
             ) from None
 
     async def renew(self, node: bytes) -> None:
-        """Another link with `node` in the place of one that is too old. Raises what FAILED lists."""
-        link = await self._dialer.dial(self._target(node), self._places(node))
-        await self._peering.introduce(link)
+        """Another link with `node` in the place of one that is too old. Raises NetError."""
+        await self.link_with(node)
 
     async def link_to(self, node: bytes) -> Link:
         """A link to `node`: the one there is, or a new one on which this node does not say who it is. Raises

@@ -38,8 +38,19 @@ from infraxa.net.memory import Keeper, KnownNode, Memory
 from infraxa.net.names import clean_name
 from infraxa.net.overlay import Overlay
 from infraxa.net.peering import FAILED, Events, Peer, Peering
+from infraxa.net.portmap import PortMap
 from infraxa.net.publisher import Publisher
-from infraxa.net.records import FEATURE_RELAY, MAJOR, MAX_ADDRESSES, Card, Record, State
+from infraxa.net.reaching import Reaching
+from infraxa.net.records import (
+    FEATURE_REACHABLE,
+    FEATURE_RELAY,
+    MAJOR,
+    MAX_ADDRESSES,
+    MAX_RELAYS,
+    Card,
+    Record,
+    State,
+)
 from infraxa.net.refusals import Refusals
 from infraxa.net.relay import RelayService, RelayTransport
 from infraxa.net.status import Activity, NetworkStatus, Notice, PeerInfo, Refused, SeenNode
@@ -156,6 +167,7 @@ class Network:
             on_tell=self._peering.told,
             on_aged=self._aged,
         )
+        self._dialer = dialer
         self._finder = Finder(
             AddressBook(),
             self._where,
@@ -166,7 +178,12 @@ class Network:
             clock,
             self._not_linked,
         )
+        self._rng = rng
         self._lan: Lan | None = None
+        self._reaching: Reaching | None = None
+        self._mapping: PortMap | None = None
+        self._published: tuple[tuple[str, ...], tuple[bytes, ...]] = ((), ())
+        """Addresses and relays in the newest card."""
         self._activity: Activity = "off"
         self._port = 0
         self._notices: dict[str, Notice] = {}
@@ -184,6 +201,7 @@ class Network:
             self._finder.book.put(known.id, known.addresses, "gossip")
         survey = self._watch.start()
         await self._listen()
+        self._start_reaching()
         self._use(survey)
         self._prekeys.rotate(self._clock.unix_ms())
         await self._keep_prekeys()
@@ -203,6 +221,10 @@ class Network:
         await self._tasks.cancel_all()
         await self._finder.close()
         await self._watch.close()
+        if self._reaching is not None:
+            await self._reaching.close()
+        if self._mapping is not None:
+            await self._mapping.close()
         for command in self._gossip.say("offline", self._clock.monotonic(), self._clock.unix_ms()):
             if isinstance(command, HeartbeatDue):
                 with contextlib.suppress(NetError):
@@ -230,6 +252,45 @@ class Network:
                 Notice("port_taken", message, "Nodes find it all the same; another listen_port ends this.")
             )
         self._port = bound[0][1]
+
+    def _start_reaching(self) -> None:
+        self._reaching = reaching = Reaching(
+            self._port,
+            gossip=self._gossip,
+            peering=self._peering,
+            finder=self._finder,
+            dialer=self._dialer,
+            relayed=self._relayed,
+            clock=self._clock,
+            on_decision=self._reach_changed,
+        )
+        reaching.start()
+        if self.options.port_mapping:
+            self._mapping = PortMap(self._port, on_change=self._mapping_changed, rng=self._rng)
+
+    def _reach_changed(self) -> None:
+        self._teller.status_changed()
+        self._tasks.spawn(self._publish_if_moved(), name="publish where this node is")
+
+    async def _publish_if_moved(self) -> None:
+        if self._places() != self._published:
+            await self._publish_card()
+
+    def _places(self) -> tuple[tuple[str, ...], tuple[bytes, ...]]:
+        """Addresses and relays for the card."""
+        told = self._where.to_announce()
+        relays: tuple[bytes, ...] = ()
+        if self._reaching is not None:
+            # Global addresses of this machine that others could not reach are left out.
+            local = [text for text in told if addresses.is_local(addresses.read_ip(_host_of(text)))]
+            told = [*self._reaching.decision.announce, *local]
+            relays = self._reaching.relays
+        return tuple(dict.fromkeys(told))[:MAX_ADDRESSES], relays[:MAX_RELAYS]
+
+    def _mapping_changed(self) -> None:
+        if self._mapping is not None and self._reaching is not None:
+            self._reaching.mapped(self._mapping.address)
+        self._teller.status_changed()
 
     async def _start_lan(self) -> None:
         self._lan = Lan(
@@ -320,17 +381,19 @@ class Network:
 
     async def _publish_card(self, least: int = 0) -> None:
         prekey = self._prekeys.current(self._clock.unix_ms())
+        self._published = where, relays = self._places()
+        reachable = self._reaching is not None and self._reaching.decision.reachability == "reachable"
         card = Card(
             version=MAJOR,
             seq=0,
             name=self.options.name,
             network=self._network,
-            addresses=tuple(self._where.to_announce()[:MAX_ADDRESSES]),
-            relays=(),
+            addresses=where,
+            relays=relays,
             kx=prekey.public,
             kx_expires=prekey.expires_ms,
             recovery=self._identity.recovery,
-            features=FEATURE_RELAY if self.options.relay else 0,
+            features=FEATURE_RELAY * self.options.relay | FEATURE_REACHABLE * reachable,
         )
         try:
             await self._publisher.publish_card(card, least)
@@ -343,6 +406,12 @@ class Network:
         self._where.prefixes = survey.prefixes
         ips = map(addresses.read_ip, survey.hosts)
         self._where.own = tuple(addresses.format(addresses.at(ip, self._port)) for ip in ips)
+        if self._reaching is not None:
+            self._reaching.cards(survey.hosts)
+        if self._mapping is not None:
+            four = (host for host in survey.hosts if addresses.read_ip(host).version == 4)
+            if host := next(four, ""):
+                self._mapping.start(host)
 
     def _cards_changed(self, survey: Survey) -> None:
         self._use(survey)
@@ -370,6 +439,8 @@ class Network:
         self._teller.nodes_changed()
         self._teller.peers_changed()
         peer.link.ping()
+        if self._reaching is not None:
+            self._reaching.linked(peer, observed)
         if peer.direction == "out":
             self._tasks.spawn(self._remember(peer), name="remember a node")
 
@@ -384,6 +455,8 @@ class Network:
     def _unlinked(self, peer: Peer, end: LinkEnd) -> None:
         self._teller.nodes_changed()
         self._teller.peers_changed()
+        if self._reaching is not None:
+            self._reaching.unlinked(peer)
         if self._activity == "online":
             self._finder.look()
 
@@ -422,6 +495,8 @@ class Network:
         match request:
             case wire.Probe():
                 await self._probes.serve(stream, self._publisher.state)
+            case wire.DialBack() if self._reaching is not None:
+                await self._reaching.dial_back(link, stream, request)
             case wire.RelayReserve() if self.options.relay:
                 await self._relaying.reserve(link, stream)
             case wire.RelayDial() if self.options.relay:
@@ -497,6 +572,7 @@ class Network:
         judgement = self._skew.judge()
         bytes_in, bytes_out = self._peering.traffic()
         lan = self._lan
+        decision = self._reaching.decision if self._reaching is not None else None
         activity = self._activity
         if activity == "online":
             activity = "online" if peers else "alone"
@@ -505,12 +581,18 @@ class Network:
         notices = [*self._notices.values()]
         if lan is not None and lan.notice is not None:
             notices.append(lan.notice)
+        if self._mapping is not None and self._mapping.notice is not None:
+            notices.append(self._mapping.notice)
+        if decision is not None and decision.reachability == "unreachable":
+            notices.append(Notice("unreachable", decision.reason, decision.remedy))
         return NetworkStatus(
             activity=activity,
             id=self._identity.id,
             name=self.options.name,
             network=self.options.network,
             listening=self._where.own,
+            reachability=decision.reachability if decision else "unknown",
+            reachability_reason=decision.reason if decision else "",
             interfaces=self._survey.interfaces,
             mdns=lan.state if lan is not None else "off",
             peers=peers,

@@ -1,0 +1,192 @@
+"""Being reached: asks peers to dial this node back, dials others back, maps a port, keeps places at relays.
+
+What the answers mean is decided in reach.py; the relay itself is in relay.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Final
+
+from infraxa.net import addresses, codec
+from infraxa.net.connect import Target
+from infraxa.net.dialer import Dialer
+from infraxa.net.errors import NetError
+from infraxa.net.finder import Finder
+from infraxa.net.gossip import Gossip
+from infraxa.net.identity import short_id
+from infraxa.net.link import Clock, Link, Stream
+from infraxa.net.peering import FAILED, Peer, Peering
+from infraxa.net.reach import ASK_S, Decision, DialBacks, Reach
+from infraxa.net.records import FEATURE_RELAY
+from infraxa.net.relay import RelayTransport, is_relayed
+from infraxa.net.tasks import TaskGroup
+from infraxa.net.wire import DialBack, DialedBack, Failure
+
+RELAYS: Final = 2
+"""Places kept at once: one may go away."""
+RELAY_AGAIN_S: Final = 30.0
+"""Until a relay is looked for again."""
+
+_log = logging.getLogger(__name__)
+
+
+class Reaching:
+    """Carries out what Reach decides. `on_decision` is told when the card or the status has to change."""
+
+    def __init__(
+        self,
+        port: int,
+        *,
+        gossip: Gossip,
+        peering: Peering,
+        finder: Finder,
+        dialer: Dialer,
+        relayed: RelayTransport,
+        clock: Clock,
+        on_decision: Callable[[], None],
+    ) -> None:
+        self._gossip = gossip
+        self._peering = peering
+        self._finder = finder
+        self._dialer = dialer
+        self._relayed = relayed
+        self._clock = clock
+        self._on_decision = on_decision
+        self._reach = Reach(port, clock.monotonic())
+        self._backs = DialBacks(clock.monotonic())
+        self._tasks = TaskGroup()
+        self._news = asyncio.Event()
+        self._places: dict[bytes, Link] = {}
+        self._relay_at = float("-inf")
+        self.decision: Decision = self._reach.decide(clock.monotonic())
+
+    @property
+    def relays(self) -> tuple[bytes, ...]:
+        """Nodes that keep a place for this one, for its card."""
+        return tuple(sorted(self._places))
+
+    def start(self) -> None:
+        self._tasks.spawn(self._run(), name="reachability")
+
+    async def close(self) -> None:
+        await self._tasks.cancel_all()
+
+    def cards(self, hosts: tuple[str, ...]) -> None:
+        """This machine has these addresses now."""
+        self._reach.cards(hosts)
+        self._news.set()
+
+    def mapped(self, address: str) -> None:
+        """A router maps this address to this node; empty: none any more."""
+        self._reach.mapped(address)
+        self._news.set()
+
+    def linked(self, peer: Peer, observed: str) -> None:
+        group = addresses.group(peer.link.remote)
+        self._reach.linked(peer.id, group)
+        if observed:
+            self._reach.observed(peer.id, observed)
+        if peer.direction == "in":
+            self._reach.came_in(group, self._clock.monotonic())
+        self._news.set()
+
+    def unlinked(self, peer: Peer) -> None:
+        self._reach.unlinked(peer.id)
+        self._news.set()
+
+    async def _run(self) -> None:
+        while True:
+            self._places = {node: link for node, link in self._places.items() if not link.closed}
+            self._reach.relayed(len(self._places))
+            decision = self._reach.decide(self._clock.monotonic())
+            changed = decision != self.decision
+            self.decision = decision
+            if decision.ask is not None:
+                self._tasks.spawn(self._ask(*decision.ask), name="ask to be dialled back")
+            wait = decision.next_s
+            if decision.relay_wanted and len(self._places) < RELAYS:
+                changed = await self._reserve() or changed
+                wait = min(wait, RELAY_AGAIN_S)
+            if changed:
+                self._on_decision()
+            try:
+                async with asyncio.timeout(wait):
+                    await self._news.wait()
+            except TimeoutError:
+                continue
+            self._news.clear()
+
+    async def _ask(self, node: bytes, address: str) -> None:
+        self._reach.asked(node, address, self._clock.monotonic())
+        reached: bool | None = None
+        if (peer := self._peering.peer(node)) is not None:
+            try:
+                answer = await peer.link.ask(DialBack(address), DialedBack, ASK_S)
+                reached = answer.reached
+            except FAILED as error:
+                _log.info("%s did not dial back: %s", short_id(node), error)
+        self._reach.dialled_back(node, address, reached, self._clock.monotonic())
+        self._news.set()
+
+    async def dial_back(self, link: Link, stream: Stream, request: DialBack) -> None:
+        """Answer DialBack: dial the node of this link at the address, and see that it is that node."""
+        where = self._backs.admit(request.address, link.remote, self._clock.monotonic())
+        if link.peer is None or where == "not_allowed":
+            await stream.fail(Failure("not_allowed"))
+            return
+        if where == "rate_limited":
+            await stream.fail(Failure("rate_limited", retry_after_ms=60_000))
+            return
+        card = self._gossip.raw_card(link.peer) or None
+        try:
+            made = await self._dialer.dial(Target(link.peer, card), (addresses.format(where),))
+        except NetError as error:
+            await stream.send(codec.encode(DialedBack(False, error.code)))
+            return
+        await stream.send(codec.encode(DialedBack(True)))
+        await made.close()
+
+    async def _reserve(self) -> bool:
+        """Get a place at one more relay; whether there is one more now."""
+        now = self._clock.monotonic()
+        if now < self._relay_at:
+            return False
+        self._relay_at = now + RELAY_AGAIN_S
+        for node in self._willing():
+            try:
+                link = await self._link_with(node)
+                await self._relayed.listen(link, self._peering.take)
+            except FAILED as error:
+                _log.info("no place at the relay %s: %s", short_id(node), error)
+                continue
+            self._places[node] = link
+            self._reach.relayed(len(self._places))
+            self.decision = self._reach.decide(self._clock.monotonic())
+            self._tasks.spawn(self._notice_end(link), name="a place at a relay")
+            return True
+        return False
+
+    def _willing(self) -> list[bytes]:
+        """Nodes that say they relay, and at which there is no place yet; those that are linked first."""
+        now = self._clock.monotonic()
+        known = [peer.id for peer in self._peering.peers() if not is_relayed(peer.link)]
+        known += [one.node for one in self._gossip.candidates(now) if one.node not in known]
+        return [node for node in known if node not in self._places and self._relays_for_others(node)]
+
+    def _relays_for_others(self, node: bytes) -> bool:
+        card = self._gossip.card(node)
+        return card is not None and bool(card.features & FEATURE_RELAY)
+
+    async def _link_with(self, node: bytes) -> Link:
+        """A link on which the relay knows which node this is."""
+        if (peer := self._peering.peer(node)) is not None and not is_relayed(peer.link):
+            return peer.link
+        return (await self._finder.link_with(node)).link
+
+    async def _notice_end(self, link: Link) -> None:
+        await link.wait_closed()
+        self._relay_at = float("-inf")
+        self._news.set()
