@@ -17,7 +17,7 @@ import threading
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from pathlib import Path
 from time import monotonic, time
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from textual.app import ScreenStackError
 from textual.binding import Binding, BindingType
@@ -40,7 +40,7 @@ from infraxa.app.tui.theming import Themed
 from infraxa.engine.types import EngineError
 from infraxa.net.errors import NetError
 from infraxa.net.identity import display
-from infraxa.net.status import NetworkStatus, PeerInfo, Refused, SeenNode
+from infraxa.net.status import SeenNode
 from infraxa.store.records import StoreError
 
 if TYPE_CHECKING:
@@ -69,18 +69,6 @@ def _palette() -> type[Provider]:
     from infraxa.app.tui.palette import Everything
 
     return Everything
-
-
-class Networked(Protocol):
-    """What the screens ask of the network."""
-
-    @property
-    def network(self) -> NetworkStatus: ...
-    def list_peers(self) -> list[PeerInfo]: ...
-    def list_nodes(self) -> list[SeenNode]: ...
-    def list_refused(self) -> list[Refused]: ...
-    async def invite(self, hours: int = 168) -> str: ...
-    async def join(self, invite: str) -> SeenNode: ...
 
 
 def _network() -> Screen[None]:
@@ -180,11 +168,6 @@ class InfraxaApp(Themed):
         screen = self.screen_stack[0]
         assert isinstance(screen, ChatScreen)
         return screen
-
-    @property
-    def network(self) -> Networked:
-        """The network of the node. Only when `opened`."""
-        return cast("Networked", self.node)
 
     def attempt(
         self,
@@ -324,6 +307,7 @@ class InfraxaApp(Themed):
         try:
             yield
         except (NoMatches, ScreenStackError):
+            import traceback; open("/tmp/w/f_tb.txt","a").write(f"{self.is_running} {self._exit} {self._ending} {self.screen_stack} {self._screen_stacks}\n" + traceback.format_exc()[-300:])
             if self.is_running:
                 raise
 

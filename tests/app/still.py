@@ -142,13 +142,13 @@ class StillNode(Node):
         await super().start()
         self._emit(NetworkChanged(self.net))
 
-    def list_peers(self) -> list[PeerInfo]:
+    async def list_peers(self) -> list[PeerInfo]:
         return self.shown[0]
 
-    def list_nodes(self) -> list[SeenNode]:
+    async def list_nodes(self) -> list[SeenNode]:
         return self.shown[1]
 
-    def list_refused(self) -> list[Refused]:
+    async def list_refused(self) -> list[Refused]:
         return self.shown[2]
 
     async def invite(self, hours: int = 168) -> str:

@@ -63,7 +63,7 @@ async def test_it_is_reached_by_key_slash_command_palette_and_mouse_and_esc_lead
     tmp_path: Path,
 ) -> None:
     async with shell(tmp_path, node=StillNode, clock=now) as it:
-        for way in (("alt+n",), ("f7",), ("/", *"network", "enter"), ("ctrl+p", *"network", "enter")):
+        for way in (("alt+n",), ("ctrl+g",), ("/", *"network", "enter"), ("ctrl+p", *"network", "enter")):
             await open_network(it, *way)
             assert it.app.screen_stack == [it.chat, it.app.screen]
             await it.pilot.press("escape")
@@ -90,7 +90,7 @@ async def test_it_stays_as_it_was_while_another_view_is_shown(tmp_path: Path) ->
         await it.until(lambda: it.app.screen is first, "the same view")
         again = table(it, "peers").highlighted
         assert chosen is not None and again is not None and again.key == chosen.key
-        await it.pilot.press("f7")
+        await it.pilot.press("ctrl+g")
         await it.until(lambda: it.app.screen is it.chat, "the next view")
 
 
@@ -153,9 +153,9 @@ async def test_what_changed_is_shown_without_a_question_and_what_is_hidden_is_no
     class Counting(StillNode):
         asked = 0
 
-        def list_peers(self) -> list[PeerInfo]:
+        async def list_peers(self) -> list[PeerInfo]:
             self.asked += 1
-            return super().list_peers()
+            return await super().list_peers()
 
     async with shell(tmp_path, node=Counting, clock=now) as it:
         await open_network(it)
@@ -179,9 +179,9 @@ async def test_a_storm_of_changes_is_read_a_few_times_a_second(tmp_path: Path) -
     class Counting(StillNode):
         asked = 0
 
-        def list_nodes(self) -> list[SeenNode]:
+        async def list_nodes(self) -> list[SeenNode]:
             self.asked += 1
-            return super().list_nodes()
+            return await super().list_nodes()
 
     async with shell(tmp_path, node=Counting, clock=now) as it:
         await open_network(it)
@@ -353,14 +353,15 @@ async def test_joining_says_what_it_waits_for_and_whom_it_met(tmp_path: Path) ->
     Joining.go = asyncio.Event()
     async with shell(tmp_path, node=Joining, clock=now) as it:
         await it.until(lambda: it.app.opened and it.chat.settled, "the store")
-        await it.type(f"/join {INVITE}", "enter")
+        it.chat.prompt.put_back(f"/join {INVITE}", None)
+        await it.pilot.press("enter")
         await it.until(lambda: "joining · 0 s of 30 s" in it.screen_text(), "the wait and its bound")
         waiting = msgspec.structs.replace(ONLINE, waiting=Waiting("trying 2 addresses", NOW - 2000, 20))
         still(it).become(waiting, PEERS, NODES)
         await it.until(lambda: "trying 2 addresses · 2 s of 20 s" in it.screen_text(), "what Node waits for")
         it.node.go.set()  # type: ignore[attr-defined] # of Joining
         await it.until(lambda: it.app.screen is it.chat, "the end")
-        assert it.toasts == [f"Joined: {display('birch', NODES[0].id)} is a peer now."]
+        assert it.toasts == [f"Joined: {display('birch[31m', NODES[0].id)} is a peer now."]
 
 
 async def test_joining_is_cancelled_at_once(tmp_path: Path) -> None:
@@ -484,8 +485,9 @@ def test_times_and_clocks_in_words() -> None:
     ("width", "words"),
     [
         (120, "maple·4x2csm8c · user · ● 6 peers · 2 notices"),
-        (80, "maple·4x2csm8c · user · ● 6 peers · 2!"),
-        (64, "maple·4x2csm8c · ● 6 peers · 2!"),
+        (80, "maple·4x2csm8c · user · ● 6 peers · 2 notices"),
+        (76, "maple·4x2csm8c · user · ● 6 peers · 2!"),
+        (68, "maple·4x2csm8c · ● 6 peers · 2!"),
         (50, "● 6 peers · 2!"),
         (32, "built-in guide"),
     ],

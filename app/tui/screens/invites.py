@@ -91,7 +91,7 @@ class InviteScreen(Dialog[None]):
                 yield Button("Close", id="close", compact=True)
 
     def _purpose(self) -> str:
-        status = self.app.network.network
+        status = self.app.node.network
         holds = "It holds the addresses of this node"
         if status.network != "public":
             holds += f" and the key of the network {one_line(status.network, 64)}"
@@ -119,7 +119,7 @@ class InviteScreen(Dialog[None]):
         self.query_one("#until", Static).update(f"Making it, for {INVITE_LIMIT:.0f} s at most…")
         try:
             async with asyncio.timeout(INVITE_LIMIT):
-                text = await self.app.network.invite(hours)
+                text = await self.app.node.invite(hours)
         except (*FAILURES, TimeoutError) as error:
             said = "It could not be made in time." if isinstance(error, TimeoutError) else sentence(error)
             problem.update(one_line(said, 400))
@@ -217,7 +217,7 @@ class JoinScreen(Dialog[SeenNode]):
     async def _try(self, invite: str) -> None:
         try:
             async with asyncio.timeout(JOIN_LIMIT):
-                met = await self.app.network.join(invite)
+                met = await self.app.node.join(invite)
         except (*FAILURES, TimeoutError) as error:
             self._joining = None
             late = f"Nobody answered within {JOIN_LIMIT:.0f} s. Is the other infraxa running?"
@@ -232,7 +232,7 @@ class JoinScreen(Dialog[SeenNode]):
         progress = self.query_one("#progress", Static)
         progress.set_class(self._joining is not None, "-shown")
         if self._joining is not None and self.app.opened:
-            waiting = self.app.network.network.waiting or self._waiting
+            waiting = self.app.node.network.waiting or self._waiting
             said = waiting_text(waiting, int(self.app.clock() * 1000))
             progress.update(
                 Content.assemble("◌ ", said, "   ", ("Esc", "$footer-key-foreground"), " cancels")

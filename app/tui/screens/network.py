@@ -33,6 +33,7 @@ from infraxa.net.identity import id_text
 from infraxa.net.status import NetworkStatus, PeerInfo, Refused, SeenNode
 
 if TYPE_CHECKING:
+    from infraxa.app.facade import NodeFacade
     from infraxa.app.tui.app import InfraxaApp
 
 SHOWN_NODES = 200
@@ -138,7 +139,9 @@ class NetworkScreen(Screen[None]):
         height: auto; width: 1fr; link-style: none; link-color: $foreground 60%;
         link-background: transparent;
     }
-    NetworkScreen #detail { height: 2; width: 1fr; padding: 0 1; }
+    NetworkScreen #detail {
+        height: 2; width: 1fr; padding: 0 1; text-wrap: nowrap; text-overflow: ellipsis;
+    }
     NetworkScreen.-short #detail, NetworkScreen.-short #notices.-shown { display: none; }
     NetworkScreen.-short #headline { height: 1; padding: 0 1; }
     NetworkScreen.-short #network { margin-top: 0; }
@@ -164,6 +167,7 @@ class NetworkScreen(Screen[None]):
         self._refused: list[Refused] = []
         self._listed_at = 0.0
         """When the nodes were listed, in seconds."""
+        self._had_node = True
         self._stale: set[Part] = set(PARTS)
         """What must be read again."""
         self._reading: Timer | None = None
@@ -243,25 +247,34 @@ class NetworkScreen(Screen[None]):
     async def _fetch(self) -> None:
         """Read what changed, and show it. All that this view knows of Node comes in here."""
         if not self.app.opened:
+            self._status, self._peers, self._known, self._refused = NetworkStatus(), [], [], []
+            self._paint()
             return
-        stale, self._stale = self._stale, set()
-        node = self.app.network
+        node = self.app.node
         self._status = node.network
-        if "peers" in stale:
-            self._peers = node.list_peers()
-        if "nodes" in stale:
-            self._known = node.list_nodes()
-            self._listed_at = monotonic()
-        if "refused" in stale:
-            self._refused = node.list_refused()
+        for part in tuple(self._stale):
+            self._stale.discard(part)
+            await self._fetch_part(node, part)
         self._paint()
+
+    async def _fetch_part(self, node: NodeFacade, part: Part) -> None:
+        if part == "peers":
+            self._peers = await node.list_peers()
+        elif part == "nodes":
+            self._known = await node.list_nodes()
+            self._listed_at = monotonic()
+        elif part == "refused":
+            self._refused = await node.list_refused()
 
     def _tick(self) -> None:
         """A second later: ages, rates, the seconds of a wait."""
-        if self.app.opened:
-            self._status = self.app.network.network
-            now = self.app.clock()
-            self.traffic.take(now, self._status.bytes_in, self._status.bytes_out)
+        if self.app.opened != self._had_node:  # it was lost, or is there again
+            self._had_node = self.app.opened
+            self._stale.update(PARTS)
+            self._read()
+        elif self.app.opened:
+            self._status = self.app.node.network
+            self.traffic.take(self.app.clock(), self._status.bytes_in, self._status.bytes_out)
             self._paint()
 
     # Showing it.

@@ -210,7 +210,7 @@ def _refused_in_full(refusal: Refused) -> Content:
     meaning = refused(refusal.reason)
     who = id_text(refusal.peer) if refusal.peer is not None else "Somebody who did not say who it is"
     where = f" · {one_line(refusal.address, 128)}" if refusal.address else ""
-    return _two_lines(f"{who}{where}", f"{meaning.sentence[0].upper()}{meaning.sentence[1:]}.")
+    return _two_lines(f"{meaning.sentence[0].upper()}{meaning.sentence[1:]}.", f"{who}{where}")
 
 
 def _two_lines(first: str, second: str, style: str = "$foreground 60%") -> Content:
