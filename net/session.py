@@ -114,7 +114,7 @@ class Session:
         randbytes: RandBytes,
         limits: SessionLimits | None = None,
     ) -> None:
-        """Of a finished handshake."""
+        """`handshake` is finished; it is split here."""
         keys = handshake.split()
         self.initiator = handshake.initiator
         self.handshake_hash = handshake.hash
@@ -282,5 +282,6 @@ class Session:
             self._used = now
 
     def _forget(self) -> None:
+        # Python cannot wipe memory: letting go is all it can do.
         self._tx = self._rx = self._next_rx = self._pending = None
         self._root = b""
