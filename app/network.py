@@ -109,7 +109,7 @@ class NodeNetwork:
             on_peers=lambda: self._emit(PeersChanged()),
         )
         if notice is not None:
-            network.notice(notice)
+            network.notices.put(notice)
         self._network = network
         await network.start()
 

@@ -11,10 +11,10 @@ import contextlib
 import logging
 import os
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Final, Literal
 
-from msgspec import Struct, structs
+from msgspec import Struct
 
 from infraxa.net import addresses, codec, wire
 from infraxa.net.book import AddressBook
@@ -26,7 +26,7 @@ from infraxa.net.door import Door
 from infraxa.net.errors import NetError
 from infraxa.net.finder import Finder, Where
 from infraxa.net.gossip import Gossip
-from infraxa.net.health import Health, Probes
+from infraxa.net.health import Health
 from infraxa.net.hello import Prekeys
 from infraxa.net.identity import Identity
 from infraxa.net.interfaces import Survey, Watch
@@ -36,20 +36,18 @@ from infraxa.net.link import Clock, Link, LinkEnd, Stream
 from infraxa.net.lobby import Lobby
 from infraxa.net.memory import Keeper, KnownNode, Memory
 from infraxa.net.names import clean_name
+from infraxa.net.notices import Notices
 from infraxa.net.overlay import Overlay
+from infraxa.net.overview import activity, notices, seen_nodes
 from infraxa.net.peering import FAILED, Events, Peer, Peering
 from infraxa.net.portmap import PortMap
+from infraxa.net.presence import Places, Presence
 from infraxa.net.publisher import Publisher
 from infraxa.net.reaching import Reaching
 from infraxa.net.records import (
-    FEATURE_REACHABLE,
-    FEATURE_RELAY,
-    MAJOR,
     MAX_ADDRESSES,
     MAX_RELAYS,
-    Card,
     Record,
-    State,
 )
 from infraxa.net.refusals import Refusals
 from infraxa.net.relay import RelayService, RelayTransport
@@ -59,6 +57,9 @@ from infraxa.net.teller import Teller
 from infraxa.net.websocket import WebSocketTransport
 
 HOSTS: Final = ("::", "0.0.0.0")
+CLOCK_REFUSED: Final = "clock_refused"
+"""The notice of a node that refused this one because of its clock."""
+PORT_REMEDY: Final = "Other nodes find it all the same; another listen_port ends this."
 TICK_S: Final = 1.0
 """How often the overlay is asked whom to dial, and the clocks are compared."""
 PREKEYS_S: Final = 60.0
@@ -115,8 +116,8 @@ class Network:
         self._tasks = TaskGroup()
         self._teller = Teller(on_status, on_nodes, on_peers, self._status)
         self._refusals = Refusals(clock.unix_ms, self._teller.status_changed)
-        self._prekeys = Prekeys(memory.prekeys, randbytes)
-        self._kept_prekeys = memory.prekeys
+        prekeys = Prekeys(memory.prekeys, randbytes)
+        self.notices = Notices(self._teller.status_changed)
         self._survey = Survey((), (), ())
         self._watch = Watch(self._cards_changed)
         self._where = Where(
@@ -132,8 +133,8 @@ class Network:
         door = Door(
             node=identity.id,
             network=self._network,
-            prekeys=self._prekeys,
-            card=lambda: self._publisher.card,
+            prekeys=prekeys,
+            card=lambda: self._presence.card,
             randbytes=randbytes,
             psk=options.psk,
         )
@@ -145,13 +146,24 @@ class Network:
             lobby=lobby,
             clock=clock,
             refusals=self._refusals,
-            my_card=lambda: self._publisher.card,
+            my_card=lambda: self._presence.card,
             events=Events(self._linked, self._unlinked, self._command, self._serve),
         )
-        self._publisher = Publisher(
-            identity, self._gossip, keeper, clock, self._peering.perform, announce=options.announce
+        self._presence = Presence(
+            Publisher(
+                identity, self._gossip, keeper, clock, self._peering.perform, announce=options.announce
+            ),
+            self._gossip,
+            prekeys,
+            keeper,
+            clock,
+            self.notices,
+            name=options.name,
+            network=self._network,
+            recovery=identity.recovery,
+            relay=options.relay,
+            places=self._places,
         )
-        self._probes = Probes()
         self._health = Health(
             lambda node: self._finder.link_to(node), self._learn_state, self._teller.nodes_changed
         )
@@ -182,11 +194,10 @@ class Network:
         self._lan: Lan | None = None
         self._reaching: Reaching | None = None
         self._mapping: PortMap | None = None
-        self._published: tuple[tuple[str, ...], tuple[bytes, ...]] = ((), ())
-        """Addresses and relays in the newest card."""
+        self._mapped_to = ""
+        self._mapping_turn = asyncio.Lock()
         self._activity: Activity = "off"
         self._port = 0
-        self._notices: dict[str, Notice] = {}
         self._kick = asyncio.Event()
         self._peering.kick = self._kick.set
         self._anchors = memory.anchors
@@ -203,9 +214,7 @@ class Network:
         await self._listen()
         self._start_reaching()
         self._use(survey)
-        self._prekeys.rotate(self._clock.unix_ms())
-        await self._keep_prekeys()
-        await self._publish_card()
+        await self._presence.renew()
         now, now_ms = self._clock.monotonic(), self._clock.unix_ms()
         self._peering.perform(self._gossip.say("online", now, now_ms))
         self._activity = "online"
@@ -225,10 +234,7 @@ class Network:
             await self._reaching.close()
         if self._mapping is not None:
             await self._mapping.close()
-        for command in self._gossip.say("offline", self._clock.monotonic(), self._clock.unix_ms()):
-            if isinstance(command, HeartbeatDue):
-                with contextlib.suppress(NetError):
-                    await self._publisher.publish_state(command.state)
+        await self._presence.leave()
         if self._lan is not None:
             await self._lan.close()
         await self._health.close()
@@ -248,9 +254,7 @@ class Network:
                 raise
             bound = await self._websocket.listen(hosts, 0, self._peering.take)
             message = f"Port {port} is taken by another program, so this node listens on {bound[0][1]}."
-            self.notice(
-                Notice("port_taken", message, "Nodes find it all the same; another listen_port ends this.")
-            )
+            self.notices.put(Notice("port_taken", message, PORT_REMEDY))
         self._port = bound[0][1]
 
     def _start_reaching(self) -> None:
@@ -270,22 +274,18 @@ class Network:
 
     def _reach_changed(self) -> None:
         self._teller.status_changed()
-        self._tasks.spawn(self._publish_if_moved(), name="publish where this node is")
+        self._tasks.spawn(self._presence.renew(), name="tell where this node is")
 
-    async def _publish_if_moved(self) -> None:
-        if self._places() != self._published:
-            await self._publish_card()
-
-    def _places(self) -> tuple[tuple[str, ...], tuple[bytes, ...]]:
-        """Addresses and relays for the card."""
+    def _places(self) -> Places:
         told = self._where.to_announce()
-        relays: tuple[bytes, ...] = ()
-        if self._reaching is not None:
-            # Global addresses of this machine that others could not reach are left out.
-            local = [text for text in told if addresses.is_local(addresses.read_ip(_host_of(text)))]
-            told = [*self._reaching.decision.announce, *local]
-            relays = self._reaching.relays
-        return tuple(dict.fromkeys(told))[:MAX_ADDRESSES], relays[:MAX_RELAYS]
+        if self._reaching is None:
+            return tuple(told[:MAX_ADDRESSES]), (), False
+        decision = self._reaching.decision
+        # Global addresses of this machine that others could not reach are not among those to announce.
+        local = [text for text in told if addresses.is_local(addresses.read_ip(_host_of(text)))]
+        told = list(dict.fromkeys((*decision.announce, *local)))
+        relays = self._reaching.relays[:MAX_RELAYS]
+        return tuple(told[:MAX_ADDRESSES]), relays, decision.reachability == "reachable"
 
     def _mapping_changed(self) -> None:
         if self._mapping is not None and self._reaching is not None:
@@ -305,15 +305,6 @@ class Network:
         )
         await self._lan.start(self._survey.hosts)
 
-    def notice(self, notice: Notice) -> None:
-        """Show it until it is withdrawn."""
-        self._notices[notice.code] = notice
-        self._teller.status_changed()
-
-    def _withdraw(self, code: str) -> None:
-        if self._notices.pop(code, None) is not None:
-            self._teller.status_changed()
-
     async def _run(self) -> None:
         """Everything that is due at some time."""
         now, now_ms = self._clock.monotonic(), self._clock.unix_ms()
@@ -329,7 +320,7 @@ class Network:
                 await self._keep_anchors()
             if now >= prekeys_at:
                 prekeys_at = now + PREKEYS_S
-                await self._renew_prekeys()
+                await self._presence.renew()
             due = min(self._peering.tick(), wanted_at)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(max(0.0, due - self._clock.monotonic())):
@@ -350,55 +341,14 @@ class Network:
         judgement = self._skew.judge()
         self._gossip.skew_ms = judgement.trusted_ms
         if judgement.notice is not None:
-            self.notice(judgement.notice)
+            self.notices.put(judgement.notice)
         else:
-            self._withdraw("clock")
+            self.notices.withdraw("clock")
 
     async def _keep_anchors(self) -> None:
         if self._overlay.anchors != self._anchors:
             self._anchors = self._overlay.anchors
-            await self._kept(self._keeper.anchors_chosen(self._anchors))
-
-    async def _renew_prekeys(self) -> None:
-        fresh = self._prekeys.rotate(self._clock.unix_ms())
-        await self._keep_prekeys()
-        if fresh:
-            await self._publish_card()
-
-    async def _keep_prekeys(self) -> None:
-        if self._prekeys.stored != self._kept_prekeys:
-            self._kept_prekeys = self._prekeys.stored
-            await self._kept(self._keeper.prekeys_made(self._prekeys.stored))
-
-    async def _kept(self, keeping: Awaitable[None]) -> None:
-        """What cannot be kept is said; the network goes on."""
-        try:
-            await keeping
-        except NetError as error:
-            self.notice(Notice(error.code, error.message, error.remedy))
-        else:
-            self._withdraw("not_written")
-
-    async def _publish_card(self, least: int = 0) -> None:
-        prekey = self._prekeys.current(self._clock.unix_ms())
-        self._published = where, relays = self._places()
-        reachable = self._reaching is not None and self._reaching.decision.reachability == "reachable"
-        card = Card(
-            version=MAJOR,
-            seq=0,
-            name=self.options.name,
-            network=self._network,
-            addresses=where,
-            relays=relays,
-            kx=prekey.public,
-            kx_expires=prekey.expires_ms,
-            recovery=self._identity.recovery,
-            features=FEATURE_RELAY * self.options.relay | FEATURE_REACHABLE * reachable,
-        )
-        try:
-            await self._publisher.publish_card(card, least)
-        except NetError as error:
-            self.notice(Notice(error.code, error.message, error.remedy))
+            await self.notices.of(self._keeper.anchors_chosen(self._anchors), "not_written")
 
     def _use(self, survey: Survey) -> None:
         """This machine has these addresses."""
@@ -410,8 +360,16 @@ class Network:
             self._reaching.cards(survey.hosts)
         if self._mapping is not None:
             four = (host for host in survey.hosts if addresses.read_ip(host).version == 4)
-            if host := next(four, ""):
-                self._mapping.start(host)
+            self._tasks.spawn(self._map(self._mapping, next(four, "")), name="map the port")
+
+    async def _map(self, mapping: PortMap, host: str) -> None:
+        """Have the router map the port to `host`, and to no other; empty: to none."""
+        async with self._mapping_turn:
+            if host != self._mapped_to:
+                self._mapped_to = host
+                await mapping.close()
+                if host:
+                    mapping.start(host)
 
     def _cards_changed(self, survey: Survey) -> None:
         self._use(survey)
@@ -421,7 +379,7 @@ class Network:
     async def _moved(self, survey: Survey) -> None:
         if self._lan is not None:
             await self._lan.update(survey.hosts)
-        await self._publish_card()
+        await self._presence.renew()
 
     def _found(self, node: bytes, where: tuple[str, ...]) -> None:
         """The local network told of a node."""
@@ -430,7 +388,7 @@ class Network:
 
     def _not_linked(self, error: NetError) -> None:
         if error.code == "clock":
-            self.notice(Notice("clock", error.message, error.remedy))
+            self.notices.put(Notice(CLOCK_REFUSED, error.message, error.remedy))
 
     def _linked(self, peer: Peer, observed: str) -> None:
         if peer.link.skew_ms is not None:
@@ -439,6 +397,7 @@ class Network:
         self._teller.nodes_changed()
         self._teller.peers_changed()
         peer.link.ping()
+        self.notices.withdraw(CLOCK_REFUSED)
         if self._reaching is not None:
             self._reaching.linked(peer, observed)
         if peer.direction == "out":
@@ -450,7 +409,7 @@ class Network:
         where = [address for address in self._finder.direct(peer.id) if _host_of(address) == peer.link.remote]
         if card is not None and where:
             met = KnownNode(peer.id, clean_name(card.name), tuple(where), self._clock.unix_ms())
-            await self._kept(self._keeper.node_met(met))
+            await self.notices.of(self._keeper.node_met(met), "not_written")
 
     def _unlinked(self, peer: Peer, end: LinkEnd) -> None:
         self._teller.nodes_changed()
@@ -475,16 +434,9 @@ class Network:
             case Changed():
                 self._teller.nodes_changed()
             case HeartbeatDue(state=state):
-                self._tasks.spawn(self._beat(state), name="heartbeat")
+                self._tasks.spawn(self._presence.tell(state), name="heartbeat")
             case CardDue(seq=least):
-                self._tasks.spawn(self._publish_card(least), name="publish the card again")
-
-    async def _beat(self, state: State) -> None:
-        try:
-            await self._publisher.publish_state(state)
-        except NetError as error:
-            self.notice(Notice(error.code, error.message, error.remedy))
-        self._probes.tell(self._publisher.state)
+                self._tasks.spawn(self._presence.renew(least), name="sign the card again")
 
     def _learn_state(self, node: bytes, record: Record) -> None:
         now, now_ms = self._clock.monotonic(), self._clock.unix_ms()
@@ -494,7 +446,7 @@ class Network:
         """Requests that are not about links or gossip."""
         match request:
             case wire.Probe():
-                await self._probes.serve(stream, self._publisher.state)
+                await self._presence.probes.serve(stream, self._presence.state)
             case wire.DialBack() if self._reaching is not None:
                 await self._reaching.dial_back(link, stream, request)
             case wire.RelayReserve() if self.options.relay:
@@ -538,27 +490,10 @@ class Network:
 
     def nodes(self) -> list[SeenNode]:
         """Everybody but this node, those that are there first, then by the newest news."""
-        shown = []
-        for seen in self._gossip.nodes(self._clock.monotonic()):
-            if seen.id == self._identity.id:
-                continue
-            peer = self._peering.peer(seen.id)
-            rtt_ms = self._health.rtt_ms.get(seen.id, peer.link.rtt_ms if peer is not None else None)
-            silent = seen.id in self._health.silent and peer is None
-            shown.append(
-                structs.replace(
-                    seen,
-                    rtt_ms=rtt_ms,
-                    status="offline" if silent else seen.status,
-                    via=self._via(seen.id),
-                )
-            )
-        return sorted(shown, key=lambda seen: (seen.status == "offline", seen.age_s))
-
-    def _via(self, node: bytes) -> Literal["lan", "gossip", "invite"]:
-        if self._finder.book.knows(node, "mdns"):
-            return "lan"
-        return "invite" if self._finder.book.knows(node, "person") else "gossip"
+        now = self._clock.monotonic()
+        return seen_nodes(
+            self._identity.id, self._gossip, self._peering, self._health, self._finder.book, now
+        )
 
     def peers(self) -> list[PeerInfo]:
         return self._peering.info()
@@ -573,20 +508,9 @@ class Network:
         bytes_in, bytes_out = self._peering.traffic()
         lan = self._lan
         decision = self._reaching.decision if self._reaching is not None else None
-        activity = self._activity
-        if activity == "online":
-            activity = "online" if peers else "alone"
-            if not self._gossip.may_publish:
-                activity = "blocked"
-        notices = [*self._notices.values()]
-        if lan is not None and lan.notice is not None:
-            notices.append(lan.notice)
-        if self._mapping is not None and self._mapping.notice is not None:
-            notices.append(self._mapping.notice)
-        if decision is not None and decision.reachability == "unreachable":
-            notices.append(Notice("unreachable", decision.reason, decision.remedy))
+        others = [part.notice for part in (lan, self._mapping) if part is not None]
         return NetworkStatus(
-            activity=activity,
+            activity=activity(self._activity, peers, may_publish=self._gossip.may_publish),
             id=self._identity.id,
             name=self.options.name,
             network=self.options.network,
@@ -598,7 +522,7 @@ class Network:
             peers=peers,
             known=sum(seen.status != "offline" for seen in self.nodes()),
             clock_skew_ms=judgement.skew_ms,
-            notices=tuple(notices),
+            notices=tuple(notices(self.notices, others, decision)),
             bytes_in=bytes_in,
             bytes_out=bytes_out,
             gossip_in=self._gossip.records_in,
