@@ -545,6 +545,9 @@ class Link:
         if self._end is not None:
             return
         self._end = end
+        if end.by == "here":
+            self._sealed.extend(self._session.close(self.clock.monotonic(), end.reason))
+        self._wake.set()
         for stream in self._streams.values():
             stream.stopped(LinkClosed(end.reason))
         for handler in self._handlers.values():
@@ -555,9 +558,6 @@ class Link:
 
     async def _shut(self, end: LinkEnd) -> None:
         try:
-            if end.by == "here":
-                self._sealed.extend(self._session.close(self.clock.monotonic(), end.reason))
-            self._wake.set()
             if end.by != "carrier":
                 # The writer ends when the end is sent, the reader when the other side has answered it.
                 await asyncio.wait((self._reader, self._writer), timeout=CLOSE_S)

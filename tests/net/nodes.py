@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -22,6 +23,15 @@ from infraxa.net.records import Card, Record
 from infraxa.net.websocket import WebSocketTransport
 
 NETWORK = codec.network_id("test")
+
+
+async def until(condition: Callable[[], object], seconds: float = 10) -> None:
+    """Returns when `condition` holds."""
+    for _ in range(int(seconds * 100)):
+        if condition():
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError(f"not within {seconds:g} s")
 
 
 async def unsupported(link: Link, stream: Stream, request: wire.Request) -> None:
@@ -126,11 +136,14 @@ class Node:
 
 
 @asynccontextmanager
-async def nodes(count: int = 2, **options: Any) -> AsyncIterator[list[Node]]:
+async def nodes(
+    count: int = 2, *, clock: Clock | None = None, in_flight: int = 1
+) -> AsyncIterator[list[Node]]:
     """So many nodes, all listening."""
-    made = [Node(**options) for _ in range(count)]
+    made = [Node(clock=clock) for _ in range(count)]
     try:
         for node in made:
+            node.in_flight = in_flight
             await node.listen()
         yield made
     finally:
