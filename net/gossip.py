@@ -1,8 +1,8 @@
 """Gossip: keeps everybody's newest card and state here and hands on what is new. A pure state machine.
 
 Messages, link events and time go in, commands come out (commands.py); the same class runs over sockets and in
-the simulator. What of a peer is looked at is in admission.py, the rules of merging in table.py, of handing on
-in spreading.py, of healing in rounds.py, of this node's own state in heartbeat.py. Here they meet.
+the simulator. What comes in is in intake.py, the rules of merging in table.py, of handing on in spreading.py,
+of healing in rounds.py, of this node's own state in heartbeat.py. Here they meet.
 
 Two clocks come in: `now`, monotonic seconds, for leases and limits; `now_ms`, unix milliseconds, only to
 judge numbers by. After a time in which it did not run (a suspended process, a machine that slept) everybody
@@ -12,27 +12,25 @@ who was there counts as there for one more heartbeat: see Table.slept.
 from __future__ import annotations
 
 import random
-from collections import Counter
 from collections.abc import Iterator
 from typing import Final
 
 from msgspec import structs
 
 from infraxa.net import codec, sampling
-from infraxa.net.admission import STANDARD, Admission, Admitted, GossipLimits, Room, Verify
+from infraxa.net.admission import STANDARD, GossipLimits, Room, Verify
 from infraxa.net.allowance import Allowance
-from infraxa.net.commands import CardDue, Changed, Command, Drop, HeartbeatDue, Refused, Send, Sync
-from infraxa.net.errors import NetError, ProtocolError, Refusal
+from infraxa.net.commands import Changed, Command, HeartbeatDue, Refused, Send, Sync
+from infraxa.net.errors import NetError
 from infraxa.net.heartbeat import Heartbeat
-from infraxa.net.records import Card, PriceNow, Record, Revoke, State, Status, Successor
+from infraxa.net.intake import Intake, Taken
+from infraxa.net.records import Card, PriceNow, Record, State, Status, Successor
 from infraxa.net.rounds import Answers, AntiEntropy, Round, Schedule
 from infraxa.net.spreading import Spreading, Target
 from infraxa.net.status import SeenNode
-from infraxa.net.table import CLOCKS_APART_MS, Entry, Table
+from infraxa.net.table import CLOCKS_APART_MS, Table
 from infraxa.net.wire import Push, Root
 
-BAN_S: Final = 3600.0
-"""After a bad signature."""
 ROOT_EVERY_S: Final = 10.0
 SLEPT_S: Final = 10.0
 """A tick that comes so much later than the one before means that this node was asleep."""
@@ -74,24 +72,19 @@ class Gossip:
         self.table = Table(me, network, rng, limits.table)
         self.table.first_named.update(names or {})
         self._links: dict[bytes, _Link] = {}
-        self._admission = Admission(self.table, verify, limits)
         self._spreading = Spreading(rng)
+        self.intake = Intake(me, self.table, self._spreading, verify, limits)
+        """Its counters are for the screen: records, news, duplicates, refused. `seq` is the highest own
+        number that is known, to be set to what an earlier run kept."""
         self._answers = Answers(self.table)
         self._heartbeat = Heartbeat(rng)
         self._root_at = float("-inf")
         self._sweep_at = float("-inf")
         self._round_ended = float("-inf")
-        self._refutations = Allowance(1 / 30, 2)
         self._ran: tuple[float, int] | None = None
-        self.seq = 0
-        """The highest own number that is known: set it to what an earlier run kept."""
         self.skew_ms = 0
         """Median of the peers' clocks minus this one, set by whoever measures it. Numbers are judged by the
         peers' time; beyond CLOCKS_APART_MS this node publishes nothing but that it leaves."""
-        self.records_in = 0
-        self.records_new = 0
-        self.duplicates = 0
-        self.refused: Counter[Refusal] = Counter()
 
     def linked(self, peer: bytes, now: float, now_ms: int, *, outbound: bool) -> list[Command]:
         """A link with `peer` stands. Called again when another link of the pair takes its place."""
@@ -127,45 +120,43 @@ class Gossip:
         out = self._begin(now, now_ms)
         link = self._links.get(peer)
         if link is None:
-            self._refuse(peer, "not_allowed", out)
+            self.intake.refused["not_allowed"] += 1
+            out.append(Refused(peer, "not_allowed"))
         elif isinstance(message, Root):
             mine = self.table.digests
             link.schedule.compare(
                 (message.root, message.count) == (mine.root, len(mine)), now, self._rng.uniform(0, 0.5)
             )
         else:
-            link.news += self._take_all(peer, message, link, now, now_ms, out)
+            taken = self.intake.take(peer, message, link.room, now, now_ms + self.skew_ms)
+            link.news += taken.news
+            link.schedule.wants = link.schedule.wants or taken.wants_card
+            out += self._after(taken)
         return out + self._flush(now)
 
     def learn(self, peer: bytes, push: Push, now: float, now_ms: int) -> list[Command]:
         """Records that `peer` was asked for: the answer to PeersPlease, the card of a handshake."""
         out = self._begin(now, now_ms)
-        self._take_all(peer, push, None, now, now_ms, out)
+        out += self._after(self.intake.take(peer, push, None, now, now_ms + self.skew_ms))
         return out + self._flush(now)
 
-    def publish(self, record: Record, now: float, now_ms: int) -> list[Command]:
-        """This node's own card or state, signed. Raises NetError `clock`, and ProtocolError for what
-        everybody would refuse. A card makes a state due that names it."""
+    def publish(self, record: Record, now: float, now_ms: int, *, leaving: bool = False) -> list[Command]:
+        """This node's own record, signed; a card makes a state due that names it. Raises NetError `clock`,
+        but not when it is `leaving`, and ProtocolError for what everybody would refuse."""
         out = self._begin(now, now_ms)
-        raw_hash, size = self._admission.identify(record)
-        admitted = self._admission.check(record, raw_hash, size, now)
-        value = admitted.value
-        leaves = isinstance(value, State) and value.status == "offline"
-        if not self.may_publish and not leaves:
+        if not self.may_publish and not leaving:
             raise NetError(
                 "clock",
                 f"This machine's clock is {abs(self.skew_ms) // 1000} s off its peers' clocks.",
                 "set the clock, best by network time",
             )
-        if isinstance(value, Card | State):
-            self.seq = max(self.seq, value.seq)
+        taken, value = self.intake.take_own(record, now, now_ms + self.skew_ms)
         if isinstance(value, State):
             self._heartbeat.said(value, now)
-        self._merge(admitted, self._me, None, now, now_ms, out, own=True)
-        entry = self.table.entries[self._me]
-        if isinstance(value, Card) and self._heartbeat.wanted is not None:
-            self._heartbeat.wanted = structs.replace(self._heartbeat.wanted, card=entry.card_hash)
-        return out + self._flush(now) + self._due_heartbeat(now, now_ms)
+        elif self._heartbeat.wanted is not None:
+            card = self.table.entries[self._me].card_hash
+            self._heartbeat.wanted = structs.replace(self._heartbeat.wanted, card=card)
+        return out + taken.commands + self._flush(now) + self._due_heartbeat(now, now_ms)
 
     def say(
         self,
@@ -218,7 +209,8 @@ class Gossip:
 
         def take(push: Push, at: float, at_ms: int) -> tuple[int, list[Command]]:
             out = self._begin(at, at_ms)
-            return self._take_all(peer, push, None, at, at_ms, out), out + self._flush(at)
+            taken = self.intake.take(peer, push, None, at, at_ms + self.skew_ms)
+            return taken.news, out + self._after(taken) + self._flush(at)
 
         def done(one: Round, at: float) -> None:
             link = self._links.get(peer)
@@ -287,121 +279,10 @@ class Gossip:
                 link.schedule = Schedule(now)
         return []
 
-    def _take_all(
-        self, peer: bytes, push: Push, link: _Link | None, now: float, now_ms: int, out: list[Command]
-    ) -> int:
-        """Each record, up to the first that shows that the peer does not check what it says. Returns how
-        many were news. `link`: None for what was asked for."""
-        news = 0
-        told: set[Refusal] = set()
-        for record in push.records:
-            self.records_in += 1
-            try:
-                news += self._take(peer, record, link, now, now_ms, out)
-            except ProtocolError as error:
-                self.refused[error.reason] += 1
-                if error.reason not in told:
-                    told.add(error.reason)
-                    out.append(Refused(peer, error.reason))
-                if error.reason == "bad_signature":
-                    out.append(Drop(peer, "bad_signature", BAN_S))
-                    break
-        self.records_new += news
-        return news
-
-    def _take(
-        self, peer: bytes, record: Record, link: _Link | None, now: float, now_ms: int, out: list[Command]
-    ) -> bool:
-        raw_hash, size = self._admission.identify(record)
-        if link is not None and self._admission.seen(raw_hash):
-            self.duplicates += 1
-            self._spreading.knows(peer, record, raw_hash)
-            return False
-        if link is not None:
-            self._admission.charge(record, size, link.room, now)
-        admitted = self._admission.check(record, raw_hash, size, now)
-        was_known = record.signed.signer in self.table.entries
-        news = self._merge(admitted, peer, link, now, now_ms, out)
-        self._admission.remember(raw_hash, now)
-        if link is not None and not was_known and record.signed.signer in self.table.entries:
-            link.room.ids.take(1, now)
-        return news
-
-    def _merge(
-        self,
-        admitted: Admitted,
-        peer: bytes,
-        link: _Link | None,
-        now: float,
-        now_ms: int,
-        out: list[Command],
-        own: bool = False,
-    ) -> bool:
-        """Whether it was news. Raises ProtocolError."""
-        record, value = admitted.record, admitted.value
-        if value is None:
-            self._hand_on(admitted.record, peer, None, now, beside=True)
-            return True
-        entry = self.table.entries.get(_subject(record, value))
-        had_card = entry is not None and bool(entry.card.records)
-        outcome = self.table.merge(record, value, peer, now, now_ms + self.skew_ms)
-        if outcome == "same":
-            return False
-        entry = self.table.entries[_subject(record, value)]
-        late = isinstance(value, State) and now >= entry.term
-        if link is not None and (outcome == "old" or late):
-            raise ProtocolError("stale")
-        if outcome == "old":
-            return False
-        out.append(Changed(entry.id))
-        if entry.id == self._me and not own:
-            self._refute(value, now, out)
-        if link is not None and isinstance(value, State) and value.card != entry.card_hash:
-            link.schedule.wants = True  # its card is missing here
-        if now < entry.banned_until or late or not entry.card.records:
-            return True
-        if outcome == "rival":
-            for proof in entry.records():
-                self._hand_on(proof, None, entry, now, beside=True)
-        elif link is not None or own:
-            self._hand_on(record, peer, entry, now, urgent=outcome == "changed", own=own)
-        if not had_card and now < entry.term:
-            for waiting in entry.records():  # its states waited for the card
-                self._hand_on(waiting, peer, entry, now)
-        return True
-
-    def _hand_on(
-        self,
-        record: Record,
-        source: bytes | None,
-        entry: Entry | None,
-        now: float,
-        *,
-        urgent: bool = True,
-        own: bool = False,
-        beside: bool = False,
-    ) -> None:
-        raw_hash, size = self._admission.identify(record)
-        self._spreading.add(
-            record,
-            raw_hash=raw_hash,
-            size=size,
-            entry=entry,
-            source=source,
-            urgent=urgent,
-            now=now,
-            own=own,
-            beside=beside,
-        )
-
-    def _refute(self, value: Card | State | Successor | Revoke, now: float, out: list[Command]) -> None:
-        """Somebody, maybe an older run, published under this node's key: a higher number outdoes it."""
-        if isinstance(value, Card | State):
-            self.seq = max(self.seq, value.seq)
-            if self._refutations.take(1, now):
-                self._heartbeat.at_once()
-                if isinstance(value, Card):
-                    out.append(CardDue(self.seq + 1))
+    def _after(self, taken: Taken) -> list[Command]:
+        if taken.refute:
+            self._heartbeat.at_once()
+        return taken.commands
 
     def _root(self) -> Root:
         return Root(self.table.digests.root, len(self.table.digests))
@@ -429,16 +310,7 @@ class Gossip:
         state = self._heartbeat.ask(now) if self.may_publish else None
         if state is None:
             return []
-        return [HeartbeatDue(structs.replace(state, seq=max(self.seq + 1, now_ms)))]
+        return [HeartbeatDue(structs.replace(state, seq=max(self.intake.seq + 1, now_ms)))]
 
     def _flush(self, now: float) -> list[Command]:
         return [Send(peer, push) for peer, push in self._spreading.flush(list(self._links.values()), now)]
-
-    def _refuse(self, peer: bytes, reason: Refusal, out: list[Command]) -> None:
-        self.refused[reason] += 1
-        out.append(Refused(peer, reason))
-
-
-def _subject(record: Record, value: Card | State | Successor | Revoke) -> bytes:
-    """Whom a record is about."""
-    return record.signed.signer if isinstance(value, Card | State) else value.node

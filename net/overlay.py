@@ -1,11 +1,11 @@
 """The overlay: whom to link with, whom to accept, whom to let go. A pure state machine.
 
-A node keeps ACTIVE links that it chose itself, each in another wide group of addresses (/16, /32), so that
-nobody who owns one network, or many ids, becomes all of its peers (Heilman et al., USENIX Security 2015).
-When others' links make the view large it is content with MIN_OUTBOUND of its own. Two anchors are dialled
-first after a restart. Inbound links have caps of their own; when they are full the least useful goes, but
-never the oldest, the nearest and the best suppliers, which an attacker cannot all be. Every FEELER_S somebody
-never tried is dialled; who turns out better than a useless link takes its place.
+A node keeps `active` links; at least `own` of them it chose itself, each in another wide group of addresses
+(/16, /32), so that nobody who owns one network, or many ids, becomes all of its peers (Heilman et al., USENIX
+Security 2015). Whom nobody can dial chooses them all. Two anchors are dialled first after a restart. Inbound
+links have caps of their own; when they are full the least useful goes, but never the oldest, the nearest and
+the best suppliers, which an attacker cannot all be. Every FEELER_S somebody never tried is dialled; who turns
+out better than a useless link takes its place.
 
 An address that a peer tells of is a target that the peer chose. `may_dial` decides which may be dialled at
 all (addresses.may_dial), tries.py how often.
@@ -44,12 +44,12 @@ TRUSTED: Final = ("mdns", "person")
 
 
 class OverlayLimits(Struct, frozen=True):
-    active: int = 6
-    min_outbound: int = 4
-    max_active: int = 8
+    active: int = 8
+    """The simulated mean: half of them its own, half dialled by others."""
+    own: int = 4
     anchors: int = 2
     local_counted: int = 2
-    """Local links that count towards `active` while there is somebody further away."""
+    """Local links that count as its own while there is somebody further away."""
     local_outbound: int = 16
     inbound: int = 64
     inbound_per_group: int = 4
@@ -291,8 +291,7 @@ class Overlay:
         groups += [set(attempt.groups) for attempt in self._dialing.values() if not attempt.feeler]
         local = groups.count({LOCAL})
         outbound = len(groups) - (max(0, local - limits.local_counted) if far else 0)
-        enough = limits.min_outbound if outbound + inbound >= limits.max_active else limits.active
-        return enough - outbound
+        return max(limits.own, limits.active - inbound) - outbound
 
     def _free(self, groups: frozenset[str]) -> bool:
         """Whether one more link of its own choice may lead there."""

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from itertools import islice
 
 from msgspec import Struct
 
 from infraxa.net import codec
 from infraxa.net.addresses import Source
+from infraxa.net.entries import Entry
 from infraxa.net.records import MAX_STATE, Card, Record, Status
 from infraxa.net.status import SeenNode
-from infraxa.net.table import Entry, Table
+from infraxa.net.table import Table
 from infraxa.net.wire import MAX_PEERS_TOLD, Push
 
 
@@ -72,7 +72,7 @@ def seen_nodes(table: Table, me: bytes, linked: Sequence[bytes], now: float) -> 
 def peers_told(table: Table, asker: bytes, count: int, rng: random.Random, now: float) -> Push:
     """For peer exchange: cards of nodes that are there and say where, those spoken to first."""
     good = [
-        entry for entry in table.entries.values() if entry.addressed and entry.id != asker and entry.live(now)
+        entry for entry in table.entries.values() if entry.group and entry.id != asker and entry.live(now)
     ]
     rng.shuffle(good)
     good.sort(key=lambda entry: not entry.contacted)
@@ -87,30 +87,24 @@ def peers_told(table: Table, asker: bytes, count: int, rng: random.Random, now: 
 
 
 def candidates(table: Table, me: bytes, count: int, rng: random.Random, now: float) -> list[Candidate]:
-    """Up to `count` nodes for Overlay.wanted. The same number by each introducer, so that a peer that brings
-    a thousand cards is not a thousand times as likely to be followed as one that brings one."""
-    by_introducer: dict[bytes, list[Entry]] = {}
+    """Up to `count` nodes for Overlay.wanted, one of each wide group of addresses in turn: whoever has a
+    thousand ids in a few networks is not a thousand times as likely to be dialled. Of a group those that are
+    there first."""
+    groups: dict[str, list[Entry]] = {}
     for entry in table.entries.values():
-        if entry.addressed and entry.id != me and entry.usable(now):
-            by_introducer.setdefault(entry.introducer, []).append(entry)
-    queues = []
-    for entries in by_introducer.values():
-        rng.shuffle(entries)
-        entries.sort(key=lambda entry: entry.live(now))  # the last is taken first
-        queues.append(entries)
+        if entry.group and entry.id != me and entry.usable(now):
+            groups.setdefault(entry.group, []).append(entry)
+    queues = list(groups.values())
     rng.shuffle(queues)
+    for queue in queues:
+        rng.shuffle(queue)
+        queue.sort(key=lambda entry: entry.live(now))  # the last is taken first
     found: list[Candidate] = []
-    for entry in islice(_in_turn(queues), count):
-        card = card_of(entry)
-        if card is not None:
-            found.append(Candidate(entry.id, card.addresses, tried=entry.contacted))
-    return found
-
-
-def _in_turn(queues: list[list[Entry]]) -> Sequence[Entry]:
-    taken: list[Entry] = []
-    while queues:
-        for queue in queues:
-            taken.append(queue.pop())
+    while queues and len(found) < count:
+        for queue in queues[: count - len(found)]:
+            entry = queue.pop()
+            card = card_of(entry)
+            if card is not None:
+                found.append(Candidate(entry.id, card.addresses, tried=entry.contacted))
         queues = [queue for queue in queues if queue]
-    return taken
+    return found

@@ -15,8 +15,8 @@ from typing import Final
 
 from infraxa.net import codec
 from infraxa.net.allowance import Allowance
+from infraxa.net.entries import Entry
 from infraxa.net.records import Record
-from infraxa.net.table import Entry
 from infraxa.net.wire import MAX_PUSH, Push
 
 FANOUT: Final = 4

@@ -1,9 +1,7 @@
-"""What is known of each node: the highest-numbered card and state, its lease, who told of it.
+"""What is known of all nodes: their newest cards and states, leases, who told of them. Bounded.
 
-Merging is a join: of each kind the highest number wins; of several bodies under that number the two with the
-smallest digests are kept, as the proof that their signer equivocates. So nodes that received the same records
-hold the same, whatever the order. Records come here verified and decoded; from whom, how fast and where to
-is gossip.py's business.
+How records of one node are merged is in entries.py. Records come here verified and decoded; from whom, how
+fast and where to is gossip.py's business.
 
 An id's item for anti-entropy covers its card and the content of its state without the number: a heartbeat
 that says nothing new makes no two tables differ. An item is there while the state's term runs, and forever
@@ -14,15 +12,16 @@ from __future__ import annotations
 
 import hashlib
 import random
+import sys
 from collections import Counter
-from collections.abc import Iterator
 from typing import Final, Literal
 
-from msgspec import Struct, structs
+from msgspec import Struct
 
-from infraxa.net import codec
+from infraxa.net import addresses, codec
 from infraxa.net.digests import Digests
-from infraxa.net.errors import ProtocolError
+from infraxa.net.entries import Claim, Entry
+from infraxa.net.errors import NetError, ProtocolError
 from infraxa.net.names import name_key
 from infraxa.net.records import MAJOR, MAX_CLOCK_AHEAD_MS, Card, Record, Revoke, State, Successor
 
@@ -48,121 +47,6 @@ class TableLimits(Struct, frozen=True):
     cards: int = 8192
     per_introducer: int = 1024
     retired: int = 1024
-
-
-class Claim:
-    """The highest-numbered record of one kind by one signer; two of them when there are two bodies."""
-
-    __slots__ = ("digests", "records", "seq")
-
-    def __init__(self) -> None:
-        self.seq = -1
-        self.records: tuple[Record, ...] = ()
-        self.digests: tuple[bytes, ...] = ()
-
-    @property
-    def doubtful(self) -> bool:
-        return len(self.records) > 1
-
-    def merge(self, seq: int, record: Record, digest: bytes) -> Literal["new", "rival", "same", "old"]:
-        if seq < self.seq:
-            return "old"
-        if seq > self.seq:
-            self.seq, self.records, self.digests = seq, (record,), (digest,)
-            return "new"
-        if digest in self.digests:
-            return "same"
-        both = sorted(zip((*self.digests, digest), (*self.records, record), strict=True), key=_by_digest)[:2]
-        digests = tuple(found for found, _ in both)
-        if digests == self.digests:
-            return "same"
-        self.digests, self.records = digests, tuple(kept for _, kept in both)
-        return "rival"
-
-
-def _by_digest(pair: tuple[bytes, Record]) -> bytes:
-    return pair[0]
-
-
-class Entry:
-    """One node."""
-
-    __slots__ = (
-        "addressed", "banned_until", "card", "contacted", "heard", "id", "introducer", "name", "recovery",
-        "retired", "spread_full_at", "state", "states", "strikes", "term", "until",
-    )  # fmt: skip
-
-    def __init__(self, node: bytes, introducer: bytes, now: float) -> None:
-        self.id = node
-        self.introducer = introducer
-        self.card = Claim()
-        self.states = Claim()
-        self.state: State | None = None
-        """The decoded newest state; None while there is none, or two."""
-        self.recovery = b""
-        """Of the first card that was seen."""
-        self.name = ""
-        self.addressed = False
-        """Its card holds an address or a relay."""
-        self.retired: Record | None = None
-        """The successor or revoke record."""
-        self.term = float("-inf")
-        """Until when the state is handed on."""
-        self.until = float("-inf")
-        """Until when the node counts as there; the term, but for the grace after this node slept."""
-        self.heard = now
-        self.contacted = False
-        """A handshake with it succeeded."""
-        self.strikes: tuple[float, ...] = ()
-        self.banned_until = float("-inf")
-        self.spread_full_at = float("-inf")
-
-    @property
-    def doubtful(self) -> bool:
-        """Two bodies under one number: not used until a higher one."""
-        return self.card.doubtful or self.states.doubtful
-
-    def usable(self, now: float) -> bool:
-        """Whether it may be shown and dialled at all."""
-        return bool(self.card.records) and not (self.doubtful or self.retired or now < self.banned_until)
-
-    def live(self, now: float) -> bool:
-        """Whether it counts as there."""
-        return (
-            now < self.until
-            and self.state is not None
-            and self.state.status != "offline"
-            and self.usable(now)
-        )
-
-    @property
-    def card_hash(self) -> bytes:
-        """What a state of this card names it by."""
-        return self.card.digests[0][:8] if self.card.digests else b""
-
-    def item(self, now: float) -> bytes | None:
-        """The digest for anti-entropy; None when there is nothing to hand on."""
-        if self.retired is not None:
-            return _sha256(b"retired", self.id, self.retired.kind.encode(), self.retired.signed.body)
-        if not self.card.records or now >= self.term:
-            return None
-        return _sha256(
-            self.id, bytes((len(self.card.digests),)), *self.card.digests, *(
-                (codec.encode(structs.replace(self.state, seq=0)),) if self.state else self.states.digests
-            )
-        )  # fmt: skip
-
-    def records(self) -> Iterator[Record]:
-        """All that is handed on of it, the card first."""
-        yield from self.card.records
-        if self.retired is not None:
-            yield self.retired
-        else:
-            yield from self.states.records
-
-
-def _sha256(*parts: bytes) -> bytes:
-    return hashlib.sha256(b"".join(parts)).digest()
 
 
 class Table:
@@ -217,7 +101,7 @@ class Table:
         outcome = entry.card.merge(card.seq, record, codec.digest("card", record.signed.body))
         if outcome == "new":
             entry.recovery = card.recovery
-            entry.addressed = bool(card.addresses or card.relays)
+            entry.group = _group_of(card)
             entry.heard = max(entry.heard, now)
             self._rename(entry, card.name)
         elif outcome == "rival" and not doubted:
@@ -377,6 +261,16 @@ class Table:
 
     def _may_evict(self, entry: Entry) -> bool:
         return not entry.contacted and entry.retired is None and entry.id != self._me
+
+
+def _group_of(card: Card) -> str:
+    for text in card.addresses:
+        try:
+            address = addresses.parse(text)
+        except NetError:
+            continue
+        return sys.intern(addresses.wide_group(address.host) if address.ip else text)
+    return ""
 
 
 def _check_clock(seq: int, now_ms: int) -> None:

@@ -35,6 +35,8 @@ NETWORK = codec.network_id("simulated")
 GOOD, BAD = b"g" * 64, b"b" * 64
 EPOCH_MS = 1_700_000_000_000
 PADDED = (64, 256, 1024, 4096, 16384, 60000)
+PER_NETWORK = 8
+"""Hostile nodes in one /16; the honest ones are spread over 38 400."""
 FRAME = 30
 """Bytes around a padded record: WebSocket, TCP and IP not counted."""
 
@@ -98,7 +100,11 @@ class Member:
         self.up = True
         self.hidden = not hostile and rng.random() < simulation.config.hidden
         # Hostile nodes own some networks; honest ones are everywhere.
-        first, second = (66, rng.randrange(40)) if hostile else (rng.randrange(70, 220), rng.randrange(256))
+        first, second = (
+            (66, rng.randrange(simulation.hostile_networks))
+            if hostile
+            else (rng.randrange(70, 220), rng.randrange(256))
+        )
         third = rng.randrange(4 if hostile else 256)
         self.wide, self.narrow = f"{first}.{second}", f"{first}.{second}.{third}"
         self.address = f"ws://{self.narrow}.{rng.randrange(256)}:{rng.randrange(1024, 65536)}"
@@ -132,6 +138,7 @@ class Simulation:
     def __init__(self, config: Config) -> None:
         self.config = config
         self.rng = random.Random(config.seed)
+        self.hostile_networks = max(1, round(config.nodes * config.hostile / PER_NETWORK))
         self.now = 0.0
         self._events: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
         self._count = 0
@@ -228,8 +235,10 @@ class Simulation:
             self.at(self.now + 3 * self._delay(member, other), self._dialled, member, other, dial)
 
     def _candidates(self, member: Member) -> list[Candidate]:
-        # As if each hostile peer told of hostile nodes only: twice their share.
-        share = min(0.9, 2 * self.config.hostile) if self.hostiles else 0.0
+        # As sampling.candidates: of each network alike; the hostile ones doubled, by whom they told of it.
+        share = 0.0
+        if self.hostiles:
+            share = min(0.9, 2 * self.hostile_networks / (self.hostile_networks + len(self.honest)))
         pool = [
             self.rng.choice(self.hostiles if self.rng.random() < share else self.honest) for _ in range(24)
         ]
@@ -445,7 +454,7 @@ class Simulation:
         result.eclipsed = eclipsed / len(stayed)
         result.own_hostile = own_hostile / max(1, own_links)
         for member in self.honest:
-            for reason, count in member.gossip.refused.items():
+            for reason, count in member.gossip.intake.refused.items():
                 result.refused[reason] = result.refused.get(reason, 0) + count
         return result
 
