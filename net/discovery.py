@@ -63,19 +63,26 @@ def read_label(label: str) -> bytes:
 
 
 def read_places(
-    port: int | None, text: Mapping[bytes, bytes | None], ips: Iterable[Ip], network: bytes
+    port: int | None,
+    text: Mapping[bytes, bytes | None],
+    ips: Iterable[Ip],
+    network: bytes,
+    *,
+    loopback: bool,
 ) -> tuple[str, ...]:
     """The addresses that an announced service claims; none when it is of another network or of another
-    version of the protocol. Raises ProtocolError. Pure."""
+    version of the protocol. `loopback`: this machine has no other address, so a neighbour may be there; else
+    somebody on the wire would have this node knock at its own machine's doors. Raises ProtocolError. Pure."""
     if text.get(b"v") != str(MAJOR).encode() or text.get(b"n") != network[:8].hex().encode():
         return ()
     found: dict[str, None] = {}
     for ip, _ in zip(ips, range(MAX_IPS), strict=False):
+        plain = addresses.read_ip(str(ip))
         try:
-            address = addresses.at(addresses.read_ip(str(ip)), port or 0)
+            address = addresses.at(plain, port or 0)
         except NetError:
             continue
-        if addresses.may_dial(address, "mdns"):
+        if addresses.may_dial(address, "mdns") and (loopback or not plain.is_loopback):
             found[addresses.format(address)] = None
     if not found:
         raise ProtocolError("address", "a service without an address that may be dialled")
@@ -296,7 +303,8 @@ class Lan:
             if len(info.text) > MAX_TXT:
                 raise ProtocolError("too_large", "a TXT record")
             ips = info.ip_addresses_by_version(IPVersion.All)
-            texts = read_places(info.port, info.properties, ips, self._network)
+            loopback = all(addresses.read_ip(host).is_loopback for host in self._hosts or ())
+            texts = read_places(info.port, info.properties, ips, self._network, loopback=loopback)
         except ProtocolError as error:
             self._on_refused(error.reason)
             return

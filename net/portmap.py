@@ -11,7 +11,8 @@ import asyncio
 import logging
 import random
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import Final, Protocol
@@ -43,7 +44,7 @@ class Router(Protocol):
     async def unmap(self) -> None: ...
 
 
-Find = Callable[[str], AsyncIterator[Router]]
+Find = Callable[[str], AsyncGenerator[Router, None]]
 """From this machine's IPv4 address to the routers that could be asked, the likeliest first."""
 
 
@@ -102,15 +103,16 @@ class PortMap:
                 _log.info("%s: renewing failed: %s", self._router.name, error)
                 self._router = None
         failed = NetError("port_mapping", "No router here maps ports: none answers NAT-PMP or UPnP.")
-        async for router in self._find(host):
-            try:
-                mapped = await self._try(router)
-            except NetError as error:
-                _log.info("%s: %s", router.name, error)
-                failed = error
-            else:
-                self._router = router
-                return mapped
+        async with aclosing(self._find(host)) as found:
+            async for router in found:
+                try:
+                    mapped = await self._try(router)
+                except NetError as error:
+                    _log.info("%s: %s", router.name, error)
+                    failed = error
+                else:
+                    self._router = router
+                    return mapped
         raise failed
 
     async def _try(self, router: Router) -> Mapped:
@@ -155,7 +157,7 @@ class PortMap:
             self._on_change()
 
 
-async def routers(host: str) -> AsyncIterator[Router]:
+async def routers(host: str) -> AsyncGenerator[Router, None]:
     """The gateway of `host`, by NAT-PMP; then what answers a UPnP search."""
     gateway = default_gateway(host)
     if gateway:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import logging
 from ipaddress import IPv4Address
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit, urlunsplit
@@ -20,6 +21,8 @@ from infraxa.net.natpmp import Mapped
 if TYPE_CHECKING:
     from async_upnp_client.client import UpnpRequester, UpnpService
     from async_upnp_client.utils import CaseInsensitiveDict
+
+_log = logging.getLogger(__name__)
 
 SSDP: Final = ("239.255.255.250", 1900)
 SEARCH_S: Final = 3.0
@@ -86,12 +89,10 @@ class Upnp:
         )
 
     async def _call(self, action: str, **values: Any) -> Any:
-        from async_upnp_client.exceptions import UpnpError
-
         try:
             async with asyncio.timeout(CALL_S):
                 return await self._service.action(action).async_call(**values)
-        except (UpnpError, TimeoutError, KeyError, ValueError) as error:
+        except Exception as error:  # as for a description
             raise NetError("port_mapping", f"The router refused UPnP's {action}.") from error
 
 
@@ -101,7 +102,6 @@ async def find(host: str, ssdp: tuple[str, int] = SSDP) -> Upnp | None:
     # 0.1 s of CPU, for those alone who want a port mapped.
     await asyncio.to_thread(importlib.import_module, "async_upnp_client.client_factory")
     from async_upnp_client.client_factory import UpnpFactory
-    from async_upnp_client.exceptions import UpnpError
     from async_upnp_client.search import SsdpSearchListener
 
     found: asyncio.Queue[str] = asyncio.Queue(8)
@@ -122,13 +122,13 @@ async def find(host: str, ssdp: tuple[str, int] = SSDP) -> Upnp | None:
                 location = await found.get()
                 try:
                     device = await UpnpFactory(_requester(), non_strict=True).async_create_device(location)
-                except (UpnpError, ValueError, KeyError):
+                except Exception as error:  # who knows what a hostile description does to its parser
+                    _log.info("UPnP: a description is no good: %s", type(error).__name__)
                     continue
                 for service in device.all_services:
                     if service.service_type in _SERVICES and service.has_action("AddPortMapping"):
                         return Upnp(service, host)
-    except (TimeoutError, OSError, AssertionError):
-        # An assertion is how the search says that its socket never opened.
+    except (TimeoutError, OSError):
         return None
     finally:
         listener.async_stop()

@@ -305,15 +305,27 @@ def test_an_announcement_leads_only_where_a_node_may_go(
     port: int | None, ips: list[IPv4Address | IPv6Address]
 ) -> None:
     text: dict[bytes, bytes | None] = {b"v": b"1", b"n": NETWORK[:8].hex().encode()}
-    assert read_places(port, text | {b"v": b"2"}, ips, NETWORK) == ()
-    assert read_places(port, {}, ips, NETWORK) == ()
+    assert read_places(port, text | {b"v": b"2"}, ips, NETWORK, loopback=True) == ()
+    assert read_places(port, {}, ips, NETWORK, loopback=True) == ()
     try:
-        texts = read_places(port, text, ips, NETWORK)
+        texts = read_places(port, text, ips, NETWORK, loopback=True)
     except ProtocolError as error:
         assert error.reason == "address"
     else:
         assert 1 <= len(texts) <= 4
         assert all(addresses.may_dial(addresses.parse(place), "mdns") for place in texts)
+
+
+def test_nobody_on_the_wire_leads_a_node_to_its_own_machine() -> None:
+    text: dict[bytes, bytes | None] = {b"v": b"1", b"n": NETWORK[:8].hex().encode()}
+    ips: list[IPv4Address | IPv6Address] = [
+        IPv4Address("127.0.0.1"),
+        IPv6Address("::1"),
+        IPv6Address("::ffff:127.0.0.2"),
+        IPv4Address("10.0.0.9"),
+    ]
+    assert read_places(8080, text, ips, NETWORK, loopback=False) == ("ws://10.0.0.9:8080",)
+    assert len(read_places(8080, text, ips, NETWORK, loopback=True)) == 4
 
 
 @given(st.text(max_size=60) | st.binary(min_size=30, max_size=34).map(base32))

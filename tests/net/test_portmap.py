@@ -8,7 +8,7 @@ import socket
 import struct
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
@@ -149,7 +149,7 @@ class Kept:
         self._news = asyncio.Event()
         self.map = PortMap(7741, on_change=self._news.set, rng=random.Random(1), find=self._find)
 
-    async def _find(self, host: str) -> AsyncIterator[Router]:
+    async def _find(self, host: str) -> AsyncGenerator[Router, None]:
         self.hosts.append(host)
         for router in self._routers:
             yield router
@@ -313,6 +313,7 @@ class InternetGateway(asyncio.DatagramProtocol):
         self.control = "/control"
         self.name = "router"
         self.redirect = ""
+        self.description: str | None = None
 
     def connection_made(self, transport: Any) -> None:
         self.transport = transport
@@ -330,6 +331,8 @@ class InternetGateway(asyncio.DatagramProtocol):
         if self.redirect:
             raise web.HTTPFound(self.redirect)
         text = DEVICE.format(service=self.service, control=self.control, name=self.name)
+        if self.description is not None:
+            text = self.description
         return web.Response(text=text, content_type="text/xml")
 
     async def describe(self, request: web.Request) -> web.Response:
@@ -475,6 +478,29 @@ async def test_a_hostile_router_is_none(what: str, monkeypatch: pytest.MonkeyPat
                 ssdp = ("127.0.0.1", 9)
         assert await upnp.find("127.0.0.1", ssdp) is None
         assert gateway.calls == []
+
+
+@pytest.mark.parametrize(
+    "description",
+    [
+        "",
+        "no XML",
+        "<root/>",
+        '<!DOCTYPE a [<!ENTITY b "c"><!ENTITY d "&b;&b;">]><root>&d;</root>',
+        '<root xmlns="urn:schemas-upnp-org:device-1-0"><device><iconList><icon><width>wide</width></icon>'
+        "</iconList></device></root>",
+        '<root xmlns="urn:schemas-upnp-org:device-1-0"><device><serviceList><service/></serviceList>'
+        "</device></root>",
+        DEVICE.format(service=InternetGateway.service, control="http://[::1", name="x"),
+    ],
+)
+async def test_a_description_that_is_no_good_is_passed_over(
+    description: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(upnp, "SEARCH_S", 0.3)
+    async with internet_gateway() as (gateway, ssdp):
+        gateway.description = description
+        assert await upnp.find("127.0.0.1", ssdp) is None
 
 
 async def test_a_call_that_is_refused_is_said() -> None:
