@@ -86,7 +86,7 @@ class RelayService:
         if is_relayed(link):
             await stream.fail(Failure("not_allowed"))
             return
-        if target is None or target.closed or target is link:
+        if target is None:
             await stream.fail(Failure("unreachable"))
             return
         circuit = self._circuits.open(request.target, link.remote, self._clock.monotonic())
@@ -111,7 +111,10 @@ class RelayService:
                 await stream.send(codec.encode(RelayDialed()))
                 await splice.run(stream, onward)
         except (TimeoutError, NetError, *_ENDS):
-            await stream.fail(Failure("unreachable"))
+            if splice.open:
+                stream.cancel()  # also what waits for a dialer that does not read
+            else:
+                await stream.fail(Failure("unreachable"))
         except _UsedUp as error:
             await stream.fail(error.failure)
 
@@ -130,8 +133,13 @@ class _Splice:
     def __init__(self, circuit: Circuit, clock: Clock) -> None:
         self._circuit = circuit
         self._clock = clock
-        self._heard: set[int] = set()
+        self._heard: set[Stream] = set()
         self._ending = False
+
+    @property
+    def open(self) -> bool:
+        """Both ends have sent something."""
+        return len(self._heard) == 2
 
     async def run(self, dialer: Stream, target: Stream) -> None:
         """Returns when the target has ended, and what it said before is handed on. Raises TimeoutError by
@@ -139,8 +147,8 @@ class _Splice:
         tasks = TaskGroup()
         told = (_UsedUp, *_ENDS)
         try:
-            to = tasks.spawn(self._carry(dialer, target, 0), name="relay to", told=told)
-            back = tasks.spawn(self._carry(target, dialer, 1), name="relay back", told=told)
+            to = tasks.spawn(self._carry(dialer, target), name="relay to", told=told)
+            back = tasks.spawn(self._carry(target, dialer), name="relay back", told=told)
             done, _ = await asyncio.wait((to, back), return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 task.result()
@@ -152,7 +160,7 @@ class _Splice:
         finally:
             await tasks.cancel_all()
 
-    async def _carry(self, source: Stream, sink: Stream, direction: int) -> None:
+    async def _carry(self, source: Stream, sink: Stream) -> None:
         async for frame in source:
             wait = self._circuit.hand_on(len(frame), self._clock.monotonic())
             if isinstance(wait, Failure):
@@ -160,13 +168,14 @@ class _Splice:
             if wait > 0:
                 await asyncio.sleep(wait)
             await sink.send(frame)
-            self._heard.add(direction)
-            if len(self._heard) == 2 and not self._ending:
+            self._heard.add(source)
+            if self.open and not self._ending:
                 self._extend(IDLE_S)
         await sink.end()
 
     def _extend(self, seconds: float) -> None:
-        self.limit.reschedule(asyncio.get_running_loop().time() + seconds)
+        if not self.limit.expired():
+            self.limit.reschedule(asyncio.get_running_loop().time() + seconds)
 
 
 class RelayTransport:

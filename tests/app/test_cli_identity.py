@@ -101,7 +101,7 @@ def test_a_passphrase_is_put_on_and_taken_off(data: Path, me: Identity) -> None:
     assert not read(data / IDENTITY_NAME).locked
 
     ran = infraxa("identity", "import", "-", "--json", data=data, stdin=sealed, env=SECRET)
-    assert ran.code == 0, ran
+    assert ran.code == 0 and ran.err == "", ran
     assert json.loads(ran.out)["passphrase"] is True and json.loads(ran.out)["kept"] == []
     # No copy without the passphrase stays behind.
     assert {path.name for path in data.glob("*.key")} == {IDENTITY_NAME, RECOVERY_NAME}

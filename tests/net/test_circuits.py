@@ -35,6 +35,17 @@ def refused(circuits: Circuits, target: bytes = A, remote: str = "9.9.9.9", now:
     return failure
 
 
+def use_up(circuit: Circuit) -> tuple[Failure, float]:
+    """Hand on until the day's bytes are used up: how that is said, and when that is."""
+    now = 0.0
+    for _ in range(1000):
+        wait = circuit.hand_on(50_000, now)
+        if isinstance(wait, Failure):
+            return wait, now
+        now += wait
+    raise AssertionError("there is no end")
+
+
 def test_the_limits_as_shipped() -> None:
     limits = RelayLimits()
     assert (limits.circuits, limits.bytes_per_second, limits.bytes_per_day) == (64, 256_000, 128 << 20)
@@ -76,29 +87,23 @@ def test_opening_has_a_rate() -> None:
 
 def test_the_bytes_of_a_day_end_a_circuit_and_come_back() -> None:
     circuits = Circuits(SMALL)
-    circuit, now = opened(circuits), 0.0
-    while not isinstance(wait := circuit.hand_on(MAX_FRAME, now), Failure):
-        now += wait
-    assert wait.code == "rate_limited" and 0 < wait.retry_after_ms <= 86_400_000
-    handed_on = circuit.bytes
-    assert SMALL.bytes_per_day - MAX_FRAME < handed_on <= SMALL.bytes_per_day * (1 + now / DAY_S)
+    circuit = opened(circuits)
+    failure, now = use_up(circuit)
+    assert failure.code == "rate_limited" and 0 < failure.retry_after_ms <= 86_400_000
+    assert circuit.bytes == SMALL.bytes_per_day
     circuits.close(circuit)
     assert refused(circuits, A, "8.8.8.8", now).code == "rate_limited"  # the node's account
     assert refused(circuits, B, "9.9.9.9", now).code == "rate_limited"  # the dialer's
-    later = now + wait.retry_after_ms / 1000
+    later = now + failure.retry_after_ms / 1000
+    assert refused(circuits, now=later).retry_after_ms < failure.retry_after_ms  # until it is worth it
+    later += DAY_S / 2
     assert opened(circuits, A, "9.9.9.9", later).hand_on(MAX_FRAME, later) == 0
 
 
 def test_what_one_account_refuses_the_other_does_not_pay_for() -> None:
     circuits = Circuits(SMALL)
-    used_up = opened(circuits, A, "9.9.9.9")
-    while not isinstance(used_up.hand_on(50_000, 0), Failure):
-        pass
-    assert used_up.bytes == SMALL.bytes_per_day
-    circuits = Circuits(SMALL)
     first, second = opened(circuits, A, "9.9.9.9"), opened(circuits, B, "9.9.9.9")
-    while not isinstance(first.hand_on(50_000, 0), Failure):
-        pass
+    use_up(first)
     for _ in range(100):
         assert isinstance(second.hand_on(50_000, 0), Failure)
     assert second.bytes == 0

@@ -19,7 +19,7 @@ from infraxa.net.circuits import Circuit, RelayLimits
 from infraxa.net.connect import Target
 from infraxa.net.errors import NetError, ProtocolError
 from infraxa.net.identity import id_text
-from infraxa.net.link import Link, LinkClosed, Stream, StreamFailed
+from infraxa.net.link import Link, LinkClosed, Stream, StreamCancelled, StreamFailed
 from infraxa.net.pipe import Pipe, PipeClosed
 from infraxa.net.relay import RelayService, RelayTransport, circuit_address, is_relayed
 from infraxa.net.wire import MAX_FRAME, CardPlease, RelayDial, RelayIncoming, RelayReserve, RelayReserved
@@ -40,7 +40,7 @@ class Scene:
         self.service = RelayService(limits)
         self.relay.handler = self.serve
         self.provider.handler = self.answer
-        self.provider.in_flight = self.user.in_flight = 8
+        self.provider.in_flight = 2
         self.incoming = RelayTransport(self.no_link)
         self.outgoing = RelayTransport(self.link_to_relay)
         self.seen: list[bytes] = []
@@ -357,7 +357,39 @@ async def test_the_rate_slows_a_circuit_down_and_loses_nothing() -> None:
         assert waits  # without the limit there is none
 
 
-async def test_who_may_not_reserve(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_frame_waits_for_its_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with scene() as s:
+        monkeypatch.setattr(relay_module, "IDLE_S", 0.3)
+        turns = iter([0.0] * 20)
+        monkeypatch.setattr(Circuit, "hand_on", lambda *_: next(turns, 3600.0))
+        link, _ = await s.dial()
+        with pytest.raises(LinkClosed):
+            await echoed(link, bytes(2_000_000))
+
+
+async def test_a_circuit_that_is_cut_ends_its_user_in_good_order() -> None:
+    async with scene() as s:
+        cleaned = asyncio.Event()
+
+        async def careful(pipe: Pipe) -> None:
+            try:
+                await pipe.send(await pipe.receive())
+                await pipe.receive()
+            except PipeClosed:
+                await asyncio.sleep(0.01)
+                cleaned.set()
+
+        await s.incoming.listen(s.to_relay, careful)
+        stream = await s.user_link.request(RelayDial(s.provider.id))
+        await anext(stream)
+        await stream.send(b"hello")
+        assert await anext(stream) == b"hello"
+        stream.cancel()
+        await cleaned.wait()
+        await until(lambda: s.service.circuits == 0)
+
+
+async def test_who_may_not_reserve() -> None:
     async with scene(reserved=False) as s:
         s.relay.links[1].peer = None  # not authenticated
         with pytest.raises(NetError, match="strangers") as caught:
@@ -469,50 +501,59 @@ async def test_a_circuit_on_which_nothing_moves_is_over_in_time(monkeypatch: pyt
 async def test_a_half_closed_circuit_ends_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
     async with scene() as s:
         monkeypatch.setattr(relay_module, "HALF_CLOSED_S", 0.3)
-        heard: list[bytes] = []
-
-        async def stays(pipe: Pipe) -> None:
-            heard.append(await pipe.receive())
-            await pipe.send(b"hello")
-            with pytest.raises(PipeClosed):
-                await pipe.receive()
-            await asyncio.sleep(LIMIT_S)  # and does not close
-
-        await s.incoming.listen(s.to_relay, stays)
-        pipe = await s.outgoing.dial(s.address)
-        await pipe.send(b"hello")
-        assert await pipe.receive() == b"hello"
-        await pipe.close()
-        await pipe.close()
-        await until(lambda: s.service.circuits == 0)
-        assert heard == [b"hello"]
-
-
-async def test_what_was_said_before_the_close_arrives() -> None:
-    async with scene() as s:
-        heard: list[bytes] = []
         ended = asyncio.Event()
 
+        async def stays(pipe: Pipe) -> None:
+            await pipe.send(await pipe.receive())
+            with pytest.raises(PipeClosed):
+                await pipe.receive()
+            ended.set()
+            while True:  # and says something for ever
+                await pipe.send(b"more")
+
+        await s.incoming.listen(s.to_relay, stays)
+        stream = await s.user_link.request(RelayDial(s.provider.id))
+        await anext(stream)
+        await stream.send(b"hello")
+        assert await anext(stream) == b"hello"
+        await stream.end()
+        await ended.wait()
+        with pytest.raises(StreamCancelled):
+            while True:
+                await anext(stream)
+        assert s.service.circuits == 0
+
+
+async def test_what_was_said_before_the_close_arrives(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with scene() as s:
+        for limit in ("CLOSE_S", "HALF_CLOSED_S"):
+            monkeypatch.setattr(relay_module, limit, 10 * LIMIT_S)
+        heard: list[bytes] = []
+        gate = asyncio.Event()
+
         async def listens(pipe: Pipe) -> None:
-            try:
+            await pipe.send(b"hello")
+            await gate.wait()
+            with pytest.raises(PipeClosed):
                 while True:
                     heard.append(await pipe.receive())
-                    await pipe.send(b"+")
-            except PipeClosed:
-                ended.set()
 
         await s.incoming.listen(s.to_relay, listens)
         pipe = await s.outgoing.dial(s.address)
         frames = [os.urandom(size) for size in (1, 100, 60_016, MAX_FRAME, 5)]
         for frame in frames:
             await pipe.send(frame)
-        await pipe.close()
-        await ended.wait()
+        closing = asyncio.ensure_future(pipe.close())
+        await asyncio.wait([closing], timeout=0.2)
+        assert not closing.done()  # what was sent is not heard yet
+        gate.set()
+        await closing
         assert heard == frames
         with pytest.raises(PipeClosed):
             await pipe.receive()
         with pytest.raises(PipeClosed):
             await pipe.send(b"x")
+        await pipe.close()
 
 
 async def test_a_circuit_that_was_not_asked_for_closes_the_link() -> None:
