@@ -63,8 +63,9 @@ def pressing(*keys: str) -> Callable[[Pilot[None]], Awaitable[None]]:
         view = pilot.app.screen
         assert isinstance(view, NetworkScreen)
         status = pilot.app.node.network  # type: ignore[attr-defined] # it is the app
+        steps = [1 + (second * second) % 11 for second in range(60)]
         for second in range(60):
-            later = (59 - second) * (1 + second % 7)
+            later = sum(steps[second + 1 :])
             view.traffic.take(
                 NOW / 1000 - 59 + second, status.bytes_in - 900 * later, status.bytes_out - 200 * later
             )

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from heapq import nsmallest
-from time import monotonic
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from textual import events, on
@@ -262,7 +261,7 @@ class NetworkScreen(Screen[None]):
             self._peers = await node.list_peers()
         elif part == "nodes":
             self._known = await node.list_nodes()
-            self._listed_at = monotonic()
+            self._listed_at = self.app.clock()
         elif part == "refused":
             self._refused = await node.list_refused()
 
@@ -289,7 +288,7 @@ class NetworkScreen(Screen[None]):
         peers = self._section("peers").query_one(Table)
         peers.empty = OFFLINE if status.activity == "off" else NO_PEERS
         peers.show(rows.peer_rows(self._peers, now_ms))
-        older = monotonic() - self._listed_at
+        older = self.app.clock() - self._listed_at
         newest = nsmallest(SHOWN_NODES, self._known, key=lambda node: node.age_s)
         self._section("nodes").query_one(Table).show(rows.node_rows(newest, older))
         self._section("refused").query_one(Table).show(rows.refused_rows(self._refused, now_ms))

@@ -29,7 +29,7 @@ PEERS = (
     Column("address", 15, grow=3, from_width=40),
     Column("round trip", 11, right=True),
     Column("linked", 7, right=True, from_width=66, descending=True),
-    Column("traffic", 8, right=True, below_width=96, descending=True),
+    Column("traffic", 8, right=True, from_width=46, below_width=96, descending=True),
     Column("received", 9, right=True, from_width=96, descending=True),
     Column("sent", 8, right=True, from_width=96, descending=True),
 )

@@ -32,11 +32,12 @@ def headline(status: NetworkStatus, traffic: Traffic, now_ms: int, width: int) -
         if status.reachability != "unknown":
             parts.append(f"reachable {REACHABLE[status.reachability].label}")
     left = Content.assemble((f"{mark} ", style), (parts[0], "bold"), *(f" · {part}" for part in parts[1:]))
-    right = _rates(traffic, 20 if width >= 100 else 8)
-    gap = width - left.cell_length - right.cell_length
-    if gap < 2:
-        return left.truncate(width, ellipsis=True)
-    return left + Content(" " * gap) + right
+    for bars in (20, 8, 0):
+        right = _rates(traffic, bars)
+        gap = width - left.cell_length - right.cell_length
+        if gap >= 2:
+            return left + Content(" " * gap) + right
+    return left.truncate(width, ellipsis=True)
 
 
 def _rates(traffic: Traffic, width: int) -> Content:

@@ -38,7 +38,7 @@ class Traffic:
 
 def sparkline(values: Sequence[float], width: int) -> str:
     """The newest `width` values as bars, the largest of them the highest; blank where there is none yet."""
-    shown = list(values)[-width:]
+    shown = list(values)[-width:] if width else []
     most = max(shown, default=0.0)
     bars = [_BARS[round(value / most * (len(_BARS) - 1))] if most else _BARS[0] for value in shown]
     return "".join(bars).rjust(width)
