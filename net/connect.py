@@ -27,7 +27,9 @@ from infraxa.net.records import MAJOR, MAX_CARD, Card, Record
 from infraxa.net.session import Session
 
 HANDSHAKE_S: Final = 5.0
-"""Seconds for all of a handshake, on both sides."""
+"""Seconds for all of a handshake, on both sides; between two messages there is nothing to think about."""
+WORK_S: Final = 10.0
+"""Seconds more, once, when proof of work is asked for."""
 MAX_HELLOS: Final = 5
 """On one pipe: a card request and a dial, each again with the work or the prekey that was asked for."""
 
@@ -89,13 +91,13 @@ async def connect(
     clock = clock or Clock()
     dialer = _Dialer(pipe, target, network, psk, clock, randbytes)
     try:
-        async with asyncio.timeout(HANDSHAKE_S):
-            session = await dialer.dial()
+        async with asyncio.timeout(HANDSHAKE_S) as limit:
+            session = await dialer.dial(limit)
     except TimeoutError:
         await pipe.close()
         raise NetError(
             "timeout",
-            f"{pipe.remote} did not answer within {HANDSHAKE_S:g} s: waited for {dialer.waiting}.",
+            f"The handshake with {pipe.remote} took too long: waited for {dialer.waiting}.",
             "try again; if this stays, it is busy or not reachable",
         ) from None
     except PipeClosed:
@@ -154,8 +156,8 @@ async def accept(
     link: Link | None = None
     try:
         with _within(lobby, source):
-            async with asyncio.timeout(HANDSHAKE_S):
-                admitted = await _admit(pipe, door, source, clock)
+            async with asyncio.timeout(HANDSHAKE_S) as limit:
+                admitted = await _admit(pipe, door, source, clock, limit)
                 await pipe.send(admitted.reply)
                 link = Link(
                     pipe,
@@ -194,7 +196,8 @@ def _within(lobby: Lobby, source: str) -> Iterator[None]:
         lobby.leave(source)
 
 
-async def _admit(pipe: Pipe, door: Door, source: str, clock: Clock) -> Admitted:
+async def _admit(pipe: Pipe, door: Door, source: str, clock: Clock, limit: asyncio.Timeout) -> Admitted:
+    worked = False
     for _ in range(MAX_HELLOS):
         frame = await pipe.receive()
         answer = door.receive(frame, source=source, now_ms=clock.unix_ms(), now=clock.monotonic())
@@ -204,7 +207,16 @@ async def _admit(pipe: Pipe, door: Door, source: str, clock: Clock) -> Admitted:
             await pipe.send(answer.reply)
         if answer.reason not in (None, "prekey", "proof_of_work"):
             raise ProtocolError(answer.reason, "a hello")
+        if answer.reason == "proof_of_work" and not worked:
+            worked = True
+            _extend(limit)
     raise ProtocolError("rate", "hellos on one pipe")
+
+
+def _extend(limit: asyncio.Timeout) -> None:
+    when = limit.when()
+    if when is not None:
+        limit.reschedule(when + WORK_S)
 
 
 class _Dialer:
@@ -228,9 +240,12 @@ class _Dialer:
         self.card: VerifiedCard | None = None
         self.skew_ms = 0
         self.waiting = "its card"
+        self._limit: asyncio.Timeout | None = None
+        """Until work was asked for."""
 
-    async def dial(self) -> Session:
+    async def dial(self, limit: asyncio.Timeout) -> Session:
         """The session. Raises NetError, ProtocolError, PipeClosed."""
+        self._limit = limit
         if self._target.card is not None:
             try:
                 self.card = self._verify(self._target.card)
@@ -295,6 +310,9 @@ class _Dialer:
         if puzzle is None:
             return None
         self.waiting = "the proof of work that it asked for"
+        if self._limit is not None:
+            _extend(self._limit)
+            self._limit = None
         stop = threading.Event()
         try:
             return await asyncio.to_thread(solve, puzzle, stop.is_set)

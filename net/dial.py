@@ -14,8 +14,8 @@ from infraxa.net.tasks import TaskGroup
 
 NEXT_S: Final = 0.15
 """Seconds until the next address is tried beside the ones before; at once when one has failed."""
-DIAL_S: Final = 10.0
-"""Seconds for one address: the connection, then the handshake."""
+DIAL_S: Final = 20.0
+"""Seconds for one address: the connection, then the handshake, maybe with work."""
 MAX_ADDRESSES: Final = 8
 
 T = TypeVar("T")
