@@ -526,3 +526,23 @@ def test_a_refusal_of_somebody_unknown_has_a_row() -> None:
     row = refused_rows([Refused(NOW, "silent", None, "")] * 2, NOW + 61_000)
     assert [cell for cell in row[0].cells] == ["1 min", "silent", "unknown", "said nothing in time"]
     assert row[0].key != row[1].key
+
+
+async def test_a_node_that_is_gone_leaves_nothing_behind_and_comes_back(tmp_path: Path) -> None:
+    async with shell(tmp_path, node=StillNode, clock=now) as it:
+        await open_network(it)
+        node, it.app._node = it.app._node, None
+        await it.until(lambda: not table(it, "peers").rows and "offline" in it.screen_text(), "an empty view")
+        it.app._node = node
+        await it.until(lambda: len(table(it, "peers").rows) == len(PEERS), "the peers again")
+
+
+@pytest.mark.parametrize(
+    ("activity", "words"),
+    [("off", "Turn on the setting online"), ("starting", "is starting"), ("blocked", "cannot be used")],
+)
+async def test_an_empty_table_says_what_to_do(tmp_path: Path, activity: str, words: str) -> None:
+    async with shell(tmp_path, node=StillNode, clock=now) as it:
+        await open_network(it)
+        still(it).become(msgspec.structs.replace(ALONE, activity=activity, waiting=None))
+        await it.until(lambda: words in it.screen_text(), words)

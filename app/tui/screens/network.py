@@ -29,7 +29,7 @@ from infraxa.app.tui.widgets.table import Column, Table
 from infraxa.app.tui.widgets.traffic import Traffic
 from infraxa.app.tui.widgets.view_tabs import ViewTabs
 from infraxa.net.identity import id_text
-from infraxa.net.status import NetworkStatus, PeerInfo, Refused, SeenNode
+from infraxa.net.status import Activity, NetworkStatus, PeerInfo, Refused, SeenNode
 
 if TYPE_CHECKING:
     from infraxa.app.facade import NodeFacade
@@ -53,9 +53,13 @@ NO_PEERS = """No peers yet.
 
 On the same network they are found by themselves. Elsewhere, press i here to make an invite and send it to \
 somebody, or j to use one that you were sent."""
-OFFLINE = """The network is off: this machine alone.
-
-Turn on the setting online (F9) to find other nodes."""
+_NO_PEERS: dict[Activity, str] = {
+    "starting": "The network is starting.",
+    "closing": "The network is being left.",
+    "off": "The network is off: this machine alone.\n\nTurn on the setting online (F9) to find other nodes.",
+    "blocked": "The network cannot be used; above stands why, and what helps.",
+}
+"""What is said in place of peers when none can be there."""
 
 Part = Literal["peers", "nodes", "refused", "self"]
 PARTS: tuple[Part, ...] = ("peers", "nodes", "refused", "self")
@@ -286,7 +290,7 @@ class NetworkScreen(Screen[None]):
         said.update(notices(status, width, NOTICE_LINES))
         said.set_class(bool(status.notices), "-shown")
         peers = self._section("peers").query_one(Table)
-        peers.empty = OFFLINE if status.activity == "off" else NO_PEERS
+        peers.empty = _NO_PEERS.get(status.activity, NO_PEERS)
         peers.show(rows.peer_rows(self._peers, now_ms))
         older = self.app.clock() - self._listed_at
         newest = nsmallest(SHOWN_NODES, self._known, key=lambda node: node.age_s)

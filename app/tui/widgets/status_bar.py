@@ -132,7 +132,7 @@ def network_words(status: NetworkStatus, now_ms: int) -> list[Content]:
 
     The first says all; those after it say less and less, for where there is less room.
     """
-    if not status.id:
+    if status.activity == "off" and not status.id:
         return []
     mark, style = sign(status)
     if status.waiting is not None:
@@ -143,6 +143,8 @@ def network_words(status: NetworkStatus, now_ms: int) -> list[Content]:
         count = len(status.notices)
         longest = short + Content.styled(f" · {count} notice{'s' * (count != 1)}", "$text-warning")
         short += Content.styled(f" · {count}!", "$text-warning")
+    if not status.id:
+        return [longest, short]
     who = display(status.name, status.id)
     return [
         Content.assemble(who, " · user · ", longest),
