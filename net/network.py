@@ -125,7 +125,7 @@ class Network:
         )
         self._skew = Skew()
         self._gossip = Gossip(identity.id, self._network, rng)
-        self._gossip.seq = memory.seq
+        self._gossip.intake.seq = memory.seq
         self._overlay = Overlay(
             identity.id, rng, memory.anchors, may_dial=self._where.may_dial, group_of=_group_of
         )
@@ -525,8 +525,8 @@ class Network:
             notices=tuple(notices(self.notices, others, decision)),
             bytes_in=bytes_in,
             bytes_out=bytes_out,
-            gossip_in=self._gossip.records_in,
-            gossip_new=self._gossip.records_new,
+            gossip_in=self._gossip.intake.records,
+            gossip_new=self._gossip.intake.news,
             refused=dict(self._refusals.counts),
             relaying=self._relaying.circuits,
         )

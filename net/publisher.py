@@ -69,7 +69,7 @@ class Publisher:
     async def _number(self, least: int) -> int:
         """Kept before it is used: a program that is killed in between leaves a gap, never a second record
         under one number."""
-        seq = max(self._gossip.seq + 1, self._clock.unix_ms(), least)
+        seq = max(self._gossip.intake.seq + 1, self._clock.unix_ms(), least)
         await self._keeper.seq_used(seq)
-        self._gossip.seq = seq
+        self._gossip.intake.seq = seq
         return seq
