@@ -307,7 +307,6 @@ class InfraxaApp(Themed):
         try:
             yield
         except (NoMatches, ScreenStackError):
-            import traceback; open("/tmp/w/f_tb.txt","a").write(f"{self.is_running} {self._exit} {self._ending} {self.screen_stack} {self._screen_stacks}\n" + traceback.format_exc()[-300:])
             if self.is_running:
                 raise
 
@@ -373,7 +372,10 @@ class InfraxaApp(Themed):
             self._limit.cancel()
 
     async def _leave(self, code: int) -> None:
-        await self.chat_screen.keep_draft()
+        try:
+            await self.chat_screen.keep_draft()
+        except FAILURES as error:  # such as: another process had the node, and has just ended
+            self.last_words = f"infraxa: What you typed is not kept. {sentence(error)}"
         self.exit(return_code=code)
 
     def _fatal_error(self) -> None:

@@ -12,6 +12,7 @@ from textual.screen import Screen
 from textual.timer import Timer
 from textual.widgets import ContentSwitcher, Input, Static
 
+from infraxa.app.errors import NodeError
 from infraxa.app.tui import actions
 from infraxa.app.tui.running import RunningAnswers
 from infraxa.app.tui.widgets.chat_list import ChatList
@@ -120,7 +121,12 @@ class ChatBase(Screen[None]):
             chat = self.chat
             if chat is None or not self.app.opened:
                 return
-            self.shown_turns = await self.node.branch(chat.id)
+            try:
+                self.shown_turns = await self.node.branch(chat.id)
+            except NodeError as error:
+                if error.code != "gone":
+                    raise
+                return  # the next node shows it
             if self.chat is not chat:
                 return
             await self.conversation.show(self.shown_turns, streaming=_Partials(self.node))

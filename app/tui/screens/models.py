@@ -76,12 +76,12 @@ class ModelsScreen(View[None]):
 
     async def on_mount(self) -> None:
         self.app.told.subscribe(self, self._hear)
-        await self._list()
         self.query_one(OptionList).focus()
+        self.app.attempt(self._list(), screen=self)
 
     async def _hear(self, event: Event) -> None:
         if isinstance(event, ModelsChanged):
-            await self._list()
+            self.app.attempt(self._list(), screen=self)
         elif isinstance(event, EngineChanged) and self._doing and event.status.progress is not None:
             self._say(f"{self._doing} {event.status.progress:.0%} · Esc cancels")
 
