@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import stat
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -139,6 +140,16 @@ def test_another_identity_takes_the_place_only_by_force_and_nothing_is_lost(data
     back = infraxa("identity", "import", str(kept[0]), "--force", data=data)
     assert f"kept in {data / f'identity-{short_id(node.id)}.key'}" in back.out
     assert load_or_make(data).id == me.id
+
+
+def test_another_recovery_key_does_not_slip_in_with_the_same_node(data: Path, me: Identity) -> None:
+    before = read(data / IDENTITY_NAME)
+    changed = replace(before, secret=before.secret[:32] + bytes(32))
+    write(data.parent / "changed.key", changed)
+    one_line(infraxa("identity", "import", "changed.key", data=data), "--force")
+    assert read(data / IDENTITY_NAME) == before
+    assert infraxa("identity", "import", "changed.key", "--force", data=data).code == 0
+    assert read(data / f"identity-{short_id(me.id)}.key") == before
 
 
 def test_a_damaged_key_is_said_and_kept(data: Path, me: Identity) -> None:

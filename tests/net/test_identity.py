@@ -134,6 +134,12 @@ def test_base32_reads_only_what_it_writes(text: str) -> None:
     assert base32(data) == meant
 
 
+def test_base32_is_ascii() -> None:
+    assert from_base32("K0") == from_base32("k0") == b"\x98"
+    with pytest.raises(ValueError, match="not base32"):
+        from_base32("\N{KELVIN SIGN}0")  # of which the small letter is k
+
+
 def test_base32_is_in_the_order_of_crockford() -> None:
     assert base32(bytes.fromhex("00443214c74254b635cf84653a56d7c675be77df")) == (
         "0123456789abcdefghjkmnpqrstvwxyz"

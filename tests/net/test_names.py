@@ -52,6 +52,7 @@ def test_the_key_of_a_name_does_not_depend_on_how_it_is_written(text: str) -> No
         ("x" * 500, "x" * MAX_NAME),
         ("x" * (MAX_NAME - 1) + "  y", "x" * (MAX_NAME - 1)),
         ("\ud800", ""),
+        ("\u200b" * 200 + "maple", ""),  # nobody looks further
     ],
 )
 def test_what_is_left_of_a_name(claimed: str, shown: str) -> None:
