@@ -180,7 +180,7 @@ def place(ip: Ip) -> Place:
         if _within(ip, _NEVER4):
             return "never"
         return "local" if _within(ip, _LOCAL4) else "global"
-    if ip.ipv4_mapped or _within(ip, _NEVER6):
+    if _within(ip, _NEVER6):
         return "never"
     if ip in _LINK_LOCAL6 or _within(ip, _LOCAL6):
         return "local"

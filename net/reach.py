@@ -275,7 +275,7 @@ class Reach:
         if asking or self._pending is not None:
             return ASK_S
         if not reached and self._since is not None and now - self._since < PATIENCE_S:
-            return self._since + PATIENCE_S - now
+            return max(1.0, self._since + PATIENCE_S - now)
         return RECHECK_S if reached else RECHECK_S / 3
 
 

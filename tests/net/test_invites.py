@@ -159,10 +159,8 @@ def body_of(invite: Invite) -> bytes:
 @settings(deadline=None, max_examples=150)
 def test_no_bytes_with_a_right_checksum_do_more_than_be_refused(body: bytes) -> None:
     """The checksum stops accidents; whoever computes it may write anything before it."""
-    whole = body + zlib.crc32(body).to_bytes(4, "little")
-    text = "ix1" + invites._header(len(whole)) + identity.base32(whole)
     try:
-        invite = decode(text, 0)
+        invite = decode(sealed(body), 0)
     except NetError as error:
         assert error.code in ("bad_invite", "expired")
     else:
@@ -174,16 +172,24 @@ def test_an_invite_leads_nowhere_that_a_node_must_not_go(ip: str) -> None:
     place = addresses.format(addresses.at(ip_address(ip), 7741))
     with pytest.raises(NetError):
         encode(Invite(NODE, (place,), NOW + HOUR))
-    good = encode(Invite(NODE, ("ws://8.8.8.8:7741",), NOW + HOUR))
-    body = identity.from_base32(good[6:])[:-4].replace(bytes((8, 8, 8, 8)), ip_address(ip).packed)
-    whole = body + zlib.crc32(body).to_bytes(4, "little")
-    refused(good[:6] + identity.base32(whole))
+    good = body_of(Invite(NODE, ("ws://8.8.8.8:7741",), NOW + HOUR))
+    refused(sealed(good.replace(bytes((8, 8, 8, 8)), ip_address(ip).packed)))
 
 
 def test_a_network_whose_name_would_play_tricks_is_refused() -> None:
     for name in ("", " lab", "a\x1b[31m", "a\u202eb", "x" * 33):
         with pytest.raises(NetError):
             encode(Invite(NODE, HOME, NOW + HOUR, name))
+    body = body_of(Invite(NODE, HOME, NOW + HOUR, "abcdefg"))
+    assert body.endswith(b"abcdefg")
+    for bad in (b"a\x1b[31mz", b"ab\xe2\x80\xaez", b"abcdef ", b"abcde\xff\xff"):
+        refused(sealed(body[:-7] + bad))
+
+
+def sealed(body: bytes) -> str:
+    """The invite that holds `body`, whatever that is, with a right checksum."""
+    whole = body + zlib.crc32(body).to_bytes(4, "little")
+    return "ix1" + invites._header(len(whole)) + identity.base32(whole)
 
 
 def test_a_node_without_an_address_invites_nobody() -> None:

@@ -442,22 +442,34 @@ async def test_upnp_of_routers_that_know_no_lease() -> None:
 
 
 @pytest.mark.parametrize(
-    "location",
+    ("location", "read"),
     [
-        "http://127.0.0.2:{port}/device.xml",  # another machine than the one that answers
-        "http://8.8.8.8/device.xml",
-        "http://localhost:{port}/device.xml",
-        "https://127.0.0.1:{port}/device.xml",
-        "file:///etc/passwd",
-        "http://127.0.0.1@127.0.0.2:{port}/device.xml",
-        "http://[::1",
-        "",
+        ("http://192.168.1.1:5000/device.xml", "http://192.168.1.1:5000/device.xml"),
+        ("http://192.168.1.1/a?b#c", "http://192.168.1.1:80/a?b"),
+        ("http://[::ffff:192.168.1.1]/", "http://192.168.1.1:80/"),
+        ("http://192.168.1.2:5000/device.xml", ""),  # another machine than the one that answers
+        ("http://127.0.0.1:5000/device.xml", ""),
+        ("http://169.254.169.254/latest", ""),
+        ("http://192.168.1.1@192.168.1.2/", ""),
+        ("http://evil\\@192.168.1.1/", "http://192.168.1.1:80/"),
+        ("http://3232235777/device.xml", ""),
+        ("http://router.local/device.xml", ""),
+        ("https://192.168.1.1/device.xml", ""),
+        ("file:///etc/passwd", ""),
+        ("http://192.168.1.1:99999/", ""),
+        ("http://[::1", ""),
+        ("", ""),
     ],
 )
-async def test_a_description_is_read_from_nobody_else(location: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_description_is_read_from_who_answers(location: str, read: str) -> None:
+    assert upnp._location(location, "192.168.1.1") == read
+    assert upnp._location("http://8.8.8.8/device.xml", "8.8.8.8") == ""
+
+
+async def test_who_sends_elsewhere_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(upnp, "SEARCH_S", 0.3)
     async with internet_gateway() as (gateway, ssdp):
-        gateway.location = location.format(port=gateway.location.split(":")[2].split("/")[0])
+        gateway.location = gateway.location.replace("127.0.0.1", "localhost")
         assert await upnp.find("127.0.0.1", ssdp) is None
 
 
