@@ -3,10 +3,10 @@
 The node that cannot be reached keeps a link to the relay and reserves there. Whoever wants to speak to it
 opens a stream to the relay, the relay opens one to the node, and from then on each chunk of one is a chunk of
 the other: frames of a session that begins and ends at the two ends. The relay sees how long they are and when
-they come, nothing else. It keeps no more than the windows of the two streams: a slow reader stops the sender.
+they come, nothing else.
 
 Nothing is relayed twice: a link that comes through a relay can neither reserve nor dial. What a relay allows
-is in circuits.py.
+is in circuits.py, a circuit at work in splice.py.
 """
 
 from __future__ import annotations
@@ -16,21 +16,16 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from infraxa.net import addresses, codec
-from infraxa.net.circuits import Circuit, Circuits, RelayLimits
+from infraxa.net.circuits import Circuits, RelayLimits
 from infraxa.net.errors import NetError, ProtocolError
 from infraxa.net.identity import id_text, parse_id
 from infraxa.net.link import Clock, Link, LinkClosed, Stream, StreamCancelled, StreamFailed
 from infraxa.net.pipe import OnPipe, Pipe, PipeClosed
+from infraxa.net.splice import ENDS, splice
 from infraxa.net.tasks import TaskGroup
-from infraxa.net.wire import Failure, RelayDial, RelayDialed, RelayIncoming, RelayReserve, RelayReserved
+from infraxa.net.wire import Failure, RelayDial, RelayDialed, RelayReserve, RelayReserved
 
 SCHEME: Final = "relay"
-OPEN_S: Final = 10.0
-"""Seconds until both ends of a new circuit have sent something."""
-IDLE_S: Final = 60.0
-"""Seconds without a frame after which a circuit ends; the links in it say something every few seconds."""
-HALF_CLOSED_S: Final = 10.0
-"""Seconds that the other direction has when one has ended."""
 ASK_S: Final = 10.0
 """Seconds for a relay to answer."""
 MAX_INCOMING: Final = 32
@@ -38,7 +33,6 @@ MAX_INCOMING: Final = 32
 CLOSE_S: Final = 1.0
 """Seconds in which a pipe says goodbye."""
 
-_ENDS: Final = (StreamCancelled, StreamFailed, LinkClosed)
 LinkTo = Callable[[bytes], Awaitable[Link]]
 """Gives a link to the node of this id, made if there is none. Raises NetError."""
 
@@ -96,86 +90,10 @@ class RelayService:
         # A circuit takes nothing from the requests that its dialer may have in flight.
         link.in_flight += 1
         try:
-            await self._connect(stream, target, circuit)
+            await splice(stream, target, circuit, self._clock)
         finally:
             link.in_flight -= 1
             self._circuits.close(circuit)
-
-    async def _connect(self, stream: Stream, target: Link, circuit: Circuit) -> None:
-        splice = _Splice(circuit, self._clock)
-        try:
-            async with (
-                asyncio.timeout(OPEN_S) as splice.limit,
-                await target.request(RelayIncoming()) as onward,
-            ):
-                await stream.send(codec.encode(RelayDialed()))
-                await splice.run(stream, onward)
-        except (TimeoutError, NetError, *_ENDS):
-            if splice.open:
-                stream.cancel()  # also what waits for a dialer that does not read
-            else:
-                await stream.fail(Failure("unreachable"))
-        except _UsedUp as error:
-            await stream.fail(error.failure)
-
-
-class _UsedUp(Exception):
-    def __init__(self, failure: Failure) -> None:
-        super().__init__(failure.code)
-        self.failure = failure
-
-
-class _Splice:
-    """Carries what comes on each of two streams over to the other."""
-
-    limit: asyncio.Timeout
-
-    def __init__(self, circuit: Circuit, clock: Clock) -> None:
-        self._circuit = circuit
-        self._clock = clock
-        self._heard: set[Stream] = set()
-        self._ending = False
-
-    @property
-    def open(self) -> bool:
-        """Both ends have sent something."""
-        return len(self._heard) == 2
-
-    async def run(self, dialer: Stream, target: Stream) -> None:
-        """Returns when the target has ended, and what it said before is handed on. Raises TimeoutError by
-        `limit`, _UsedUp, and what the streams raise."""
-        tasks = TaskGroup()
-        told = (_UsedUp, *_ENDS)
-        try:
-            to = tasks.spawn(self._carry(dialer, target), name="relay to", told=told)
-            back = tasks.spawn(self._carry(target, dialer), name="relay back", told=told)
-            done, _ = await asyncio.wait((to, back), return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
-                task.result()
-            if back not in done:
-                # The dialer has said all it had to say.
-                self._ending = True
-                self._extend(HALF_CLOSED_S)
-                await back
-        finally:
-            await tasks.cancel_all()
-
-    async def _carry(self, source: Stream, sink: Stream) -> None:
-        async for frame in source:
-            wait = self._circuit.hand_on(len(frame), self._clock.monotonic())
-            if isinstance(wait, Failure):
-                raise _UsedUp(wait)
-            if wait > 0:
-                await asyncio.sleep(wait)
-            await sink.send(frame)
-            self._heard.add(source)
-            if self.open and not self._ending:
-                self._extend(IDLE_S)
-        await sink.end()
-
-    def _extend(self, seconds: float) -> None:
-        if not self.limit.expired():
-            self.limit.reschedule(asyncio.get_running_loop().time() + seconds)
 
 
 class RelayTransport:
@@ -202,7 +120,7 @@ class RelayTransport:
         try:
             return await link.ask(RelayReserve(), RelayReserved, ASK_S)
         except BaseException as error:
-            del self._on_pipe[link]
+            self._on_pipe.pop(link, None)
             link.in_flight -= MAX_INCOMING
             if isinstance(error, StreamFailed):
                 raise _refused(error.failure) from None
@@ -278,13 +196,13 @@ class _RelayPipe:
     async def send(self, frame: bytes) -> None:
         try:
             await self._stream.send(frame)
-        except _ENDS as error:
+        except ENDS as error:
             raise PipeClosed(type(error).__name__) from None
 
     async def receive(self) -> bytes:
         try:
             return await anext(self._stream)
-        except (StopAsyncIteration, *_ENDS) as error:
+        except (StopAsyncIteration, *ENDS) as error:
             raise PipeClosed(type(error).__name__) from None
 
     async def close(self) -> None:
@@ -298,7 +216,7 @@ class _RelayPipe:
             async with asyncio.timeout(CLOSE_S):
                 async for _ in self._stream:  # until the other side has ended as well
                     pass
-        except (TimeoutError, *_ENDS):
+        except (TimeoutError, *ENDS):
             pass
         finally:
             self._stream.cancel()

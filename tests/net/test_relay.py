@@ -14,6 +14,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from infraxa.net import relay as relay_module
+from infraxa.net import splice as splice_module
 from infraxa.net import wire
 from infraxa.net.circuits import Circuit, RelayLimits
 from infraxa.net.connect import Target
@@ -359,7 +360,7 @@ async def test_the_rate_slows_a_circuit_down_and_loses_nothing() -> None:
 
 async def test_a_frame_waits_for_its_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     async with scene() as s:
-        monkeypatch.setattr(relay_module, "IDLE_S", 0.3)
+        monkeypatch.setattr(splice_module, "IDLE_S", 0.3)
         turns = iter([0.0] * 20)
         monkeypatch.setattr(Circuit, "hand_on", lambda *_: next(turns, 3600.0))
         link, _ = await s.dial()
@@ -463,7 +464,7 @@ async def test_nothing_is_relayed_twice() -> None:
 
 async def test_a_circuit_that_nobody_takes_up_is_over_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
     async with scene() as s:
-        monkeypatch.setattr(relay_module, "OPEN_S", 0.3)
+        monkeypatch.setattr(splice_module, "OPEN_S", 0.3)
 
         async def silent(pipe: Pipe) -> None:
             with pytest.raises(PipeClosed):
@@ -481,7 +482,7 @@ async def test_a_circuit_that_nobody_takes_up_is_over_in_time(monkeypatch: pytes
 
 async def test_a_circuit_on_which_nothing_moves_is_over_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
     async with scene() as s:
-        monkeypatch.setattr(relay_module, "IDLE_S", 0.3)
+        monkeypatch.setattr(splice_module, "IDLE_S", 0.3)
 
         async def once(pipe: Pipe) -> None:
             await pipe.send(await pipe.receive())
@@ -500,7 +501,7 @@ async def test_a_circuit_on_which_nothing_moves_is_over_in_time(monkeypatch: pyt
 
 async def test_a_half_closed_circuit_ends_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
     async with scene() as s:
-        monkeypatch.setattr(relay_module, "HALF_CLOSED_S", 0.3)
+        monkeypatch.setattr(splice_module, "HALF_CLOSED_S", 0.3)
         ended = asyncio.Event()
 
         async def stays(pipe: Pipe) -> None:
@@ -526,8 +527,8 @@ async def test_a_half_closed_circuit_ends_in_time(monkeypatch: pytest.MonkeyPatc
 
 async def test_what_was_said_before_the_close_arrives(monkeypatch: pytest.MonkeyPatch) -> None:
     async with scene() as s:
-        for limit in ("CLOSE_S", "HALF_CLOSED_S"):
-            monkeypatch.setattr(relay_module, limit, 10 * LIMIT_S)
+        monkeypatch.setattr(relay_module, "CLOSE_S", 10 * LIMIT_S)
+        monkeypatch.setattr(splice_module, "HALF_CLOSED_S", 10 * LIMIT_S)
         heard: list[bytes] = []
         gate = asyncio.Event()
 
