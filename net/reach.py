@@ -136,8 +136,8 @@ class Reach:
         if group in (LOCAL, RELAYED):
             self._local_reached = self._local_reached or group == LOCAL
             return
-        # Nobody knows which address it dialled; with one candidate there is no doubt.
-        candidates = self._candidates()
+        # Nobody knows which address it dialled; with one candidate of its kind there is no doubt.
+        candidates = [text for text in self._candidates() if (":" in _host(text)) == (":" in group)]
         if len(candidates) == 1:
             self._say(candidates[0], group, True, now)
 

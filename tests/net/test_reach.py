@@ -174,6 +174,19 @@ def test_a_neighbour_is_not_outside() -> None:
     assert made.decide(1.0).reachability == "reachable"
 
 
+def test_who_came_in_shows_an_address_of_its_own_kind() -> None:
+    made = Reach(7741, 0.0)
+    made.cards((HOME, "2606:4700:1::20"))
+    made.came_in("2a00:1450::/56", 1.0)
+    decision = made.decide(1.0)
+    assert decision.reachability == "reachable"
+    assert decision.announce == ("ws://[2606:4700:1::20]:7741", HERE)
+    made = Reach(7741, 0.0)
+    made.cards((HOME, "11.22.33.45"))
+    made.came_in("8.8.8.0/24", 1.0)
+    assert made.decide(1.0).reachability == "unknown"
+
+
 def test_an_own_global_address_is_told_until_it_is_refuted() -> None:
     made = Reach(7741, 0.0)
     made.cards(("2606:4700:1::20", "192.168.1.20"))
