@@ -18,7 +18,7 @@ from infraxa.net import codec
 from infraxa.net.door import Admitted, Door
 from infraxa.net.errors import NetError, ProtocolError
 from infraxa.net.guard import Puzzle, solve
-from infraxa.net.hello import CLOCK_MS, CardRequest, Dialing, Reject
+from infraxa.net.hello import CLOCK_MS, CardRequest, Dialing, Reject, reject
 from infraxa.net.link import Clock, Handler, Link, LinkClosed, OnTell
 from infraxa.net.liveness import LivenessLimits
 from infraxa.net.lobby import Lobby
@@ -104,14 +104,16 @@ async def connect(
         await pipe.close()
         raise NetError(
             "refused",
-            f"The node at {pipe.remote} ended the connection, instead of {dialer.waiting}.",
+            f"The node at {pipe.remote} ended the connection before {dialer.waiting} came.",
             "check that it is in the same network and not older than this one",
         ) from None
     except ProtocolError as error:
         await pipe.close()
         raise NetError(
             "refused",
-            f"What answers at {pipe.remote} is not the node that was dialled ({error.reason}).",
+            f"Another node answers at {pipe.remote} than the one that was dialled."
+            if error.reason == "not_asked"
+            else f"What answers at {pipe.remote} does not keep to the protocol ({error.reason}).",
             "check the address, or ask for a new invite",
         ) from error
     except BaseException:
@@ -155,6 +157,7 @@ async def accept(
     clock = clock or Clock()
     link: Link | None = None
     try:
+        await _room(pipe, lobby, source, clock)
         with _within(lobby, source):
             async with asyncio.timeout(HANDSHAKE_S) as limit:
                 admitted = await _admit(pipe, door, source, clock, limit)
@@ -178,6 +181,14 @@ async def accept(
         raise await _refused(pipe, link, ProtocolError("truncated", "within a handshake")) from None
     except BaseException as error:
         raise await _refused(pipe, link, error) from None
+
+
+async def _room(pipe: Pipe, lobby: Lobby, source: str, clock: Clock) -> None:
+    """Raises ProtocolError `full`, which the dialer is told."""
+    if not lobby.has_room(source):
+        async with asyncio.timeout(HANDSHAKE_S):
+            await pipe.send(reject("full", clock.unix_ms()))
+        raise ProtocolError("full", "connections in their handshake")
 
 
 async def _refused(pipe: Pipe, link: Link | None, error: BaseException) -> BaseException:

@@ -92,6 +92,7 @@ class Stream:
         """This side has said all it had to say."""
         self._complete = False
         """The other side has."""
+        self._writer: TickedWriter | None = None
         self._error: Exception | None = None
         self._arrived = asyncio.Event()
         self._room = asyncio.Event()
@@ -124,12 +125,16 @@ class Stream:
             self._check()
 
     def ticked(self) -> TickedWriter:
-        """A writer for answers: token lengths and times do not show."""
-        return TickedWriter(self)
+        """A writer for answers, whose token lengths and times do not show. What waits in it is sent before
+        the end of the stream."""
+        self._writer = TickedWriter(self)
+        return self._writer
 
     async def end(self) -> None:
         """Nothing more follows from this side. The end of an answer is the end of the stream."""
-        if not self._ended and not self.over:
+        if self._writer is not None and not self.over:
+            await self._writer.drain()
+        if not self.over:
             self._ended = True
             self._link.mux.end(self.id)
             self._link.wake()
@@ -137,7 +142,9 @@ class Stream:
 
     async def fail(self, failure: wire.Failure) -> None:
         """Answer that there is no (more) answer, and why."""
-        if not self._ended and not self.over:
+        if self._writer is not None and not self.over:
+            await self._writer.drain()
+        if not self.over:
             self._ended = True
             self._link.mux.fail(self.id, failure)
             self._link.wake()
@@ -145,7 +152,7 @@ class Stream:
 
     def cancel(self) -> None:
         """End the stream in both directions at once."""
-        if not self.over:
+        if self._error is None and not (self._mine and self._complete):
             self._link.mux.cancel(self.id)
             self._link.wake()
             self.stopped(StreamCancelled())
@@ -154,14 +161,15 @@ class Stream:
     async def progress(self, done: int, total: int) -> None:
         """Tell who asked how much of the work before the answer is done; what comes too often is left out."""
         self._check()
-        self._link.mux.progress(self.id, done, total, self._link.clock.monotonic())
-        self._link.wake()
+        if not self._ended:
+            self._link.mux.progress(self.id, done, total, self._link.clock.monotonic())
+            self._link.wake()
         await asyncio.sleep(0)
 
     @property
     def over(self) -> bool:
         """Nothing can be sent any more."""
-        return self._error is not None or (self._mine and self._complete)
+        return self._ended or self._error is not None or (self._mine and self._complete)
 
     def __aiter__(self) -> Self:
         return self
@@ -219,12 +227,12 @@ class Stream:
             raise StreamCancelled  # the answer is there already
 
 
-Handler = Callable[["Link", Stream, Any], Awaitable[None]]
-"""Answers a wire.Request. The stream ends when it returns; it is cancelled when who asked cancels, or the
+Handler = Callable[["Link", Stream, wire.Request], Awaitable[None]]
+"""Answers a request. The stream ends when it returns; it is cancelled when who asked cancels, or the
 link ends. StreamCancelled, StreamFailed and LinkClosed may pass through it; a ProtocolError closes the link;
 any other exception is answered `internal`."""
-OnTell = Callable[["Link", Any], None]
-"""Takes a wire.Tell. A ProtocolError closes the link."""
+OnTell = Callable[["Link", wire.Tell], None]
+"""Takes a message outside of streams. A ProtocolError closes the link."""
 
 
 class Link:
@@ -513,6 +521,8 @@ class Link:
                 if (stream := self._streams.get(record.stream)) and self.mux.room(record.stream):
                     stream.made_room()
         except PipeClosed:
+            # The other side may have said why before it closed; then that is still to be read.
+            await asyncio.wait((self._reader,), timeout=CLOSE_S)
             self._close_soon(LinkEnd("truncated", "carrier"))
 
     async def _tick(self) -> None:
@@ -531,13 +541,11 @@ class Link:
 
     def _check_age(self, now: float) -> None:
         age = self._session.age_limit(now)
-        if age == "open":
-            return
-        if not self.aged:
+        if age == "no_new_streams" and not self.aged:
             self.aged = True
             if self._on_aged is not None:
                 self._on_aged(self)
-        if age == "expired" or self.mux.idle:
+        if age == "expired" or (self.aged and self.mux.idle):
             self._close_soon(LinkEnd(None, "here"))
 
     def _close_soon(self, end: LinkEnd) -> None:

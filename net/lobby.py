@@ -29,10 +29,13 @@ class Lobby:
     def __len__(self) -> int:
         return self._groups.total()
 
+    def has_room(self, group: str) -> bool:
+        limit = MAX_LOCAL if group == LOCAL else self._max_group
+        return len(self) < self._max_all and self._groups[group] < limit
+
     def enter(self, group: str) -> None:
         """One more; to be followed by one `leave`. Raises ProtocolError `full`."""
-        limit = MAX_LOCAL if group == LOCAL else self._max_group
-        if len(self) >= self._max_all or self._groups[group] >= limit:
+        if not self.has_room(group):
             raise ProtocolError("full", "connections in their handshake")
         self._groups[group] += 1
 

@@ -23,9 +23,6 @@ class Sink(Protocol):
     async def room(self) -> None:
         """Returns when there is room. Raises when the stream is over."""
 
-    async def end(self) -> None:
-        """Nothing more follows."""
-
     @property
     def over(self) -> bool:
         """Nothing can be sent any more."""
@@ -51,13 +48,14 @@ class TickedWriter:
             self._start(self._loop.time() + TICK_S)
         await asyncio.sleep(0)  # others' answers have their turn after each piece
 
-    async def end(self) -> None:
-        """Send what waits, then the end."""
+    async def drain(self) -> None:
+        """Send what waits; the stream does it before its end. Raises as `write`."""
         while self._waiting:
             await self._sink.room()
             self._flush()
-        self._stop()
-        await self._sink.end()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     def _flush(self) -> None:
         if self._waiting and self._sink.push(bytes(self._waiting)):
@@ -65,11 +63,6 @@ class TickedWriter:
 
     def _start(self, when: float) -> None:
         self._timer = self._loop.call_at(when, self._tick, when)
-
-    def _stop(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
 
     def _tick(self, when: float) -> None:
         self._timer = None

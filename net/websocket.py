@@ -13,7 +13,7 @@ import errno
 import logging
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Any, Final
 
@@ -22,7 +22,7 @@ from aiohttp import web
 
 from infraxa.net import addresses
 from infraxa.net.addresses import group
-from infraxa.net.errors import NetError, ProtocolError
+from infraxa.net.errors import NetError, ProtocolError, Refusal
 from infraxa.net.lobby import Lobby
 from infraxa.net.pipe import OnPipe, Pipe, PipeClosed
 from infraxa.net.wire import MAX_FRAME
@@ -43,14 +43,24 @@ _log = logging.getLogger(__name__)
 _silent = logging.Logger("infraxa.net.http", logging.CRITICAL + 1)
 
 
+OnRefused = Callable[[Refusal, str], None]
+"""Takes a reason and the address of the other side."""
+
+
+def _unheard(reason: Refusal, address: str) -> None:
+    pass
+
+
 class WebSocketTransport:
     """Listens and dials. `lobby` is shared with accept() of link.py, so that one limit holds for the whole
     time until a handshake is done."""
 
     scheme = "ws"
 
-    def __init__(self, lobby: Lobby | None = None) -> None:
+    def __init__(self, lobby: Lobby | None = None, refused: OnRefused = _unheard) -> None:
         self.lobby = lobby or Lobby()
+        self.refused = refused
+        """Told of each connection that is refused here, and why."""
         self._servers: list[asyncio.Server] = []
         self._http: _Server | None = None
         self._client: aiohttp.ClientSession | None = None
@@ -100,19 +110,20 @@ class WebSocketTransport:
         await asyncio.gather(*(pipe.close() for pipe in list(self._pipes)))
         if self._http is not None:
             await self._http.shutdown(CLOSE_S)
-        for server in self._servers:
-            await server.wait_closed()
+        async with asyncio.timeout(CLOSE_S):
+            for server in self._servers:
+                await server.wait_closed()
         self._servers.clear()
         if self._client is not None:
             await self._client.close()
             self._client = None
 
     def _piped(self, websocket: _WebSocket, remote: str) -> _WebSocketPipe:
-        pipe = _WebSocketPipe(websocket, remote, self._pipes)
+        pipe = _WebSocketPipe(websocket, remote, self._pipes, self.refused)
         self._pipes.add(pipe)
         return pipe
 
-    async def serve(self, request: web.BaseRequest, on_pipe: OnPipe, http: _Server) -> web.StreamResponse:
+    async def answer(self, request: web.BaseRequest, on_pipe: OnPipe, http: _Server) -> web.StreamResponse:
         """Answer one HTTP request."""
         websocket = web.WebSocketResponse(
             timeout=CLOSE_S, autoping=False, compress=False, max_msg_size=MAX_FRAME + 1
@@ -122,6 +133,7 @@ class WebSocketTransport:
             status = 404
         elif "Origin" in request.headers:
             status = 403
+            self.refused("origin", _remote(request.transport))
         if status != 101:
             refusal = web.Response(status=status)
             refusal.force_close()
@@ -140,17 +152,21 @@ class WebSocketTransport:
         return websocket
 
 
+_ENDS: Final = (aiohttp.WSMsgType.CLOSE, aiohttp.WSMsgType.CLOSING, aiohttp.WSMsgType.CLOSED)
 _WebSocket = web.WebSocketResponse | aiohttp.ClientWebSocketResponse
 
 
 class _WebSocketPipe:
     """Both sides' end of a WebSocket."""
 
-    def __init__(self, websocket: _WebSocket, remote: str, pipes: set[_WebSocketPipe]) -> None:
+    def __init__(
+        self, websocket: _WebSocket, remote: str, pipes: set[_WebSocketPipe], refused: OnRefused
+    ) -> None:
         self._websocket = websocket
         self._socket: Any = websocket.get_extra_info("socket")
         self._remote = remote
         self._pipes = pipes
+        self._refused = refused
         self._ended = False
 
     @property
@@ -171,6 +187,11 @@ class _WebSocketPipe:
             return bytes(message.data)
         # Nodes say nothing but whole binary messages; pings are inside the session.
         self._ended = True
+        if message.type is aiohttp.WSMsgType.ERROR:
+            too_big = getattr(message.data, "code", None) == aiohttp.WSCloseCode.MESSAGE_TOO_BIG
+            self._refused("too_large" if too_big else "malformed", self._remote)
+        elif message.type not in _ENDS:
+            self._refused("malformed", self._remote)
         raise PipeClosed(message.type.name)
 
     async def close(self) -> None:
@@ -208,11 +229,11 @@ class _Server(web.Server):
     """aiohttp's server, with a time limit until the upgrade and with the limits of the lobby."""
 
     def __init__(self, transport: WebSocketTransport, on_pipe: OnPipe) -> None:
-        self._lobby = transport.lobby
+        self._transport = transport
         self._waiting: dict[web.RequestHandler, tuple[str, asyncio.TimerHandle]] = {}
 
         async def handle(request: web.BaseRequest) -> web.StreamResponse:
-            return await transport.serve(request, on_pipe, self)
+            return await transport.answer(request, on_pipe, self)
 
         loop = asyncio.get_running_loop()
         super().__init__(
@@ -230,13 +251,15 @@ class _Server(web.Server):
 
     def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
         super().connection_made(handler, transport)
+        loop = asyncio.get_running_loop()
         where = group(_remote(transport))
         try:
-            self._lobby.enter(where)
-        except ProtocolError:
-            transport.abort()
+            self._transport.lobby.enter(where)
+        except ProtocolError as error:
+            self._transport.refused(error.reason, _remote(transport))
+            loop.call_soon(transport.abort)  # aiohttp does not bear it at once
             return
-        timer = asyncio.get_running_loop().call_later(UPGRADE_S, transport.abort)
+        timer = loop.call_later(UPGRADE_S, self._too_slow, transport)
         self._waiting[handler] = where, timer
 
     def connection_lost(self, handler: web.RequestHandler, exc: BaseException | None = None) -> None:
@@ -248,7 +271,11 @@ class _Server(web.Server):
         where, timer = self._waiting.pop(handler, (None, None))
         if where is not None and timer is not None:
             timer.cancel()
-            self._lobby.leave(where)
+            self._transport.lobby.leave(where)
+
+    def _too_slow(self, transport: asyncio.Transport) -> None:
+        self._transport.refused("silent", _remote(transport))
+        transport.abort()
 
 
 def _client() -> aiohttp.ClientSession:

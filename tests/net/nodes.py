@@ -58,6 +58,7 @@ class Node:
             node=self.id, network=network, prekeys=self.prekeys, card=self.card, randbytes=os.urandom, psk=psk
         )
         self.transport = WebSocketTransport()
+        self.lobby = self.transport.lobby
         self.handler: Handler = unsupported
         self.on_tell: OnTell = ignore
         self.on_aged: Callable[[Link], None] | None = None
@@ -96,7 +97,7 @@ class Node:
                 pipe,
                 self.door,
                 source=group(pipe.remote),
-                lobby=self.transport.lobby,
+                lobby=self.lobby,
                 handler=self.handler,
                 on_tell=self.on_tell,
                 clock=self.clock,

@@ -377,6 +377,30 @@ async def test_a_carrier_that_is_cut_ends_streams_as_truncated() -> None:
         assert not other.links[0]._handlers
 
 
+async def test_the_reason_of_an_end_is_read_though_nothing_can_be_sent() -> None:
+    class Broken(Wire):
+        async def send(self, frame: bytes) -> None:
+            if not self.open.is_set():
+                raise PipeClosed
+            await self.inner.send(frame)
+
+        async def receive(self) -> bytes:
+            frame = await self.inner.receive()
+            await asyncio.sleep(0.1)
+            return frame
+
+    async with nodes() as (one, other):
+        pipe = Broken(await one.transport.dial(other.address))
+        link = await one.connect(pipe, Target(other.id))
+        await until(lambda: other.links)
+        await until(lambda: link.rtt_ms)
+        pipe.open.clear()
+        closing = asyncio.ensure_future(other.links[0].close("full"))
+        link.ping()
+        assert await gone(link) == LinkEnd("full", "peer")
+        await closing
+
+
 class Wire:
     """A pipe of which a test can hold what arrives, or change it."""
 
@@ -510,7 +534,6 @@ async def test_pieces_of_an_answer_go_in_ticks() -> None:
         for word in words:
             await writer.write(word)
             await asyncio.sleep(TICK_S / 10)
-        await writer.end()
 
     async with nodes() as (one, other):
         other.handler = answer
@@ -524,6 +547,23 @@ async def test_pieces_of_an_answer_go_in_ticks() -> None:
         assert link.bytes_in - before < 64 * len(chunks) * 5
 
 
+async def test_what_waits_for_the_next_tick_is_sent_before_a_failure() -> None:
+    async def answer(link: Link, stream: Stream, request: wire.Request) -> None:
+        writer = stream.ticked()
+        for piece in (b"a", b"b", b"c"):
+            await writer.write(piece)
+        await stream.fail(wire.Failure("busy"))
+        await stream.end()
+
+    async with nodes() as (one, other):
+        other.handler = answer
+        link = await one.dial(other)
+        stream = await link.request(ASK)
+        assert [await anext(stream), await anext(stream)] == [b"a", b"bc"]
+        with pytest.raises(StreamFailed):
+            await anext(stream)
+
+
 async def test_a_writer_of_ticks_waits_for_a_slow_reader() -> None:
     written = 0
 
@@ -533,7 +573,6 @@ async def test_a_writer_of_ticks_waits_for_a_slow_reader() -> None:
         for _ in range(1000):
             await writer.write(bytes(2000))
             written += 2000
-        await writer.end()
 
     async with nodes() as (one, other):
         other.handler = answer
@@ -579,7 +618,6 @@ async def test_one_busy_answer_lets_others_begin() -> None:
         for _ in range(500):
             order.append(name)
             await writer.write(b"x")
-        await writer.end()
 
     async with nodes(in_flight=2) as (one, other):
         other.handler = answer

@@ -32,9 +32,10 @@ async def echo(pipe: Pipe) -> None:
 
 @asynccontextmanager
 async def listening(
-    on_pipe: Callable[[Pipe], Awaitable[None]] = echo, lobby: Lobby | None = None
+    on_pipe: Callable[[Pipe], Awaitable[None]] = echo, refused: list[tuple[str, str]] | None = None
 ) -> AsyncIterator[tuple[WebSocketTransport, str, int]]:
-    transport = WebSocketTransport(lobby)
+    count: list[tuple[str, str]] = [] if refused is None else refused
+    transport = WebSocketTransport(refused=lambda reason, address: count.append((reason, address)))
     try:
         ((_, port),) = await transport.listen(["127.0.0.1"], 0, on_pipe)
         yield transport, f"ws://127.0.0.1:{port}", port
@@ -112,13 +113,14 @@ async def test_a_pipe_ends_when_its_user_raises(
 
 @pytest.mark.parametrize("kind", ["text", "ping", "pong", "oversize"])
 async def test_nothing_but_whole_binary_messages_is_taken(kind: str) -> None:
-    reasons: asyncio.Queue[bytes] = asyncio.Queue()
+    taken: asyncio.Queue[bytes] = asyncio.Queue()
+    refused: list[tuple[str, str]] = []
 
     async def read(pipe: Pipe) -> None:
-        await reasons.put(await pipe.receive())
+        await taken.put(await pipe.receive())
 
     async with (
-        listening(read) as (_, address, _port),
+        listening(read, refused) as (_, address, _port),
         aiohttp.ClientSession() as client,
         client.ws_connect(address.replace("ws:", "http:") + PATH, autoping=False) as ws,
     ):
@@ -133,14 +135,17 @@ async def test_nothing_but_whole_binary_messages_is_taken(kind: str) -> None:
         async with asyncio.timeout(10):
             message = await ws.receive()
         assert message.type in (aiohttp.WSMsgType.CLOSE, aiohttp.WSMsgType.CLOSED)
-        assert reasons.empty()
+        assert taken.empty()
+    assert refused == [("too_large" if kind == "oversize" else "malformed", "127.0.0.1")]
 
 
 async def test_a_web_page_is_refused() -> None:
-    async with listening() as (transport, _, port):
+    refused: list[tuple[str, str]] = []
+    async with listening(refused=refused) as (transport, _, port):
         answer = await said(port, UPGRADE + "Origin: https://example.com\r\n\r\n")
         assert answer == "HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
         assert len(transport.lobby) == 0
+        assert refused == [("origin", "127.0.0.1")]
 
 
 @pytest.mark.parametrize(
@@ -231,7 +236,8 @@ async def test_a_redirect_is_not_followed() -> None:
 
 async def test_who_sends_nothing_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(websocket, "UPGRADE_S", 0.2)
-    async with listening() as (transport, _, port):
+    refused: list[tuple[str, str]] = []
+    async with listening(refused=refused) as (transport, _, port):
         for start in ("", UPGRADE):  # nothing at all; a request without its end
             async with asyncio.timeout(10):
                 try:
@@ -239,22 +245,26 @@ async def test_who_sends_nothing_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> 
                 except ConnectionResetError:
                     pass
         assert len(transport.lobby) == 0
+        assert refused == [("silent", "127.0.0.1")] * 2
 
 
-async def test_connections_without_a_handshake_are_bounded() -> None:
-    async with listening(lobby=Lobby()) as (transport, address, port):
+async def test_connections_without_a_handshake_are_bounded(caplog: pytest.LogCaptureFixture) -> None:
+    refused: list[tuple[str, str]] = []
+    async with listening(refused=refused) as (transport, address, port):
         crowd = [await asyncio.open_connection("127.0.0.1", port) for _ in range(MAX_LOCAL)]
         async with asyncio.timeout(10):
             await until(lambda: len(transport.lobby) == MAX_LOCAL)
             with pytest.raises(NetError) as error:
                 await transport.dial(address)
         assert error.value.code == "unreachable"
+        assert set(refused) == {("full", "127.0.0.1")}
         for _, writer in crowd:
             writer.close()
         await until(lambda: len(transport.lobby) == 0)
         pipe = await transport.dial(address)
         await pipe.send(b"x")
         assert await pipe.receive() == b"x"
+    assert caplog.records == []
 
 
 def test_the_lobby_counts_groups() -> None:
