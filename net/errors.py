@@ -41,8 +41,8 @@ class NetError(Exception):
     """The network could not do what a person asked.
 
     Codes: `unreachable` `refused` `busy` `cancelled` `closed` `port_taken` `no_interface` `bad_invite`
-    `expired` `bad_address` `bad_key` `locked_key` `not_written` `clock` `timeout` `unknown_node`, and those a
-    peer sends (wire.ERROR_CODES).
+    `expired` `bad_address` `bad_key` `locked_key` `not_written` `clock` `timeout` `unknown_node`
+    `port_mapping`, and those a peer sends (wire.ERROR_CODES).
     """
 
     def __init__(self, code: str, message: str, remedy: str = "") -> None:
