@@ -151,8 +151,8 @@ class NodeNetwork:
         """A text with which another node joins this one's network. NodeError `offline`, NetError."""
         return (await self._opened()).invite(hours)
 
-    async def join(self, text: str) -> Invite:
-        """Join the network of an invite and link with the node that made it.
+    async def join(self, text: str) -> tuple[str, SeenNode]:
+        """Join the network of an invite and link with the node that made it: the network's name, the node.
 
         Raises NetError `bad_invite`, `expired`, `unreachable`, `timeout`, `refused`; NodeError `offline`.
         This node is then where it was before.
@@ -162,21 +162,20 @@ class NodeNetwork:
         network = await self._opened()
         invite = invites.decode(text, network.now_ms())
         if invite.network == self._settings.network and invite.psk == network.options.psk:
-            await network.join(invite.node, invite.addresses)
+            met = await network.join(invite.node, invite.addresses)
             await self._remember(invite)
-            return invite
+            return invite.network, met
         before = self._settings
         known = await self._opened_store.run(peers.get_network, invite.network)
         await self._remember(invite)
         await self.restart(msgspec.structs.replace(before, network=invite.network))
         try:
-            await (await self._opened()).join(invite.node, invite.addresses)
+            return invite.network, await (await self._opened()).join(invite.node, invite.addresses)
         except BaseException:
             if known is None:
                 await self._opened_store.run(peers.leave_network, invite.network)
             self._tasks.spawn(self.restart(before), name="back to the network before")
             raise
-        return invite
 
     async def _remember(self, invite: Invite) -> None:
         await self._opened_store.run(

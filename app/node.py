@@ -431,10 +431,10 @@ class Node(NodeFacade):
 
         Raises NodeError `offline`, NetError `bad_invite`, `expired`, `unreachable`, `timeout`, `refused`.
         """
-        joined = await self._net.join(invite)
-        if joined.network != self.settings.network:
-            await self._write_setting("network", joined.network)
-        return next(seen for seen in self._net.nodes() if seen.id == joined.node)
+        network, met = await self._net.join(invite)
+        if network != self.settings.network:
+            await self._write_setting("network", network)
+        return met
 
     async def _load_at_start(self) -> None:
         try:

@@ -115,12 +115,16 @@ class Finder:
 
     async def join(self, node: bytes, where: tuple[str, ...]) -> Peer:
         """Link with a node that this one's person named. Raises NetError."""
-        self.book.put(node, where, "person")
-        return self._peering.peer(node) or await self.link_with(node)
+        try:
+            return self._peering.peer(node) or await self.link_with(node, where)
+        finally:
+            # Not before: the overlay would dial it at the same time.
+            self.book.put(node, where, "person")
 
-    async def link_with(self, node: bytes) -> Peer:
+    async def link_with(self, node: bytes, where: tuple[str, ...] = ()) -> Peer:
         """A new link with `node`, on which it knows who this node is. Raises NetError."""
-        link = await self._dialer.dial(self._target(node), self.direct(node))
+        known = [address for address in self.direct(node) if address not in where]
+        link = await self._dialer.dial(self._target(node), [*where, *known])
         try:
             return await self._peering.introduce(link)
         except FAILED as error:

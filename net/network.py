@@ -38,7 +38,7 @@ from infraxa.net.memory import Keeper, KnownNode, Memory
 from infraxa.net.names import clean_name
 from infraxa.net.notices import Notices
 from infraxa.net.overlay import Overlay
-from infraxa.net.overview import activity, notices, seen_nodes
+from infraxa.net.overview import activity, met, notices, seen_nodes
 from infraxa.net.peering import FAILED, Events, Peer, Peering
 from infraxa.net.portmap import PortMap
 from infraxa.net.presence import Places, Presence
@@ -83,6 +83,8 @@ class NetworkOptions(Struct, frozen=True):
     """Where to listen."""
     port: int = 7741
     announce: bool = True
+    lan: bool = True
+    """Look for others on the local network."""
     bootstrap: tuple[str, ...] = ()
     port_mapping: bool = False
     relay: bool = False
@@ -114,7 +116,7 @@ class Network:
         rng = rng or random.Random(int.from_bytes(randbytes(16), "big"))
         self._network = codec.network_id(options.network)
         self._tasks = TaskGroup()
-        self._teller = Teller(on_status, on_nodes, on_peers, self._status)
+        self._teller = Teller(on_status, on_nodes, on_peers, lambda: self.status)
         self._refusals = Refusals(clock.unix_ms, self._teller.status_changed)
         prekeys = Prekeys(memory.prekeys, randbytes)
         self.notices = Notices(self._teller.status_changed)
@@ -220,7 +222,8 @@ class Network:
         self._activity = "online"
         self._tasks.spawn(self._run(), name="network")
         self._finder.bootstrap(self.options.bootstrap)
-        await self._start_lan()
+        if self.options.lan:
+            await self._start_lan()
         self._teller.tell()
 
     async def close(self) -> None:
@@ -405,11 +408,11 @@ class Network:
 
     async def _remember(self, peer: Peer) -> None:
         """Where a node was reached, for the next run."""
-        card = self._gossip.card(peer.id)
         where = [address for address in self._finder.direct(peer.id) if _host_of(address) == peer.link.remote]
-        if card is not None and where:
-            met = KnownNode(peer.id, clean_name(card.name), tuple(where), self._clock.unix_ms())
-            await self.notices.of(self._keeper.node_met(met), "not_written")
+        if where:
+            name = clean_name(met(peer.link).name)
+            known = KnownNode(peer.id, name, tuple(where), self._clock.unix_ms())
+            await self.notices.of(self._keeper.node_met(known), "not_written")
 
     def _unlinked(self, peer: Peer, end: LinkEnd) -> None:
         self._teller.nodes_changed()
@@ -458,11 +461,10 @@ class Network:
             case _:
                 await stream.fail(wire.Failure("unsupported"))
 
-    async def join(self, node: bytes, where: tuple[str, ...]) -> str:
-        """Link with a node that this one's person named; gives the name it claims. Raises NetError."""
-        await self._finder.join(node, where)
-        card = self._gossip.card(node)
-        return card.name if card is not None else ""
+    async def join(self, node: bytes, where: tuple[str, ...]) -> SeenNode:
+        """Link with a node that this one's person named. Raises NetError."""
+        peer = await self._finder.join(node, where)
+        return next((seen for seen in self.nodes() if seen.id == node), None) or met(peer.link)
 
     async def link_to(self, node: bytes) -> Link:
         """A link to `node`: the one there is, or a new one on which this node does not say who it is. Raises
@@ -502,7 +504,8 @@ class Network:
         """Newest first."""
         return self._refusals.newest()
 
-    def _status(self) -> NetworkStatus:
+    @property
+    def status(self) -> NetworkStatus:
         peers = len(self._peering.peers())
         judgement = self._skew.judge()
         bytes_in, bytes_out = self._peering.traffic()

@@ -7,11 +7,14 @@ from typing import Literal
 
 from msgspec import structs
 
+from infraxa.net import codec
 from infraxa.net.book import AddressBook
 from infraxa.net.gossip import Gossip
 from infraxa.net.health import Health
+from infraxa.net.link import Link
 from infraxa.net.peering import Peering
 from infraxa.net.reach import Decision
+from infraxa.net.records import Card, Record
 from infraxa.net.status import Activity, Notice, SeenNode
 
 
@@ -35,6 +38,29 @@ def seen_nodes(
             )
         )
     return sorted(shown, key=lambda seen: (seen.status == "offline", seen.age_s))
+
+
+def met(link: Link) -> SeenNode:
+    """A node of which nothing is known yet but that there is a link with it."""
+    card: Card | None = None
+    if link.card is not None:  # of who was dialled; verified then
+        record: Record = codec.decode(link.card, Record)
+        card = codec.decode(record.signed.body, Card)
+    return SeenNode(
+        id=link.peer or b"",
+        name=card.name if card is not None else "",
+        status="online",
+        age_s=0.0,
+        addresses=card.addresses if card is not None else (),
+        relays=card.relays if card is not None else (),
+        slots=0,
+        util=0,
+        models=(),
+        prices=(),
+        first_token_ms=0,
+        rtt_ms=link.rtt_ms,
+        via="invite",
+    )
 
 
 def _via(node: bytes, book: AddressBook) -> Literal["lan", "gossip", "invite"]:

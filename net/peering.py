@@ -23,7 +23,6 @@ from infraxa.net.link import Clock, Link, LinkClosed, LinkEnd, Stream, StreamCan
 from infraxa.net.lobby import Lobby
 from infraxa.net.overlay import Dial, Direction, Overlay
 from infraxa.net.pipe import Pipe
-from infraxa.net.records import MAX_CARD, Record
 from infraxa.net.refusals import Refusals
 from infraxa.net.status import PeerInfo
 from infraxa.net.tasks import TaskGroup
@@ -206,23 +205,17 @@ class Peering:
 
     async def introduce(self, link: Link) -> Peer:
         """Tell the node of a link that was dialled here which node this one is. Raises what FAILED lists."""
-        assert link.peer is not None and link.card is not None
+        assert link.peer is not None
         if link not in self._strangers:
             self.keep(link)
         signed = self._identity.sign("auth", _auth_body("node", link.handshake_hash))
-        hello = wire.Auth("node", self._identity.id, signed.signature, self._my_card())
+        hello = wire.Auth("node", self._identity.id, signed.signature)
         try:
             answer = await link.ask(hello, wire.Authenticated, ANSWER_S)
         except FAILED:
             await link.close()
             raise
-        self._learn_card(link.peer, link.card)
         return self._linked(link, link.peer, "out", answer.observed)
-
-    def _learn_card(self, node: bytes, card: bytes) -> None:
-        record: Record = codec.decode(card, Record, MAX_CARD)
-        now, now_ms = self._clock.monotonic(), self._clock.unix_ms()
-        self.perform(self._gossip.learn(node, wire.Push((record,)), now, now_ms))
 
     def _linked(self, link: Link, node: bytes, direction: Direction, observed: str) -> Peer:
         """Raises LinkClosed when the overlay has no room for it."""
@@ -278,8 +271,6 @@ class Peering:
         signed = codec.Signed(_auth_body("node", link.handshake_hash), request.key, request.signature)
         if not codec.verify("auth", signed):
             raise ProtocolError("bad_signature", "auth")
-        if request.card:
-            self._check_card(request)
         refusal = self._overlay.may_accept(addresses.group(link.remote), self._clock.monotonic())
         if refusal is not None:
             self._refusals.add(refusal, peer=request.key, address=link.remote)
@@ -289,17 +280,10 @@ class Peering:
         answer = wire.Authenticated(observed_address(link.remote), self._clock.unix_ms())
         await stream.send(codec.encode(answer))
         await stream.end()
-        if request.card:
-            self._learn_card(request.key, request.card)
         try:
             self._linked(link, request.key, "in", "")
         except LinkClosed:
             await link.close()
-
-    def _check_card(self, request: wire.Auth) -> None:
-        record: Record = codec.decode(request.card, Record, MAX_CARD)
-        if record.kind != "card" or record.signed.signer != request.key:
-            raise ProtocolError("not_asked", "the card of another node")
 
     def told(self, link: Link, message: wire.Tell) -> None:
         """What a peer tells unasked."""

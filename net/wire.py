@@ -11,7 +11,7 @@ from typing import Annotated, Final, Literal
 from msgspec import Meta, Struct
 
 from infraxa.net.codec import Id, Signature
-from infraxa.net.records import MAX_CARD, Address, Millis, Nonce8, Nonce16, Record
+from infraxa.net.records import Address, Millis, Nonce8, Nonce16, Record
 
 MAX_FRAME: Final = 65_535
 """Bytes of one frame on a carrier; the limit of Noise."""
@@ -33,8 +33,6 @@ class Auth(Struct, array_like=True, frozen=True, tag=1):
     role: Literal["node", "account"]
     key: Id
     signature: Signature
-    card: Annotated[bytes, Meta(max_length=MAX_CARD)] = b""
-    """With role `node`: the Record of its own card, encoded; empty when it has none."""
 
 
 class Authenticated(Struct, array_like=True, frozen=True, tag=2):
