@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from infraxa.net.errors import Refusal
 from infraxa.net.status import NetworkStatus, Reachability
 
 SKEW_WARN_MS = 60_000
@@ -22,7 +21,7 @@ class Meaning(NamedTuple):
     sentence: str
 
 
-REFUSED: Mapping[Refusal, Meaning] = {
+REFUSED: Mapping[str, Meaning] = {
     "malformed": Meaning("malformed", "sent something that cannot be read"),
     "too_large": Meaning("too large", "sent more in one message than is allowed"),
     "bad_signature": Meaning("bad signature", "sent a record that its owner did not sign"),
@@ -46,13 +45,12 @@ REFUSED: Mapping[Refusal, Meaning] = {
     "origin": Meaning("web page", "a web page in a browser tried to connect"),
     "silent": Meaning("silent", "said nothing in time"),
 }
-"""What a peer did, to follow its name."""
+"""What a peer did, for each net.errors.Refusal; to follow its name."""
 
 
 def refused(reason: str) -> Meaning:
     """What a reason means; an unknown one, of a newer infraxa, is shown as it is."""
-    known = {str(name): meaning for name, meaning in REFUSED.items()}
-    return known.get(reason) or Meaning(reason.replace("_", " "), "was refused")
+    return REFUSED.get(reason) or Meaning(reason.replace("_", " "), "was refused")
 
 
 REACHABLE: Mapping[Reachability, Meaning] = {

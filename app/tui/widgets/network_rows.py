@@ -148,7 +148,9 @@ def node_rows(nodes: Iterable[SeenNode], older_s: float) -> list[Row]:
 
 
 def _without_address(node: SeenNode) -> str:
-    return f"relay {short_id(node.relays[0])}" if node.relays else "none told"
+    if node.relays:
+        return f"relay {short_id(node.relays[0])}"
+    return "on this LAN" if node.via == "lan" else "none told"
 
 
 def refused_rows(refusals: Iterable[Refused], now_ms: int) -> list[Row]:

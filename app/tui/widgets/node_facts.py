@@ -33,7 +33,7 @@ def headline(status: NetworkStatus, traffic: Traffic, now_ms: int, width: int) -
             parts.append(f"reachable {REACHABLE[status.reachability].label}")
     left = Content.assemble((f"{mark} ", style), (parts[0], "bold"), *(f" · {part}" for part in parts[1:]))
     for bars in (20, 8, 0):
-        right = _rates(traffic, bars)
+        right = _rates(traffic, bars) if status.activity == "online" else Content("")
         gap = width - left.cell_length - right.cell_length
         if gap >= 2:
             return left + Content(" " * gap) + right
@@ -41,13 +41,13 @@ def headline(status: NetworkStatus, traffic: Traffic, now_ms: int, width: int) -
 
 
 def _rates(traffic: Traffic, width: int) -> Content:
+    """The rates now, each with so many cells of bars."""
     if not traffic.incoming:
         return Content("")
+    bars = [f" {sparkline(rates, width)}" if width else "" for rates in (traffic.incoming, traffic.outgoing)]
     return Content.assemble(
-        ("↓ ", _QUIET), f"{human_size(int(traffic.incoming[-1]))}/s ",
-        (sparkline(traffic.incoming, width), "$text-primary"),
-        ("  ↑ ", _QUIET), f"{human_size(int(traffic.outgoing[-1]))}/s ",
-        (sparkline(traffic.outgoing, width), "$text-secondary"),
+        ("↓ ", _QUIET), f"{human_size(int(traffic.incoming[-1]))}/s", (bars[0], "$text-primary"),
+        ("  ↑ ", _QUIET), f"{human_size(int(traffic.outgoing[-1]))}/s", (bars[1], "$text-secondary"),
     )  # fmt: skip
 
 
@@ -91,8 +91,6 @@ def facts(status: NetworkStatus, newest: SeenNode | None, traffic: Traffic, widt
     why = one_line(status.reachability_reason, 200)
     good = status.reachability in ("reachable", "relayed")
     fact("reachable", Meaning(reached.label, why or reached.sentence), "$text-success" if good else "")
-    if why and not good:
-        lines.extend(Content.styled(" " * NAME + text, _QUIET) for text in _wrapped(reached.sentence, width))
     for at, address in enumerate(status.listening):
         lines.append(_row("listens at" if not at else "", address_text(address), width))
     if not status.listening:
@@ -100,7 +98,7 @@ def facts(status: NetworkStatus, newest: SeenNode | None, traffic: Traffic, widt
     fact("this LAN", MDNS[status.mdns])
     late = clock(status.clock_skew_ms)
     fact("clock", late, "$text-warning" if late.sentence else "")
-    lines.append(_row("known", f"{status.known:,} nodes", width))
+    lines.append(_row("known", f"{status.known:,} node{'s' * (status.known != 1)}", width))
     if newest is not None:
         lines.append(_row("newest", display(newest.name, newest.id), width))
     lines += [Content(""), Content.styled("TRAFFIC", _QUIET)]
