@@ -101,7 +101,7 @@ class Admission:
 
     def charge(self, record: Record, size: int, room: Room, now: float) -> None:
         """For what comes unasked. Raises ProtocolError `rate`."""
-        if record.signed.signer not in self._table.entries and room.ids.left(now) < 1:
+        if record.signed.signer not in self._table.entries and not room.ids.has(1, now):
             raise ProtocolError("rate", "new ids")
         if not room.bytes.take(size, now):
             raise ProtocolError("rate", "bytes")

@@ -196,7 +196,7 @@ class Gossip:
     def next_tick(self, now: float) -> float:
         """When `tick` must be called at the latest."""
         return min(
-            now + TICK_S,
+            (self._ran[0] if self._ran else now) + TICK_S,
             self._spreading.flush_at,
             self._root_at,
             self._sweep_at,

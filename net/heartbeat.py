@@ -52,7 +52,7 @@ class Heartbeat:
         if said is None:
             at = now
         elif not _same_but_price(said, wanted):
-            at = min(at, now if self._changes.left(now) >= 1 else now + 1 / self._changes.rate)
+            at = min(at, now if self._changes.has(1, now) else now + 1 / self._changes.rate)
         elif moved(said.prices, wanted.prices):
             at = min(at, self._priced_at + PRICE_EVERY_S)
         return max(at, self._asked_at + ASK_AGAIN_S)

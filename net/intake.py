@@ -139,7 +139,7 @@ class Intake:
         if now < entry.banned_until or late or not entry.card.records:
             return
         if outcome == "rival":
-            for proof in entry.records():
+            for proof in (entry.card if isinstance(value, Card) else entry.states).records:
                 self._hand_on(proof, None, entry, now, beside=True)
         elif room is not None or own:
             self._hand_on(record, peer, entry, now, urgent=outcome == "changed", own=own)

@@ -122,6 +122,8 @@ class Overlay:
         self._tries = Tries()
         self._banned: dict[bytes, float] = {}
         self._feeler_at = float("-inf")
+        self._far = False
+        """There is somebody to dial who is not local."""
 
     @property
     def peers(self) -> tuple[bytes, ...]:
@@ -236,7 +238,7 @@ class Overlay:
         if self._missing(True) <= 0 and not feel:
             return ()
         options = self._options(candidates, now)
-        far = any(option.groups != {LOCAL} for _, option in options)
+        far = self._far = any(option.groups != {LOCAL} for _, option in options)
         dials: list[Dial] = []
         for candidate, option in options:
             if self._missing(far) <= 0 or len(self._dialing) >= self._limits.dials_at_once:
@@ -358,7 +360,7 @@ class Overlay:
         old = [peer for peer in own if now - peer.since >= USELESS_AFTER_S]
         worst = min(old, key=lambda peer: peer.standing.score(now), default=None)
         if worst is None or worst.standing.score(now) >= USELESS_SHARE * median(supplies):
-            if self._missing(True) >= 0:
+            if self._missing(self._far) >= 0:
                 return ()
             worst = new
         self._remove(worst)

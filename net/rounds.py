@@ -163,11 +163,11 @@ class Schedule:
 
     def compare(self, same: bool, now: float, jitter: float) -> None:
         """The peer told its root."""
-        self.wants = not same
         if same:
             self._every = EVERY_S
-        else:
+        elif not self.wants:
             self._at = max(self._at, now + jitter)
+        self.wants = not same
 
     def running(self, now: float) -> bool:
         return now < self._deadline

@@ -179,7 +179,7 @@ class Table:
         which its next heartbeat comes; what it said before is not handed on any more."""
         for entry in self.entries.values():
             if entry.until > since:
-                entry.until = max(entry.until, now + GRACE_S)
+                entry.until = now + GRACE_S
             if entry.term > since:
                 entry.term = now
                 self.update(entry, now)

@@ -13,6 +13,8 @@ UNPROVEN_S: Final = 600.0
 FIRST_S: Final = 8.0
 LAST_S: Final = 480.0
 """Between two tries of any other address: doubled with each failure."""
+AGAIN_S: Final = 1.0
+"""After the end of a link that had stood for long."""
 MAX_PLACES: Final = 4096
 
 
@@ -37,10 +39,13 @@ class Tries:
     ) -> None:
         """`lost`: a link that had stood for long."""
         place = _place(address, trusted)
-        if how != "failed":
-            self._put(place, 0, now + (1.0 if how == "lost" else 0.0), now)
-            return
         failures = min(self._places.get(place, (0, now))[0], 16)
+        if how == "linked":
+            self._put(place, failures, now, now)  # whether it was worth it shows when it has stood
+            return
+        if how == "lost":
+            self._put(place, 0, now + AGAIN_S, now)
+            return
         wait = min(LAST_S, FIRST_S * 2**failures) if trusted else UNPROVEN_S
         self._put(place, failures + 1, now + wait, now)
 

@@ -385,7 +385,7 @@ class Simulation:
 
     def _attack(self, member: Member) -> None:
         """Dial many honest nodes, to be most of what they are linked with; then each in its own way."""
-        if len(member.links) < 12:
+        if len(member.links) < 12 and self.honest:
             self._dialled(member, self.rng.choice(self.honest), None)
         attackers = [one for one in self.hostiles if one.flavour == member.flavour]
         if member.flavour == "liar":
