@@ -250,6 +250,12 @@ class Network:
     async def _listen(self) -> None:
         """Another port serves when the wished one is taken: others learn it from the card and by mDNS."""
         hosts, port = self.options.hosts, self.options.port
+        if port not in (0, 443) and port < 1024:
+            raise NetError(
+                "bad_address",
+                f"A node does not listen on port {port}: others would not dial it.",
+                "Choose a listen_port from 1024 to 65535, 443, or 0 for any.",
+            )
         try:
             bound = await self._websocket.listen(hosts, port, self._peering.take)
         except NetError as error:

@@ -105,6 +105,7 @@ class Reaching:
             changed = decision != self.decision
             self.decision = decision
             if decision.ask is not None:
+                self._reach.asked(*decision.ask, self._clock.monotonic())
                 self._tasks.spawn(self._ask(*decision.ask), name="ask to be dialled back")
             wait = decision.next_s
             if decision.relay_wanted and len(self._places) < RELAYS:
@@ -120,7 +121,6 @@ class Reaching:
             self._news.clear()
 
     async def _ask(self, node: bytes, address: str) -> None:
-        self._reach.asked(node, address, self._clock.monotonic())
         reached: bool | None = None
         if (peer := self._peering.peer(node)) is not None:
             try:
@@ -143,8 +143,9 @@ class Reaching:
         card = self._gossip.raw_card(link.peer) or None
         try:
             made = await self._dialer.dial(Target(link.peer, card), (addresses.format(where),))
-        except NetError as error:
-            await stream.send(codec.encode(DialedBack(False, error.code)))
+        except FAILED as error:
+            reason = error.code if isinstance(error, NetError) else "refused"
+            await stream.send(codec.encode(DialedBack(False, reason)))
             return
         await stream.send(codec.encode(DialedBack(True)))
         await made.close()
