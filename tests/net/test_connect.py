@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from infraxa.net import codec, connect, wire
+from infraxa.net import codec, connect, websocket, wire
 from infraxa.net.connect import Target, verify_card
 from infraxa.net.door import Door, DoorLimits
 from infraxa.net.errors import NetError, ProtocolError
@@ -22,6 +22,12 @@ from infraxa.net.records import Record
 from tests.net.nodes import NETWORK, Node, nodes, until
 
 HOUR_MS = 3_600_000
+
+
+@pytest.fixture(autouse=True)
+def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many of these say nothing at the end, which a pipe waits for."""
+    monkeypatch.setattr(websocket, "CLOSE_S", 0.2)
 
 
 def later(hours: float) -> Clock:

@@ -608,16 +608,17 @@ async def test_a_writer_of_ticks_learns_that_nobody_wants_more() -> None:
             assert await told in ("CancelledError", "StreamCancelled")
 
 
-async def test_one_busy_answer_lets_others_begin() -> None:
-    """Without a turn for others after each piece, the first answer would be over before the second begins."""
+@pytest.mark.parametrize("ticked", [True, False])
+async def test_one_busy_answer_lets_others_begin(ticked: bool) -> None:
+    """Without a turn for others after each piece, the first one would be over before the second begins."""
     order: list[str] = []
 
     async def answer(link: Link, stream: Stream, request: wire.Request) -> None:
         name = type(request).__name__
-        writer = stream.ticked()
+        send = stream.ticked().write if ticked else stream.send
         for _ in range(500):
             order.append(name)
-            await writer.write(b"x")
+            await send(b"x")
 
     async with nodes(in_flight=2) as (one, other):
         other.handler = answer

@@ -213,6 +213,19 @@ class Conversations(RuleBasedStateMachine):
         for _ in range(min(count, len(self.sides[at].incoming))):
             self.take(self.sides[at])
 
+    @rule(at=sides_of, which=which)
+    def flow(self, at: int, which: int) -> None:
+        """All that a side has to say arrives, and one stream of it is read."""
+        side, other = self.sides[at], self.sides[1 - at]
+        while (record := side.mux.next()) is not None:
+            other.incoming.append(record)
+        while other.incoming:
+            self.take(other)
+        stream = self.pick(other, which)
+        if stream is not None:
+            while other.streams[stream].unread:
+                self.read_one(other, stream)
+
     @precondition(lambda self: any(seen.unread for side in self.sides for seen in side.streams.values()))
     @rule(at=sides_of, which=which, count=st.integers(1, 5))
     def read(self, at: int, which: int, count: int) -> None:
@@ -364,6 +377,48 @@ def test_who_reads_lets_the_sender_go_on() -> None:
             asker.consumed(stream, event.cost)
         deliver(asker, answerer)
     assert total == 40 * wire.MAX_BODY
+
+
+@pytest.mark.parametrize("size", [1, 1000, wire.MAX_BODY, MAX_WHOLE, 200_000])
+def test_credit_comes_back_exactly(size: int) -> None:
+    """However the bytes are cut, forty windows of them go through."""
+    asker, answerer, stream = asked()
+    left = 40 * WINDOW // (size + RECORD_COST)
+    while left or answerer.ready:
+        while left and answerer.room(stream):
+            answerer.send(stream, bytes(size))
+            left -= 1
+        events = deliver(answerer, asker)
+        assert events, "nothing moves any more"
+        for event in events:
+            assert isinstance(event, Chunk)
+            asker.consumed(stream, event.cost)
+        deliver(asker, answerer)
+
+
+def test_a_long_answer_comes_after_its_question_has_ended() -> None:
+    asker, answerer, stream = asked()
+    asker.end(stream)
+    deliver(asker, answerer)
+    for _ in range(10):
+        answerer.send(stream, bytes(MAX_WHOLE))
+        for event in deliver(answerer, asker):
+            assert isinstance(event, Chunk) and len(event.data) == MAX_WHOLE
+            asker.consumed(stream, event.cost)
+        deliver(asker, answerer)
+
+
+def test_credit_lets_what_waits_go_on() -> None:
+    asker, answerer, stream = asked()
+    answerer.send(stream, bytes(MAX_CHUNK))
+    got = 0
+    for _ in range(20):
+        for event in deliver(answerer, asker):
+            assert isinstance(event, Chunk)
+            got += len(event.data)
+            asker.consumed(stream, event.cost)
+        deliver(asker, answerer)
+    assert got == MAX_CHUNK
 
 
 def test_streams_take_turns() -> None:
