@@ -60,6 +60,10 @@ HELLO_LIMIT = 5.0
 """Seconds in which a front end says hello."""
 
 
+def _nothing() -> None:
+    """There is no subscription."""
+
+
 class ControlServer:
     """Listens in the data folder `folder`, whose lock the caller holds."""
 
@@ -72,7 +76,7 @@ class ControlServer:
         self._front_ends: set[_FrontEnd] = set()
         self._connections = 0
         self._tasks = TaskGroup()
-        self._deaf: Callable[[], None] = lambda: None
+        self._deaf = _nothing
 
     async def open(self) -> None:
         """Raises OSError when this folder or system has no place to listen."""
@@ -87,6 +91,7 @@ class ControlServer:
         """Leave all front ends: what they still asked for is cancelled, what was told them is sent."""
         self.refuse()
         self._deaf()
+        self._deaf = _nothing
         await self._listener.close()
         await self._tasks.cancel_all()
 

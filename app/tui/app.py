@@ -260,7 +260,11 @@ class InfraxaApp(Themed):
         if (attached := _as_attached(node)) is not None:
             self.run_worker(self._stay_attached(attached), group="attached", name="stay attached")
             self._say_what_is_shared(own, attached)
-        await self.chat_screen.node_opened()
+        try:
+            await self.chat_screen.node_opened()
+        except NodeError:
+            if attached is None or not attached.gone.is_set():
+                raise  # else the next node is being opened
 
     def _say_what_is_shared(self, own: Settings, node: AttachedNode) -> None:
         """Settings that were given for this terminal, but are those of the process that has the node."""
@@ -307,7 +311,8 @@ class InfraxaApp(Themed):
         try:
             yield
         except (NoMatches, ScreenStackError):
-            if self.is_running:
+            # The screen goes before the app does.
+            if self.is_running and self.screen_stack and self.screen_stack[0].is_running:
                 raise
 
     def _hear(self, event: Event) -> None:

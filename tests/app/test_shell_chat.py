@@ -12,12 +12,10 @@ from textual.widgets import Input
 
 from infraxa.app.config import Settings
 from infraxa.app.events import AnswerGrew, Event
-from infraxa.app.folders import Folders
 from infraxa.app.node import Node
-from infraxa.app.tui.app import InfraxaApp
 from infraxa.app.tui.screens.dialogs import Ask, Confirm, Link
 from infraxa.store.records import ChatOptions
-from tests.app.shell import SETTINGS, Shell, shell
+from tests.app.shell import shell
 
 LONG = "tell me a story"
 
@@ -281,17 +279,6 @@ async def test_ctrl_c_copies_a_selection_and_quits_when_pressed_twice(tmp_path: 
         await it.until(lambda: "again to quit" in it.screen_text(), "the hint")
         await it.pilot.press("ctrl+c")
         await it.until(lambda: not it.app.is_running, "the end")
-
-
-async def test_a_second_app_says_who_has_the_folder(tmp_path: Path) -> None:
-    async with shell(tmp_path) as it:
-        await it.opened()
-        second = InfraxaApp(SETTINGS, Folders.find(tmp_path, {}))
-        async with second.run_test() as pilot:
-            other = Shell(second, pilot)
-            await other.until(lambda: not second.is_running, "the end")
-        assert second.return_code == 1
-        assert "Another infraxa" in second.last_words and "\n" not in second.last_words
 
 
 async def test_a_link_is_shown_whole_before_it_is_opened(tmp_path: Path) -> None:

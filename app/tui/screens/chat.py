@@ -146,7 +146,8 @@ class ChatScreen(Talk):
             self._forget_chat()
             return
         if any(turn.message.state == "streaming" for turn in self.shown_turns):
-            await self.conversation.show([])
+            async with self._showing:
+                await self.conversation.show([])
         await self._show_branch()
         self._painted()
 

@@ -279,7 +279,8 @@ class AnswerView(MessageView):
             self._timer = None
         self._flusher.close()
         if self._showing is not None:
-            await self._showing
+            # Not awaited itself: removed meanwhile, it is cancelled, and whoever ends the answer must not be.
+            await asyncio.wait([self._showing])
             self._showing = None
         text = clean(self.message.content)
         if self.source != text:
