@@ -97,23 +97,6 @@ def test_a_terminal_that_hangs_up_ends_everything(open_app: Open, slow_model: Pa
     assert last_answer(tmp_path / "data")[1] == "stopped"
 
 
-def test_a_second_instance_names_the_first(open_app: Open) -> None:
-    first = started(open_app())
-    second = open_app()
-    assert second.wait_exit() == 1
-    assert "Another infraxa" in second.text and str(first.process.pid) in second.text
-    first.press("ctrl+q")
-    assert first.wait_exit() == 0
-
-
-def test_ask_works_beside_the_open_app(open_app: Open, environment: dict[str, str]) -> None:
-    app = started(open_app())
-    answer = run("ask", "What is 2+2?", env=environment)
-    assert answer.returncode == 0 and "4" in answer.stdout
-    app.press("ctrl+q")
-    assert app.wait_exit() == 0
-
-
 def test_data_of_a_newer_infraxa_is_left_alone(open_app: Open, tmp_path: Path) -> None:
     data = tmp_path / "data"
     data.mkdir()
