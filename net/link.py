@@ -124,6 +124,8 @@ class Link:
         self._reader = self._tasks.spawn(self._read(), name="link reader")
         self._writer = self._tasks.spawn(self._write(), name="link writer")
         self._ticker = self._tasks.spawn(self._tick(), name="link ticker")
+        for task in (self._reader, self._writer, self._ticker):
+            task.add_done_callback(self._stopped)
 
     @property
     def initiator(self) -> bool:
@@ -239,13 +241,14 @@ class Link:
     async def _read(self) -> None:
         number = 0
         try:
-            while not self._session.closed:
-                frame = await self._pipe.receive()
-                self._receive(frame)
+            while True:
+                self._receive(await self._pipe.receive())
+                if self._session.closed:
+                    self._close_soon(LinkEnd(self._session.peer_reason, "peer"))
+                    return
                 number += 1
                 if number % BATCH == 0:
                     await asyncio.sleep(0)
-            self._close_soon(LinkEnd(self._session.peer_reason, "peer"))
         except PipeClosed:
             self._close_soon(LinkEnd("truncated", "carrier"))
         except ProtocolError as error:
@@ -366,6 +369,11 @@ class Link:
             # The other side may have said why before it closed; then that is still to be read.
             await asyncio.wait((self._reader,), timeout=CLOSE_S)
             self._close_soon(LinkEnd("truncated", "carrier"))
+
+    def _stopped(self, task: asyncio.Task[None]) -> None:
+        """A task that broke, which was logged, must not leave half a link."""
+        if not task.cancelled() and task.exception() is not None:
+            self._close_soon(LinkEnd(None, "here"))
 
     async def _tick(self) -> None:
         while True:

@@ -110,9 +110,12 @@ class WebSocketTransport:
         await asyncio.gather(*(pipe.close() for pipe in list(self._pipes)))
         if self._http is not None:
             await self._http.shutdown(CLOSE_S)
-        async with asyncio.timeout(CLOSE_S):
-            for server in self._servers:
-                await server.wait_closed()
+        try:
+            async with asyncio.timeout(CLOSE_S):
+                for server in self._servers:
+                    await server.wait_closed()
+        except TimeoutError:
+            _log.debug("a listening socket did not close in time")
         self._servers.clear()
         if self._client is not None:
             await self._client.close()

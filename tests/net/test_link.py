@@ -12,6 +12,7 @@ import pytest
 from msgspec import Struct
 
 from infraxa.net import codec, wire
+from infraxa.net import link as link_module
 from infraxa.net.connect import Target
 from infraxa.net.errors import NetError, ProtocolError
 from infraxa.net.link import Clock, Link, LinkClosed, LinkEnd, Stream, StreamCancelled, StreamFailed
@@ -399,6 +400,48 @@ async def test_the_reason_of_an_end_is_read_though_nothing_can_be_sent() -> None
         link.ping()
         assert await gone(link) == LinkEnd("full", "peer")
         await closing
+
+
+async def test_an_end_that_comes_while_much_is_sent(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whatever the tasks do between the frame of the end and the end."""
+    monkeypatch.setattr(link_module, "BATCH", 1)
+
+    async def answer(link: Link, stream: Stream, request: wire.Request) -> None:
+        while True:
+            await stream.send(b"x")
+
+    async with nodes() as (one, other):
+        other.handler = answer
+        link = await one.dial(other)
+        stream = await link.request(ASK)
+        await anext(stream)
+        reading = asyncio.ensure_future(collect(stream))
+        await link.close("full")
+        assert await gone(other.links[0]) == LinkEnd("full", "peer")
+        with pytest.raises(LinkClosed):
+            await reading
+    assert caplog.records == []
+
+
+async def test_a_callback_that_breaks_ends_the_link(caplog: pytest.LogCaptureFixture) -> None:
+    async def answer(link: Link, stream: Stream, request: wire.Request) -> None:
+        await stream.progress(1, 2)
+        await anext(stream)
+
+    def broken(done: int, total: int) -> None:
+        raise ValueError("a bug")
+
+    async with nodes() as (one, other):
+        other.handler = answer
+        link = await one.dial(other)
+        stream = await link.request(ASK)
+        stream.on_progress = broken
+        assert await gone(link) == LinkEnd(None, "here")
+        with pytest.raises(LinkClosed):
+            await collect(stream)
+    assert len(caplog.records) == 1
 
 
 class Wire:
