@@ -37,7 +37,7 @@ class Drop(Struct, frozen=True):
 
 
 class Refused(Struct, frozen=True):
-    """Something of `peer` was refused."""
+    """Something of `peer` was refused: of the peer that brought it, of its signer for `equivocation`."""
 
     peer: bytes
     reason: Refusal

@@ -136,6 +136,9 @@ class Intake:
             self._outdo(value, now, taken)
         if isinstance(value, State) and value.card != entry.card_hash:
             taken.wants_card = True
+        if outcome == "rival":
+            self.refused["equivocation"] += 1
+            taken.commands.append(Refused(node, "equivocation"))
         if now < entry.banned_until or late or not entry.card.records:
             return
         if outcome == "rival":

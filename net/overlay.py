@@ -14,20 +14,18 @@ all (addresses.may_dial), tries.py how often.
 from __future__ import annotations
 
 import random
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from statistics import median
-from typing import Final, Literal
+from typing import Final
 
 from msgspec import Struct, structs
 
 from infraxa.net.addresses import LOCAL, Source
-from infraxa.net.errors import Refusal
+from infraxa.net.errors import NetError, Refusal
 from infraxa.net.sampling import Candidate
-from infraxa.net.standing import Standing
+from infraxa.net.standing import Direction as Direction
+from infraxa.net.standing import Peer, least_useful
 from infraxa.net.tries import Tries
-
-Direction = Literal["in", "out"]
 
 ATTEMPT_S: Final = 30.0
 """A dial of which nothing was heard for so long is over."""
@@ -70,22 +68,6 @@ class Dial(Struct, frozen=True):
     feeler: bool = False
 
 
-class _Peer:
-    __slots__ = ("addresses", "direction", "group", "link", "node", "rtt_ms", "since", "standing", "trusted")
-
-    def __init__(self, link: int, node: bytes, group: str, direction: Direction, now: float) -> None:
-        self.link = link
-        self.node = node
-        self.group = group
-        self.direction = direction
-        self.since = now
-        self.rtt_ms = float("inf")
-        self.standing = Standing()
-        self.addresses: tuple[str, ...] = ()
-        """Where it was dialled."""
-        self.trusted = False
-
-
 class _Attempt(Struct, frozen=True):
     addresses: tuple[str, ...]
     groups: frozenset[str]
@@ -116,8 +98,8 @@ class Overlay:
         self._may_dial = may_dial
         self._group_of = group_of
         self._anchors = tuple(anchors)[: limits.anchors]
-        self._peers: dict[bytes, _Peer] = {}
-        self._by_link: dict[int, _Peer] = {}
+        self._peers: dict[bytes, Peer] = {}
+        self._by_link: dict[int, Peer] = {}
         self._dialing: dict[bytes, _Attempt] = {}
         self._tries = Tries()
         self._banned: dict[bytes, float] = {}
@@ -142,9 +124,8 @@ class Overlay:
             same = sum(peer.group == group for peer in inbound)
             if same >= self._limits.inbound_per_group:
                 return "full"
-        if len(inbound) >= self._limits.inbound and self._least(inbound, now) is None:
-            return "full"
-        return None
+        full = len(inbound) >= self._limits.inbound
+        return "full" if full and least_useful(inbound, self._limits.protected, now) is None else None
 
     def linked(self, link: int, node: bytes, group: str, direction: Direction, now: float) -> tuple[int, ...]:
         """A link stands and `node` is who it says. Returns the links to close, maybe this one.
@@ -161,7 +142,7 @@ class Overlay:
             return (link,)
         if self.banned(node, now):
             return (link,)
-        peer = _Peer(link, node, group, direction, now)
+        peer = Peer(link, node, group, direction, now)
         if attempt is not None:
             peer.addresses, peer.trusted = attempt.addresses, attempt.trusted
         other = self._peers.get(node)
@@ -265,7 +246,7 @@ class Overlay:
             addresses = tuple(
                 address
                 for address in candidate.addresses
-                if self._tries.may_try(address, trusted, now) and self._may_dial(address, candidate.source)
+                if self._tries.may_try(address, trusted, now) and self._allowed(address, candidate.source)
             )
             groups = frozenset(self._group_of(address) for address in addresses)
             if addresses:
@@ -283,6 +264,12 @@ class Overlay:
             return (2, places[candidate.tried])
 
         return sorted(found, key=rank)
+
+    def _allowed(self, address: str, source: Source) -> bool:
+        try:
+            return self._may_dial(address, source)
+        except NetError:
+            return False  # a text that is no address
 
     def _missing(self, far: bool) -> int:
         """How many links of its own choice are missing; those being dialled count as there. `far`: there is
@@ -309,17 +296,17 @@ class Overlay:
             self._tries.started(address, attempt.trusted, attempt.since)
         return Dial(node, attempt.addresses, attempt.feeler)
 
-    def _own(self) -> list[_Peer]:
+    def _own(self) -> list[Peer]:
         return [peer for peer in self._peers.values() if peer.direction == "out"]
 
-    def _add(self, peer: _Peer) -> None:
+    def _add(self, peer: Peer) -> None:
         self._peers[peer.node] = self._by_link[peer.link] = peer
 
-    def _remove(self, peer: _Peer) -> None:
+    def _remove(self, peer: Peer) -> None:
         del self._by_link[peer.link]
         del self._peers[peer.node]
 
-    def _make_room(self, new: _Peer, now: float) -> tuple[int, ...]:
+    def _make_room(self, new: Peer, now: float) -> tuple[int, ...]:
         """After one more inbound link: which one goes."""
         inbound = [peer for peer in self._peers.values() if peer.direction == "in"]
         same = sum(peer.group == new.group for peer in inbound)
@@ -328,32 +315,12 @@ class Overlay:
             return (new.link,)
         if len(inbound) <= self._limits.inbound:
             return ()
-        least = self._least([peer for peer in inbound if peer is not new], now) or new
+        others = [peer for peer in inbound if peer is not new]
+        least = least_useful(others, self._limits.protected, now) or new
         self._remove(least)
         return (least.link,)
 
-    def _least(self, inbound: list[_Peer], now: float) -> _Peer | None:
-        """The least useful inbound link that is not protected."""
-        count = self._limits.protected
-        protected = {
-            peer.node
-            for best in (
-                sorted(inbound, key=lambda peer: peer.since),
-                sorted(inbound, key=lambda peer: peer.rtt_ms),
-                sorted(inbound, key=lambda peer: -peer.standing.supply(now)),
-            )
-            for peer in best[:count]
-        }
-        open_to = [peer for peer in inbound if peer.node not in protected]
-        crowd = Counter(peer.group for peer in inbound)
-        # Of those that supplied nothing yet the newest of the largest crowd: a flood pushes out itself.
-        return min(
-            open_to,
-            key=lambda peer: (round(peer.standing.score(now)), -crowd[peer.group], -peer.since),
-            default=None,
-        )
-
-    def _after_feeler(self, new: _Peer, now: float) -> tuple[int, ...]:
+    def _after_feeler(self, new: Peer, now: float) -> tuple[int, ...]:
         """A node that was dialled only to see whether it is there: it stays if somebody useless can go."""
         own = [peer for peer in self._own() if peer is not new]
         supplies = [peer.standing.supply(now) for peer in own]

@@ -1,4 +1,4 @@
-"""How a linked peer has behaved: what it supplied, what it was refused; both fade.
+"""Linked peers and how they have behaved: what they supplied, what they were refused; both fade.
 
 Only what is cheap to judge and dear to fake: records that it brought first, and broken rules. What a peer
 failed to bring is not held against it; that punishes quiet networks.
@@ -6,9 +6,13 @@ failed to bring is not held against it; that punishes quiet networks.
 
 from __future__ import annotations
 
-from typing import Final
+from collections import Counter
+from collections.abc import Sequence
+from typing import Final, Literal
 
 from infraxa.net.errors import Refusal
+
+Direction = Literal["in", "out"]
 
 FADE_PER_S: Final = 0.9**0.1
 """A tenth in ten seconds, half in 66 (gossipsub v1.1's decay)."""
@@ -22,6 +26,7 @@ PENALTIES: Final[dict[Refusal, float]] = {
     "bad_signature": 50,
     "not_asked": 10,
     "not_allowed": 5,
+    "equivocation": 25,
     "version": 1,
     "network": 5,
     # An honest peer can run into these: after a cut has healed, or when its table is not up to date.
@@ -75,3 +80,42 @@ class Standing:
 
     def tolerable(self, now: float) -> bool:
         return self._offences.at(now) < INTOLERABLE
+
+
+class Peer:
+    """A linked node."""
+
+    __slots__ = ("addresses", "direction", "group", "link", "node", "rtt_ms", "since", "standing", "trusted")
+
+    def __init__(self, link: int, node: bytes, group: str, direction: Direction, now: float) -> None:
+        self.link = link
+        self.node = node
+        self.group = group
+        self.direction = direction
+        self.since = now
+        self.rtt_ms = float("inf")
+        self.standing = Standing()
+        self.addresses: tuple[str, ...] = ()
+        """Where it was dialled."""
+        self.trusted = False
+
+
+def least_useful(inbound: Sequence[Peer], count: int, now: float) -> Peer | None:
+    """Whom to let go when there are too many: never the `count` oldest, nearest and best suppliers; None when
+    there is nobody else."""
+    protected = {
+        peer.node
+        for best in (
+            sorted(inbound, key=lambda peer: peer.since),
+            sorted(inbound, key=lambda peer: peer.rtt_ms),
+            sorted(inbound, key=lambda peer: -peer.standing.supply(now)),
+        )
+        for peer in best[:count]
+    }
+    crowd = Counter(peer.group for peer in inbound)
+    # Of those that supplied nothing yet the newest of the largest crowd: a flood pushes out itself.
+    return min(
+        (peer for peer in inbound if peer.node not in protected),
+        key=lambda peer: (round(peer.standing.score(now)), -crowd[peer.group], -peer.since),
+        default=None,
+    )

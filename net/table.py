@@ -101,7 +101,7 @@ class Table:
         outcome = entry.card.merge(card.seq, record, codec.digest("card", record.signed.body))
         if outcome == "new":
             entry.recovery = card.recovery
-            entry.group = _group_of(card)
+            entry.group = next(filter(None, map(group_of, card.addresses)), "")
             entry.heard = max(entry.heard, now)
             self._rename(entry, card.name)
         elif outcome == "rival" and not doubted:
@@ -263,14 +263,13 @@ class Table:
         return not entry.contacted and entry.retired is None and entry.id != self._me
 
 
-def _group_of(card: Card) -> str:
-    for text in card.addresses:
-        try:
-            address = addresses.parse(text)
-        except NetError:
-            continue
-        return sys.intern(addresses.wide_group(address.host) if address.ip else text)
-    return ""
+def group_of(text: str) -> str:
+    """The wide group of an address text; a relay's address is its own group; empty when it is no address."""
+    try:
+        address = addresses.parse(text)
+    except NetError:
+        return ""
+    return sys.intern(addresses.wide_group(address.host) if address.ip else text)
 
 
 def _check_clock(seq: int, now_ms: int) -> None:

@@ -13,6 +13,7 @@ from infraxa.net import addresses
 from infraxa.net.addresses import LOCAL, Source
 from infraxa.net.overlay import Overlay, OverlayLimits
 from infraxa.net.sampling import Candidate
+from infraxa.net.table import group_of
 from tests.net.gossiping import node_id
 
 ME = bytes(31) + b"\x80"
@@ -21,11 +22,6 @@ LOW, HIGH = bytes(32), b"\xff" * 32
 
 def may_dial(address: str, source: Source) -> bool:
     return addresses.may_dial(addresses.parse(address), source)
-
-
-def group_of(address: str) -> str:
-    parsed = addresses.parse(address)
-    return addresses.wide_group(parsed.host) if parsed.ip else address
 
 
 def an_overlay(*anchors: bytes, limits: OverlayLimits | None = None, seed: int = 1) -> Overlay:
@@ -130,8 +126,9 @@ def test_gossip_alone_makes_nobody_dial_a_private_address() -> None:
     inside = Candidate(
         node_id(1), ("ws://192.168.1.1:7741", "ws://127.0.0.1:7741", "ws://169.254.169.254:8080")
     )
+    nonsense = Candidate(node_id(3), ("ws://example.org:7741", "\x1b[2J", "ws://8.8.8.8:22"))
     both = Candidate(node_id(2), ("ws://10.0.0.1:7741", "ws://8.8.8.8:7741"))
-    driver.run([inside, both], 0, 30)
+    driver.run([inside, nonsense, both], 0, 30)
     assert [found[1:] for found in driver.tried] == [(node_id(2), ("ws://8.8.8.8:7741",))]
 
 
