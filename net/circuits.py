@@ -26,10 +26,11 @@ class RelayLimits(Struct, frozen=True):
     """Open at a time, of all."""
     circuits_to: int = 32
     """Open at a time to one node."""
-    circuits_from: int = 16
+    circuits_from: int = 8
     """Open at a time from one address group."""
     opens_per_second: float = 1.0
-    """New circuits of one account, after a burst of `opens_burst`."""
+    """New circuits from one address group, after a burst of `opens_burst`. The node that is reached has a
+    limit of its own for those who knock, which one dialer must not be able to fill here."""
     opens_burst: float = 32.0
     bytes_per_second: int = 256_000
     """Of one account, both directions together, after a burst of as much."""
@@ -122,14 +123,14 @@ class Circuits:
         for account, most in ((to, limits.circuits_to), (source, limits.circuits_from)):
             if account.circuits >= most:
                 return Failure("busy", retry_after_ms=10_000, limit=most)
+        if wait := source.opens.wait(1, now):
+            return Failure("rate_limited", retry_after_ms=int(wait * 1000) + 1)
         for account in (to, source):
-            if wait := account.opens.wait(1, now):
-                return Failure("rate_limited", retry_after_ms=int(wait * 1000) + 1)
             if wait := account.day.wait(MAX_FRAME, now):
                 return Failure("rate_limited", retry_after_ms=min(int(wait * 1000) + 1, 86_400_000))
-        for account in (to, source):
-            account.opens.take(1, now)
-            account.circuits += 1
+        source.opens.take(1, now)
+        to.circuits += 1
+        source.circuits += 1
         circuit = Circuit((to, source))
         self._open.append(circuit)
         return circuit

@@ -82,6 +82,7 @@ def test_opening_has_a_rate() -> None:
     failure = refused(circuits)
     assert failure.code == "rate_limited" and failure.retry_after_ms == 2001
     assert refused(circuits, B).code == "rate_limited"  # the dialer's account
+    circuits.close(opened(circuits, A, "8.8.8.8"))  # whom this one does not keep from the node
     circuits.close(opened(circuits, A, "9.9.9.9", 2.1))
 
 
