@@ -177,8 +177,11 @@ async def accept(
                 return link
     except TimeoutError:
         raise await _refused(pipe, link, ProtocolError("silent", "within a handshake")) from None
-    except (PipeClosed, LinkClosed):
+    except PipeClosed:
         raise await _refused(pipe, link, ProtocolError("truncated", "within a handshake")) from None
+    except LinkClosed as error:
+        reason = error.reason or "truncated"
+        raise await _refused(pipe, link, ProtocolError(reason, "in the first frames")) from None
     except BaseException as error:
         raise await _refused(pipe, link, error) from None
 

@@ -169,7 +169,9 @@ class Network:
         self._health = Health(
             lambda node: self._finder.link_to(node), self._learn_state, self._teller.nodes_changed
         )
-        self._websocket = WebSocketTransport(lobby)
+        self._websocket = WebSocketTransport(
+            lobby, lambda reason, remote: self._refusals.add(reason, address=remote)
+        )
         self._relayed = RelayTransport(lambda relay: self._finder.link_to_relay(relay))
         self._relaying = RelayService(clock=clock)
         dialer = Dialer(

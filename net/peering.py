@@ -28,7 +28,11 @@ from infraxa.net.status import PeerInfo
 from infraxa.net.tasks import TaskGroup
 
 MAX_STRANGERS: Final = 256
-"""Links of those who did not say which node they are."""
+"""Links of those who dialled and did not say which node they are."""
+MAX_GROUP_STRANGERS: Final = 32
+"""Of them, from one group of addresses (addresses.group)."""
+MAX_LOCAL_STRANGERS: Final = 192
+"""Of them, from all local addresses, which are many machines of one group."""
 ANSWER_S: Final = 10.0
 """How long a node may take for one answer."""
 PEER_REQUESTS: Final = 8
@@ -144,14 +148,15 @@ class Peering:
 
     async def take(self, pipe: Pipe) -> None:
         """A pipe came in: have its other side prove itself, then attend to its link until that ends."""
-        if len(self._strangers) >= MAX_STRANGERS:
+        group = addresses.group(pipe.remote)
+        if not self._has_room(group):
             self._refusals.add("full", address=pipe.remote)
             return
         try:
             link = await accept(
                 pipe,
                 self._door,
-                source=addresses.group(pipe.remote),
+                source=group,
                 lobby=self._lobby,
                 handler=self.handle,
                 on_tell=self.told,
@@ -162,6 +167,14 @@ class Peering:
             return
         await self._attend(link)
 
+    def _has_room(self, group: str) -> bool:
+        """For one more link of a stranger, so that no one machine has all the places: a node that wants to
+        say who it is begins as a stranger too."""
+        there = [link for link in self._strangers if not link.initiator]
+        same = sum(addresses.group(link.remote) == group for link in there)
+        limit = MAX_LOCAL_STRANGERS if group == addresses.LOCAL else MAX_GROUP_STRANGERS
+        return len(there) < MAX_STRANGERS and same < limit
+
     async def _attend(self, link: Link) -> None:
         """Until the link ends; then it is forgotten."""
         self._strangers.add(link)
@@ -170,7 +183,7 @@ class Peering:
         finally:
             self._strangers.discard(link)
             self._past = (self._past[0] + link.bytes_in, self._past[1] + link.bytes_out)
-        if end.reason is not None and end.by == "here":
+        if end.reason is not None and end.by != "peer":
             self._refusals.add(end.reason, peer=link.peer, address=link.remote)
         for peer in [peer for peer in self._peers.values() if peer.link is link]:
             self._forget(peer, end)
