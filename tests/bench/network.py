@@ -113,26 +113,36 @@ class Bench:
         seconds: float = self.control.recv()
         return seconds
 
+    def used(self, theirs: float, ours: float, count: int) -> str:
+        theirs, ours = self.cpu() - theirs, time.process_time() - ours
+        return f"CPU of each: serving {theirs / count * 1000:.2f} ms, asking {ours / count * 1000:.2f} ms"
+
     async def connecting(self, card: bool, what: str) -> None:
         times = []
+        theirs, ours = self.cpu(), time.process_time()
         for _ in range(CONNECTS):
             begin = time.perf_counter()
             link = await self.connect(card)
             times.append(time.perf_counter() - begin)
             await link.close()
-        print(f"fresh connect and handshake, {what}: {spread(times)} (target: median 10 ms)", flush=True)
+        used = self.used(theirs, ours, CONNECTS)
+        print(
+            f"fresh connect and handshake, {what}: {spread(times)} (target: median 10 ms); {used}", flush=True
+        )
 
     async def round_trips(self) -> None:
         link = await self.connect()
         stream = await link.request(ECHO)
         times = []
+        theirs, ours = self.cpu(), time.process_time()
         for _ in range(ROUND_TRIPS):
             begin = time.perf_counter()
             await stream.send(bytes(256))
             await anext(stream)
             times.append(time.perf_counter() - begin)
+        used = self.used(theirs, ours, ROUND_TRIPS)
         await link.close()
-        print(f"256 B round trip: {spread(times)} (target: 1 ms)", flush=True)
+        print(f"256 B round trip: {spread(times)} (target: median 1 ms); {used}", flush=True)
 
     async def answers(self) -> None:
         links = [await self.connect() for _ in range(SESSIONS)]

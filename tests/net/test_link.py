@@ -405,8 +405,8 @@ async def test_the_reason_of_an_end_is_read_though_nothing_can_be_sent() -> None
 async def test_an_end_that_comes_while_much_is_sent(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Whatever the tasks do between the frame of the end and the end."""
-    monkeypatch.setattr(link_module, "BATCH", 1)
+    """Whatever turns the tasks take between the frame of the end and the end."""
+    monkeypatch.setattr(link_module, "BATCH", 2)
 
     async def answer(link: Link, stream: Stream, request: wire.Request) -> None:
         while True:
@@ -414,14 +414,18 @@ async def test_an_end_that_comes_while_much_is_sent(
 
     async with nodes() as (one, other):
         other.handler = answer
-        link = await one.dial(other)
-        stream = await link.request(ASK)
-        await anext(stream)
-        reading = asyncio.ensure_future(collect(stream))
-        await link.close("full")
-        assert await gone(other.links[0]) == LinkEnd("full", "peer")
-        with pytest.raises(LinkClosed):
-            await reading
+        for number in range(16):
+            link = await one.dial(other)
+            stream = await link.request(ASK)
+            await anext(stream)
+            for _ in range(number % 4):
+                link.ping()
+            reading = asyncio.ensure_future(collect(stream))
+            await asyncio.sleep(0)
+            await link.close("full")
+            assert await gone(other.links[-1]) == LinkEnd("full", "peer")
+            with pytest.raises(LinkClosed):
+                await reading
     assert caplog.records == []
 
 
