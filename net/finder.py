@@ -22,7 +22,7 @@ from infraxa.net.identity import short_id
 from infraxa.net.link import Clock, Link
 from infraxa.net.overlay import Dial, Overlay
 from infraxa.net.peering import FAILED, Peer, Peering
-from infraxa.net.relay import circuit_address, is_relayed
+from infraxa.net.relay import circuit_address
 from infraxa.net.tasks import TaskGroup
 
 BOOTSTRAP_S: Final = 30.0
@@ -80,6 +80,7 @@ class Finder:
         self._dialer = dialer
         self._clock = clock
         self._on_failed = on_failed
+        self._to_relays: dict[bytes, Link] = {}
         self._tasks = TaskGroup()
 
     def look(self) -> None:
@@ -152,11 +153,13 @@ class Finder:
         return link
 
     async def link_to_relay(self, relay: bytes) -> Link:
-        """As link_to, but never through another relay."""
-        if (peer := self._peering.peer(relay)) is not None and not (peer.link.aged or is_relayed(peer.link)):
-            return peer.link
-        link = await self._dialer.dial(self._target(relay), self.direct(relay))
-        self._peering.keep(link)
+        """A link to the node `relay` itself, on which it does not learn which node this is: it sees whom this
+        one dials. Raises NetError."""
+        link = self._to_relays.get(relay)
+        if link is None or link.closed or link.aged:
+            self._to_relays = {node: link for node, link in self._to_relays.items() if not link.closed}
+            link = self._to_relays[relay] = await self._dialer.dial(self._target(relay), self.direct(relay))
+            self._peering.keep(link)
         return link
 
     def _target(self, node: bytes) -> Target:

@@ -432,6 +432,8 @@ class Network:
 
     def _aged(self, link: Link) -> None:
         """A link takes no new streams for its age: make another one in its place."""
+        if self._reaching is not None:
+            self._reaching.aged(link)
         peer = next((peer for peer in self._peering.peers() if peer.link is link), None)
         if peer is not None and peer.direction == "out":
             self._tasks.spawn(self._renew(peer), name="renew a link")

@@ -97,9 +97,17 @@ class Reaching:
         self._reach.unlinked(peer.id)
         self._news.set()
 
+    def aged(self, link: Link) -> None:
+        """`link` takes no new circuits any more: get a place on another one."""
+        if link in self._places.values():
+            self._relay_at = float("-inf")
+            self._news.set()
+
     async def _run(self) -> None:
         while True:
-            self._places = {node: link for node, link in self._places.items() if not link.closed}
+            self._places = {
+                node: link for node, link in self._places.items() if not (link.closed or link.aged)
+            }
             self._reach.relayed(len(self._places))
             decision = self._reach.decide(self._clock.monotonic())
             changed = decision != self.decision
@@ -183,7 +191,8 @@ class Reaching:
 
     async def _link_with(self, node: bytes) -> Link:
         """A link on which the relay knows which node this is."""
-        if (peer := self._peering.peer(node)) is not None and not is_relayed(peer.link):
+        peer = self._peering.peer(node)
+        if peer is not None and not (peer.link.aged or is_relayed(peer.link)):
             return peer.link
         return (await self._finder.link_with(node)).link
 
