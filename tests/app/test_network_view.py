@@ -149,9 +149,9 @@ async def test_what_changed_is_shown_without_a_question_and_what_is_hidden_is_no
     class Counting(StillNode):
         asked = 0
 
-        async def list_peers(self) -> list[PeerInfo]:
+        async def list_nodes(self) -> list[SeenNode]:
             self.asked += 1
-            return await super().list_peers()
+            return await super().list_nodes()
 
     async with shell(tmp_path, node=Counting, clock=now) as it:
         await open_network(it)
@@ -430,21 +430,21 @@ async def test_seconds_run_only_while_the_view_is_seen(tmp_path: Path) -> None:
         await it.until(lambda: it.app.screen is network and timer._active.is_set(), "the view")
 
 
-def test_rates_come_from_totals() -> None:
+def test_rates_come_from_the_totals_of_links() -> None:
     traffic = Traffic()
     for second in range(5):
-        traffic.take(second, second * 1000, second * 10)
+        traffic.take(second, {b"a": (second * 600, second * 4), b"b": (10_000 + second * 400, second * 6)})
     assert list(traffic.incoming) == [1000.0] * 4 and list(traffic.outgoing) == [10.0] * 4
-    traffic.take(5, 4000, 40)  # nothing new was told
-    assert traffic.incoming[-1] == 800.0
-    traffic.take(6, 100, 10)  # another run
-    assert not traffic.incoming
-    traffic.take(7, 200, 10)
-    traffic.take(100, 300, 10)  # nobody looked meanwhile
+    traffic.take(4.5, {b"a": (90_000, 0)})  # too soon to be a sample
+    traffic.take(5, {b"a": (3000, 20), b"c": (70_000, 70_000)})  # one link ended, one is new
+    assert traffic.incoming[-1] == pytest.approx(2600 / 3) and len(traffic.incoming) == 5
+    traffic.take(6, {b"a": (100, 10)})  # made anew
+    assert traffic.incoming[-1] == pytest.approx(1600 / 3)
+    traffic.take(100, {b"a": (300, 10)})  # nobody looked meanwhile
     assert not traffic.incoming
     for second in range(1000):
-        traffic.take(101 + second, 300, 10)
-    assert len(traffic.incoming) == 60
+        traffic.take(101 + second, {})
+    assert list(traffic.incoming) == [0.0] * 60
 
 
 def test_bars_fit_their_width() -> None:

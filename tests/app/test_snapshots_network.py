@@ -67,7 +67,8 @@ def pressing(*keys: str) -> Callable[[Pilot[None]], Awaitable[None]]:
         for second in range(60):
             later = sum(steps[second + 1 :])
             view.traffic.take(
-                NOW / 1000 - 59 + second, status.bytes_in - 900 * later, status.bytes_out - 200 * later
+                NOW / 1000 - 59 + second,
+                {b"": (status.bytes_in - 900 * later, status.bytes_out - 200 * later)},
             )
         view._paint()
         await settle(pilot, *keys)

@@ -263,6 +263,8 @@ class NetworkScreen(Screen[None]):
     async def _fetch_part(self, node: NodeFacade, part: Part) -> None:
         if part == "peers":
             self._peers = await node.list_peers()
+            links = {rows.peer_key(peer): (peer.bytes_in, peer.bytes_out) for peer in self._peers}
+            self.traffic.take(self.app.clock(), links)
         elif part == "nodes":
             self._known = await node.list_nodes()
             self._listed_at = self.app.clock()
@@ -270,15 +272,14 @@ class NetworkScreen(Screen[None]):
             self._refused = await node.list_refused()
 
     def _tick(self) -> None:
-        """A second later: ages, rates, the seconds of a wait."""
+        """A second later: ages, what the links carried, the seconds of a wait."""
         if self.app.opened != self._had_node:  # it was lost, or is there again
             self._had_node = self.app.opened
             self._stale.update(PARTS)
             self._read()
         elif self.app.opened:
-            self._status = self.app.node.network
-            self.traffic.take(self.app.clock(), self._status.bytes_in, self._status.bytes_out)
-            self._paint()
+            self._stale.add("peers")
+            self._read()
 
     # Showing it.
 

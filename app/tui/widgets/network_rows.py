@@ -71,6 +71,11 @@ def round_trip(milliseconds: float | None) -> str:
     return f"{milliseconds:.1f} ms" if milliseconds < 10 else f"{milliseconds:.0f} ms"
 
 
+def peer_key(peer: PeerInfo) -> bytes:
+    """What tells a link from others: there may be two with one node, one each way, or one for an order."""
+    return peer.id + peer.direction.encode() + peer.kind.encode()
+
+
 def peer_rows(peers: Iterable[PeerInfo], now_ms: int) -> list[Row]:
     """`now_ms`: milliseconds since the epoch."""
     rows: list[Row] = []
@@ -80,8 +85,7 @@ def peer_rows(peers: Iterable[PeerInfo], now_ms: int) -> list[Row]:
         total = peer.bytes_in + peer.bytes_out
         rows.append(
             Row(
-                # There may be two links with one node: each way one, or one for an order.
-                peer.id + peer.direction.encode() + peer.kind.encode(),
+                peer_key(peer),
                 (
                     who,
                     peer.direction,
