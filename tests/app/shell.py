@@ -10,6 +10,7 @@ from pathlib import Path
 from textual.pilot import Pilot
 
 from infraxa.app.config import Settings
+from infraxa.app.facade import NodeFacade
 from infraxa.app.folders import Folders
 from infraxa.app.node import Node
 from infraxa.app.tui.app import InfraxaApp
@@ -33,7 +34,7 @@ class Shell:
         return self.app.chat_screen
 
     @property
-    def node(self) -> Node:
+    def node(self) -> NodeFacade:
         return self.app.node
 
     async def until(self, condition: Callable[[], bool], what: str) -> None:
