@@ -114,7 +114,11 @@ class _Stream:
 
 class Mux:
     """All streams of one side of a session. Methods that are told a stream which is over do nothing: its end
-    may just have come."""
+    may just have come.
+
+    What has come and was not consumed is at most WINDOW for each stream: the `in_flight` ones of the other
+    side, and those that this side has opened.
+    """
 
     def __init__(self, *, initiator: bool, now: float, in_flight: int = 1) -> None:
         self.in_flight = in_flight

@@ -6,6 +6,7 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from multiprocessing.connection import Connection
 from typing import Any
 
 from nacl.bindings import crypto_sign_keypair
@@ -134,6 +135,23 @@ class Node:
         for link in self.links:
             await link.close()
         await self.transport.close()
+
+
+async def echo(link: Link, stream: Stream, request: wire.Request) -> None:
+    async for chunk in stream:
+        await stream.send(chunk)
+
+
+def echoing(control: Connection) -> None:
+    """A process with a node that echoes; it says where it is, and ends when `control` does."""
+
+    async def run() -> None:
+        async with nodes(1) as (node,):
+            node.handler = echo
+            control.send((node.address, node.id))
+            await asyncio.to_thread(control.poll, 60)
+
+    asyncio.run(run())
 
 
 @asynccontextmanager

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import multiprocessing
 import os
+import signal
 import time
 import tracemalloc
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from msgspec import Struct
 
 from infraxa.net import codec, wire
@@ -20,14 +24,10 @@ from infraxa.net.liveness import LivenessLimits
 from infraxa.net.pipe import Pipe, PipeClosed
 from infraxa.net.streams import MAX_WHOLE, SEND_ROOM, WINDOW
 from infraxa.net.ticks import TICK_S
-from tests.net.nodes import Node, nodes, until
+from tests.net.nodes import Node, echo, echoing, nodes, until
 
 ASK = wire.CardPlease()
-
-
-async def echo(link: Link, stream: Stream, request: wire.Request) -> None:
-    async for chunk in stream:
-        await stream.send(chunk)
+MESSAGE = (st.integers(0, 127), st.binary(max_size=60))
 
 
 async def collect(stream: Stream) -> list[bytes]:
@@ -299,6 +299,17 @@ async def test_messages_of_a_newer_version() -> None:
         assert not link.closed
 
 
+@given(st.one_of(st.binary(max_size=60), st.builds(lambda tag, rest: bytes((0x93, tag)) + rest, *MESSAGE)))
+@settings(deadline=None, max_examples=300)
+def test_whatever_is_said_decodes_or_breaks_the_protocol(body: bytes) -> None:
+    for kind in (wire.Request, wire.Tell):
+        try:
+            message = link_module._decode(body, kind)
+        except ProtocolError:
+            continue
+        assert message is None or isinstance(message, kind)
+
+
 @pytest.mark.parametrize("where", ["request", "tell"])
 async def test_what_does_not_decode_closes_the_link(where: str) -> None:
     async with nodes() as (one, other):
@@ -523,6 +534,44 @@ async def test_a_suspended_process_does_not_blame_its_peer() -> None:
         assert not link.closed
         with pytest.raises(StreamFailed):
             await collect(await link.request(ASK))
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="no process can be suspended here")
+async def test_a_peer_whose_process_is_suspended() -> None:
+    """Shorter than the patience for it: the link goes on. Longer: it is dead, and back when it is dialled."""
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=echoing, args=(theirs,))
+    process.start()
+    one = Node()
+    try:
+        address, peer = await asyncio.to_thread(ours.recv)
+
+        async def dial() -> Link:
+            return await one.connect(await one.transport.dial(address), Target(peer))
+
+        patient = await dial()
+        one.liveness = LivenessLimits(tick=0.05, ping=0.1, dead=0.5)
+        hasty = await dial()
+        stream = await patient.request(ASK)
+        assert process.pid is not None
+        os.kill(process.pid, signal.SIGSTOP)
+        await stream.send(b"x")
+        assert await gone(hasty) == LinkEnd("silent", "here")
+        os.kill(process.pid, signal.SIGCONT)
+        one.liveness = None
+        async with asyncio.timeout(20):
+            assert await anext(stream) == b"x"
+            again = await (await dial()).request(ASK)
+            await again.send(b"y")
+            assert await anext(again) == b"y"
+    finally:
+        await one.close()
+        process.kill()
+        await asyncio.to_thread(process.join)
+        process.close()
+        ours.close()
+        theirs.close()
 
 
 async def test_a_peer_that_never_reads_is_dead() -> None:

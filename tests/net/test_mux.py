@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -647,6 +647,34 @@ def test_what_breaks_the_protocol_in_an_answer(reason: str, records: list[tuple[
         for record in records:
             asker.receive(SessionRecord(*record), 0.0)
     assert error.value.reason == reason
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.integers(PING, 30),
+            st.integers(0, 6),
+            st.one_of(
+                st.binary(max_size=40),
+                st.sampled_from([b"", bytes(8), bytes(16), MIN_GRANT.to_bytes(4, "big"), OTHER_END]),
+            ),
+        ),
+        max_size=40,
+    )
+)
+@settings(deadline=None, max_examples=300)
+def test_whatever_comes_is_taken_or_breaks_the_protocol(records: list[tuple[int, int, bytes]]) -> None:
+    _, answerer, stream = asked()
+    answerer.send(stream, bytes(1000))
+    answerer.ping(bytes(8), 0.0)
+    assert answerer.open(b"", 0.0) == 2
+    try:
+        for record in records:
+            answerer.receive(SessionRecord(*record), 0.0)
+            taken(answerer)
+    except ProtocolError:
+        return
+    assert len(answerer._streams) <= answerer.in_flight + 1
 
 
 def test_who_asks_and_never_reads_the_refusals_is_cut_off() -> None:
