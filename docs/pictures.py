@@ -10,6 +10,7 @@ import re
 import tempfile
 from pathlib import Path
 
+import msgspec
 from textual.widgets import TextArea
 
 from infraxa.app.config import Settings
@@ -27,6 +28,9 @@ CHATS = [
     ["write a haiku about the sea"],
     ["What is infraxa?", "what is a driver?"],
 ]
+PEERS = ["birch", "juniper", "quartz", "elm"]
+LINKED = 20
+"""Seconds of traffic in the picture of the network."""
 SECONDS = 60
 
 
@@ -54,10 +58,9 @@ async def talk(folders: Folders) -> None:
 
 
 async def picture(folders: Folders, size: tuple[int, int], colour: str) -> None:
-    """One picture, as SVG that fetches nothing from anywhere."""
-    app = InfraxaApp(
-        Settings(online=False, threads=1, theme=f"infraxa-{colour}", reduced_motion=True), folders
-    )
+    """The chat, in one size and colour."""
+    settings = Settings(online=False, threads=1, theme=f"infraxa-{colour}", reduced_motion=True)
+    app = InfraxaApp(settings, folders)
     async with app.run_test(size=size) as pilot, asyncio.timeout(SECONDS):
         while not (app.opened and app.chat_screen.settled and app.node.engine.state == "ready"):
             await pilot.pause(0.05)
@@ -65,12 +68,42 @@ async def picture(folders: Folders, size: tuple[int, int], colour: str) -> None:
             text.cursor_blink = False
         await app.workers.wait_for_complete()
         await pilot.pause(0.3)
-        svg = app.export_screenshot(title="infraxa")
+        save(app, f"chat-{size[0]}x{size[1]}-{colour}")
+
+
+async def network(folder: Path, size: tuple[int, int], colour: str) -> None:
+    """The Network view of a node among others, all on this machine and in a network of their own."""
+    settings = Settings(listen_port=0, network="pictures", threads=1, reduced_motion=True)
+    others = [
+        Node(msgspec.structs.replace(settings, name=name), Folders.find(folder / name, {}), load_model=False)
+        for name in PEERS
+    ]
+    own = msgspec.structs.replace(settings, name="maple", theme=f"infraxa-{colour}")
+    app = InfraxaApp(own, Folders.find(folder / "maple", {}))
+    try:
+        for node in others:
+            await node.start()
+        async with app.run_test(size=size) as pilot, asyncio.timeout(SECONDS):
+            while not (app.opened and app.node.engine.state == "ready"):
+                await pilot.pause(0.05)
+            await pilot.press("alt+n")
+            while app.node.network.peers < len(PEERS):
+                await pilot.pause(0.1)
+            await pilot.pause(LINKED)
+            save(app, f"network-{size[0]}x{size[1]}-{colour}")
+    finally:
+        for node in others:
+            await node.close()
+
+
+def save(app: InfraxaApp, name: str) -> None:
+    """What is on the screen, as SVG that fetches nothing from anywhere."""
+    svg = app.export_screenshot(title="infraxa")
     svg = re.sub(r"@font-face \{.*?\}", "", svg, flags=re.DOTALL)
     svg = svg.replace("Fira Code", "ui-monospace, Menlo, Consolas, 'DejaVu Sans Mono'")
     # Some renderers drop no-break spaces at the edges of a text; none drops these.
     svg = svg.replace("&#160;", " ").replace("<text ", '<text xml:space="preserve" ')
-    (HERE / f"chat-{size[0]}x{size[1]}-{colour}.svg").write_text(svg)
+    (HERE / f"{name}.svg").write_text(svg)
 
 
 async def main() -> None:
@@ -80,6 +113,9 @@ async def main() -> None:
         for size in SIZES:
             for colour in COLOURS:
                 await picture(folders, size, colour)
+    for colour in COLOURS:
+        with tempfile.TemporaryDirectory() as folder:
+            await network(Path(folder), (120, 36), colour)
 
 
 if __name__ == "__main__":
