@@ -6,6 +6,7 @@ Whom to link with is decided in overlay.py, what is believed in gossip.py; here 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Iterable
 from itertools import count
@@ -27,6 +28,8 @@ from infraxa.net.refusals import Refusals
 from infraxa.net.status import PeerInfo
 from infraxa.net.tasks import TaskGroup
 
+MAX_EARLY: Final = 8
+"""Messages that a node may tell before it has answered to whom."""
 MAX_STRANGERS: Final = 256
 """Links of those who dialled and did not say which node they are."""
 MAX_GROUP_STRANGERS: Final = 32
@@ -96,6 +99,8 @@ class Peering:
         self._strangers: set[Link] = set()
         self._past = (0, 0)
         """Bytes in and out of links that have ended."""
+        self._introducing: dict[Link, list[wire.Tell]] = {}
+        """Links on which the answer to `Auth` is waited for, and what was told meanwhile."""
         self._arrival: asyncio.Future[None] | None = None
         """Done when the next link with a node stands."""
         self._due = float("inf")
@@ -223,12 +228,24 @@ class Peering:
             self.keep(link)
         signed = self._identity.sign("auth", _auth_body("node", link.handshake_hash))
         hello = wire.Auth("node", self._identity.id, signed.signature)
+        # The other side begins to gossip as soon as it knows who this is: before its answer is read here.
+        self._introducing[link] = []
         try:
             answer = await link.ask(hello, wire.Authenticated, ANSWER_S)
+            peer = self._linked(link, link.peer, "out", answer.observed)
+            early = self._introducing[link]
         except FAILED:
             await link.close()
             raise
-        return self._linked(link, link.peer, "out", answer.observed)
+        finally:
+            del self._introducing[link]
+        try:
+            for message in early:
+                self.told(link, message)
+        except ProtocolError as error:
+            await link.close(error.reason)
+            raise
+        return peer
 
     def _linked(self, link: Link, node: bytes, direction: Direction, observed: str) -> Peer:
         """Raises LinkClosed when the overlay has no room for it."""
@@ -258,7 +275,7 @@ class Peering:
         if isinstance(request, wire.Auth):
             await self._authenticate(link, stream, request)
         elif isinstance(request, wire.BucketsPlease | wire.DigestsPlease | wire.RecordsPlease):
-            node = self._node_of(link)
+            node = await self._introduced(link)
             for chunk in self._gossip.answer(node, request, self._clock.monotonic()):
                 await stream.send(chunk)
         elif isinstance(request, wire.PeersPlease):
@@ -268,6 +285,14 @@ class Peering:
             await stream.send(self._my_card())
         else:
             await self._events.serve(link, stream, request)
+
+    async def _introduced(self, link: Link) -> bytes:
+        """As _node_of, when the introduction that is under way is over."""
+        if link in self._introducing and link.peer is not None:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(ANSWER_S):
+                    await self.linked_with(link.peer)
+        return self._node_of(link)
 
     def _node_of(self, link: Link) -> bytes:
         """Raises ProtocolError for a stranger."""
@@ -291,15 +316,22 @@ class Peering:
             return
         link.peer = request.key
         answer = wire.Authenticated(observed_address(link.remote), self._clock.unix_ms())
-        await stream.send(codec.encode(answer))
-        await stream.end()
         try:
+            # Without a pause: whoever reads the answer may gossip at once.
             self._linked(link, request.key, "in", "")
         except LinkClosed:
             await link.close()
+            return
+        await stream.send(codec.encode(answer))
 
     def told(self, link: Link, message: wire.Tell) -> None:
         """What a peer tells unasked."""
+        early = self._introducing.get(link)
+        if early is not None:
+            if len(early) >= MAX_EARLY:
+                raise ProtocolError("rate", "before it answered")
+            early.append(message)
+            return
         node = self._node_of(link)
         now, now_ms = self._clock.monotonic(), self._clock.unix_ms()
         self.perform(self._gossip.receive(node, message, now, now_ms))

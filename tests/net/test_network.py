@@ -17,12 +17,12 @@ from infraxa.net.errors import NetError
 from infraxa.net.hello import Prekey
 from infraxa.net.identity import Identity
 from infraxa.net.keyfile import make
-from infraxa.net.link import Clock
+from infraxa.net.link import Clock, Link, Stream
 from infraxa.net.memory import KnownNode, Memory
 from infraxa.net.network import Network, NetworkOptions
 from infraxa.net.records import Record, State
 from infraxa.net.relay import circuit_address
-from tests.net.nodes import until
+from tests.net.nodes import Node, until
 
 
 class Kept:
@@ -117,6 +117,17 @@ async def village(*names: str, **options: Any) -> AsyncIterator[list[Someone]]:
             await node.close()
 
 
+@asynccontextmanager
+async def listening(network: bytes) -> AsyncIterator[Node]:
+    """A node whose every answer is the test's."""
+    node = Node(network=network)
+    await node.listen()
+    try:
+        yield node
+    finally:
+        await node.close()
+
+
 async def test_two_nodes_join_and_see_each_other() -> None:
     async with village("birch", "oak") as (birch, oak):
         assert (await oak.net.join(birch.id, birch.where)).name == "birch"
@@ -183,6 +194,28 @@ async def test_a_private_network_takes_only_who_has_its_key() -> None:
         finally:
             await stranger.close()
         assert (await oak.net.join(birch.id, birch.where)).name == "birch"
+
+
+async def test_who_gossips_before_it_answers_is_heard() -> None:
+    async with village("oak") as (oak,), listening(codec.network_id(oak.options.network)) as eager:
+
+        async def answer(link: Link, stream: Stream, request: wire.Request) -> None:
+            card = codec.decode(eager.card(), Record)
+            await link.tell(wire.Push((card,)))
+            buckets = await link.request(wire.BucketsPlease(bytes(16)))
+            await asyncio.sleep(0.05)
+            await stream.send(codec.encode(wire.Authenticated("127.0.0.1", oak.net.now_ms())))
+            await stream.end()
+            assert [len(chunk) async for chunk in buckets] == [2048]
+            answered.set()
+
+        answered = asyncio.Event()
+        eager.handler = answer
+        await oak.net.join(eager.id, (eager.address,))
+        async with asyncio.timeout(5):
+            await answered.wait()
+        assert [peer.id for peer in oak.net.peers()] == [eager.id]
+        assert not oak.net.status.refused
 
 
 async def test_another_node_at_the_address_is_not_taken_for_the_one_that_was_meant() -> None:
