@@ -126,8 +126,7 @@ class Table:
             # The record's own number bounds the lease too: what is old is not made young by being handed on.
             left = (state.seq + CLOCKS_APART_MS - now_ms) / 1000 + LEASE_S
             entry.term = now + min(LEASE_S, left)
-            ends = state.status == "offline" or entry.term <= now
-            entry.until = float("-inf") if ends else entry.term
+            entry.until = entry.term
             entry.state = state
             entry.heard = max(entry.heard, now)
         elif outcome == "rival":

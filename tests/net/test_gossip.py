@@ -246,6 +246,14 @@ def test_what_breaks_a_rule_is_refused_with_its_reason(record: Record, reason: s
     assert not gossip.table.entries
 
 
+def test_what_was_signed_for_something_else_is_not_spread_by_gossip() -> None:
+    gossip = linked_gossip(PEER, OTHER)
+    card = a_card(NODE, START_MS)
+    tell(gossip, card, a_state(card, START_MS))
+    assert tell(gossip, sign("receipt", b"between two", NODE)) == ["not_allowed"]
+    assert tell(gossip, sign("weather", b"for all", NODE)) == []
+
+
 def test_unknown_kinds_are_handed_on_within_4_kb_a_minute_of_a_live_signer() -> None:
     gossip = linked_gossip(PEER, OTHER)
     card = a_card(NODE, START_MS)
@@ -281,7 +289,9 @@ def test_bytes_are_limited_by_peer_and_a_flood_does_not_use_up_what_others_need(
         for peer in peers[:-1]:
             record = a_card(node_id(1000 * peers.index(peer) + number), START_MS)
             taken[peer] += not tell(gossip, record, peer=peer)
-    assert max(taken.values()) * 300 <= 10_000
+    size = len(codec.encode(a_card(NODE, START_MS)))
+    assert max(taken.values()) * size <= 10_000
+    assert 20_000 <= sum(taken.values()) * size <= 20_000 + len(peers) * 2500
     assert tell(gossip, a_card(NODE, START_MS), peer=peers[-1]) == []
 
 

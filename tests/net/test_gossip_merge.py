@@ -125,6 +125,13 @@ def test_the_third_equivocation_in_a_day_drops_the_node_for_a_day() -> None:
     assert [seen.status for seen in twice.nodes(START)] == ["online"]
 
 
+def test_many_bodies_under_one_number_are_one_equivocation() -> None:
+    card = a_card(node_id(1), START_MS)
+    bodies = [a_state(card, START_MS, util=util) for util in range(5)]
+    gossip = fed([card, *bodies, a_state(card, START_MS + 1)])
+    assert [seen.status for seen in gossip.nodes(START)] == ["online"]
+
+
 def test_a_revoked_key_stays_revoked_and_wins_over_a_successor() -> None:
     node, new = node_id(1), node_id(2)
     card = a_card(node, START_MS)

@@ -111,6 +111,39 @@ def test_a_made_up_root_costs_one_round_a_minute() -> None:
     assert 50 <= syncs <= 75
 
 
+def test_equal_roots_are_not_believed_for_ever() -> None:
+    gossip = filled(5)
+    syncs = []
+    for second in range(1, 400):
+        now, now_ms = START + second, START_MS + 1000 * second
+        same = Root(gossip.table.digests.root, len(gossip.table.digests))
+        gossip.receive(PEER, same, now, now_ms)
+        for command in gossip.tick(now, now_ms):
+            if isinstance(command, Sync):
+                syncs.append(second)
+                gossip.round(PEER, now).fail(now)
+    assert 2 <= len(syncs) <= 4
+
+
+def test_what_a_round_brought_goes_on_to_the_next_nodes_within_seconds() -> None:
+    world = World(6)
+    for number in range(5):
+        world.link(number, number + 1)
+    world.run(60)
+    card = a_card(node_id(100), world.now_ms)
+    world.nodes[5].learn(PEER, Push((card, a_state(card, world.now_ms))), world.now, world.now_ms)
+    known_at: dict[int, float] = {}
+
+    def watch() -> None:
+        for number, gossip in enumerate(world.nodes):
+            if node_id(100) in gossip.table.entries:
+                known_at.setdefault(number, world.now)
+
+    world.run(60, watch=watch)
+    assert len(known_at) == 6
+    assert known_at[0] - known_at[4] <= 10, "four links, each tells its root every 10 s at other times"
+
+
 def test_rounds_that_nobody_answers_end_and_do_not_keep_others_waiting() -> None:
     peers = [bytes([number]) * 32 for number in range(5)]
     gossip = linked_gossip(*peers)

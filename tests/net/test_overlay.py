@@ -208,9 +208,20 @@ def test_a_flood_of_inbound_does_not_push_out_the_oldest_nearest_and_best() -> N
         driver.overlay.measured(node, 1.0)
     for node in good[8:]:
         driver.overlay.supplied(node, 50, 64)
-    for number in range(100, 1100):
-        driver.link(node_id(number), f"40.0.{number % 256}.0/24", "in", 100 + number / 100)
+    for number in range(100, 600):
+        now = 100 + number / 100
+        driver.link(node_id(number), f"40.0.{number % 256}.0/24", "in", now)
+        driver.overlay.supplied(node_id(number), 2, now)
     assert set(good) <= set(driver.linked.values()) and len(driver.linked) <= 64
+
+
+def test_a_flood_out_of_few_networks_pushes_out_itself() -> None:
+    driver = Driver(an_overlay())
+    for number in range(64):
+        driver.link(node_id(number), f"30.{number}.0.0/24", "in", number)
+    for number in range(100, 600):
+        driver.link(node_id(number), f"40.0.{number % 4}.0/24", "in", 100 + number / 100)
+    assert sum(node_of(node) < 64 for node in driver.linked.values()) >= 48
 
 
 def test_anchors_are_dialled_first_and_are_those_that_stood_longest() -> None:
