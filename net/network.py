@@ -23,7 +23,7 @@ from infraxa.net.commands import CardDue, Changed, Command, HeartbeatDue
 from infraxa.net.dialer import Dialer
 from infraxa.net.discovery import Lan
 from infraxa.net.door import Door
-from infraxa.net.errors import NetError
+from infraxa.net.errors import NetError, Refusal
 from infraxa.net.finder import Finder, Where
 from infraxa.net.gossip import Gossip
 from infraxa.net.health import Health
@@ -109,7 +109,7 @@ class Network:
     ) -> None:
         """`on_status`, `on_nodes` and `on_peers` are told at most every STATUS_S."""
         self.options = options
-        self._identity = identity
+        self.identity = identity
         self._known = memory.known[:REMEMBERED]
         self._keeper = keeper
         self._clock = clock = clock or Clock()
@@ -169,9 +169,7 @@ class Network:
         self._health = Health(
             lambda node: self._finder.link_to(node), self._learn_state, self._teller.nodes_changed
         )
-        self._websocket = WebSocketTransport(
-            lobby, lambda reason, remote: self._refusals.add(reason, address=remote)
-        )
+        self._websocket = WebSocketTransport(lobby, self._refused_at)
         self._relayed = RelayTransport(lambda relay: self._finder.link_to_relay(relay))
         self._relaying = RelayService(clock=clock)
         dialer = Dialer(
@@ -182,6 +180,7 @@ class Network:
             handler=self._peering.handle,
             on_tell=self._peering.told,
             on_aged=self._aged,
+            on_refused=self._refused_at,
         )
         self._dialer = dialer
         self._finder = Finder(
@@ -219,8 +218,7 @@ class Network:
         self._start_reaching()
         self._use(survey)
         await self._presence.renew()
-        now, now_ms = self._clock.monotonic(), self._clock.unix_ms()
-        self._peering.perform(self._gossip.say("online", now, now_ms))
+        self.say("online")
         self._activity = "online"
         self._tasks.spawn(self._run(), name="network")
         self._finder.bootstrap(self.options.bootstrap)
@@ -248,6 +246,11 @@ class Network:
         await self._websocket.close()
         self._activity = "off"
         self._teller.close()
+
+    def say(self, status: Literal["online", "busy"]) -> None:
+        """How this node is from now on, for everybody to know."""
+        now, now_ms = self._clock.monotonic(), self._clock.unix_ms()
+        self._peering.perform(self._gossip.say(status, now, now_ms))
 
     async def _listen(self) -> None:
         """Another port serves when the wished one is taken: others learn it from the card and by mDNS."""
@@ -305,7 +308,7 @@ class Network:
 
     async def _start_lan(self) -> None:
         self._lan = Lan(
-            self._identity.id,
+            self.identity.id,
             self._network,
             self._port,
             on_found=self._found,
@@ -397,6 +400,10 @@ class Network:
         self._finder.book.put(node, where, "mdns")
         self._finder.look()
 
+    def _refused_at(self, reason: Refusal, address: str) -> None:
+        """Whoever is there has not said who it is."""
+        self._refusals.add(reason, address=address)
+
     def _not_linked(self, error: NetError) -> None:
         if error.code == "clock":
             self.notices.put(Notice(CLOCK_REFUSED, error.message, error.remedy))
@@ -457,19 +464,22 @@ class Network:
 
     async def _serve(self, link: Link, stream: Stream, request: wire.Request) -> None:
         """Requests that are not about links or gossip."""
+        refused: Refusal | None = None
         match request:
             case wire.Probe():
-                await self._presence.probes.serve(stream, self._presence.state)
+                refused = await self._presence.probes.serve(stream, self._presence.state)
             case wire.DialBack() if self._reaching is not None:
-                await self._reaching.dial_back(link, stream, request)
+                refused = await self._reaching.dial_back(link, stream, request)
             case wire.RelayReserve() if self.options.relay:
-                await self._relaying.reserve(link, stream)
+                refused = await self._relaying.reserve(link, stream)
             case wire.RelayDial() if self.options.relay:
-                await self._relaying.dial(link, stream, request)
+                refused = await self._relaying.dial(link, stream, request)
             case wire.RelayIncoming():
                 await self._relayed.incoming(link, stream)
             case _:
                 await stream.fail(wire.Failure("unsupported"))
+        if refused is not None:
+            self._refusals.add(refused, peer=link.peer, address=link.remote)
 
     async def join(self, node: bytes, where: tuple[str, ...]) -> SeenNode:
         """Link with a node that this one's person named. Raises NetError."""
@@ -485,7 +495,7 @@ class Network:
         """A text with which another node joins this network, for so many hours."""
         expires_ms = self._clock.unix_ms() + round(hours * 3_600_000)
         invite = Invite(
-            self._identity.id,
+            self.identity.id,
             self._where.own[:MAX_ADDRESSES],
             expires_ms,
             self.options.network,
@@ -503,9 +513,7 @@ class Network:
     def nodes(self) -> list[SeenNode]:
         """Everybody but this node, those that are there first, then by the newest news."""
         now = self._clock.monotonic()
-        return seen_nodes(
-            self._identity.id, self._gossip, self._peering, self._health, self._finder.book, now
-        )
+        return seen_nodes(self.identity.id, self._gossip, self._peering, self._health, self._finder.book, now)
 
     def peers(self) -> list[PeerInfo]:
         return self._peering.info()
@@ -524,7 +532,7 @@ class Network:
         others = [part.notice for part in (lan, self._mapping) if part is not None]
         return NetworkStatus(
             activity=activity(self._activity, peers, may_publish=self._gossip.may_publish),
-            id=self._identity.id,
+            id=self.identity.id,
             name=self.options.name,
             network=self.options.network,
             listening=self._where.own,
