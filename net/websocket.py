@@ -132,7 +132,12 @@ class WebSocketTransport:
             timeout=CLOSE_S, autoping=False, compress=False, max_msg_size=MAX_FRAME + 1
         )
         status = 101
-        if request.path != PATH or not websocket.can_prepare(request).ok:
+        # Nodes ask for no subprotocol; aiohttp would log what a stranger asks for.
+        if (
+            request.path != PATH
+            or "Sec-WebSocket-Protocol" in request.headers
+            or not websocket.can_prepare(request).ok
+        ):
             status = 404
         elif "Origin" in request.headers:
             status = 403

@@ -156,12 +156,15 @@ async def test_a_web_page_is_refused() -> None:
         f"POST {PATH} HTTP/1.1\r\nHost: node\r\nContent-Length: 1000000\r\n\r\nx",
         UPGRADE.replace(PATH, "/other") + "\r\n",
         UPGRADE.replace("Version: 13", "Version: 99") + "\r\n",
+        UPGRADE.replace("Key: AAAA", "Key: ?") + "\r\n",
+        UPGRADE + "Sec-WebSocket-Protocol: chat\r\n\r\n",
     ],
 )
-async def test_everything_else_is_not_found(request_text: str) -> None:
+async def test_everything_else_is_not_found(request_text: str, caplog: pytest.LogCaptureFixture) -> None:
     async with listening() as (_, _, port):
         answer = await said(port, request_text)
         assert answer == "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+    assert caplog.records == []
 
 
 @pytest.mark.parametrize(
