@@ -16,7 +16,7 @@ from typing import Final, NamedTuple
 
 from infraxa.net import codec
 from infraxa.net.door import Admitted, Door
-from infraxa.net.errors import NetError, ProtocolError
+from infraxa.net.errors import NetError, ProtocolError, Refusal
 from infraxa.net.guard import Puzzle, solve
 from infraxa.net.hello import CLOCK_MS, CardRequest, Dialing, Reject, reject
 from infraxa.net.link import Clock, Handler, Link, LinkClosed, OnTell
@@ -212,8 +212,14 @@ def _within(lobby: Lobby, source: str) -> Iterator[None]:
 
 async def _admit(pipe: Pipe, door: Door, source: str, clock: Clock, limit: asyncio.Timeout) -> Admitted:
     worked = False
+    refused: Refusal | None = None
     for _ in range(MAX_HELLOS):
-        frame = await pipe.receive()
+        try:
+            frame = await pipe.receive()
+        except PipeClosed:
+            if refused is not None:
+                raise ProtocolError(refused, "a hello, which was not made again") from None
+            raise
         answer = door.receive(frame, source=source, now_ms=clock.unix_ms(), now=clock.monotonic())
         if isinstance(answer, Admitted):
             return answer
@@ -221,6 +227,7 @@ async def _admit(pipe: Pipe, door: Door, source: str, clock: Clock, limit: async
             await pipe.send(answer.reply)
         if answer.reason not in (None, "prekey", "proof_of_work"):
             raise ProtocolError(answer.reason, "a hello")
+        refused = answer.reason
         if answer.reason == "proof_of_work" and not worked:
             worked = True
             _extend(limit)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from infraxa.net.connect import Target, connect
 from infraxa.net.dial import dial_first
-from infraxa.net.errors import NetError
+from infraxa.net.errors import NetError, ProtocolError, Refusal
 from infraxa.net.link import Clock, Handler, Link, OnTell
 from infraxa.net.pipe import Transport
 
@@ -24,7 +24,9 @@ class Dialer:
         handler: Handler,
         on_tell: OnTell,
         on_aged: Callable[[Link], None],
+        on_refused: Callable[[Refusal, str], None],
     ) -> None:
+        """`on_refused` is told why what answers at an address was not believed."""
         self._transports = transports
         self._network = network
         self._psk = psk
@@ -32,6 +34,7 @@ class Dialer:
         self._handler = handler
         self._on_tell = on_tell
         self._on_aged = on_aged
+        self._on_refused = on_refused
 
     async def dial(self, target: Target, where: Sequence[str]) -> Link:
         """A link with `target` at the first of these addresses that leads to it. Bounded. Raises NetError."""
@@ -40,15 +43,21 @@ class Dialer:
             transport = self._transports.get(address.partition(":")[0])
             if transport is None:
                 raise NetError("bad_address", f"{address} is of a kind that this node cannot dial.")
-            return await connect(
-                await transport.dial(address),
-                target,
-                network=self._network,
-                psk=self._psk,
-                clock=self._clock,
-                handler=self._handler,
-                on_tell=self._on_tell,
-                on_aged=self._on_aged,
-            )
+            pipe = await transport.dial(address)
+            try:
+                return await connect(
+                    pipe,
+                    target,
+                    network=self._network,
+                    psk=self._psk,
+                    clock=self._clock,
+                    handler=self._handler,
+                    on_tell=self._on_tell,
+                    on_aged=self._on_aged,
+                )
+            except NetError as error:
+                if isinstance(error.__cause__, ProtocolError):
+                    self._on_refused(error.__cause__.reason, address)
+                raise
 
         return await dial_first(where, attempt, Link.close)

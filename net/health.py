@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from infraxa.net import codec, wire
-from infraxa.net.errors import ProtocolError
+from infraxa.net.errors import ProtocolError, Refusal
 from infraxa.net.link import Link, Stream
 from infraxa.net.peering import FAILED
 from infraxa.net.records import MAX_STATE, Record
@@ -106,11 +106,12 @@ class Probes:
     def __init__(self) -> None:
         self._streams: set[Stream] = set()
 
-    async def serve(self, stream: Stream, state: bytes) -> None:
-        """Answer a Probe, until it is cancelled. `state`: the newest one, an encoded Record, or nothing."""
+    async def serve(self, stream: Stream, state: bytes) -> Refusal | None:
+        """Answer a Probe, until it is cancelled; returns why it was refused. `state`: the newest one, an
+        encoded Record, or nothing."""
         if len(self._streams) >= MAX_PROBES:
             await stream.fail(wire.Failure("busy", retry_after_ms=60_000))
-            return
+            return "full"
         if state:
             await stream.send(state)
         self._streams.add(stream)
@@ -118,6 +119,7 @@ class Probes:
             await asyncio.Event().wait()
         finally:
             self._streams.discard(stream)
+        return None
 
     def tell(self, state: bytes) -> None:
         for stream in self._streams:

@@ -13,7 +13,7 @@ from typing import Final
 from infraxa.net import addresses, codec
 from infraxa.net.connect import Target
 from infraxa.net.dialer import Dialer
-from infraxa.net.errors import NetError
+from infraxa.net.errors import NetError, Refusal
 from infraxa.net.finder import Finder
 from infraxa.net.gossip import Gossip
 from infraxa.net.identity import short_id
@@ -139,24 +139,29 @@ class Reaching:
         self._reach.dialled_back(node, address, reached, self._clock.monotonic())
         self._news.set()
 
-    async def dial_back(self, link: Link, stream: Stream, request: DialBack) -> None:
-        """Answer DialBack: dial the node of this link at the address, and see that it is that node."""
-        where = self._backs.admit(request.address, link.remote, self._clock.monotonic())
-        if link.peer is None or where == "not_allowed":
+    async def dial_back(self, link: Link, stream: Stream, request: DialBack) -> Refusal | None:
+        """Answer DialBack: dial the node of this link at the address, and see that it is that node. Returns
+        why that was refused."""
+        if link.peer is None:
             await stream.fail(Failure("not_allowed"))
-            return
+            return "not_allowed"
+        where = self._backs.admit(request.address, link.remote, self._clock.monotonic())
+        if where == "not_allowed":
+            await stream.fail(Failure("not_allowed"))
+            return "address"
         if where == "rate_limited":
             await stream.fail(Failure("rate_limited", retry_after_ms=60_000))
-            return
+            return "rate"
         card = self._gossip.raw_card(link.peer) or None
         try:
             made = await self._dialer.dial(Target(link.peer, card), (addresses.format(where),))
         except FAILED as error:
             reason = error.code if isinstance(error, NetError) else "refused"
             await stream.send(codec.encode(DialedBack(False, reason)))
-            return
+            return None
         await stream.send(codec.encode(DialedBack(True)))
         await made.close()
+        return None
 
     async def _reserve(self) -> bool:
         """Get a place at one more relay; whether there is one more now."""

@@ -17,7 +17,7 @@ from typing import Final
 
 from infraxa.net import addresses, codec
 from infraxa.net.circuits import Circuits, RelayLimits
-from infraxa.net.errors import NetError, ProtocolError
+from infraxa.net.errors import NetError, ProtocolError, Refusal
 from infraxa.net.identity import id_text, parse_id
 from infraxa.net.link import Clock, Link, LinkClosed, Stream, StreamCancelled, StreamFailed
 from infraxa.net.pipe import OnPipe, Pipe, PipeClosed
@@ -60,37 +60,40 @@ class RelayService:
         """Open now."""
         return len(self._circuits)
 
-    async def reserve(self, link: Link, stream: Stream) -> None:
-        """Answer RelayReserve: circuits to this link's node go over this link, until it closes."""
+    async def reserve(self, link: Link, stream: Stream) -> Refusal | None:
+        """Answer RelayReserve: circuits to this link's node go over this link, until it closes. Returns why
+        that was refused."""
         limits = self._circuits.limits
         if link.peer is None or is_relayed(link):
             await stream.fail(Failure("not_allowed"))
-            return
+            return "not_allowed"
         self._reserved = {node: held for node, held in self._reserved.items() if not held.closed}
         if link.peer not in self._reserved and len(self._reserved) >= limits.reservations:
             await stream.fail(Failure("busy", retry_after_ms=60_000, limit=limits.reservations))
-            return
+            return "full"
         self._reserved[link.peer] = link
         answer = RelayReserved(limits.circuits_to, limits.bytes_per_second, limits.bytes_per_day)
         await stream.send(codec.encode(answer))
+        return None
 
-    async def dial(self, link: Link, stream: Stream, request: RelayDial) -> None:
-        """Answer RelayDial: be the circuit, until one of its ends closes."""
+    async def dial(self, link: Link, stream: Stream, request: RelayDial) -> Refusal | None:
+        """Answer RelayDial: be the circuit, until one of its ends closes. Returns why it was refused, or
+        ended."""
         target = self._reserved.get(request.target)
         if is_relayed(link):
             await stream.fail(Failure("not_allowed"))
-            return
+            return "not_allowed"
         if target is None:
             await stream.fail(Failure("unreachable"))
-            return
+            return None
         circuit = self._circuits.open(request.target, link.remote, self._clock.monotonic())
         if isinstance(circuit, Failure):
             await stream.fail(circuit)
-            return
+            return "full" if circuit.code == "busy" else "rate"
         # A circuit takes nothing from the requests that its dialer may have in flight.
         link.in_flight += 1
         try:
-            await splice(stream, target, circuit, self._clock)
+            return await splice(stream, target, circuit, self._clock)
         finally:
             link.in_flight -= 1
             self._circuits.close(circuit)

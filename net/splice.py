@@ -11,7 +11,7 @@ from typing import Final
 
 from infraxa.net import codec
 from infraxa.net.circuits import Circuit
-from infraxa.net.errors import NetError
+from infraxa.net.errors import NetError, Refusal
 from infraxa.net.link import Clock, Link, LinkClosed, Stream, StreamCancelled, StreamFailed
 from infraxa.net.tasks import TaskGroup
 from infraxa.net.wire import Failure, RelayDialed, RelayIncoming
@@ -27,9 +27,9 @@ ENDS: Final = (StreamCancelled, StreamFailed, LinkClosed)
 """What a stream raises when it is over before its end."""
 
 
-async def splice(stream: Stream, target: Link, circuit: Circuit, clock: Clock) -> None:
+async def splice(stream: Stream, target: Link, circuit: Circuit, clock: Clock) -> Refusal | None:
     """Answer RelayDial on `stream` by handing frames on to and from the node of `target`, until one of them
-    has ended or a limit is met; the dialer is told which."""
+    has ended or a limit is met; the dialer is told which. Returns `rate` when the bytes are used up."""
     carrying = _Carrying(circuit, clock)
     try:
         async with (
@@ -45,6 +45,8 @@ async def splice(stream: Stream, target: Link, circuit: Circuit, clock: Clock) -
             await stream.fail(Failure("unreachable"))
     except _UsedUp as error:
         await stream.fail(error.failure)
+        return "rate"
+    return None
 
 
 class _UsedUp(Exception):
