@@ -114,8 +114,8 @@ class InfraxaApp(Themed):
         self._open_node = open_node or _import_node
         self._node: NodeFacade | None = None
         self._opening: NodeFacade | None = None
-        self.waits_for = "opening your chats"
-        """What there is no node for now."""
+        self.lost = ""
+        """Which process that had the node has ended; empty at the start."""
         self.problem = ""
         """Why there is no node, when it has been given up to open one."""
         self._ending = False
@@ -281,7 +281,7 @@ class InfraxaApp(Themed):
         if self._node is not node:
             return
         self._settings, self._node = node.settings, None
-        self.waits_for = f"infraxa (pid {node.pid}) has ended: taking over"
+        self.lost = f"infraxa (pid {node.pid}) has ended"
         self.chat_screen.node_lost()
         await node.close()
         await self._open_again()
@@ -292,9 +292,8 @@ class InfraxaApp(Themed):
         try:
             with self._while_running():
                 await self._opened(await self._open(after_another=True))
-                self.flash(
-                    "taken over" if self.attached_to is None else f"attached to pid {self.attached_to}"
-                )
+                now = "this one goes on" if self.attached_to is None else f"pid {self.attached_to} goes on"
+                self.notify(f"{self.lost}: {now}.", markup=False)
         except FAILURES as error:
             if self.is_running:
                 self.problem = sentence(error)

@@ -87,17 +87,17 @@ async def test_an_answer_that_runs_already_is_shown_as_far_as_it_is(owner: Node,
     chat = await owner.create_chat()
     await owner.set_chat_options(chat.id, ENDLESS)
     await owner.remember_last_chat(chat.id)
-    async with shell(tmp_path) as it:
-        async with held(owner, chat.id):
-            await it.until(lambda: len(it.turns) == 2, "the chat")
-            await it.until(
-                lambda: it.chat.conversation.views[-1].source == clean(owner.partial(it.turns[-1].id)) != "",
-                "what it has said",
-            )
-        await owner.stop(chat.id)
-        await it.until(lambda: it.turns[-1].state != "streaming", "its end")
-        assert it.turns[-1] == (await owner.branch(chat.id))[-1].message
-        assert not it.chat.running
+    async with contextlib.AsyncExitStack() as answering:
+        await answering.enter_async_context(held(owner, chat.id))
+        async with shell(tmp_path) as it:
+            await it.until(lambda: len(it.turns) == 2 and bool(it.chat.running), "the chat")
+            await it.until(lambda: it.chat.conversation.views[-1].source != "", "what it has said")
+            await answering.aclose()
+            await owner.stop(chat.id)
+            await it.until(lambda: it.turns[-1].state != "streaming", "its end")
+            assert it.turns[-1] == (await owner.branch(chat.id))[-1].message
+            assert it.chat.conversation.views[-1].source == clean(it.turns[-1].content)
+            assert not it.chat.running
 
 
 async def test_it_takes_over_when_the_other_ends_and_keeps_what_is_shown_and_typed(

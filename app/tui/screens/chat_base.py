@@ -145,9 +145,9 @@ class ChatBase(Screen[None]):
         mine = self.running.by_chat.get(self.chat.id) if self.chat is not None else None
         opening = ""
         if not self.app.opened and not self.app.problem:
-            opening = self.app.waits_for + (
-                ", then your message is sent" if self._waiting is not None else ""
-            )
+            opening = f"{self.app.lost}: taking over" if self.app.lost else "opening your chats"
+            if self._waiting is not None:
+                opening += ", then your message is sent"
         model = self._model()
         status = Status(
             engine=self._engine,
