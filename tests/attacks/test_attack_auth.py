@@ -8,7 +8,7 @@ import pytest
 
 from infraxa.net import codec, network, peering, streams, wire
 from infraxa.net.link import Link, Stream
-from infraxa.net.peering import Peering
+from infraxa.net.peering import Peer, Peering
 from infraxa.net.records import Record
 from infraxa.net.session import SessionRecord
 from tests.attacks import report
@@ -173,11 +173,17 @@ async def test_a_stranger_pushes() -> None:
 
 
 async def led_back(weaken: Callable[[Target], object]) -> bool:
-    """Whether a node has itself for a peer when an address leads back to it."""
+    """Whether a node ever takes itself for a peer when an address leads back to it."""
+    linked: list[bytes] = []
+
+    def noted(peer: Peer, observed: str) -> None:
+        linked.append(peer.id)
+
     async with target(weaken=weaken) as node:
+        node.peering._events = node.peering._events._replace(linked=noted)
         node.network._finder.bootstrap((node.address,))
-        await until(lambda: node.peers or node.peering._past != (0, 0))
-        return bool(node.peers)
+        await until(lambda: linked or node.peering._past != (0, 0))
+        return node.id in linked
 
 
 async def test_a_node_is_led_back_to_itself() -> None:
