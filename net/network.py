@@ -51,7 +51,7 @@ from infraxa.net.records import (
 )
 from infraxa.net.refusals import Refusals
 from infraxa.net.relay import RelayService, RelayTransport
-from infraxa.net.status import Activity, NetworkStatus, Notice, PeerInfo, Refused, SeenNode
+from infraxa.net.status import Activity, NetworkStatus, Notice, PeerInfo, Refused, SeenNode, Waiting
 from infraxa.net.tasks import TaskGroup
 from infraxa.net.teller import Teller
 from infraxa.net.websocket import WebSocketTransport
@@ -65,6 +65,8 @@ TICK_S: Final = 1.0
 PREKEYS_S: Final = 60.0
 REMEMBERED: Final = 64
 """Nodes of earlier runs that are tried again."""
+JOIN_S: Final = 20.0
+"""Seconds for joining the node of an invite: its addresses, the handshake, the introduction."""
 INVITE_HOURS: Final = 168.0
 
 _log = logging.getLogger(__name__)
@@ -201,6 +203,7 @@ class Network:
         self._mapping_turn = asyncio.Lock()
         self._activity: Activity = "off"
         self._port = 0
+        self._waiting: Waiting | None = None
         self._kick = asyncio.Event()
         self._peering.kick = self._kick.set
         self._anchors = memory.anchors
@@ -483,7 +486,20 @@ class Network:
 
     async def join(self, node: bytes, where: tuple[str, ...]) -> SeenNode:
         """Link with a node that this one's person named. Raises NetError."""
-        peer = await self._finder.join(node, where)
+        self._waiting = Waiting("the node of the invite", self._clock.unix_ms(), JOIN_S)
+        self._teller.status_changed()
+        try:
+            async with asyncio.timeout(JOIN_S):
+                peer = await self._finder.join(node, where)
+        except TimeoutError:
+            raise NetError(
+                "timeout",
+                f"The node did not answer within {JOIN_S:g} s.",
+                "Check that infraxa is open there.",
+            ) from None
+        finally:
+            self._waiting = None
+            self._teller.status_changed()
         return next((seen for seen in self.nodes() if seen.id == node), None) or met(peer.link)
 
     async def link_to(self, node: bytes) -> Link:
@@ -543,6 +559,7 @@ class Network:
             peers=peers,
             known=sum(seen.status != "offline" for seen in self.nodes()),
             clock_skew_ms=judgement.skew_ms,
+            waiting=self._waiting,
             notices=tuple(notices(self.notices, others, decision)),
             bytes_in=bytes_in,
             bytes_out=bytes_out,
