@@ -78,8 +78,8 @@ class FirstCome(Table):
 
 
 def besieged(victim: Victim, hostile: int, minutes: int) -> tuple[int, int, bool]:
-    """Of 8 nodes that were spoken to and of 16 others that one honest peer told of, how many are never forgotten;
-    and whether one more that it tells of is let in."""
+    """How many are never forgotten, of 8 nodes that were spoken to and of 16 others that one honest peer told
+    of; and whether one more that it tells of is let in."""
     honest = [node_id(2_000_000 + number) for number in range(24)]
 
     def heartbeats(numbers: range) -> None:
