@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import multiprocessing
+import random
 import secrets
 import statistics
 import time
@@ -22,6 +23,8 @@ from infraxa.net.memory import KnownNode, Memory
 from infraxa.net.network import Network, NetworkOptions
 
 CROWD = 100
+LINKS = 6
+"""That each node makes; so each has twice as many."""
 SETTLE_S = 45.0
 """All the crowd has been heard, and the rounds of anti-entropy after its start are over."""
 MEASURED_S = 60.0
@@ -112,18 +115,19 @@ async def health() -> None:
 
 
 def crowd(control: Connection, network: str) -> None:
-    """A hundred nodes that find each other from the first one, until told to end."""
+    """A hundred nodes, each linked with some that came before it, until told to end."""
 
     async def run() -> None:
-        first = node(network)
-        await first.start()
-        others = [node(network, bootstrap=(address(first),)) for _ in range(CROWD - 1)]
-        for other in others:
-            await other.start()
-            await asyncio.sleep(0.02)
-        control.send(address(first))
+        rng = random.Random(1)
+        nodes: list[Network] = []
+        for _ in range(CROWD):
+            known = rng.sample(nodes, min(LINKS, len(nodes)))
+            nodes.append(node(network, bootstrap=tuple(map(address, known))))
+            await nodes[-1].start()
+            await asyncio.sleep(0.05)
+        control.send(tuple(map(address, rng.sample(nodes, LINKS))))
         await asyncio.to_thread(control.recv)
-        await asyncio.gather(*(one.close() for one in (first, *others)))
+        await asyncio.gather(*(one.close() for one in nodes))
 
     asyncio.run(run())
 
@@ -134,13 +138,13 @@ async def idle() -> None:
     ours, theirs = multiprocessing.get_context("spawn").Pipe()
     process = multiprocessing.get_context("spawn").Process(target=crowd, args=(theirs, network), daemon=True)
     process.start()
-    start = await asyncio.to_thread(ours.recv)
-    one = node(network, bootstrap=(start,))
+    known = await asyncio.to_thread(ours.recv)
+    one = node(network, bootstrap=known)
     await one.start()
     me = psutil.Process()
     alone = me.memory_info().rss
     await asyncio.sleep(SETTLE_S)
-    known = one.status.known
+    heard = one.status.known
     before, began = me.cpu_times(), time.perf_counter()
     records = one.status.gossip_in
     await asyncio.sleep(MEASURED_S)
@@ -148,7 +152,7 @@ async def idle() -> None:
     share = (after.user + after.system - before.user - before.system) / (time.perf_counter() - began)
     rate = (one.status.gossip_in - records) / MEASURED_S
     print(
-        f"idle among {known} nodes with {one.status.peers} links: {share:.2%} of a core (target: 1 %), "
+        f"idle among {heard} nodes with {one.status.peers} links: {share:.2%} of a core (target: 1 %), "
         f"{rate:.1f} records/s; {me.memory_info().rss / 1e6:.0f} MB resident, {alone / 1e6:.0f} MB before "
         "(target: 120 MB)",
         flush=True,
