@@ -17,9 +17,6 @@ from infraxa.app.facade import NodeFacade
 from infraxa.app.node import Node
 from infraxa.store.records import ChatOptions
 
-ONLY_HERE = {"models", "folders"}
-"""Public attributes of Node that are its own affair."""
-
 
 def public(kind: type) -> dict[str, Any]:
     """The public members that the class itself defines."""
