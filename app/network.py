@@ -45,6 +45,7 @@ class NodeNetwork:
         self._folders = folders
         self._emit = emit
         self._tasks = TaskGroup()
+        self._returns = TaskGroup()
         self._store: Store | None = None
         self._settings = Settings()
         self._network: Network | None = None
@@ -55,40 +56,55 @@ class NodeNetwork:
     def start(self, store: Store, settings: Settings) -> None:
         """Begin; the network is there some moments later. What is wrong is a notice of the status."""
         self._store, self._settings = store, settings
+        self._begin(store, settings)
+
+    def _begin(self, store: Store, settings: Settings, invite: Invite | None = None) -> None:
         if settings.online:
-            self._starting = self._tasks.spawn(self._start(store, settings), name="network")
+            self._starting = self._tasks.spawn(self._start(store, settings, invite), name="network")
+        else:
+            self._tell(self._off(settings))
 
     async def restart(self, settings: Settings) -> None:
         """Leave the network, and join it with other settings."""
+        self._settings = settings
         async with self._changing:
             if self._store is not None:
                 await self._leave()
-                self.start(self._store, settings)
+            if self._store is not None:  # it was not closed meanwhile
+                self._begin(self._store, self._settings)
 
     async def close(self) -> None:
         """Say goodbye and end; bounded."""
-        await self._leave()
         self._store = None
+        await self._returns.cancel_all()
+        await self._leave()
+        self._tell(self._off(self._settings))
 
     async def _leave(self) -> None:
         await self._tasks.cancel_all()
         self._starting = None
+        await self._end()
+
+    async def _end(self) -> None:
         if self._network is not None:
             network, self._network = self._network, None
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(CLOSE_S):
                     await network.close()
-        self._tell(NetworkStatus(id=self.status.id, name=self.status.name))
 
-    async def _start(self, store: Store, settings: Settings) -> None:
-        self._tell(msgspec.structs.replace(self.status, activity="starting", network=settings.network))
+    def _off(self, settings: Settings) -> NetworkStatus:
+        return NetworkStatus(id=self.status.id, name=self.status.name, network=settings.network)
+
+    async def _start(self, store: Store, settings: Settings, invite: Invite | None) -> None:
+        self._tell(msgspec.structs.replace(self._off(settings), activity="starting"))
         try:
-            await self._open(store, settings)
+            await self._open(store, settings, invite)
         except (NetError, StoreError) as error:
+            await self._end()
             notice = Notice(error.code, error.message, error.remedy)
-            self._tell(msgspec.structs.replace(self.status, activity="blocked", notices=(notice,)))
+            self._tell(msgspec.structs.replace(self._off(settings), activity="blocked", notices=(notice,)))
 
-    async def _open(self, store: Store, settings: Settings) -> None:
+    async def _open(self, store: Store, settings: Settings, invite: Invite | None) -> None:
         # Half a second of imports, in a thread: meanwhile the app draws and answers.
         await asyncio.to_thread(_import_network)
         from infraxa.net.keyfile import IDENTITY_NAME, exposed, load_or_make
@@ -98,7 +114,7 @@ class NodeNetwork:
         passphrase = os.environ.get(PASSPHRASE_VARIABLE)
         identity = await asyncio.to_thread(load_or_make, self._folders.data, passphrase)
         notice = await asyncio.to_thread(exposed, self._folders.data / IDENTITY_NAME)
-        options = await self._options(store, settings, settings.name or default_name(identity.id))
+        options = await self._options(store, settings, settings.name or default_name(identity.id), invite)
         network = Network(
             identity,
             options,
@@ -113,16 +129,22 @@ class NodeNetwork:
         self._network = network
         await network.start()
 
-    async def _options(self, store: Store, settings: Settings, name: str) -> NetworkOptions:
+    async def _options(
+        self, store: Store, settings: Settings, name: str, invite: Invite | None
+    ) -> NetworkOptions:
+        """`invite`: to be part of its network, of which nothing is remembered yet."""
         from infraxa.net.network import NetworkOptions
 
-        joined = await store.run(peers.get_network, settings.network)
+        known = await store.run(peers.get_network, settings.network)
+        psk, joined = (known.psk, known.nodes) if known is not None else (None, ())
+        if invite is not None:
+            psk, joined = invite.psk, ((invite.node, invite.addresses), *joined)
         bootstrap = tuple(part.strip() for part in (settings.bootstrap or "").split(",") if part.strip())
         return NetworkOptions(
             name=name,
             network=settings.network,
-            psk=joined.psk if joined else None,
-            joined=joined.nodes if joined else (),
+            psk=psk,
+            joined=joined,
             port=settings.listen_port,
             announce=settings.announce,
             bootstrap=bootstrap,
@@ -159,23 +181,39 @@ class NodeNetwork:
         """
         from infraxa.net import invites
 
-        network = await self._opened()
-        invite = invites.decode(text, network.now_ms())
-        if invite.network == self._settings.network and invite.psk == network.options.psk:
-            met = await network.join(invite.node, invite.addresses)
-            await self._remember(invite)
+        async with self._changing:
+            network = await self._running()
+            invite = invites.decode(text, network.now_ms())
+            if invite.node == self.status.id:
+                raise NetError(
+                    "bad_invite", "This invite was made by this node itself.", "Use it on another machine."
+                )
+            if invite.network == self._settings.network and invite.psk == network.options.psk:
+                return invite.network, await self._link(network, invite)
+            try:
+                await self._leave()
+                self._begin(
+                    self._opened_store,
+                    msgspec.structs.replace(self._settings, network=invite.network),
+                    invite,
+                )
+                met = await self._link(await self._running(), invite)
+            except BaseException:
+                if self._store is not None:
+                    self._returns.spawn(self._return(), name="back to the network before")
+                raise
+            self._settings = msgspec.structs.replace(self._settings, network=invite.network)
             return invite.network, met
-        before = self._settings
-        known = await self._opened_store.run(peers.get_network, invite.network)
+
+    async def _return(self) -> None:
+        await self.restart(self._settings)
+
+    async def _link(self, network: Network, invite: Invite) -> SeenNode:
+        """Link with the node of an invite, and remember what it said only then: an invite that leads nowhere
+        changes nothing."""
+        met = await network.join(invite.node, invite.addresses)
         await self._remember(invite)
-        await self.restart(msgspec.structs.replace(before, network=invite.network))
-        try:
-            return invite.network, await (await self._opened()).join(invite.node, invite.addresses)
-        except BaseException:
-            if known is None:
-                await self._opened_store.run(peers.leave_network, invite.network)
-            self._tasks.spawn(self.restart(before), name="back to the network before")
-            raise
+        return met
 
     async def _remember(self, invite: Invite) -> None:
         await self._opened_store.run(
@@ -189,10 +227,16 @@ class NodeNetwork:
         return self._store
 
     async def _opened(self) -> Network:
+        async with self._changing:
+            return await self._running()
+
+    async def _running(self) -> Network:
         if self._starting is not None:
-            await asyncio.shield(self._starting)
+            await asyncio.wait([self._starting])
         if self._network is not None:
             return self._network
+        if self._store is None:
+            raise NodeError("closed", "This node is not open.")
         if self.status.notices:
             notice = self.status.notices[0]
             raise NodeError("offline", notice.message, notice.remedy)

@@ -127,6 +127,11 @@ class Lan:
         self.notice: Notice | None = None
         """Why nobody can be found, and what to do about it."""
 
+    @property
+    def echoed(self) -> bool:
+        """This node's own announcement came back: multicast works on this machine."""
+        return self._echoed.is_set()
+
     async def start(self, hosts: tuple[str, ...]) -> None:
         """Announce this node at `hosts` (IP addresses of its cards) and look for others. Takes START_S at
         most; what fails is said by `notice` and tried again every RETRY_S, until `close`."""
@@ -266,9 +271,12 @@ class Lan:
 
         label = name.removesuffix("." + SERVICE)
         if label == self._label:
+            first = not self.echoed
             self._echoed.set()
             if self.state == "failed":
                 self._say("searching", None)
+            elif first:
+                self._on_change()
             return
         try:
             # Before zeroconf reads the name, which it refuses by an exception of its own.

@@ -14,6 +14,7 @@ from typing import Final
 from infraxa.net import addresses
 from infraxa.net.addresses import Prefix, Source
 from infraxa.net.book import AddressBook
+from infraxa.net.bootstrap import resolve
 from infraxa.net.connect import Target
 from infraxa.net.dialer import Dialer
 from infraxa.net.errors import NetError
@@ -99,7 +100,7 @@ class Finder:
                 self._on_failed(error)
 
     def bootstrap(self, where: Sequence[str]) -> None:
-        """Ask the nodes at these addresses, whoever they are, while there is nobody else."""
+        """Ask the nodes at these places (see bootstrap.py), whoever they are, while there is nobody else."""
         if where:
             self._tasks.spawn(self._bootstrap(where), name="bootstrap")
 
@@ -108,7 +109,7 @@ class Finder:
             if not self._peering.peers():
                 for address in where:
                     try:
-                        link = await self._dialer.dial(Target(), (address,))
+                        link = await self._dialer.dial(Target(), await resolve(address))
                         await self._peering.introduce(link)
                     except FAILED as error:
                         _log.info("bootstrap %s: %s", address, error)

@@ -510,9 +510,12 @@ class Network:
     def invite(self, hours: float = INVITE_HOURS) -> str:
         """A text with which another node joins this network, for so many hours."""
         expires_ms = self._clock.unix_ms() + round(hours * 3_600_000)
+        # Those that reach it from outside first: a mapped port is at no address of this machine.
+        outside = self._reaching.decision.announce if self._reaching is not None else ()
+        where = dict.fromkeys((*outside, *self._where.own))
         invite = Invite(
             self.identity.id,
-            self._where.own[:MAX_ADDRESSES],
+            tuple(where)[:MAX_ADDRESSES],
             expires_ms,
             self.options.network,
             self.options.psk,
@@ -567,6 +570,7 @@ class Network:
             gossip_new=self._gossip.intake.news,
             refused=dict(self._refusals.counts),
             relaying=self._relaying.circuits,
+            mdns_echo=lan is not None and lan.echoed,
         )
 
 

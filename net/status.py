@@ -120,3 +120,5 @@ class NetworkStatus(Struct, frozen=True):
     """How often, by reason."""
     relaying: int = 0
     """Circuits spliced for others."""
+    mdns_echo: bool = False
+    """This node's own announcement on the LAN came back: multicast works here."""

@@ -1,7 +1,7 @@
 """The checks of `infraxa doctor`: each looks at one thing and says what it found.
 
 A check that only asks the operating system runs in a thread of its own, so that nothing, not even a disk that
-does not answer, can keep the others from being made.
+does not answer, can keep the others from being made. Those of the network are in network_checks.py.
 """
 
 from __future__ import annotations
@@ -13,10 +13,9 @@ import platform
 import shutil
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Awaitable, Callable
-from typing import Literal, NamedTuple, TypeVar
+from typing import Literal, NamedTuple
 
 from infraxa import __version__
 from infraxa.app import choices, config
@@ -25,8 +24,7 @@ from infraxa.app.commands.output import size_text
 from infraxa.app.config import BadSettings, Settings
 from infraxa.app.folders import Folders
 from infraxa.engine.types import ChatMessage, LoadOptions, Request, Sampling
-
-T = TypeVar("T")
+from infraxa.net.threads import in_daemon_thread
 
 LITTLE_SPACE = 1 << 30
 NO_SPACE = 16 << 20
@@ -117,7 +115,7 @@ async def _model(folders: Folders) -> Finding:
     from infraxa.engine.models import memory_estimate
     from infraxa.engine.sizing import free_memory
 
-    settings = _settings_or_defaults(folders)
+    settings = settings_or_defaults(folders)
     entry = choices.find_model(settings.model, choices.model_entries(await read_records_async(folders)))
     if entry.problem:
         return Finding("fail", f"{entry.name}: {entry.problem}", "See: infraxa models list")
@@ -135,8 +133,8 @@ async def _model(folders: Folders) -> Finding:
 async def _processor(folders: Folders) -> Finding:
     from infraxa.engine.sizing import free_cores
 
-    free = await _in_thread(free_cores)
-    threads = _settings_or_defaults(folders).threads
+    free = await in_daemon_thread(free_cores)
+    threads = settings_or_defaults(folders).threads
     found = f"{os.cpu_count()} logical cores, {free} physical ones free."
     if threads is not None and threads > free:
         return Finding(
@@ -149,7 +147,7 @@ async def _processor(folders: Folders) -> Finding:
 
 async def _settings(folders: Folders) -> Finding:
     try:
-        layers = await _in_thread(lambda: config.read(folders))
+        layers = await in_daemon_thread(lambda: config.read(folders))
     except BadSettings as error:
         return Finding(
             "fail", error.message, 'Correct it there; "infraxa config path" says where the file is.'
@@ -160,7 +158,7 @@ async def _settings(folders: Folders) -> Finding:
     return Finding("ok", f"{folders.config_file}: {', '.join(changed) or 'all defaults'}.")
 
 
-def _settings_or_defaults(folders: Folders) -> Settings:
+def settings_or_defaults(folders: Folders) -> Settings:
     """What is wrong with the settings is said by their own check, once."""
     try:
         return config.load(folders)
@@ -178,7 +176,7 @@ async def _data_folder(folders: Folders) -> Finding:
         return exists, shutil.disk_usage(place).free
 
     try:
-        exists, free = await _in_thread(look)
+        exists, free = await in_daemon_thread(look)
     except OSError as error:
         return Finding(
             "fail",
@@ -219,7 +217,7 @@ async def _running(folders: Folders) -> Finding:
     from infraxa.app.control.opening import attach
 
     began = time.monotonic()
-    node = await attach(folders.data, lambda: AttachedNode(_settings_or_defaults(folders), folders))
+    node = await attach(folders.data, lambda: AttachedNode(settings_or_defaults(folders), folders))
     if node is None:
         return Finding("ok", "No infraxa is open; commands work by themselves.")
     try:
@@ -235,7 +233,7 @@ async def _running(folders: Folders) -> Finding:
 
 
 async def _themes(folders: Folders) -> Finding:
-    theme = _settings_or_defaults(folders).theme
+    theme = settings_or_defaults(folders).theme
 
     def look() -> tuple[bool, int, list[str]]:
         from textual.theme import BUILTIN_THEMES
@@ -247,7 +245,7 @@ async def _themes(folders: Folders) -> Finding:
         own, problems = library.load_own()
         return library.find(theme) is not None, len(own), problems
 
-    there, own, problems = await _in_thread(look)
+    there, own, problems = await in_daemon_thread(look)
     if problems:
         return Finding("warn", " ".join(problems), "The other themes still work.")
     if not there:
@@ -292,28 +290,3 @@ CHECKS = (
     Check("themes", _themes, 20, "The disk does not answer."),
     Check("terminal", _terminal, 5, ""),
 )
-
-
-async def _in_thread(fn: Callable[[], T]) -> T:
-    """Like asyncio.to_thread, but a call that never returns does not keep the program from ending."""
-    loop = asyncio.get_running_loop()
-    future: asyncio.Future[T] = loop.create_future()
-
-    def settle(result: T | None, error: BaseException | None) -> None:
-        if future.done():
-            return
-        if error is not None:
-            future.set_exception(error)
-        else:
-            future.set_result(result)  # type: ignore[arg-type]  # there is a result where there is no error
-
-    def call() -> None:
-        try:
-            outcome: tuple[T | None, BaseException | None] = (fn(), None)
-        except BaseException as error:
-            outcome = (None, error)
-        with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
-            loop.call_soon_threadsafe(settle, *outcome)
-
-    threading.Thread(target=call, name="check", daemon=True).start()
-    return await future

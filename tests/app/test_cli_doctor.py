@@ -15,6 +15,7 @@ import pytest
 from infraxa.app.commands import checkup, doctor
 from infraxa.app.commands.checkup import Check, Finding
 from infraxa.app.folders import Folders
+from infraxa.net.threads import in_daemon_thread
 from infraxa.store.db import SCHEMA_VERSION
 from tests.app.command_line import COMMAND, environment, infraxa
 from tests.e2e.terminal import Terminal
@@ -128,7 +129,7 @@ def test_a_check_that_hangs_is_given_up(
     forever = threading.Event()
 
     async def hang(folders: Folders) -> Finding:
-        await checkup._in_thread(forever.wait)
+        await in_daemon_thread(forever.wait)
         return Finding("ok", "")
 
     async def fine(folders: Folders) -> Finding:
@@ -159,9 +160,9 @@ def test_a_terminal_that_is_too_small_is_warned_of(data: Path) -> None:
 
 def test_the_checks_in_threads_give_back_what_they_found_or_met() -> None:
     async def both() -> None:
-        assert await checkup._in_thread(lambda: 7) == 7
+        assert await in_daemon_thread(lambda: 7) == 7
         with pytest.raises(OSError, match="disk"):
-            await checkup._in_thread(fail)
+            await in_daemon_thread(fail)
 
     def fail() -> int:
         raise OSError("disk")
