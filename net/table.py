@@ -60,7 +60,8 @@ class Table:
         self.entries: dict[bytes, Entry] = {}
         self.digests = Digests()
         self._introduced: Counter[bytes] = Counter()
-        self._retired = 0
+        self._retired: dict[bytes, dict[bytes, None]] = {}
+        """By introducer: which nodes of those that it told of first are retired, the oldest first."""
         self._evictable: list[bytes] = []
         self._looked = float("-inf")
         self.first_named: dict[str, bytes] = {}
@@ -148,15 +149,27 @@ class Table:
         if hashlib.sha256(record.signed.signer).digest() != entry.recovery:
             raise ProtocolError("not_allowed", "not by the recovery key")
         if entry.retired is None:
-            if self._retired >= self._limits.retired:
+            if not self._room_for_retired(entry.introducer):
                 raise ProtocolError("full", "retired nodes")
-            self._retired += 1
+            self._retired.setdefault(entry.introducer, {})[entry.id] = None
         elif _weight(record, value.seq) <= _weight(entry.retired, _seq_of(entry.retired)):
             return "same"
         entry.retired = record
         entry.state, entry.states = None, Claim()
         self.update(entry, 0.0)
         return "changed"
+
+    def _room_for_retired(self, introducer: bytes) -> bool:
+        """Of whom the most were retired loses the oldest of them, if that is more than `introducer` has: else
+        made-up nodes could fill the places, and nobody could revoke a stolen key."""
+        if sum(map(len, self._retired.values())) < self._limits.retired:
+            return True
+        most = max(self._retired.values(), key=len)
+        oldest = next((node for node in most if not self.entries[node].contacted), None)
+        if oldest is None or len(most) <= len(self._retired.get(introducer, ())) + 1:
+            return False
+        self.forget(self.entries[oldest])
+        return True
 
     def update(self, entry: Entry, now: float) -> None:
         """Bring the item for anti-entropy up to date."""
@@ -168,7 +181,9 @@ class Table:
         self._introduced[entry.introducer] -= 1
         if self._introduced[entry.introducer] <= 0:
             del self._introduced[entry.introducer]
-        self._retired -= entry.retired is not None
+        retired = self._retired.get(entry.introducer, {})
+        if retired.pop(entry.id, True) is None and not retired:
+            del self._retired[entry.introducer]
         remembered = entry.contacted and len(self.first_named) <= 2 * self._limits.cards
         if self.first_named.get(entry.name) == entry.id and not remembered:
             del self.first_named[entry.name]
