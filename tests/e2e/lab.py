@@ -103,6 +103,8 @@ class Host:
         self._lab = lab
         self.name = name
         self.cables: list[Cable] = []
+        self.addresses: list[str] = []
+        """Those that were given to its cards, without their prefix lengths."""
         self._holder = subprocess.Popen(
             [*unshare, "setpriv", "--pdeathsig", "KILL", "sh", "-c", _HOLD],
             stdin=subprocess.PIPE,
@@ -193,6 +195,7 @@ class Host:
             *([f"route add default via {gateway} dev {card}"] if gateway else []),
         )
         self.cables.append(cable)
+        self.addresses += [address.partition("/")[0] for address in addresses]
         return cable
 
     def capture(self, cable: Cable | None = None) -> Capture:
@@ -306,7 +309,13 @@ class Lab:
         return host
 
     def nat(
-        self, name: str, *, inside: tuple[Segment, str], outside: tuple[Segment, str], public: str
+        self,
+        name: str,
+        *,
+        inside: tuple[Segment, str],
+        outside: tuple[Segment, str],
+        public: str,
+        gateway: str | None = None,
     ) -> Host:
         """A home router: the machines inside share the address `public`, one port of it per conversation.
 
@@ -318,7 +327,7 @@ class Lab:
         host = self.host(name)
         host.kernel(ipv4__conf__all__rp_filter="0", ipv4__conf__default__rp_filter="0", ipv4__ip_forward="1")
         host.plug(*inside)
-        host.plug(*outside)
+        host.plug(*outside, gateway=gateway)
         process = host.start(sys.executable, "-I", lab_nat.__file__, "nat0", public, stderr=subprocess.PIPE)
         assert process.stdout is not None
         try:

@@ -124,12 +124,14 @@ class Terminal:
         os.write(self._fd, text.encode())
 
     def press(self, *keys: str) -> None:
-        """Press keys by name; `ctrl+x`, names of `KEYS`, or a character."""
+        """Press keys by name; `ctrl+x`, `alt+x`, names of `KEYS`, or a character."""
         for key in keys:
             if key in KEYS:
                 self.send(KEYS[key])
             elif key.startswith("ctrl+"):
                 self.send(chr(ord(key[-1].lower()) & 0x1F))
+            elif key.startswith("alt+"):
+                self.send("\x1b" + key[-1])
             else:
                 self.send(key)
             self.read(0.03)

@@ -1,0 +1,79 @@
+"""Who listens on the cable between two nodes learns who they are and how much they say, and nothing else."""
+
+from __future__ import annotations
+
+import zlib
+from pathlib import Path
+
+from infraxa.net.codec import network_id
+from infraxa.net.identity import base32
+from infraxa.net.noise import TAG
+from infraxa.net.session import BUCKETS
+from tests.e2e.lab import Lab
+from tests.e2e.lab_capture import tcp_streams, websocket_payloads
+from tests.e2e.nodes import NetworkNode
+
+MDNS = 5353
+HELLO, WELCOME, REJECT = b"ix\x01", b"ix\x02", b"ix\x03"
+WORDS = [
+    *(b"state", b"online", b"offline", b"card", b"node", b"ws://", b"relay:", b"public"),
+    network_id("public"),
+]
+"""Texts that records and messages hold, and the id of the network."""
+
+
+def marks(node: NetworkNode) -> list[bytes]:
+    """Bytes by which a node could be told in a capture: its id in all its forms, and its name."""
+    raw = bytes.fromhex(node.id)
+    return [raw, node.id.encode(), base32(raw).encode(), base32(raw).upper().encode(), node.name.encode()]
+
+
+def found(data: bytes, needles: list[bytes]) -> list[bytes]:
+    return [needle for needle in needles if needle in data]
+
+
+def test_nothing_that_is_said_can_be_read_on_the_cable(lab: Lab, tmp_path: Path) -> None:
+    """`bob` has one cable. What he knows of `carol` was said to him by `ada`, on it."""
+    lan, elsewhere = lab.segment(), lab.segment()
+    between = lab.host("ada", lan, "10.0.0.1/24")
+    between.plug(elsewhere, "10.1.0.1/24")
+    bobs = lab.host("bob", lan, "10.0.0.2/24")
+    capture = bobs.capture()
+    ada = NetworkNode(between, tmp_path / "ada", name="Quetzalcoatl")
+    carol = NetworkNode(lab.host("carol", elsewhere, "10.1.0.2/24"), tmp_path / "carol", name="Xochiquetzal")
+    bob = NetworkNode(bobs, tmp_path / "bob", name="Huitzilopochtli")
+    for node in (bob, carol):
+        node.wait_linked(ada)
+    bob.wait_online(ada, carol)
+    bob.wait_measured(ada)
+    frames = capture.stop()
+
+    # What mDNS says is for everybody: the ids of nodes and of their network, and addresses. No names. Who is
+    # on two networks names on one the nodes of the other as well, as answers it has already.
+    nearby = [frame for frame in frames if MDNS in (frame.source[1], frame.target[1])]
+    local = b"\n".join(frame.payload for frame in nearby)
+    for node in (ada, bob):
+        assert found(local, marks(node)) == [base32(bytes.fromhex(node.id)).encode()]
+    assert not found(local, [carol.name.encode()])
+    others = b"\n".join(frame.data for frame in frames if frame not in nearby)
+    assert not found(others, marks(carol))
+
+    refusals, hellos, sealed = b"", b"", b""
+    streams = tcp_streams(frames)
+    assert streams
+    for stream in streams.values():
+        hellos += stream[: stream.index(b"\r\n\r\n")]
+        for frame in websocket_payloads(stream):
+            if frame.startswith(REJECT):
+                refusals += frame
+            elif frame.startswith((HELLO, WELCOME)):
+                hellos += frame
+            else:
+                assert len(frame) - TAG in BUCKETS
+                sealed += frame
+    # Who dials and has no key of the other yet gets its card in clear, as anybody would. Nothing else is.
+    assert found(refusals, [ada.name.encode(), bob.name.encode()])
+    assert not found(hellos, [*marks(ada), *marks(bob)])
+    assert not found(sealed, [*marks(ada), *marks(bob), *WORDS])
+    # Nor has it any other pattern: what is sealed cannot be compressed.
+    assert len(sealed) > 5_000 and len(zlib.compress(sealed, 9)) > len(sealed)
