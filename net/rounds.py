@@ -33,6 +33,8 @@ SALTS_BURST: Final = 4
 MAX_SNAPSHOTS: Final = 8
 
 EVERY_S: Final = 10.0
+AT_ONCE: Final = 3
+"""Rounds with one peer that may follow one another while each brings much; fewer than SALTS_BURST."""
 EVERY_MAX_S: Final = 60.0
 """Between rounds with one peer; doubled each time that one brought nothing, so that a peer which makes its
 root up costs 2 kB a minute."""
@@ -150,7 +152,7 @@ class Round:
 class Schedule:
     """When to run a round with one peer."""
 
-    __slots__ = ("_at", "_deadline", "_every", "round", "wants")
+    __slots__ = ("_at", "_deadline", "_every", "_rounds", "round", "wants")
 
     def __init__(self, now: float) -> None:
         self.wants = False
@@ -159,6 +161,7 @@ class Schedule:
         """The one that runs."""
         self._at = now
         self._every = EVERY_S
+        self._rounds = Allowance(1 / EVERY_S, AT_ONCE)
         self._deadline = float("-inf")
 
     def compare(self, same: bool, now: float, jitter: float) -> None:
@@ -180,6 +183,7 @@ class Schedule:
         """A round was asked for; it must be over in ROUND_S."""
         if self.round is not None:
             self.round.fail(now)
+        self._rounds.take(1, now)
         self._deadline = now + ROUND_S
 
     def ended(self, one: Round, now: float, jitter: float) -> None:
@@ -188,7 +192,9 @@ class Schedule:
         self.wants = one.more and one.news > 0
         self._deadline = float("-inf")
         self._every = EVERY_S if one.news else min(EVERY_MAX_S, 2 * self._every)
-        self._at = now if self.wants else now + self._every * jitter
+        # A peer could have a little news and much that is missing for ever.
+        again = self.wants and self._rounds.has(1, now)
+        self._at = now if again else now + self._every * jitter
 
 
 class Answers:
@@ -196,7 +202,7 @@ class Answers:
 
     def __init__(self, table: Table) -> None:
         self._table = table
-        self._snapshots: dict[bytes, Salted] = {}
+        self._snapshots: dict[bytes, _Snapshot] = {}
         self._salts: dict[bytes, Allowance] = {}
 
     def forget(self, peer: bytes) -> None:
@@ -206,34 +212,47 @@ class Answers:
 
     def answer(self, peer: bytes, request: AntiEntropy, now: float) -> Iterator[bytes]:
         """The chunks of the answer. Raises ProtocolError `rate` before the first of them."""
-        salted = self._salted(peer, request.salt, now)
+        snapshot = self._snapshot(peer, request.salt, now)
+        salted = snapshot.salted
+        if snapshot.left <= 0:
+            raise ProtocolError("rate", "bytes of one round of anti-entropy")
         if isinstance(request, BucketsPlease):
-            return iter((salted.buckets(),))
+            return snapshot.spend(iter((salted.buckets(),)))
         if isinstance(request, DigestsPlease):
-            return _cut(salted.digests(request.buckets))
-        return self._records(salted, request.digests[: MAX_ITEMS * SIZE], now)
+            return snapshot.spend(_cut(salted.digests(request.buckets)))
+        return snapshot.spend(self._records(salted, request.digests[: MAX_ITEMS * SIZE], now))
 
-    def _salted(self, peer: bytes, salt: bytes, now: float) -> Salted:
+    def _snapshot(self, peer: bytes, salt: bytes, now: float) -> _Snapshot:
         found = self._snapshots.get(peer)
-        if found is not None and found.salt == salt:
+        if found is not None and found.salted.salt == salt:
             return found
         allowance = self._salts.setdefault(peer, Allowance(1 / SALTS_EVERY_S, SALTS_BURST))
         if not allowance.take(1, now):
             raise ProtocolError("rate", "rounds of anti-entropy")
         while len(self._snapshots) >= MAX_SNAPSHOTS:
             del self._snapshots[next(iter(self._snapshots))]
-        salted = self._snapshots[peer] = self._table.digests.salted(salt)
-        return salted
+        snapshot = self._snapshots[peer] = _Snapshot(self._table.digests.salted(salt))
+        return snapshot
 
     def _records(self, salted: Salted, digests: bytes, now: float) -> Iterator[bytes]:
-        left = MAX_ROUND - 64 * 1024  # the digests came out of the same sum
         entries = self._table.entries
         found = (entries[node] for node in salted.nodes(digests) if node in entries)
         records = (record for entry in found if entry.item(now) for record in entry.records())
         for push in pushes(sized(records)):
-            chunk = codec.encode(push)
-            left -= len(chunk)
-            if left < 0:
+            yield codec.encode(push)
+
+
+class _Snapshot:
+    """The table as it was when a peer's round began, and how many bytes of it that may still have."""
+
+    def __init__(self, salted: Salted) -> None:
+        self.salted = salted
+        self.left = MAX_ROUND
+
+    def spend(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
+        for chunk in chunks:
+            self.left -= len(chunk)
+            if self.left < 0:
                 return
             yield chunk
 
