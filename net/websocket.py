@@ -58,7 +58,7 @@ class WebSocketTransport:
     scheme = "ws"
 
     def __init__(self, lobby: Lobby | None = None, refused: OnRefused = _unheard) -> None:
-        self.lobby = lobby or Lobby()
+        self.lobby = lobby if lobby is not None else Lobby()  # an empty one is falsy
         self.refused = refused
         """Told of each connection that is refused here, and why."""
         self._servers: list[asyncio.Server] = []
