@@ -142,6 +142,11 @@ class BadSettings(NodeError):
         self.problems = tuple(problems)
 
 
+def bootstrap_of(settings: Settings) -> tuple[str, ...]:
+    """The nodes to ask first, each as the person wrote it."""
+    return tuple(part.strip() for part in (settings.bootstrap or "").split(",") if part.strip())
+
+
 def names() -> tuple[str, ...]:
     return Settings.__struct_fields__
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec
 
 import msgspec
 
-from infraxa.app.config import PASSPHRASE_VARIABLE, Settings
+from infraxa.app.config import PASSPHRASE_VARIABLE, Settings, bootstrap_of
 from infraxa.app.errors import NodeError
 from infraxa.app.events import Event, NetworkChanged, NodesChanged, PeersChanged
 from infraxa.app.folders import Folders
@@ -139,7 +139,6 @@ class NodeNetwork:
         psk, joined = (known.psk, known.nodes) if known is not None else (None, ())
         if invite is not None:
             psk, joined = invite.psk, ((invite.node, invite.addresses), *joined)
-        bootstrap = tuple(part.strip() for part in (settings.bootstrap or "").split(",") if part.strip())
         return NetworkOptions(
             name=name,
             network=settings.network,
@@ -147,7 +146,7 @@ class NodeNetwork:
             joined=joined,
             port=settings.listen_port,
             announce=settings.announce,
-            bootstrap=bootstrap,
+            bootstrap=bootstrap_of(settings),
             port_mapping=settings.port_mapping,
             relay=settings.relay,
         )

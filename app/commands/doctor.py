@@ -1,26 +1,36 @@
 """`infraxa doctor`: runs the checks one after the other, each within a bound, and shows what they found.
 
-What is checked is in `checkup`. The output can be pasted anywhere: the home folder is `~`, and the user's
-name is left out.
+What is checked is in `checkup` and `network_checks`. The output can be pasted anywhere: the home folder is
+`~`, the user's name and public IP addresses are left out.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import getpass
 import os
 import re
 import sys
 import time
+from collections.abc import AsyncGenerator
 from pathlib import Path
 
 import msgspec
 
 from infraxa.app.commands.checkup import CHECKS, Check, Finding
 from infraxa.app.commands.given import folders_of
+from infraxa.app.commands.network_checks import NAMES, network_checks
 from infraxa.app.commands.output import clean, is_terminal, print_json
 from infraxa.app.folders import Folders
+from infraxa.net import addresses
 
+_WIDTH = max(map(len, (*(check.name for check in CHECKS), *NAMES)))
+# Whatever may be an IP address; what is one is decided by reading it.
+_IP = re.compile(
+    r"(?<![\w.])\d{1,3}(?:\.\d{1,3}){3}(?!\w)|(?<![\w:])[0-9a-f]{0,4}(?::[0-9a-f]{0,4}){2,7}(?!\w)",
+    re.IGNORECASE,
+)
 _STYLES = {"ok": "green", "warn": "yellow", "fail": "bold red"}
 
 
@@ -45,15 +55,23 @@ def doctor(data_dir: Path | None, *, as_json: bool) -> int:
 
 async def _run(folders: Folders, as_json: bool) -> list[Outcome]:
     outcomes = []
-    width = max(len(check.name) for check in CHECKS)
-    for check in CHECKS:
-        _wait_line(f"checking {check.name} …")
-        outcome = await _perform(check, folders)
-        _wait_line("")
-        outcomes.append(outcome)
-        if not as_json:
-            _show(outcome, width)
+    async with contextlib.aclosing(_checks(folders)) as checks:
+        async for check in checks:
+            _wait_line(f"checking {check.name} …")
+            outcome = await _perform(check, folders)
+            _wait_line("")
+            outcomes.append(outcome)
+            if not as_json:
+                _show(outcome)
     return outcomes
+
+
+async def _checks(folders: Folders) -> AsyncGenerator[Check, None]:
+    for check in CHECKS:
+        yield check
+    async with contextlib.aclosing(network_checks(folders)) as checks:
+        async for check in checks:
+            yield check
 
 
 async def _perform(check: Check, folders: Folders) -> Outcome:
@@ -69,20 +87,19 @@ async def _perform(check: Check, folders: Folders) -> Outcome:
     return Outcome(check.name, finding.state, _anonymous(finding.reason), _anonymous(finding.remedy), ms)
 
 
-def _show(outcome: Outcome, width: int) -> None:
+def _show(outcome: Outcome) -> None:
+    name = f"{outcome.check:<{_WIDTH}}"
     if is_terminal(sys.stdout):
         from rich.console import Console
         from rich.text import Text
 
-        line = Text.assemble((f"{outcome.state:<4}", _STYLES[outcome.state]), f"  {outcome.check:<{width}}  ")
+        line = Text.assemble((f"{outcome.state:<4}", _STYLES[outcome.state]), f"  {name}  ")
         line.append(clean(outcome.reason))
         if outcome.remedy:
-            line.append(f"\n{'':<{width + 8}}{clean(outcome.remedy)}", "dim")
+            line.append(f"\n{'':<{_WIDTH + 8}}{clean(outcome.remedy)}", "dim")
         Console(highlight=False).print(line, soft_wrap=True)
     else:
-        print(
-            clean(f"{outcome.state:<4}  {outcome.check:<{width}}  {outcome.reason} {outcome.remedy}".rstrip())
-        )
+        print(clean(f"{outcome.state:<4}  {name}  {outcome.reason} {outcome.remedy}".rstrip()))
     sys.stdout.flush()
 
 
@@ -94,8 +111,8 @@ def _wait_line(text: str) -> None:
 
 
 def _anonymous(text: str) -> str:
-    """`text` without the home folder and the user's name."""
-    text = " ".join(text.split())
+    """`text` without the home folder, the user's name and public IP addresses."""
+    text = _IP.sub(_local_only, " ".join(text.split()))
     home = os.path.expanduser("~")
     if len(home) > 1:
         text = re.sub(re.escape(home) + r"(?![\w.-])", "~", text)
@@ -104,3 +121,13 @@ def _anonymous(text: str) -> str:
     except (OSError, KeyError, ImportError):
         return text
     return re.sub(rf"(?<=[/\\]){re.escape(user)}(?=[/\\]|$)", "…", text) if user else text
+
+
+def _local_only(found: re.Match[str]) -> str:
+    text = found[0]
+    end = ":" if text.endswith(":") and not text.endswith("::") else ""  # of the sentence
+    try:
+        ip = addresses.read_ip(text.removesuffix(end))
+    except ValueError:
+        return text
+    return f"<public IPv{ip.version}>{end}" if addresses.place(ip) == "global" else text

@@ -6,6 +6,7 @@ import asyncio
 import getpass
 import json
 import threading
+from collections.abc import AsyncGenerator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,8 @@ from infraxa.store.db import SCHEMA_VERSION
 from tests.app.command_line import COMMAND, environment, infraxa
 from tests.e2e.terminal import Terminal
 
-NAMES = [check.name for check in checkup.CHECKS]
+NAMES = [*(check.name for check in checkup.CHECKS), "identity", "network"]
+"""Of the checks that are made when this node is set to stay offline."""
 
 
 @pytest.fixture
@@ -46,6 +48,8 @@ def test_on_a_fresh_machine_all_is_well_and_nothing_is_written(data: Path) -> No
     assert "llama-cpp-python" in found["llama.cpp"]["reason"] and "GPU" in found["llama.cpp"]["reason"]
     assert "tokens/s" in found["guide"]["reason"]
     assert found["store"]["reason"] == "Nothing is saved yet."
+    assert "There is no key yet" in found["identity"]["reason"]
+    assert "online = false" in found["network"]["reason"]
     assert not data.exists()
 
 
@@ -66,6 +70,10 @@ def test_the_users_name_is_left_out_of_paths(monkeypatch: pytest.MonkeyPatch) ->
         ("/home/maplewood", "/home/maplewood"),
         ("/media/maple/disk", "/media/…/disk"),
         ("maple syrup", "maple syrup"),
+        ("at ws://8.8.4.4:7741: refused", "at ws://<public IPv4>:7741: refused"),
+        ("at [2606:4700::1111]:7741", "at [<public IPv6>]:7741"),
+        ("2606:4700::1111: refused, 1.1.1.1.", "<public IPv6>: refused, <public IPv4>."),
+        ("192.168.1.7, fd00::2, ::1 at 12:34:56", "192.168.1.7, fd00::2, ::1 at 12:34:56"),
     ):
         assert doctor._anonymous(text) == shown
 
@@ -91,6 +99,8 @@ def test_a_bad_settings_file_fails_once(data: Path) -> None:
     found = checks(data)
     assert [name for name, check in found.items() if check["state"] == "fail"] == ["settings"]
     assert "must be true or false" in found["settings"]["reason"]
+    # They may say that this node stays offline.
+    assert found["network"]["reason"].startswith("Not checked") and "peers" not in found
 
 
 def test_too_many_threads_and_an_unknown_theme_are_warned_of(data: Path) -> None:
@@ -139,7 +149,12 @@ def test_a_check_that_hangs_is_given_up(
         raise ValueError("boom")
 
     some = (Check("disk", hang, 0.1, "Look."), Check("fine", fine, 5, ""), Check("broken", broken, 5, ""))
-    monkeypatch.setattr(doctor, "CHECKS", some)
+
+    async def only_some(folders: Folders) -> AsyncGenerator[Check, None]:
+        for check in some:
+            yield check
+
+    monkeypatch.setattr(doctor, "_checks", only_some)
     try:
         assert doctor.doctor(tmp_path, as_json=True) == 1
     finally:
