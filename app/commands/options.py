@@ -68,3 +68,23 @@ ConfirmLinks = Annotated[
     bool | None,
     typer.Option("--confirm-links/--no-confirm-links", help="Ask before a link of an answer is opened."),
 ]
+Online = Annotated[
+    bool | None, typer.Option("--online/--offline", help="Find other nodes, or be this machine alone.")
+]
+Announce = Annotated[
+    bool | None, typer.Option("--announce/--no-announce", help="Let other nodes learn of this one.")
+]
+NodeName = Annotated[str | None, typer.Option(metavar="NAME", help="What others call this node.")]
+Network = Annotated[str | None, typer.Option(metavar="NAME", help="The network it is part of.")]
+ListenPort = Annotated[
+    str | None, typer.Option(metavar="PORT", help="Where other nodes reach this one; 0 = any free port.")
+]
+Bootstrap = Annotated[
+    str | None, typer.Option(metavar="HOST:PORT,…", help="Nodes to ask first, with commas between them.")
+]
+PortMapping = Annotated[
+    bool | None, typer.Option("--port-mapping/--no-port-mapping", help="Ask the router to let others in.")
+]
+Relay = Annotated[
+    bool | None, typer.Option("--relay/--no-relay", help="Hand sealed traffic on for nodes behind a router.")
+]

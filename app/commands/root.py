@@ -92,6 +92,14 @@ def root(
     mouse: options.Mouse = None,
     reduced_motion: options.ReducedMotion = None,
     confirm_links: options.ConfirmLinks = None,
+    online: options.Online = None,
+    announce: options.Announce = None,
+    name: options.NodeName = None,
+    network: options.Network = None,
+    listen_port: options.ListenPort = None,
+    bootstrap: options.Bootstrap = None,
+    port_mapping: options.PortMapping = None,
+    relay: options.Relay = None,
 ) -> None:
     """An open market for AI inference, in one terminal."""
     ctx.obj = data_dir

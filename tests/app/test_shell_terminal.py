@@ -55,20 +55,6 @@ def test_a_signal_ends_it_and_keeps_what_was_said_and_typed(tmp_path: Path, numb
         again.close()
 
 
-def test_a_second_one_on_the_folder_is_one_line(tmp_path: Path) -> None:
-    first = start(tmp_path)
-    try:
-        first.wait_for("ready")
-        second = start(tmp_path)
-        try:
-            assert second.wait_exit() == 1
-            assert "Another infraxa" in second.text and "Traceback" not in second.text
-        finally:
-            second.close()
-    finally:
-        first.close()
-
-
 def test_a_terminal_that_only_prints_is_told_what_to_use(tmp_path: Path) -> None:
     terminal = start(tmp_path, TERM="dumb")
     try:
