@@ -176,7 +176,7 @@ def from_text(text: str, what: str) -> KeyFile:
 
 
 def _check(lines: str) -> str:
-    return base32(hashlib.sha256(lines.encode()).digest()[:10])
+    return base32(hashlib.sha256(lines.encode("utf-8", "replace")).digest()[:10])
 
 
 def _bad_key(what: str) -> NetError:
