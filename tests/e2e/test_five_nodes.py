@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import NamedTuple
 
 import pytest
 
-from tests.e2e.lab import Lab
-from tests.e2e.nodes import NetworkNode, linked, node_of, online
+from tests.e2e.conftest import INFRAXA
+from tests.e2e.lab import Host, Lab
+from tests.e2e.nodes import NetworkNode, node_of, online
 
 
 class World(NamedTuple):
@@ -19,6 +21,12 @@ class World(NamedTuple):
     eve: NetworkNode
     nat: NetworkNode
     far: NetworkNode
+    visitor: Host
+    """A machine on the LAN, on which nothing runs yet."""
+
+    @property
+    def nodes(self) -> list[NetworkNode]:
+        return [self.ada, self.bob, self.eve, self.nat, self.far]
 
 
 @pytest.fixture(scope="module")
@@ -36,19 +44,25 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
             public="20.5.0.2",
             gateway="20.9.9.9",
         )
-        hosts = [
-            lab.host("ada", campus, "30.0.1.1/24", gateway="30.0.1.254"),
-            lab.host("bob", campus, "30.0.1.2/24", gateway="30.0.1.254"),
-            lab.host("eve", campus, "30.0.1.3/24", gateway="30.0.1.254"),
-            lab.host("nat", home, "192.168.7.10/24", gateway="192.168.7.1"),
-            lab.host("far", internet, "20.1.0.1/8", gateway="20.9.9.9"),
-        ]
-        yield World._make(
-            NetworkNode(host, folder / host.name, relay="true" if host.name == "far" else "false")
-            for host in hosts
+
+        def start(host: Host, relay: str = "false") -> NetworkNode:
+            return NetworkNode(host, folder / host.name, relay=relay)
+
+        yield World(
+            ada=start(lab.host("ada", campus, "30.0.1.1/24", gateway="30.0.1.254")),
+            bob=start(lab.host("bob", campus, "30.0.1.2/24", gateway="30.0.1.254")),
+            eve=start(lab.host("eve", campus, "30.0.1.3/24", gateway="30.0.1.254")),
+            nat=start(lab.host("nat", home, "192.168.7.10/24", gateway="192.168.7.1")),
+            far=start(lab.host("far", internet, "20.1.0.1/8", gateway="20.9.9.9"), relay="true"),
+            visitor=lab.host("visitor", campus, "30.0.1.9/24", gateway="30.0.1.254"),
         )
     finally:
         lab.close()
+
+
+def addresses(node: NetworkNode, other: NetworkNode) -> list[str]:
+    """Where `other` is, in the links that `node` has with it."""
+    return [peer["address"] for peer in node.ask("look")["peers"] if peer["id"] == other.id]
 
 
 def test_those_on_a_lan_find_each_other_by_themselves(world: World) -> None:
@@ -65,23 +79,16 @@ def test_an_invite_brings_in_those_who_are_elsewhere(world: World) -> None:
     invite = world.far.ask("invite")
     for node in (world.ada, world.nat):
         node.ask("join", invite=invite)
-    for node in world:
-        node.wait_online(*(other for other in world if other is not node), seconds=30)
+    for node in world.nodes:
+        node.wait_online(*(other for other in world.nodes if other is not node), seconds=30)
 
 
-def test_the_node_behind_the_nat_is_reached_through_the_relay(world: World) -> None:
-    world.nat.wait("a relay", lambda seen: seen["status"]["reachability"] == "relayed", seconds=80)
-    # It has dialled one of the LAN itself. For the others there is no way but the relay.
-    lan = (world.ada, world.bob, world.eve)
-    caller = next(node for node in lan if not linked(node.ask("look"), world.nat))
-    caller.wait("the way", lambda seen: (node_of(seen, world.nat) or {}).get("relays") == [world.far.id])
-    recording = world.nat.host.capture()
-    caller.wait_measured(world.nat)
-    links = [peer for peer in caller.ask("look")["peers"] if peer["id"] == world.nat.id]
-    assert [peer["address"].partition(":")[0] for peer in links] == ["relay"]
-    world.far.wait("a circuit", lambda seen: seen["status"]["relaying"] >= 1)
-    (address,) = caller.host.addresses
-    assert address not in {frame.source[0] for frame in recording.stop()}
+def test_providers_lists_them_for_somebody_new(world: World, environment: dict[str, str]) -> None:
+    environment["INFRAXA_ONLINE"] = "true"
+    done = world.visitor.run(*INFRAXA, "providers", "--json", "--wait", "20", env=environment, timeout=60)
+    assert done.returncode == 0, done.stderr
+    names = {row["name"] for row in json.loads(done.stdout) if row["status"] == "online"}
+    assert names == {node.name for node in world.nodes}
 
 
 def test_a_cut_cable_and_a_frozen_machine_are_noticed_and_come_back(world: World) -> None:
@@ -101,4 +108,19 @@ def test_a_cut_cable_and_a_frozen_machine_are_noticed_and_come_back(world: World
     world.bob.thaw()
     for node in (world.eve, world.bob):
         node.wait("links again", lambda seen: seen["status"]["activity"] == "online", seconds=40)
+    assert "silent" not in world.bob.ask("look")["status"]["refused"]  # it was bob who was away
     world.ada.wait_online(world.eve, world.bob, seconds=40)
+
+
+def test_the_node_behind_the_nat_is_reached_through_the_relay(world: World) -> None:
+    world.nat.wait("a relay", lambda seen: seen["status"]["reachability"] == "relayed", seconds=80)
+    # It has dialled one or two of the LAN itself. For the others there is no way but the relay.
+    lan = (world.ada, world.bob, world.eve)
+    caller = next(node for node in lan if "20.5.0.2" not in addresses(node, world.nat))
+    caller.wait("the way", lambda seen: (node_of(seen, world.nat) or {}).get("relays") == [world.far.id])
+    recording = world.nat.host.capture()
+    caller.wait_measured(world.nat)
+    assert [address.partition(":")[0] for address in addresses(caller, world.nat)] == ["relay"]
+    world.far.wait("a circuit", lambda seen: seen["status"]["relaying"] >= 1)
+    (address,) = caller.host.addresses
+    assert address not in {frame.source[0] for frame in recording.stop()}

@@ -59,6 +59,8 @@ def test_two_apps_find_each_other(
     for app, other in zip(apps, reversed(people), strict=True):
         app.press("alt+n")
         shows_link(app, other.name, address)
+    # Only one of them can have the port that both wish for. The other says so, and is found all the same.
+    assert sorted("Port 7741 is taken" in app.text for app in apps) == [False, True]
     for person, other in zip(people, reversed(people), strict=True):
         assert [row["name"] for row in person.providers()] == [other.name]
     for app in apps:
