@@ -35,9 +35,16 @@ class Dialer:
         self._on_tell = on_tell
         self._on_aged = on_aged
         self._on_refused = on_refused
+        self._closed = False
+
+    def close(self) -> None:
+        """Dial nobody from now on."""
+        self._closed = True
 
     async def dial(self, target: Target, where: Sequence[str]) -> Link:
         """A link with `target` at the first of these addresses that leads to it. Bounded. Raises NetError."""
+
+        self._check()
 
         async def attempt(address: str) -> Link:
             transport = self._transports.get(address.partition(":")[0])
@@ -60,4 +67,14 @@ class Dialer:
                     self._on_refused(error.__cause__.reason, address)
                 raise
 
-        return await dial_first(where, attempt, Link.close)
+        link = await dial_first(where, attempt, Link.close)
+        try:
+            self._check()  # nobody would close it any more
+        except NetError:
+            await link.close()
+            raise
+        return link
+
+    def _check(self) -> None:
+        if self._closed:
+            raise NetError("closed", "This node is leaving the network.", "Open infraxa again.")

@@ -11,7 +11,7 @@ import contextlib
 import logging
 import os
 import random
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Final, Literal
 
 from msgspec import Struct
@@ -62,7 +62,10 @@ CLOCK_REFUSED: Final = "clock_refused"
 PORT_REMEDY: Final = "Other nodes find it all the same; another listen_port ends this."
 TICK_S: Final = 1.0
 """How often the overlay is asked whom to dial, and the clocks are compared."""
-PREKEYS_S: Final = 60.0
+RENEW_S: Final = 60.0
+END_S: Final = 1.5
+"""For each of the steps in which a network is closed."""
+FAILED_REMEDY: Final = "It is tried again every second; if this stays, open infraxa anew."
 REMEMBERED: Final = 64
 """Nodes of earlier runs that are tried again."""
 JOIN_S: Final = 20.0
@@ -162,6 +165,7 @@ class Network:
             keeper,
             clock,
             self.notices,
+            self._peering.perform,
             name=options.name,
             network=self._network,
             recovery=identity.recovery,
@@ -204,6 +208,9 @@ class Network:
         self._activity: Activity = "off"
         self._port = 0
         self._waiting: Waiting | None = None
+        now = clock.monotonic()
+        self._pulse = Pulse(TICK_S, now, clock.unix_ms())
+        self._look_at, self._renew_at = now, now + RENEW_S
         self._kick = asyncio.Event()
         self._peering.kick = self._kick.set
         self._anchors = memory.anchors
@@ -223,37 +230,44 @@ class Network:
         await self._presence.renew()
         self.say("online")
         self._activity = "online"
-        self._tasks.spawn(self._run(), name="network")
+        self._tasks.spawn(self._run(self._tick, "tick_failed"), name="network")
+        self._tasks.spawn(self._run(self._keep, "keep_failed"), name="what the network keeps")
         self._finder.bootstrap(self.options.bootstrap)
         if self.options.lan:
             await self._start_lan()
         self._teller.tell()
 
     async def close(self) -> None:
-        """Say goodbye to everybody and end; bounded."""
+        """Say goodbye to everybody and end; bounded. Nothing of it is left to the next, whatever breaks."""
         self._activity = "closing"
         self._teller.tell()
-        await self._tasks.cancel_all()
-        await self._finder.close()
-        await self._watch.close()
-        if self._reaching is not None:
-            await self._reaching.close()
-        if self._mapping is not None:
-            await self._mapping.close()
-        await self._presence.leave()
-        if self._lan is not None:
-            await self._lan.close()
-        await self._health.close()
-        await self._relayed.close()
-        await self._peering.close()
-        await self._websocket.close()
+        self._dialer.close()
+        # First what finds something to do, then what does it, then the links over which that is done.
+        await self._ended("tasks", self._tasks.cancel_all(), self._watch.close(), self._finder.close())
+        await self._ended("goodbye", self._presence.leave())
+        around = [part.close() for part in (self._reaching, self._mapping, self._lan) if part is not None]
+        await self._ended("surroundings", *around, self._health.close(), self._relayed.close())
+        await self._ended("links", self._peering.close())
+        await self._ended("sockets", self._websocket.close())
+        await self._tasks.cancel_all()  # what the last links made of their end
         self._activity = "off"
         self._teller.close()
 
     def say(self, status: Literal["online", "busy"]) -> None:
         """How this node is from now on, for everybody to know."""
-        now, now_ms = self._clock.monotonic(), self._clock.unix_ms()
-        self._peering.perform(self._gossip.say(status, now, now_ms))
+        self._presence.say(status)
+
+    async def _ended(self, what: str, *closing: Awaitable[object]) -> None:
+        """When these have ended, or failed, or END_S are over."""
+        try:
+            async with asyncio.timeout(END_S):
+                results = await asyncio.gather(*closing, return_exceptions=True)
+        except TimeoutError:
+            _log.warning("closing the network: %s took too long", what)
+            return
+        for error in results:
+            if isinstance(error, Exception):
+                _log.error("closing the network: %s failed", what, exc_info=error)
 
     async def _listen(self) -> None:
         """Another port serves when the wished one is taken: others learn it from the card and by mDNS."""
@@ -322,27 +336,39 @@ class Network:
         )
         await self._lan.start(self._survey.hosts)
 
-    async def _run(self) -> None:
-        """Everything that is due at some time."""
-        now, now_ms = self._clock.monotonic(), self._clock.unix_ms()
-        pulse = Pulse(TICK_S, now, now_ms)
-        prekeys_at, wanted_at = now + PREKEYS_S, now
+    async def _run(self, turn: Callable[[], Awaitable[None]], code: str) -> None:
+        """`turn` again and again. One that fails is logged, and a notice until the next that does not."""
         while True:
-            now, now_ms = self._clock.monotonic(), self._clock.unix_ms()
-            if now >= wanted_at:
-                wanted_at = now + TICK_S
-                self._after(pulse.tick(now, now_ms))
-                self._judge_clock()
-                self._finder.look()
-                await self._keep_anchors()
-            if now >= prekeys_at:
-                prekeys_at = now + PREKEYS_S
-                await self._presence.renew()
-            due = min(self._peering.tick(), wanted_at)
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(max(0.0, due - self._clock.monotonic())):
-                    await self._kick.wait()
-            self._kick.clear()
+            try:
+                await turn()
+            except Exception as error:
+                _log.error("a turn of the network failed: %s", code, exc_info=error)
+                self.notices.put(Notice(code, "A part of the network fails.", FAILED_REMEDY))
+                await asyncio.sleep(TICK_S)
+            else:
+                self.notices.withdraw(code)
+
+    async def _tick(self) -> None:
+        """What is due now; returns when something will be. Waits for nothing else."""
+        now, now_ms = self._clock.monotonic(), self._clock.unix_ms()
+        if now >= self._look_at:
+            self._look_at = now + TICK_S
+            self._after(self._pulse.tick(now, now_ms))
+            self._judge_clock()
+            self._finder.look()
+        due = min(self._peering.tick(), self._look_at)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(max(0.0, due - self._clock.monotonic())):
+                await self._kick.wait()
+        self._kick.clear()
+
+    async def _keep(self) -> None:
+        """What waits for a disk, so that gossip does not: anchors, and every RENEW_S prekeys and card."""
+        await self._keep_anchors()
+        if (now := self._clock.monotonic()) >= self._renew_at:
+            self._renew_at = now + RENEW_S
+            await self._presence.renew()
+        await asyncio.sleep(TICK_S)
 
     def _after(self, pulse: Literal["steady", "paused", "stepped"]) -> None:
         """This process slept, or the clock was set: see what changed meanwhile, and who is still there."""
@@ -364,8 +390,9 @@ class Network:
 
     async def _keep_anchors(self) -> None:
         if self._overlay.anchors != self._anchors:
-            self._anchors = self._overlay.anchors
-            await self.notices.of(self._keeper.anchors_chosen(self._anchors), "not_written")
+            chosen = self._overlay.anchors
+            if await self.notices.of(self._keeper.anchors_chosen(chosen), "not_written"):
+                self._anchors = chosen
 
     def _use(self, survey: Survey) -> None:
         """This machine has these addresses."""
@@ -486,7 +513,7 @@ class Network:
 
     async def join(self, node: bytes, where: tuple[str, ...]) -> SeenNode:
         """Link with a node that this one's person named. Raises NetError."""
-        self._waiting = Waiting("the node of the invite", self._clock.unix_ms(), JOIN_S)
+        self._waiting = waiting = Waiting("the node of the invite", self._clock.unix_ms(), JOIN_S)
         self._teller.status_changed()
         try:
             async with asyncio.timeout(JOIN_S):
@@ -498,7 +525,8 @@ class Network:
                 "Check that infraxa is open there.",
             ) from None
         finally:
-            self._waiting = None
+            if self._waiting is waiting:
+                self._waiting = None
             self._teller.status_changed()
         return next((seen for seen in self.nodes() if seen.id == node), None) or met(peer.link)
 

@@ -30,11 +30,12 @@ class Notices:
         if self._notices.pop(code, None) is not None:
             self._changed()
 
-    async def of(self, doing: Awaitable[None], code: str) -> None:
-        """Do it; its failure is a notice, and its success withdraws the notice of this code."""
+    async def of(self, doing: Awaitable[None], code: str) -> bool:
+        """Do it; returns whether it was done. A failure is a notice, success withdraws that of this code."""
         try:
             await doing
         except NetError as error:
             self.put_error(error)
-        else:
-            self.withdraw(code)
+            return False
+        self.withdraw(code)
+        return True

@@ -6,9 +6,9 @@ How a record is signed and numbered is in publisher.py.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
-from infraxa.net.commands import HeartbeatDue
+from infraxa.net.commands import Command, HeartbeatDue
 from infraxa.net.gossip import Gossip
 from infraxa.net.health import Probes
 from infraxa.net.hello import Prekeys
@@ -23,7 +23,8 @@ Places = tuple[tuple[str, ...], tuple[bytes, ...], bool]
 
 
 class Presence:
-    """Keeps the card and the state of this node true. `places` says where it is now."""
+    """Keeps the card and the state of this node true. `places` says where it is now, `perform` carries out
+    what gossip wants."""
 
     def __init__(
         self,
@@ -33,6 +34,7 @@ class Presence:
         keeper: Keeper,
         clock: Clock,
         notices: Notices,
+        perform: Callable[[Iterable[Command]], None],
         *,
         name: str,
         network: bytes,
@@ -47,13 +49,15 @@ class Presence:
         self._keeper = keeper
         self._clock = clock
         self._notices = notices
+        self._perform = perform
         self._name = name
         self._network = network
         self._recovery = recovery
         self._relay = relay
         self._places = places
         self._said: tuple[Places, bytes] | None = None
-        """What the newest card says."""
+        """What the newest card says, when it could be told."""
+        self._unsaid: Status | None = None
         self._turn = asyncio.Lock()
         self.probes = Probes()
 
@@ -75,14 +79,13 @@ class Presence:
         async with self._turn:
             now_ms = self._clock.unix_ms()
             self._prekeys.rotate(now_ms)
-            if self._prekeys.stored != self._kept:
-                self._kept = self._prekeys.stored
-                await self._notices.of(self._keeper.prekeys_made(self._kept), "not_written")
+            made = self._prekeys.stored
+            if made != self._kept and await self._notices.of(self._keeper.prekeys_made(made), "not_written"):
+                self._kept = made
             prekey = self._prekeys.current(now_ms)
             places = self._places()
             if not least and self._said == (places, prekey.public):
                 return
-            self._said = (places, prekey.public)
             where, relays, reachable = places
             card = Card(
                 version=MAJOR,
@@ -96,16 +99,30 @@ class Presence:
                 recovery=self._recovery,
                 features=FEATURE_RELAY * self._relay | FEATURE_REACHABLE * reachable,
             )
-            await self._notices.of(self._publisher.publish_card(card, least), "not_written")
+            told = await self._notices.of(self._publisher.publish_card(card, least), "not_written")
+            self._said = (places, prekey.public) if told else None
+            if told and self._unsaid is not None:
+                status, self._unsaid = self._unsaid, None
+                self.say(status)
+
+    def say(self, status: Status) -> None:
+        """How this node is from now on; when there is no card that was told, with the next one."""
+        if self._said is None:
+            self._unsaid = status
+        else:
+            self._perform(self._due(status))
 
     async def tell(self, state: State) -> None:
         """Sign a state, and tell everybody who watches. A failure is a notice."""
-        await self._notices.of(self._publisher.publish_state(state), "not_written")
-        self.probes.tell(self._publisher.state)
+        if await self._notices.of(self._publisher.publish_state(state), "not_written"):
+            self.probes.tell(self._publisher.state)
 
     async def leave(self) -> None:
         """Say goodbye."""
-        status: Status = "offline"
-        for command in self._gossip.say(status, self._clock.monotonic(), self._clock.unix_ms()):
+        self._unsaid = None
+        for command in self._due("offline"):
             if isinstance(command, HeartbeatDue):
                 await self.tell(command.state)
+
+    def _due(self, status: Status) -> list[Command]:
+        return self._gossip.say(status, self._clock.monotonic(), self._clock.unix_ms())

@@ -9,6 +9,7 @@ from msgspec import structs
 
 from infraxa.net import codec
 from infraxa.net.commands import Command
+from infraxa.net.errors import NetError, ProtocolError
 from infraxa.net.gossip import Gossip
 from infraxa.net.identity import Identity
 from infraxa.net.link import Clock
@@ -43,7 +44,8 @@ class Publisher:
         """The newest state, likewise."""
 
     async def publish_card(self, card: Card, least: int = 0) -> None:
-        """Sign `card` under the next number, at least `least`. Raises NetError `clock`, `not_written`."""
+        """Sign `card` under the next number, at least `least`. Raises NetError `clock`, `not_written`,
+        `refused`; but for `not_written` it is the card for those who dial this node all the same."""
         async with self._turn:
             seq = await self._number(least)
             record = self._sign("card", codec.encode(structs.replace(card, seq=seq)))
@@ -51,20 +53,25 @@ class Publisher:
             self._tell(record)
 
     async def publish_state(self, state: State) -> None:
-        """Sign `state` under the next number. Raises NetError `clock`, `not_written`."""
+        """Sign `state` under the next number. Raises as `publish_card`; then it is not `state`."""
         async with self._turn:
             seq = await self._number(state.seq)
             record = self._sign("state", codec.encode(structs.replace(state, seq=seq)))
-            self.state = codec.encode(record)
             self._tell(record)
+            self.state = codec.encode(record)
 
     def _sign(self, kind: codec.Tag, body: bytes) -> Record:
         return Record(kind, self._identity.sign(kind, body))
 
     def _tell(self, record: Record) -> None:
-        if self._announce:
-            now, now_ms = self._clock.monotonic(), self._clock.unix_ms()
-            self._perform(self._gossip.publish(record, now, now_ms))
+        if not self._announce:
+            return
+        now, now_ms = self._clock.monotonic(), self._clock.unix_ms()
+        try:
+            todo = self._gossip.publish(record, now, now_ms)
+        except ProtocolError as error:
+            raise _refused(error, self._gossip.intake.seq - now_ms) from error
+        self._perform(todo)
 
     async def _number(self, least: int) -> int:
         """Kept before it is used: a program that is killed in between leaves a gap, never a second record
@@ -73,3 +80,18 @@ class Publisher:
         await self._keeper.seq_used(seq)
         self._gossip.intake.seq = seq
         return seq
+
+
+def _refused(error: ProtocolError, ahead_ms: int) -> NetError:
+    """What everybody would refuse is not told. `ahead_ms`: the number used last, minus this clock."""
+    if error.reason == "stale":
+        return NetError(
+            "clock",
+            f"What this node said last is of {ahead_ms // 60_000} minutes from now: the clock was set back.",
+            "Set the clock by the network (NTP); infraxa goes on by itself.",
+        )
+    return NetError(
+        "refused",
+        "Others do not take what this node says of itself: its key was replaced or revoked.",
+        "If that was not you, somebody has its recovery key. This node needs a new key.",
+    )
