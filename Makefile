@@ -1,12 +1,13 @@
 # make run    open infraxa            make test   run the tests
 # make check  lint and types         make bench  speed and memory, as ratios
+# make attacks  hostile peers, at full size, and a fuzz of every decoder
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DEV_STAMP := $(VENV)/.installed-dev
 
-.PHONY: run test check bench wheel guide pictures clean
+.PHONY: run test check bench attacks wheel guide pictures clean
 
 run: $(STAMP)
 	@$(BIN)/infraxa
@@ -22,6 +23,9 @@ check: $(DEV_STAMP) build/dev/infraxa
 
 bench: $(DEV_STAMP)
 	$(BIN)/python -m tests.bench
+
+attacks: $(DEV_STAMP)
+	$(BIN)/python -m tests.attacks
 
 # Trains the built-in model again, into build/guide: about 35 minutes on two cores. GUIDE_FLAGS=--from-scratch
 # forgets the shipped weights. Needs torch (extra `guide`).
