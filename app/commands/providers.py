@@ -82,6 +82,7 @@ async def _show(
     async with opened_node(folders, settings) as node:
         with _News(node) as news:
             await _listen(node, news, wait)
+            _require_started(node.network)
             if watch:
                 await _watch(node, news, model, as_json)
                 return
@@ -92,6 +93,13 @@ async def _show(
                 _print(rows)
             if not rows:
                 note(_nobody(node.network, model))
+
+
+def _require_started(status: NetworkStatus) -> None:
+    """Raises NodeError `offline` when the network could not be started, with the reason."""
+    if status.activity == "blocked" and not status.listening and status.notices:
+        notice = status.notices[0]
+        raise NodeError("offline", notice.message, notice.remedy)
 
 
 class _News:
@@ -130,7 +138,7 @@ async def _listen(node: NodeFacade, news: _News, limit: float) -> None:
         note(f"looking for other nodes: at most {limit:g} s")
     while (left := until - time.monotonic()) > 0:
         quiet = not await news.wait(min(QUIET, left))
-        if quiet and node.network.peers:
+        if (quiet and node.network.peers) or node.network.activity == "blocked":
             return
 
 
