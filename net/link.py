@@ -158,6 +158,11 @@ class Link:
     def closed(self) -> bool:
         return self._end is not None
 
+    @property
+    def idle_since(self) -> float | None:
+        """When it was last used for something else than keep-alive; None while a request is under way."""
+        return self._session.used_at if self.mux.idle else None
+
     async def request(self, message: wire.Request) -> Stream:
         """Ask. Raises LinkClosed; NetError `busy` (too many are open), `expired` (the session is too old)."""
         body = codec.encode(message)

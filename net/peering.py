@@ -19,23 +19,24 @@ from infraxa.net.dialer import Dialer
 from infraxa.net.door import Door
 from infraxa.net.errors import NetError, ProtocolError, Refusal
 from infraxa.net.gossip import Gossip
+from infraxa.net.guard import Rates
 from infraxa.net.identity import Identity
 from infraxa.net.link import Clock, Link, LinkClosed, LinkEnd, Stream, StreamCancelled, StreamFailed
 from infraxa.net.lobby import Lobby
 from infraxa.net.overlay import Dial, Direction, Overlay
 from infraxa.net.pipe import Pipe
 from infraxa.net.refusals import Refusals
+from infraxa.net.rounds import ROUND_S
 from infraxa.net.status import PeerInfo
+from infraxa.net.strangers import Strangers
 from infraxa.net.tasks import TaskGroup
 
 MAX_EARLY: Final = 8
 """Messages that a node may tell before it has answered to whom."""
-MAX_STRANGERS: Final = 256
-"""Links of those who dialled and did not say which node they are."""
-MAX_GROUP_STRANGERS: Final = 32
-"""Of them, from one group of addresses (addresses.group)."""
-MAX_LOCAL_STRANGERS: Final = 192
-"""Of them, from all local addresses, which are many machines of one group."""
+LIST_EVERY_S: Final = 10.0
+LISTS_BURST: Final = 8
+"""How often one group of addresses may ask for other nodes."""
+MAX_ASKERS: Final = 1024
 ANSWER_S: Final = 10.0
 """How long a node may take for one answer."""
 PEER_REQUESTS: Final = 8
@@ -96,7 +97,8 @@ class Peering:
         self._numbers = count(1)
         self._peers: dict[int, Peer] = {}
         self._by_node: dict[bytes, Peer] = {}
-        self._strangers: set[Link] = set()
+        self._strangers = Strangers()
+        self._lists = Rates(MAX_ASKERS)
         self._past = (0, 0)
         """Bytes in and out of links that have ended."""
         self._introducing: dict[Link, list[wire.Tell]] = {}
@@ -153,15 +155,11 @@ class Peering:
 
     async def take(self, pipe: Pipe) -> None:
         """A pipe came in: have its other side prove itself, then attend to its link until that ends."""
-        group = addresses.group(pipe.remote)
-        if not self._has_room(group):
-            self._refusals.add("full", address=pipe.remote)
-            return
         try:
             link = await accept(
                 pipe,
                 self._door,
-                source=group,
+                source=addresses.group(pipe.remote),
                 lobby=self._lobby,
                 handler=self.handle,
                 on_tell=self.told,
@@ -172,17 +170,14 @@ class Peering:
             return
         await self._attend(link)
 
-    def _has_room(self, group: str) -> bool:
-        """For one more link of a stranger, so that no one machine has all the places: a node that wants to
-        say who it is begins as a stranger too."""
-        there = [link for link in self._strangers if not link.initiator]
-        same = sum(addresses.group(link.remote) == group for link in there)
-        limit = MAX_LOCAL_STRANGERS if group == addresses.LOCAL else MAX_GROUP_STRANGERS
-        return len(there) < MAX_STRANGERS and same < limit
-
     async def _attend(self, link: Link) -> None:
         """Until the link ends; then it is forgotten."""
-        self._strangers.add(link)
+        # It may have said who it is while it was accepted.
+        if not any(peer.link is link for peer in self._peers.values()):
+            goes = self._strangers.add(link)
+            if goes is not None:
+                self._refusals.add("full", peer=goes.peer, address=goes.remote)
+                self._tasks.spawn(goes.close(), name="make room for a stranger")
         try:
             end = await link.wait_closed()
         finally:
@@ -279,12 +274,21 @@ class Peering:
             for chunk in self._gossip.answer(node, request, self._clock.monotonic()):
                 await stream.send(chunk)
         elif isinstance(request, wire.PeersPlease):
-            now = self._clock.monotonic()
-            await stream.send(codec.encode(self._gossip.peers_told(link.peer or b"", request.count, now)))
+            await self._list(link, stream, request.count)
         elif isinstance(request, wire.CardPlease):
-            await stream.send(self._my_card())
+            # None is there while none could be signed.
+            await (stream.send(card) if (card := self._my_card()) else stream.fail(wire.Failure("internal")))
         else:
             await self._events.serve(link, stream, request)
+
+    async def _list(self, link: Link, stream: Stream, count: int) -> None:
+        """Answer PeersPlease, which costs milliseconds and many times its own bytes."""
+        now = self._clock.monotonic()
+        if not self._lists.allow(addresses.group(link.remote), 1 / LIST_EVERY_S, LISTS_BURST, now):
+            self._refusals.add("rate", peer=link.peer, address=link.remote)
+            await stream.fail(wire.Failure("rate_limited", retry_after_ms=int(LIST_EVERY_S * 1000)))
+            return
+        await stream.send(codec.encode(self._gossip.peers_told(link.peer or b"", count, now)))
 
     async def _introduced(self, link: Link) -> bytes:
         """As _node_of, when the introduction that is under way is over."""
@@ -389,10 +393,13 @@ class Peering:
                 current.fail(now())
                 return
             try:
-                async with await peer.link.request(current.request) as stream:
+                async with asyncio.timeout(ROUND_S), await peer.link.request(current.request) as stream:
                     async for chunk in stream:
                         self.perform(current.chunk(chunk, now(), self._clock.unix_ms()))
                 current.end(now())
+            except TimeoutError:
+                current.fail(now())
+                return
             except ProtocolError as error:
                 self._refuse(node, error.reason, now())
                 return

@@ -183,6 +183,11 @@ class Session:
         self._closing = True
         return [self._seal(CLOSE, 0, (reason or "").encode())]
 
+    @property
+    def used_at(self) -> float:
+        """When something else than keep-alive was last sent or received."""
+        return self._used
+
     def age_limit(self, now: float) -> Literal["open", "no_new_streams", "expired"]:
         """What the session's age allows; with `no_new_streams` it is closed when the last one has ended."""
         age = now - self._born - self._limits.new_streams_seconds

@@ -7,7 +7,9 @@ from contextlib import AsyncExitStack
 
 import pytest
 
-from infraxa.net import connect, lobby, network, websocket
+from infraxa.net import connect, lobby, network, strangers, websocket
+from infraxa.net.addresses import group
+from infraxa.net.link import Link
 from infraxa.net.lobby import Lobby
 from infraxa.net.pipe import PipeClosed
 from tests.attacks import report
@@ -104,7 +106,7 @@ async def test_a_request_that_drips() -> None:
             transport.abort()
 
 
-async def strangers(attack: Attacker, node: Target, count: int) -> int:
+async def silent(attack: Attacker, node: Target, count: int) -> int:
     """Sessions that one machine keeps open and says nothing in."""
     for _ in range(count):
         try:
@@ -115,26 +117,45 @@ async def strangers(attack: Attacker, node: Target, count: int) -> int:
     return len(node.links)
 
 
+class Hostel(strangers.Strangers):
+    """First come, first served."""
+
+    def add(self, link: Link) -> Link | None:
+        goes = super().add(link)
+        if goes is None or goes is link:
+            return goes
+        self.discard(link)
+        self._links[goes] = group(goes.remote)
+        return link
+
+
 async def test_one_machine_takes_not_all_places() -> None:
     """Everybody begins as a stranger: where these have no place, nobody gets in."""
-    from infraxa.net import peering
-
-    most = report.scale(30, peering.MAX_STRANGERS)
-    local = report.scale(20, peering.MAX_LOCAL_STRANGERS)
-    with replaced((peering, "MAX_STRANGERS", most), (peering, "MAX_LOCAL_STRANGERS", most)):
-        async with attacker() as attack, target(weaken=generous) as weak:
-            weakened = await strangers(attack, weak, most)
-            assert weakened == most and not weak.peering._has_room("192.0.2.0/24")
-    with replaced((peering, "MAX_STRANGERS", most), (peering, "MAX_LOCAL_STRANGERS", local)):
+    local = report.scale(20, strangers.MAX_LOCAL)
+    with replaced((strangers, "MAX_LOCAL", local)):
+        async with attacker() as attack, target(weaken=crowded) as weak:
+            held = await silent(attack, weak, local)
+            assert held == local
+            late = await attack.talk(weak)
+            await weak.counted("full")
+            assert not await late.alive()
+            weakened = len(weak.links)
         async with attacker() as attack, target(weaken=generous) as node:
-            ours = await strangers(attack, node, most)
-            assert ours == local and node.peering._has_room("192.0.2.0/24")
-            assert node.refused["full"] == most - local
+            ours = await silent(attack, node, 2 * local)
+            assert ours == local and node.refused["full"] == local
+            late = await attack.talk(node)
+            await node.counted("full", local + 1)
+            assert await late.alive()
     report.tell(
         "flood: sessions that say nothing",
-        weakened=f"{weakened} of {most} places, nobody else gets in",
-        ours=f"{ours} of {most} places, full",
+        weakened=f"{weakened} held, who comes later is refused",
+        ours=f"{ours} held, the one idle for longest goes for who comes, full",
     )
+
+
+def crowded(node: Target) -> None:
+    generous(node)
+    node.peering._strangers = Hostel()
 
 
 def generous(node: Target) -> None:
