@@ -7,7 +7,7 @@ node: when it runs, what is remembered, what is told to whoever subscribed.
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import logging
 import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec
@@ -34,8 +34,10 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 
-CLOSE_S = 4.0
-"""How long leaving the network may take."""
+_log = logging.getLogger(__name__)
+
+CLOSE_S = 10.0
+"""How long leaving the network may take: more than its parts together, each of which has its own limit."""
 
 
 class NodeNetwork:
@@ -51,7 +53,12 @@ class NodeNetwork:
         self._network: Network | None = None
         self._starting: asyncio.Task[None] | None = None
         self._changing = asyncio.Lock()
-        self.status = NetworkStatus()
+        self._told = NetworkStatus()
+
+    @property
+    def status(self) -> NetworkStatus:
+        """As it is now: counters move on between two that are told."""
+        return self._told if self._network is None else self._network.status
 
     def start(self, store: Store, settings: Settings) -> None:
         """Begin; the network is there some moments later. What is wrong is a notice of the status."""
@@ -88,21 +95,27 @@ class NodeNetwork:
     async def _end(self) -> None:
         if self._network is not None:
             network, self._network = self._network, None
-            with contextlib.suppress(TimeoutError):
+            try:
                 async with asyncio.timeout(CLOSE_S):
                     await network.close()
+            except TimeoutError:
+                _log.error("the network did not close in time")
 
     def _off(self, settings: Settings) -> NetworkStatus:
-        return NetworkStatus(id=self.status.id, name=self.status.name, network=settings.network)
+        return NetworkStatus(id=self._told.id, name=self._told.name, network=settings.network)
 
     async def _start(self, store: Store, settings: Settings, invite: Invite | None) -> None:
         self._tell(msgspec.structs.replace(self._off(settings), activity="starting"))
         try:
             await self._open(store, settings, invite)
+            return
         except (NetError, StoreError) as error:
-            await self._end()
             notice = Notice(error.code, error.message, error.remedy)
-            self._tell(msgspec.structs.replace(self._off(settings), activity="blocked", notices=(notice,)))
+        except Exception as error:
+            _log.error("the network did not start", exc_info=error)
+            notice = Notice("internal", "The network could not be started.", "Open infraxa anew.")
+        await self._end()
+        self._tell(msgspec.structs.replace(self._off(settings), activity="blocked", notices=(notice,)))
 
     async def _open(self, store: Store, settings: Settings, invite: Invite | None) -> None:
         # Half a second of imports, in a thread: meanwhile the app draws and answers.
@@ -152,7 +165,7 @@ class NodeNetwork:
         )
 
     def _tell(self, status: NetworkStatus) -> None:
-        self.status = status
+        self._told = status
         self._emit(NetworkChanged(status))
 
     def nodes(self) -> list[SeenNode]:
