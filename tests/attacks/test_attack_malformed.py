@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import pytest
 
@@ -12,7 +13,7 @@ from infraxa.net.link import Link
 from infraxa.net.session import PING, PONG, SessionRecord
 from tests.attacks import report
 from tests.attacks.attacker import Attacker, attacker
-from tests.attacks.target import Target, replaced, target
+from tests.attacks.target import Target, replaced, target, unlimited
 
 RECORDS: dict[str, tuple[SessionRecord, Refusal]] = {
     "a request that does not decode": (SessionRecord(streams.OPEN, 1, b"\xc1"), "malformed"),
@@ -46,6 +47,10 @@ HELLOS: dict[str, tuple[bytes, Refusal]] = {
 
 class Overlooks(Link):
     """Goes on after what it cannot read."""
+
+    def __init__(self, *parts: Any, **options: Any) -> None:
+        super().__init__(*parts, **options)
+        unlimited(self.mux)  # it is asked after each record whether it is still there
 
     def _receive(self, frame: bytes) -> None:
         try:

@@ -110,6 +110,10 @@ async def test_a_probe_that_ends_as_it_is_told() -> None:
 class Gullible(mux.Mux):
     """Believes that what comes was asked for."""
 
+    def __init__(self, *parts: Any, **options: Any) -> None:
+        super().__init__(*parts, **options)
+        unlimited(self)  # it is asked after each chunk whether it is still there
+
     def _receive_chunk(self, kind: int, stream: int, found: Any, body: bytes) -> Any:
         found.window = 1 << 40
         return super()._receive_chunk(kind, stream, found, body)

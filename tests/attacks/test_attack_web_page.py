@@ -53,7 +53,7 @@ async def test_a_page_dials_the_node(origin: str) -> None:
         assert await upgraded(node, origin) == 403
         await node.counted("origin")
         assert not node.links
-    report.tell("web page: an upgrade with an Origin", weakened="connected", ours="403, origin")
+    report.tell(f"web page: an upgrade with Origin {origin!r}", weakened="connected", ours="403, origin")
 
 
 async def test_a_page_that_looks_for_nodes_learns_nothing() -> None:
