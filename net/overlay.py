@@ -224,7 +224,9 @@ class Overlay:
         for candidate, option in options:
             if self._missing(far) <= 0 or len(self._dialing) >= self._limits.dials_at_once:
                 break
-            if self._free(option.groups):
+            # Another one of these may just have been dialled at the same host.
+            free = all(self._tries.may_try(one, option.trusted, now) for one in option.addresses)
+            if free and self._free(option.groups):
                 dials.append(self._dial(candidate.node, option))
         if feel and not dials and self._missing(far) <= 0:
             self._feeler_at = now + self._limits.feeler_s * self._rng.uniform(0.9, 1.1)
@@ -233,6 +235,12 @@ class Overlay:
                     dials.append(self._dial(candidate.node, structs.replace(option, feeler=True)))
                     break
         return tuple(dials)
+
+    def sampled(self, candidate: Candidate, now: float) -> Dial | None:
+        """A dial for another purpose than this view, of a node that no person named: by the same rules, but
+        it may be one more in its group. None when it may not be dialled now."""
+        option = next((option for _, option in self._options((candidate,), now)), None)
+        return self._dial(candidate.node, option) if option is not None else None
 
     def _options(self, candidates: Iterable[Candidate], now: float) -> list[tuple[Candidate, _Attempt]]:
         """Whoever may be dialled, and where: anchors first, then those that others than gossip told of, then
@@ -243,11 +251,12 @@ class Overlay:
             if node == self._me or node in self._peers or node in self._dialing or self.banned(node, now):
                 continue
             trusted = candidate.source in TRUSTED or candidate.tried
-            addresses = tuple(
+            usable = (
                 address
                 for address in candidate.addresses
                 if self._tries.may_try(address, trusted, now) and self._allowed(address, candidate.source)
             )
+            addresses = self._tries.one_each(usable, trusted)
             groups = frozenset(self._group_of(address) for address in addresses)
             if addresses:
                 found.append((candidate, _Attempt(addresses, groups, trusted, False, now)))

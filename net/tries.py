@@ -6,6 +6,9 @@ victim, and many cards the same victim. All else by address.
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterable
+from ipaddress import IPv6Address
 from typing import Final, Literal
 
 UNPROVEN_S: Final = 600.0
@@ -27,6 +30,14 @@ class Tries:
 
     def may_try(self, address: str, trusted: bool, now: float) -> bool:
         return now >= self._places.get(_place(address, trusted), (0, now))[1]
+
+    def one_each(self, texts: Iterable[str], trusted: bool) -> tuple[str, ...]:
+        """Of the addresses of one node those that may be dialled at the same time: one of each place, or a
+        card would have somebody's ports searched."""
+        places: dict[str, str] = {}
+        for text in texts:
+            places.setdefault(_place(text, trusted), text)
+        return tuple(places.values())
 
     def started(self, address: str, trusted: bool, now: float) -> None:
         """A dial begins."""
@@ -62,5 +73,13 @@ class Tries:
 
 
 def _place(address: str, trusted: bool) -> str:
-    """`ws://192.0.2.1` of `ws://192.0.2.1:7741`; a relay's address as it is."""
-    return address if trusted or not address.startswith("ws:") else address.rpartition(":")[0]
+    """`ws://192.0.2.1` of `ws://192.0.2.1:7741`, the /64 of a global IPv6 address, all of which is often one
+    host's; a relay's address as it is."""
+    if trusted or not address.startswith("ws:"):
+        return address
+    host = address.rpartition(":")[0]
+    if host.startswith(("ws://[2", "ws://[3")):
+        with contextlib.suppress(ValueError):
+            ip = IPv6Address(host[len("ws://[") : -1])
+            return str(int(ip) >> 64) if int(ip) >> 125 == 1 else host
+    return host
