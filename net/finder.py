@@ -8,8 +8,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final
+from weakref import WeakValueDictionary
 
 from infraxa.net import addresses
 from infraxa.net.addresses import Prefix, Source
@@ -24,6 +25,7 @@ from infraxa.net.link import Clock, Link
 from infraxa.net.overlay import Dial, Overlay
 from infraxa.net.peering import FAILED, Peer, Peering
 from infraxa.net.relay import circuit_address
+from infraxa.net.sampling import Candidate
 from infraxa.net.tasks import TaskGroup
 
 BOOTSTRAP_S: Final = 30.0
@@ -81,19 +83,26 @@ class Finder:
         self._dialer = dialer
         self._clock = clock
         self._on_failed = on_failed
-        self._to_relays: dict[bytes, Link] = {}
+        self._unnamed_links: dict[tuple[str, bytes], Link] = {}
+        self._turns: WeakValueDictionary[tuple[str, bytes], asyncio.Lock] = WeakValueDictionary()
         self._tasks = TaskGroup()
 
     def look(self) -> None:
         """Dial whom the overlay wants now."""
         now = self._clock.monotonic()
-        candidates = [*self.book.candidates(), *self._gossip.candidates(now)]
-        for dial in self._overlay.wanted(now, candidates):
+        for dial in self._overlay.wanted(now, self._candidates(now)):
             self._tasks.spawn(self._dial(dial), name="dial a node")
+
+    def _candidates(self, now: float) -> Iterator[Candidate]:
+        """Looked for only when somebody is wanted: it means a look at the whole table."""
+        yield from self.book.candidates()
+        yield from self._gossip.candidates(now)
 
     async def _dial(self, dial: Dial) -> None:
         try:
-            await self._peering.dial(self._dialer, dial)
+            async with self._turn("named", dial.node):
+                if self._peering.peer(dial.node) is None:
+                    await self._peering.dial(self._dialer, dial)
         except FAILED as error:
             _log.info("%s was not linked: %s", short_id(dial.node), error)
             if isinstance(error, NetError):
@@ -125,6 +134,12 @@ class Finder:
 
     async def link_with(self, node: bytes, where: tuple[str, ...] = ()) -> Peer:
         """A new link with `node`, on which it knows who this node is. Raises NetError."""
+        before = self._peering.peer(node)
+        async with self._turn("named", node):
+            peer = self._peering.peer(node)
+            return peer if peer not in (None, before) else await self._link_with(node, where)
+
+    async def _link_with(self, node: bytes, where: tuple[str, ...]) -> Peer:
         known = [address for address in self.direct(node) if address not in where]
         link = await self._dialer.dial(self._target(node), [*where, *known])
         try:
@@ -140,6 +155,14 @@ class Finder:
                 "refused", "The node ended the connection.", "Try again in a minute: it may be full."
             ) from None
 
+    async def link_sampled(self, candidate: Candidate) -> Peer:
+        """As link_with, but with a node that nobody chose, so no more often than the overlay dials. Raises
+        what FAILED lists."""
+        dial = self._overlay.sampled(candidate, self._clock.monotonic())
+        if dial is None:
+            raise NetError("unreachable", "The node was tried a short time ago.", "Try again later.")
+        return await self._peering.dial(self._dialer, dial)
+
     async def renew(self, node: bytes) -> None:
         """Another link with `node` in the place of one that is too old. Raises NetError."""
         await self.link_with(node)
@@ -149,19 +172,34 @@ class Finder:
         NetError."""
         if (peer := self._peering.peer(node)) is not None and not peer.link.aged:
             return peer.link
-        link = await self._dialer.dial(self._target(node), self._places(node))
-        self._peering.keep(link)
-        return link
+        return await self._unnamed("watching", node, self._places)
+
+    def let_go(self, link: Link) -> None:
+        """Who got it by `link_to` needs it no more: it ends, unless somebody else asks something on it."""
+        if link.idle_since is not None and link in self._unnamed_links.values():
+            self._tasks.spawn(link.close(), name="close a link that nobody needs")
 
     async def link_to_relay(self, relay: bytes) -> Link:
         """A link to the node `relay` itself, on which it does not learn which node this is: it sees whom this
         one dials. Raises NetError."""
-        link = self._to_relays.get(relay)
-        if link is None or link.closed or link.aged:
-            self._to_relays = {node: link for node, link in self._to_relays.items() if not link.closed}
-            link = self._to_relays[relay] = await self._dialer.dial(self._target(relay), self.direct(relay))
-            self._peering.keep(link)
-        return link
+        return await self._unnamed("relaying", relay, self.direct)
+
+    async def _unnamed(self, why: str, node: bytes, places: Callable[[bytes], list[str]]) -> Link:
+        """The link on which this node does not say who it is: one per node and purpose."""
+        async with self._turn(why, node):
+            link = self._unnamed_links.get((why, node))
+            if link is None or link.closed or link.aged:
+                kept = self._unnamed_links.items()
+                self._unnamed_links = {key: link for key, link in kept if not link.closed}
+                link = await self._dialer.dial(self._target(node), places(node))
+                self._unnamed_links[why, node] = link
+                self._peering.keep(link)
+            return link
+
+    def _turn(self, why: str, node: bytes) -> asyncio.Lock:
+        """Held while `node` is dialled: who comes meanwhile gets the same link. That of a relay is the only
+        one that is waited for by who holds another."""
+        return self._turns.setdefault((why, node), asyncio.Lock())
 
     def _target(self, node: bytes) -> Target:
         return Target(node, self._gossip.raw_card(node) or None)

@@ -8,12 +8,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Final
 
 from infraxa.net import codec, wire
+from infraxa.net.addresses import LOCAL, group
 from infraxa.net.errors import ProtocolError, Refusal
-from infraxa.net.link import Link, Stream
+from infraxa.net.link import Clock, Link, Stream
 from infraxa.net.peering import FAILED
+from infraxa.net.rates import Bucket
 from infraxa.net.records import MAX_STATE, Record
 from infraxa.net.tasks import TaskGroup
 
@@ -23,6 +26,11 @@ AGAIN_S: Final = 5.0
 MAX_WATCHED: Final = 16
 MAX_PROBES: Final = 64
 """Nodes that are told of this one's state at once."""
+MAX_GROUP_PROBES: Final = 16
+"""Of them, from one group of addresses that is not the local one."""
+STATES_PER_S: Final = 1.0
+STATES_BURST: Final = 8
+"""That a watched node may tell; each costs a signature check."""
 UNANSWERED: Final = 2
 """Seconds of silence after which a node counts as silent."""
 
@@ -31,12 +39,19 @@ LinkTo = Callable[[bytes], Awaitable[Link]]
 
 class Health:
     """Watches nodes. `learn` gets each state that one of them tells; `changed` is called when a round trip or
-    the answering itself is another one."""
+    the answering itself is another one; `let_go` gets a link of `link_to` when it is not needed any more."""
 
     def __init__(
-        self, link_to: LinkTo, learn: Callable[[bytes, Record], None], changed: Callable[[], None]
+        self,
+        link_to: LinkTo,
+        let_go: Callable[[Link], None],
+        learn: Callable[[bytes, Record], None],
+        changed: Callable[[], None],
+        clock: Clock,
     ) -> None:
         self._link_to = link_to
+        self._let_go = let_go
+        self._clock = clock
         self._learn = learn
         self._changed = changed
         self._tasks = TaskGroup()
@@ -54,25 +69,35 @@ class Health:
             self.rtt_ms.pop(node, None)
         for node in wanted:
             if node not in self._watching:
-                self._watching[node] = self._tasks.spawn(self._attend(node), name="watch a node")
+                turn = partial(self._attend, node)
+                self._watching[node] = self._tasks.repeat(turn, name="watch a node", pause_s=AGAIN_S)
 
     async def _attend(self, node: bytes) -> None:
-        while True:
-            with contextlib.suppress(*FAILED):
-                link = await self._link_to(node)
+        with contextlib.suppress(*FAILED):
+            link = await self._link_to(node)
+            try:
                 async with await link.request(wire.Probe()) as stream:
                     await self._listen(node, link, stream)
-            self._say(node, None)
-            await asyncio.sleep(AGAIN_S)
+            except ProtocolError as error:
+                await link.close(error.reason)
+            except asyncio.CancelledError:
+                self._let_go(link)
+                raise
+        self._say(node, None)
+        await asyncio.sleep(AGAIN_S)
 
     async def _listen(self, node: bytes, link: Link, stream: Stream) -> None:
         """Until the probe ends."""
+        now = self._clock.monotonic
+        states = Bucket(STATES_PER_S, STATES_BURST, now())
         pinging = self._tasks.spawn(self._ping(node, link), name="ping a watched node")
         try:
             async for chunk in stream:
                 record: Record = codec.decode(chunk, Record, MAX_STATE)
                 if record.kind != "state" or record.signed.signer != node:
                     raise ProtocolError("not_asked", "the state of another node")
+                if not states.take(1, now()):
+                    raise ProtocolError("rate", "states of a watched node")
                 self._learn(node, record)
         finally:
             pinging.cancel()
@@ -87,6 +112,9 @@ class Health:
             self._say(node, link.rtt_ms if unanswered < UNANSWERED else None)
 
     def _say(self, node: bytes, rtt_ms: float | None) -> None:
+        before = (node in self.silent, self.rtt_ms.get(node))
+        if node not in self._watching or before == (rtt_ms is None, rtt_ms):
+            return  # a task may have its last turn after the node is not watched any more
         if rtt_ms is None:
             self.silent.add(node)
             self.rtt_ms.pop(node, None)
@@ -104,21 +132,27 @@ class Probes:
     """The other side: tells those who watch this node of each new state, at once."""
 
     def __init__(self) -> None:
-        self._streams: set[Stream] = set()
+        self._streams: dict[Stream, str] = {}
+        """And the group of addresses of who asked."""
 
-    async def serve(self, stream: Stream, state: bytes) -> Refusal | None:
+    def __len__(self) -> int:
+        return len(self._streams)
+
+    async def serve(self, link: Link, stream: Stream, state: bytes) -> Refusal | None:
         """Answer a Probe, until it is cancelled; returns why it was refused. `state`: the newest one, an
         encoded Record, or nothing."""
-        if len(self._streams) >= MAX_PROBES:
+        where = group(link.remote)
+        same = list(self._streams.values()).count(where)
+        if len(self._streams) >= MAX_PROBES or (where != LOCAL and same >= MAX_GROUP_PROBES):
             await stream.fail(wire.Failure("busy", retry_after_ms=60_000))
             return "full"
-        if state:
-            await stream.send(state)
-        self._streams.add(stream)
+        self._streams[stream] = where
         try:
+            if state:
+                await stream.send(state)
             await asyncio.Event().wait()
         finally:
-            self._streams.discard(stream)
+            del self._streams[stream]
         return None
 
     def tell(self, state: bytes) -> None:

@@ -12,6 +12,7 @@ import logging
 import os
 import random
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Final, Literal
 
 from msgspec import Struct
@@ -173,7 +174,11 @@ class Network:
             places=self._places,
         )
         self._health = Health(
-            lambda node: self._finder.link_to(node), self._learn_state, self._teller.nodes_changed
+            lambda node: self._finder.link_to(node),
+            lambda link: self._finder.let_go(link),
+            self._learn_state,
+            self._teller.nodes_changed,
+            clock,
         )
         self._websocket = WebSocketTransport(lobby, self._refused_at)
         self._relayed = RelayTransport(lambda relay: self._finder.link_to_relay(relay))
@@ -230,8 +235,8 @@ class Network:
         await self._presence.renew()
         self.say("online")
         self._activity = "online"
-        self._tasks.spawn(self._run(self._tick, "tick_failed"), name="network")
-        self._tasks.spawn(self._run(self._keep, "keep_failed"), name="what the network keeps")
+        for turn, code in ((self._tick, "tick_failed"), (self._keep, "keep_failed")):
+            self._tasks.repeat(turn, name=f"network: {code}", pause_s=TICK_S, ended=partial(self._ran, code))
         self._finder.bootstrap(self.options.bootstrap)
         if self.options.lan:
             await self._start_lan()
@@ -336,17 +341,12 @@ class Network:
         )
         await self._lan.start(self._survey.hosts)
 
-    async def _run(self, turn: Callable[[], Awaitable[None]], code: str) -> None:
-        """`turn` again and again. One that fails is logged, and a notice until the next that does not."""
-        while True:
-            try:
-                await turn()
-            except Exception as error:
-                _log.error("a turn of the network failed: %s", code, exc_info=error)
-                self.notices.put(Notice(code, "A part of the network fails.", FAILED_REMEDY))
-                await asyncio.sleep(TICK_S)
-            else:
-                self.notices.withdraw(code)
+    def _ran(self, code: str, well: bool) -> None:
+        """What fails is a notice until it does not."""
+        if well:
+            self.notices.withdraw(code)
+        else:
+            self.notices.put(Notice(code, "A part of the network fails.", FAILED_REMEDY))
 
     async def _tick(self) -> None:
         """What is due now; returns when something will be. Waits for nothing else."""
@@ -497,7 +497,7 @@ class Network:
         refused: Refusal | None = None
         match request:
             case wire.Probe():
-                refused = await self._presence.probes.serve(stream, self._presence.state)
+                refused = await self._presence.probes.serve(link, stream, self._presence.state)
             case wire.DialBack() if self._reaching is not None:
                 refused = await self._reaching.dial_back(link, stream, request)
             case wire.RelayReserve() if self.options.relay:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -31,6 +31,30 @@ class TaskGroup:
         self._tasks[task] = told
         task.add_done_callback(self._done)
         return task
+
+    def repeat(
+        self,
+        turn: Callable[[], Awaitable[None]],
+        *,
+        name: str,
+        pause_s: float,
+        ended: Callable[[bool], None] = lambda well: None,
+    ) -> asyncio.Task[None]:
+        """Call `turn`, which waits for what it needs, again and again. One that fails is logged, and the next
+        follows after a pause; `ended` is told of each whether it went well."""
+
+        async def run() -> None:
+            while True:
+                try:
+                    await turn()
+                except Exception as error:
+                    _log.error("task %s failed, and goes on", name, exc_info=error)
+                    ended(False)
+                    await asyncio.sleep(pause_s)
+                else:
+                    ended(True)
+
+        return self.spawn(run(), name=name)
 
     def _done(self, task: asyncio.Task[Any]) -> None:
         told = self._tasks.pop(task)
