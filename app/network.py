@@ -48,6 +48,8 @@ class NodeNetwork:
         self._emit = emit
         self._tasks = TaskGroup()
         self._returns = TaskGroup()
+        self._endings = TaskGroup()
+        self._ending: asyncio.Task[None] | None = None
         self._store: Store | None = None
         self._settings = Settings()
         self._network: Network | None = None
@@ -95,11 +97,10 @@ class NodeNetwork:
     async def _end(self) -> None:
         if self._network is not None:
             network, self._network = self._network, None
-            try:
-                async with asyncio.timeout(CLOSE_S):
-                    await network.close()
-            except TimeoutError:
-                _log.error("the network did not close in time")
+            self._ending = self._endings.spawn(_close(network), name="leave the network")
+        if self._ending is not None:
+            # A task of its own: it ends although whoever waits here is cancelled, and `close` waits for it.
+            await asyncio.wait([self._ending])
 
     def _off(self, settings: Settings) -> NetworkStatus:
         return NetworkStatus(id=self._told.id, name=self._told.name, network=settings.network)
@@ -305,6 +306,14 @@ async def _remembered(store: Store, identity: Identity) -> Memory:
 
 def _fields(record: msgspec.Struct) -> tuple[Any, ...]:
     return msgspec.structs.astuple(record)
+
+
+async def _close(network: Network) -> None:
+    try:
+        async with asyncio.timeout(CLOSE_S):
+            await network.close()
+    except TimeoutError:
+        _log.error("the network did not close in time")
 
 
 def _import_network() -> None:

@@ -64,7 +64,7 @@ def join(data_dir: Path | None, invite: str, *, as_json: bool) -> None:
             return id_text(met.id), display(met.name, met.id), node.settings.network
 
     if is_terminal(sys.stderr):
-        note("joining: at most 30 s")
+        note("joining: at most 40 s")
     node_id, name, network = asyncio.run(enter())
     if as_json:
         print_json({"id": node_id, "node": name, "network": network})

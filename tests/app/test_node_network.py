@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -242,9 +243,10 @@ async def test_a_node_that_is_closed_while_its_network_starts_leaves_nothing_beh
 
 async def test_a_node_that_is_closed_while_it_joins_ends(tmp_path: Path) -> None:
     where = folders(tmp_path / "me", network=network_name(tmp_path, "a"))
-    silent = await asyncio.start_server(lambda reader, writer: asyncio.sleep(60), "127.0.0.1", 0)
-    port = silent.sockets[0].getsockname()[1]
-    async with silent:
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        port = silent.getsockname()[1]
         async with running(where.data) as me:
             await listening(me)
             invite = an_invite(network_name(tmp_path, "b"), where=f"ws://127.0.0.1:{port}")
