@@ -73,10 +73,10 @@ def test_thirty_percent_hostile(seed: int) -> None:
 def surrounded(
     seed: int, limits: OverlayLimits, *, ruled: bool, anchors: Sequence[bytes] = ()
 ) -> tuple[int, int]:
-    """One node against an attacker with 2000 ids in 20 networks, who dials it all the time and answers at every
-    address. One of 200 honest nodes, each in a network of its own, dials it every 20 s; their links last for 8
-    minutes, and only they bring news. How many of its links are honest, at the least in the last half of the
-    time; how many there are."""
+    """One node against an attacker with 2000 ids in 20 networks, who dials it all the time and answers at
+    every address. One of 200 honest nodes, each in a network of its own, dials it every 20 s; their links
+    last for 8 minutes, and only they bring news. How many of its links are honest, at the least in the last
+    half of the time; how many there are."""
     rng = random.Random(seed)
     view = Overlay(
         ME,
