@@ -72,6 +72,7 @@ class Gossip:
         self.table = Table(me, network, rng, limits.table)
         self.table.first_named.update(names or {})
         self._links: dict[bytes, _Link] = {}
+        self._cards = sampling.Cards()
         self._spreading = Spreading(rng)
         self.intake = Intake(me, self.table, self._spreading, verify, limits)
         """Its counters are for the screen: records, news, duplicates, refused. `seq` is the highest own
@@ -251,7 +252,11 @@ class Gossip:
         return value.successor
 
     def nodes(self, now: float) -> list[SeenNode]:
-        return sampling.seen_nodes(self.table, self._me, list(self._links), now)
+        return sampling.seen_nodes(self.table, self._me, list(self._links), self._cards, now)
+
+    def live(self, now: float) -> int:
+        """How many others are there: cheap, where `nodes` is not."""
+        return sampling.count_live(self.table, self._me, now)
 
     def candidates(self, now: float, count: int = 64) -> list[sampling.Candidate]:
         """Whom Overlay.wanted may choose from."""

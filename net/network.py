@@ -588,7 +588,7 @@ class Network:
             interfaces=self._survey.interfaces,
             mdns=lan.state if lan is not None else "off",
             peers=peers,
-            known=sum(seen.status != "offline" for seen in self.nodes()),
+            known=self._gossip.live(self._clock.monotonic()),
             clock_skew_ms=judgement.skew_ms,
             waiting=self._waiting,
             notices=tuple(notices(self.notices, others, decision)),

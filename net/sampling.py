@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from typing import Final
 
 from msgspec import Struct
 
@@ -14,6 +15,9 @@ from infraxa.net.records import MAX_STATE, Card, Record, Status
 from infraxa.net.status import SeenNode
 from infraxa.net.table import Table
 from infraxa.net.wire import MAX_PEERS_TOLD, Push
+
+MAX_DECODED: Final = 2048
+"""About 6 MB with a few models in each."""
 
 
 class Candidate(Struct, frozen=True):
@@ -34,11 +38,42 @@ def card_of(entry: Entry) -> Card | None:
     return card
 
 
-def seen_nodes(table: Table, me: bytes, linked: Sequence[bytes], now: float) -> list[SeenNode]:
+class Cards:
+    """The decoded cards of those who were shown last, at most MAX_DECODED: a screen asks five times a second
+    for what changes seldom."""
+
+    def __init__(self) -> None:
+        self._last: dict[bytes, Card] = {}
+        self._shown: dict[bytes, Card] = {}
+
+    def begin(self) -> None:
+        """Everybody is shown anew: who is not `of` this time is forgotten."""
+        self._last, self._shown = self._shown, {}
+
+    def of(self, entry: Entry) -> Card | None:
+        """As card_of."""
+        if not entry.card.digests or entry.card.doubtful:
+            return None
+        digest = entry.card.digests[0]
+        card = self._last.get(digest) or card_of(entry)
+        if card is not None and len(self._shown) < MAX_DECODED:
+            self._shown[digest] = card
+        return card
+
+
+def count_live(table: Table, me: bytes, now: float) -> int:
+    """How many others are there."""
+    return sum(entry.live(now) for entry in table.entries.values()) - (
+        (own := table.entries.get(me)) is not None and own.live(now)
+    )
+
+
+def seen_nodes(table: Table, me: bytes, linked: Sequence[bytes], cards: Cards, now: float) -> list[SeenNode]:
     """Everybody who may be shown; who is not there any more is `offline`, until it is forgotten."""
     found: list[SeenNode] = []
+    cards.begin()
     for entry in table.entries.values():
-        card = card_of(entry) if entry.usable(now) else None
+        card = cards.of(entry) if entry.usable(now) else None
         if card is None:
             continue
         state = entry.state
