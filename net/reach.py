@@ -35,6 +35,8 @@ RECHECK_S: Final = 15 * 60.0
 """How often it is asked again, where this node is reached; elsewhere three times as often."""
 PATIENCE_S: Final = 60.0
 """With a peer from outside and no result after so long, a relay is asked for meanwhile."""
+HIDDEN_S: Final = 5.0
+"""The same for a node without a global address of its own: most of these are behind a router."""
 MAX_PEERS: Final = 64
 RELAYED: Final = "relay"
 """What a Pipe through a relay says of where the other side is."""
@@ -209,7 +211,8 @@ class Reach:
         late = now - self._since >= PATIENCE_S
         if late and not candidates:
             return "unreachable", "No two of this node's peers see it at the same address.", True
-        return "unknown", "Nodes outside are being asked whether they reach this one.", late
+        hidden = not self._own and now - self._since >= HIDDEN_S
+        return "unknown", "Nodes outside are being asked whether they reach this one.", late or hidden
 
     def _say(self, text: str, group: str, reached: bool, now: float) -> None:
         if group == _group(text):  # a neighbour: not outside
@@ -272,11 +275,12 @@ class Reach:
         return None if best is None else (best[1], best[2])
 
     def _next(self, asking: bool, reached: bool, now: float) -> float:
-        if asking or self._pending is not None:
-            return ASK_S
-        if not reached and self._since is not None and now - self._since < PATIENCE_S:
-            return max(1.0, self._since + PATIENCE_S - now)
-        return RECHECK_S if reached else RECHECK_S / 3
+        waits = [ASK_S] if asking or self._pending is not None else []
+        if not reached and self._since is not None:
+            waited = now - self._since
+            patiences = (PATIENCE_S,) if self._own else (HIDDEN_S, PATIENCE_S)
+            waits += [max(1.0, patience - waited) for patience in patiences if waited < patience]
+        return min(waits, default=RECHECK_S if reached else RECHECK_S / 3)
 
 
 def _host(text: str) -> str:
@@ -293,7 +297,7 @@ class DialBacks:
 
     def __init__(self, now: float) -> None:
         self._groups = Rates(sources=256)
-        self._all = Bucket(BACK_PER_MINUTE / 60, BACK_PER_MINUTE, now)
+        self._all = Bucket(BACK_PER_MINUTE / 60, BACK_PER_MINUTE)
 
     def admit(
         self, text: str, remote: str, now: float

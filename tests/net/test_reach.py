@@ -360,3 +360,14 @@ def test_on_the_local_network_each_host_has_its_own_limit() -> None:
     serving = backs()
     for number in range(1, 5):
         assert serving.admit(f"ws://10.0.0.{number}:7741", f"10.0.0.{number}", 0.0) != "rate_limited"
+
+
+def test_a_node_without_a_global_address_wants_a_relay_soon() -> None:
+    hidden, told = Reach(7741, 0.0), Reach(7741, 0.0)
+    told.cards(("11.22.33.44",))
+    for made in (hidden, told):
+        made.linked(b"p" * 32, "55.66.77.0/24")
+        first = made.decide(0.0)
+        assert not first.relay_wanted
+        assert made.decide(min(first.next_s, reach.HIDDEN_S)).relay_wanted is (made is hidden)
+    assert told.decide(reach.PATIENCE_S).relay_wanted
