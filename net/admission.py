@@ -13,9 +13,9 @@ from typing import Any, Final, cast, get_args
 from msgspec import Struct
 
 from infraxa.net import codec
-from infraxa.net.allowance import Allowance
 from infraxa.net.codec import Signed, Tag
 from infraxa.net.errors import ProtocolError
+from infraxa.net.rates import Bucket
 from infraxa.net.records import MAX_CARD, MAX_STATE, Card, Record, Revoke, State, Successor
 from infraxa.net.table import Table, TableLimits
 
@@ -58,8 +58,8 @@ class Room:
     __slots__ = ("bytes", "ids")
 
     def __init__(self, limits: GossipLimits) -> None:
-        self.bytes = Allowance(limits.bytes_per_s, limits.unverified)
-        self.ids = Allowance(limits.new_ids_per_min / 60, limits.new_ids_per_min)
+        self.bytes = Bucket(limits.bytes_per_s, limits.unverified)
+        self.ids = Bucket(limits.new_ids_per_min / 60, limits.new_ids_per_min)
 
 
 class Admitted(Struct, frozen=True):
@@ -79,8 +79,8 @@ class Admission:
         self._table = table
         self._verify = verify
         self._limits = limits
-        self._all = Allowance(limits.all_bytes_per_s, 4 * limits.all_bytes_per_s)
-        self._unknown: dict[bytes, Allowance] = {}
+        self._all = Bucket(limits.all_bytes_per_s, 4 * limits.all_bytes_per_s)
+        self._unknown: dict[bytes, Bucket] = {}
         self._seen: set[bytes] = set()
         self._seen_before: set[bytes] = set()
         self._seen_since = float("-inf")
@@ -137,6 +137,6 @@ class Admission:
             }
         if len(self._unknown) >= MAX_UNKNOWN_SIGNERS and record.signed.signer not in self._unknown:
             raise ProtocolError("rate", "signers of unknown kinds")
-        allowance = self._unknown.setdefault(record.signed.signer, Allowance(per_minute / 60, per_minute))
+        allowance = self._unknown.setdefault(record.signed.signer, Bucket(per_minute / 60, per_minute))
         if not allowance.take(size, now):
             raise ProtocolError("rate", "unknown kind")

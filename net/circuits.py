@@ -60,11 +60,11 @@ class _Pace:
 class _Account:
     __slots__ = ("circuits", "day", "opens", "pace")
 
-    def __init__(self, limits: RelayLimits, now: float) -> None:
+    def __init__(self, limits: RelayLimits) -> None:
         self.circuits = 0
-        self.opens = Bucket(limits.opens_per_second, limits.opens_burst, now)
+        self.opens = Bucket(limits.opens_per_second, limits.opens_burst)
         self.pace = _Pace(limits.bytes_per_second)
-        self.day = Bucket(limits.bytes_per_day / DAY_S, limits.bytes_per_day, now)
+        self.day = Bucket(limits.bytes_per_day / DAY_S, limits.bytes_per_day)
 
 
 class Circuit:
@@ -145,7 +145,7 @@ class Circuits:
         if account is None:
             while len(self._accounts) >= self.limits.accounts:
                 self._forget_one()
-            account = self._accounts[key] = _Account(self.limits, now)
+            account = self._accounts[key] = _Account(self.limits)
         self._accounts.move_to_end(key)
         return account
 

@@ -19,11 +19,11 @@ from msgspec import structs
 
 from infraxa.net import codec, sampling
 from infraxa.net.admission import STANDARD, GossipLimits, Room, Verify
-from infraxa.net.allowance import Allowance
 from infraxa.net.commands import Changed, Command, HeartbeatDue, Refused, Send, Sync
 from infraxa.net.errors import NetError
 from infraxa.net.heartbeat import Heartbeat
 from infraxa.net.intake import Intake, Taken
+from infraxa.net.rates import Bucket
 from infraxa.net.records import Card, PriceNow, Record, State, Status, Successor
 from infraxa.net.rounds import Answers, AntiEntropy, Round, Schedule
 from infraxa.net.spreading import Spreading, Target
@@ -46,7 +46,7 @@ class _Link(Target):
 
     def __init__(self, peer: bytes, outbound: bool, limits: GossipLimits, now: float) -> None:
         # A tenth less than the other side allows: its clock and its sizes are not exactly these.
-        super().__init__(peer, outbound, Allowance(0.9 * limits.bytes_per_s, 0.9 * limits.unverified))
+        super().__init__(peer, outbound, Bucket(0.9 * limits.bytes_per_s, 0.9 * limits.unverified))
         self.room = Room(limits)
         self.schedule = Schedule(now)
         self.news = 0

@@ -36,7 +36,7 @@ class Rates:
 
     def allow(self, source: str, per_second: float, burst: float, now: float) -> bool:
         """Whether `source` may come once more now."""
-        bucket = self._buckets.pop(source, None) or Bucket(per_second, burst, now)
+        bucket = self._buckets.pop(source, None) or Bucket(per_second, burst)
         self._buckets[source] = bucket
         if len(self._buckets) > self._sources:
             self._buckets.popitem(last=False)

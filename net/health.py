@@ -89,7 +89,7 @@ class Health:
     async def _listen(self, node: bytes, link: Link, stream: Stream) -> None:
         """Until the probe ends."""
         now = self._clock.monotonic
-        states = Bucket(STATES_PER_S, STATES_BURST, now())
+        states = Bucket(STATES_PER_S, STATES_BURST)
         pinging = self._tasks.spawn(self._ping(node, link), name="ping a watched node")
         try:
             async for chunk in stream:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from typing import Final
 
-from infraxa.net.allowance import Allowance
+from infraxa.net.rates import Bucket
 from infraxa.net.records import PriceNow, State
 
 EVERY_S: Final = 30.0
@@ -27,7 +27,7 @@ class Heartbeat:
         self._priced_at = float("-inf")
         self._asked_at = float("-inf")
         # Others hand on no more than this of one signer, see spreading.py; more often would be lost.
-        self._changes = Allowance(0.2, 4)
+        self._changes = Bucket(0.2, 4)
 
     def said(self, state: State, now: float) -> None:
         """`state` was published."""

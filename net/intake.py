@@ -9,10 +9,10 @@ from collections import Counter
 from typing import Final
 
 from infraxa.net.admission import Admission, Admitted, GossipLimits, Room, Verify
-from infraxa.net.allowance import Allowance
 from infraxa.net.commands import CardDue, Changed, Command, Drop, Refused
 from infraxa.net.entries import Entry
 from infraxa.net.errors import ProtocolError, Refusal
+from infraxa.net.rates import Bucket
 from infraxa.net.records import Card, Record, Revoke, State, Successor
 from infraxa.net.spreading import Spreading
 from infraxa.net.table import Table
@@ -46,7 +46,7 @@ class Intake:
         self._table = table
         self._spreading = spreading
         self._admission = Admission(table, verify, limits)
-        self._refutations = Allowance(1 / 30, 2)
+        self._refutations = Bucket(1 / 30, 2)
         self.seq = 0
         """The highest own number that is known."""
         self.records = 0

@@ -103,7 +103,7 @@ class Link:
         self.since = clock.monotonic()
         self.aged = False
         """No new streams any more, see `on_aged`."""
-        self.mux = Mux(initiator=session.initiator, now=self.since, in_flight=in_flight)
+        self.mux = Mux(initiator=session.initiator, in_flight=in_flight)
         self.clock = clock
         self._pipe = pipe
         self._session = session

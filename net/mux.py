@@ -81,7 +81,7 @@ class _Stream:
         "window",
     )
 
-    def __init__(self, mine: bool, now: float) -> None:
+    def __init__(self, mine: bool) -> None:
         self.mine = mine
         self.state: State = "open"
         self.credit = WINDOW
@@ -100,8 +100,8 @@ class _Stream:
         """Nothing more may be queued here."""
         self.queued = False
         """Stands in the row of those that have something to send."""
-        self.progress_in = Bucket(2 * PROGRESS_PER_S, 2 * PROGRESS_PER_S * SILENT_S, now)
-        self.progress_out = Bucket(PROGRESS_PER_S, 1, now)
+        self.progress_in = Bucket(2 * PROGRESS_PER_S, 2 * PROGRESS_PER_S * SILENT_S)
+        self.progress_out = Bucket(PROGRESS_PER_S, 1)
 
     def sendable(self) -> bool:
         if self.progress is not None:
@@ -120,7 +120,7 @@ class Mux:
     side, and those that this side has opened.
     """
 
-    def __init__(self, *, initiator: bool, now: float, in_flight: int = 1) -> None:
+    def __init__(self, *, initiator: bool, in_flight: int = 1) -> None:
         self.in_flight = in_flight
         """Streams that the other side may have open; more are answered `busy`. May be changed at any time."""
         self._streams: dict[int, _Stream] = {}
@@ -136,12 +136,12 @@ class Mux:
         self._pings: deque[tuple[bytes, float]] = deque()
         self._late = 0
         """Bytes of credit that may still come on streams which this side has ended."""
-        self._opens_out = Bucket(OPENS_PER_S, OPENS_BURST, now)
-        self._opens_in = Bucket(2 * OPENS_PER_S, OPENS_BURST + OPENS_PER_S * SILENT_S, now)
-        self._tells_out = Bucket(TELL_BYTES_PER_S, TELL_BURST, now)
-        self._tells_in = Bucket(2 * TELL_BYTES_PER_S, TELL_BURST + TELL_BYTES_PER_S * SILENT_S, now)
-        self._pings_in = Bucket(PINGS_PER_S, PINGS_PER_S * SILENT_S, now)
-        self._unknown = Bucket(UNKNOWN_PER_S, UNKNOWN_PER_S * SILENT_S, now)
+        self._opens_out = Bucket(OPENS_PER_S, OPENS_BURST)
+        self._opens_in = Bucket(2 * OPENS_PER_S, OPENS_BURST + OPENS_PER_S * SILENT_S)
+        self._tells_out = Bucket(TELL_BYTES_PER_S, TELL_BURST)
+        self._tells_in = Bucket(2 * TELL_BYTES_PER_S, TELL_BURST + TELL_BYTES_PER_S * SILENT_S)
+        self._pings_in = Bucket(PINGS_PER_S, PINGS_PER_S * SILENT_S)
+        self._unknown = Bucket(UNKNOWN_PER_S, UNKNOWN_PER_S * SILENT_S)
 
     def open(self, body: bytes, now: float) -> int | None:
         """Ask: the id of a new stream, None when too many are open or wait. After `open_wait`."""
@@ -153,7 +153,7 @@ class Mux:
         self._opens_out.take(1, now)
         stream = self._next_mine
         self._next_mine += 2
-        self._streams[stream] = _Stream(True, now)
+        self._streams[stream] = _Stream(True)
         self._control.append(SessionRecord(OPEN, stream, body))
         return stream
 
@@ -299,7 +299,7 @@ class Mux:
             self._late += WINDOW + LATE_RECORDS * RECORD_COST
             self._answer(SessionRecord(ERROR, stream, codec.encode(wire.Failure("busy", 1000))))
             return None
-        self._streams[stream] = _Stream(False, now)
+        self._streams[stream] = _Stream(False)
         self._theirs += 1
         return Opened(stream, body)
 

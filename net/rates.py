@@ -1,4 +1,5 @@
-"""How much of something is allowed in a time: a token bucket, on a clock that is passed in."""
+"""How much of something is allowed in a time: a token bucket that is one number, on a clock that is passed in
+(seconds, monotonic)."""
 
 from __future__ import annotations
 
@@ -6,29 +7,28 @@ from __future__ import annotations
 class Bucket:
     """Allows `burst` at once and `rate` per second after; full at the start."""
 
-    __slots__ = ("_at", "_level", "burst", "rate")
+    __slots__ = ("_full_at", "burst", "rate")
 
-    def __init__(self, rate: float, burst: float, now: float) -> None:
+    def __init__(self, rate: float, burst: float) -> None:
         self.rate = rate
         self.burst = burst
-        self._level = burst
-        self._at = now
+        self._full_at = float("-inf")
+
+    def has(self, amount: float, now: float) -> bool:
+        # The sum of many small steps is not exact.
+        return amount <= self.left(now) + 1e-6
+
+    def left(self, now: float) -> float:
+        """What could be taken now."""
+        return self.burst - max(0.0, self._full_at - now) * self.rate
 
     def take(self, amount: float, now: float) -> bool:
-        """Whether `amount` is allowed now; nothing is taken when it is not."""
-        self._refill(now)
-        if amount > self._level:
+        """Take `amount`, or nothing when there is less."""
+        if not self.has(amount, now):
             return False
-        self._level -= amount
+        self._full_at = max(self._full_at, now) + amount / self.rate
         return True
 
     def wait(self, amount: float, now: float) -> float:
         """Seconds until `amount` is allowed; 0 when it is."""
-        self._refill(now)
-        return max(0.0, (amount - self._level) / self.rate)
-
-    def _refill(self, now: float) -> None:
-        # A clock that steps back gives nothing, and takes nothing.
-        if now > self._at:
-            self._level = min(self.burst, self._level + (now - self._at) * self.rate)
-        self._at = now
+        return 0.0 if self.has(amount, now) else (amount - self.left(now)) / self.rate

@@ -295,7 +295,7 @@ class DialBacks:
     """Serving others: which requests to be dialled back are carried out. A node that dialled wherever it is
     told would be a weapon and a scanner, so it dials only the host that asks, at a port of a node."""
 
-    def __init__(self, now: float) -> None:
+    def __init__(self) -> None:
         self._groups = Rates(sources=256)
         self._all = Bucket(BACK_PER_MINUTE / 60, BACK_PER_MINUTE)
 

@@ -63,7 +63,7 @@ class Reaching:
         self._clock = clock
         self._on_decision = on_decision
         self._reach = Reach(port, clock.monotonic())
-        self._backs = DialBacks(clock.monotonic())
+        self._backs = DialBacks()
         self._tasks = TaskGroup()
         self._news = asyncio.Event()
         self._places: dict[bytes, Link] = {}

@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from infraxa.net import codec
-from infraxa.net.allowance import Allowance
 from infraxa.net.commands import Command
 from infraxa.net.digests import BUCKETS, SIZE, Digests, Salted, differing, split
 from infraxa.net.errors import ProtocolError
+from infraxa.net.rates import Bucket
 from infraxa.net.spreading import pushes, sized
 from infraxa.net.table import Table
 from infraxa.net.wire import BucketsPlease, DigestsPlease, Push, RecordsPlease, Tell
@@ -161,7 +161,7 @@ class Schedule:
         """The one that runs."""
         self._at = now
         self._every = EVERY_S
-        self._rounds = Allowance(1 / EVERY_S, AT_ONCE)
+        self._rounds = Bucket(1 / EVERY_S, AT_ONCE)
         self._deadline = float("-inf")
 
     def compare(self, same: bool, now: float, jitter: float) -> None:
@@ -203,7 +203,7 @@ class Answers:
     def __init__(self, table: Table) -> None:
         self._table = table
         self._snapshots: dict[bytes, _Snapshot] = {}
-        self._salts: dict[bytes, Allowance] = {}
+        self._salts: dict[bytes, Bucket] = {}
 
     def forget(self, peer: bytes) -> None:
         """`peer` has no link any more."""
@@ -226,7 +226,7 @@ class Answers:
         found = self._snapshots.get(peer)
         if found is not None and found.salted.salt == salt:
             return found
-        allowance = self._salts.setdefault(peer, Allowance(1 / SALTS_EVERY_S, SALTS_BURST))
+        allowance = self._salts.setdefault(peer, Bucket(1 / SALTS_EVERY_S, SALTS_BURST))
         if not allowance.take(1, now):
             raise ProtocolError("rate", "rounds of anti-entropy")
         while len(self._snapshots) >= MAX_SNAPSHOTS:

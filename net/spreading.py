@@ -14,8 +14,8 @@ from collections.abc import Iterable
 from typing import Final
 
 from infraxa.net import codec
-from infraxa.net.allowance import Allowance
 from infraxa.net.entries import Entry
+from infraxa.net.rates import Bucket
 from infraxa.net.records import Record
 from infraxa.net.wire import MAX_PUSH, Push
 
@@ -33,7 +33,7 @@ class Target:
 
     __slots__ = ("out", "outbound", "peer")
 
-    def __init__(self, peer: bytes, outbound: bool, out: Allowance) -> None:
+    def __init__(self, peer: bytes, outbound: bool, out: Bucket) -> None:
         self.peer = peer
         self.outbound = outbound
         self.out = out
@@ -152,7 +152,7 @@ def sized(records: Iterable[Record]) -> Iterable[tuple[Record, int]]:
 
 
 def _pace(entry: Entry, now: float) -> bool:
-    """Take one of the signer's allowance; as allowance.Allowance, but one number per node of the table."""
+    """Take one of the signer's allowance; as rates.Bucket, but one number per node of the table."""
     if max(0.0, entry.spread_full_at - now) * SIGNER_RATE > SIGNER_BURST - 1:
         return False
     entry.spread_full_at = max(entry.spread_full_at, now) + 1 / SIGNER_RATE

@@ -267,7 +267,7 @@ def _session_decoders() -> Iterator[Decoder]:
 
 def _mux_decoder() -> Decoder:
     def talked(data: bytes) -> bool:
-        mux = Mux(initiator=False, now=0.0, in_flight=4)
+        mux = Mux(initiator=False, in_flight=4)
         unlimited(mux)
         mine = mux.open(b"\x91\x0e", 0.0)
         assert mine is not None

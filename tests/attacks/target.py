@@ -171,4 +171,4 @@ def unlimited(mux: Mux) -> None:
     from infraxa.net.rates import Bucket
 
     for name in ("_opens_in", "_tells_in", "_pings_in", "_unknown"):
-        setattr(mux, name, Bucket(1e12, 1e12, 0.0))
+        setattr(mux, name, Bucket(1e12, 1e12))

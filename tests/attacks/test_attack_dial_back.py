@@ -26,7 +26,7 @@ def obliges(node: Target) -> None:
     def started() -> None:
         start()
         assert node.network._reaching is not None
-        node.network._reaching._backs = Obliging(0.0)
+        node.network._reaching._backs = Obliging()
 
     node.network._start_reaching = started  # type: ignore[method-assign]
 

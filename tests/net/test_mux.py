@@ -49,8 +49,8 @@ from infraxa.net.streams import (
 
 def pair(in_flight: int = 4) -> tuple[Mux, Mux]:
     return (
-        Mux(initiator=True, now=0.0, in_flight=in_flight),
-        Mux(initiator=False, now=0.0, in_flight=in_flight),
+        Mux(initiator=True, in_flight=in_flight),
+        Mux(initiator=False, in_flight=in_flight),
     )
 
 
@@ -97,7 +97,7 @@ class Seen:
 
 class Side:
     def __init__(self, initiator: bool) -> None:
-        self.mux = Mux(initiator=initiator, now=0.0, in_flight=3)
+        self.mux = Mux(initiator=initiator, in_flight=3)
         self.streams: dict[int, Seen] = {}
         self.mine: set[int] = set()
         self.incoming: deque[SessionRecord] = deque()

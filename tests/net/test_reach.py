@@ -306,7 +306,7 @@ def test_whatever_happens_it_decides_within_bounds(
 
 
 def backs() -> DialBacks:
-    return DialBacks(0.0)
+    return DialBacks()
 
 
 def test_who_asks_is_dialled_back() -> None:
