@@ -70,3 +70,16 @@ class TaskGroup:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def ended(seconds: float, what: str, *closing: Awaitable[object]) -> None:
+    """Returns when these have ended, or so many seconds are over. Which of them failed is logged."""
+    try:
+        async with asyncio.timeout(seconds):
+            results = await asyncio.gather(*closing, return_exceptions=True)
+    except TimeoutError:
+        _log.warning("closing: %s took too long", what)
+        return
+    for error in results:
+        if isinstance(error, Exception):
+            _log.error("closing: %s failed", what, exc_info=error)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from infraxa.net import codec, network, peering, streams, wire
+from infraxa.net import codec, parts, peering, streams, wire
 from infraxa.net.link import Link, Stream
 from infraxa.net.peering import Peer, Peering
 from infraxa.net.records import Record
@@ -109,7 +109,7 @@ async def many(attack: Attacker, node: Target, count: int) -> int:
 async def test_one_session_as_many_nodes() -> None:
     count = report.scale(8, 40)
     async with attacker() as attack:
-        with replaced((network, "Peering", Forgiving)):
+        with replaced((parts, "Peering", Forgiving)):
             async with target() as weak:
                 weakened = await many(attack, weak, count)
                 assert weakened == count
@@ -141,7 +141,7 @@ REQUESTS: dict[str, wire.Request] = {
 @pytest.mark.parametrize("what", REQUESTS)
 async def test_a_stranger_asks_for(what: str) -> None:
     async with attacker() as attack:
-        with replaced((network, "Peering", Open)):
+        with replaced((parts, "Peering", Open)):
             async with target() as weak:
                 talk = await attack.talk(weak)
                 assert await talk.answer(await talk.ask(REQUESTS[what])) is not None
@@ -158,7 +158,7 @@ async def test_a_stranger_pushes() -> None:
     record = codec.decode(somebody.card(), Record)
     push = SessionRecord(streams.TELL, 0, codec.encode(wire.Push((record,))))
     async with attacker() as attack:
-        with replaced((network, "Peering", Open)):
+        with replaced((parts, "Peering", Open)):
             async with target() as weak:
                 talk = await attack.talk(weak)
                 await talk.say(push)

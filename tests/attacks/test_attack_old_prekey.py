@@ -10,7 +10,7 @@ import os
 
 import pytest
 
-from infraxa.net import connect, network
+from infraxa.net import connect, parts
 from infraxa.net.connect import VerifiedCard, verify_card
 from infraxa.net.door import Door
 from infraxa.net.errors import NetError
@@ -52,7 +52,7 @@ async def dialled_late(attack: Attacker) -> tuple[bool, dict[str, int]]:
 
 async def test_a_hello_for_an_old_prekey() -> None:
     async with attacker() as attack:
-        with replaced((network, "Prekeys", Hoarder)):
+        with replaced((parts, "Prekeys", Hoarder)):
             weakened, _ = await dialled_late(attack)
             assert weakened
         began, counted = await dialled_late(attack)

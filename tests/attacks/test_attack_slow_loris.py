@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack
 
 import pytest
 
-from infraxa.net import connect, lobby, network, strangers, websocket
+from infraxa.net import connect, lobby, parts, strangers, websocket
 from infraxa.net.addresses import group
 from infraxa.net.link import Link
 from infraxa.net.lobby import Lobby
@@ -51,13 +51,13 @@ async def hold(node: Target, count: int, said: bytes, stack: AsyncExitStack) -> 
 async def test_more_of_them_than_there_is_room_for() -> None:
     room = report.scale(20, lobby.MAX_LOCAL)
     count = room + 30
-    parts = ((lobby, "MAX_LOCAL", room), (websocket, "UPGRADE_S", 3600))
-    with replaced(*parts, (network, "Lobby", Roomy)):
+    limits = ((lobby, "MAX_LOCAL", room), (websocket, "UPGRADE_S", 3600))
+    with replaced(*limits, (parts, "Lobby", Roomy)):
         async with target() as weak, AsyncExitStack() as stack:
             await hold(weak, count, b"GET", stack)
             await until(lambda: len(lobby_of(weak)) == count)
             weakened = len(lobby_of(weak))
-    with replaced(*parts):
+    with replaced(*limits):
         async with target() as node, AsyncExitStack() as stack:
             await hold(node, count, b"GET", stack)
             await node.counted("full", count - room)

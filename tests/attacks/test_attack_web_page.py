@@ -14,7 +14,7 @@ import pytest
 from aiohttp import web
 from multidict import CIMultiDictProxy
 
-from infraxa.net import network
+from infraxa.net import parts
 from infraxa.net.pipe import OnPipe
 from infraxa.net.websocket import PATH, WebSocketTransport
 from tests.attacks import report
@@ -46,7 +46,7 @@ async def upgraded(node: Target, origin: str, *, path: str = PATH) -> int:
 
 @pytest.mark.parametrize("origin", ["https://example.com", "null", "http://127.0.0.1", ""])
 async def test_a_page_dials_the_node(origin: str) -> None:
-    with replaced((network, "WebSocketTransport", Hospitable)):
+    with replaced((parts, "WebSocketTransport", Hospitable)):
         async with target() as weak:
             assert await upgraded(weak, origin) == 101
     async with target() as node:

@@ -37,7 +37,7 @@ async def serve(folder: Path, clock_ms: int) -> None:
     store = await Store.open(folders.data)
     told = asyncio.Event()
     network = NodeNetwork(folders, lambda event: told.set())
-    with mock.patch("infraxa.net.network.Clock", lambda: clock):
+    with mock.patch("infraxa.net.parts.Clock", lambda: clock):
         network.start(store, config.load(folders, {}, os.environ, warn=lambda line: None))
         async with asyncio.timeout(START_S):
             while network.status.activity in ("off", "starting"):
