@@ -12,6 +12,7 @@ from msgspec import structs
 
 from infraxa.net import network, wire
 from infraxa.net.errors import NetError, ProtocolError
+from infraxa.net.hello import Prekey
 from infraxa.net.link import Clock
 from tests.net.nodes import until
 from tests.net.test_network import Someone, village
@@ -38,7 +39,7 @@ async def test_a_disk_that_has_room_again_brings_the_node_back(monkeypatch: pyte
         await until(lambda: birch.sees(oak) == "online")
 
 
-async def test_prekeys_that_were_not_kept_are_kept_later(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_prekeys_that_were_not_kept_are_kept_later_and_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(network, "RENEW_S", 0.1)
     async with village("oak") as (oak,):
         await oak.close()
@@ -51,8 +52,18 @@ async def test_prekeys_that_were_not_kept_are_kept_later(monkeypatch: pytest.Mon
         monkeypatch.setattr(oak.kept, "prekeys_made", fail)
         await oak.open()
         assert not oak.kept.memory.prekeys
-        monkeypatch.setattr(oak.kept, "prekeys_made", keep)
+        times = 0
+
+        async def count(prekeys: tuple[Prekey, ...]) -> None:
+            nonlocal times
+            times += 1
+            await keep(prekeys)
+
+        monkeypatch.setattr(network, "TICK_S", 0.05)
+        monkeypatch.setattr(oak.kept, "prekeys_made", count)
         await until(lambda: oak.kept.memory.prekeys)
+        await asyncio.sleep(0.3)
+        assert times == 1
 
 
 async def test_anchors_that_were_not_kept_are_kept_later(monkeypatch: pytest.MonkeyPatch) -> None:
