@@ -29,6 +29,11 @@ from infraxa.net.status import NetworkStatus, Notice, PeerInfo, Refused, SeenNod
 from infraxa.net.tasks import ended
 
 PORT_REMEDY: Final = "Other nodes find it all the same; another listen_port ends this."
+NO_NETWORK: Final = Notice(
+    "no_interface",
+    "This machine is in no network, so only what runs on it is found.",
+    "Connect it; infraxa goes on by itself.",
+)
 TICK_S: Final = 1.0
 """How often the overlay is asked whom to dial, and the clocks are compared."""
 RENEW_S: Final = 60.0
@@ -191,6 +196,10 @@ class Network(Parts):
     def _use(self, survey: Survey) -> None:
         """This machine has these addresses."""
         self._survey = survey
+        if any(not addresses.read_ip(host).is_loopback for host in survey.hosts):
+            self.notices.withdraw(NO_NETWORK.code)
+        else:
+            self.notices.put(NO_NETWORK)
         self._where.prefixes = survey.prefixes
         ips = map(addresses.read_ip, survey.hosts)
         self._where.own = tuple(addresses.format(addresses.at(ip, self._port)) for ip in ips)
@@ -241,7 +250,8 @@ class Network(Parts):
             if self._waiting is waiting:
                 self._waiting = None
             self._teller.status_changed()
-        return next((seen for seen in self.nodes() if seen.id == node), None) or met(peer.link)
+        seen = next((seen for seen in self.nodes() if seen.id == node), None)
+        return seen if seen is not None and seen.name else met(peer.link)
 
     async def link_to(self, node: bytes) -> Link:
         """A link to `node`: the one there is, or a new one on which this node does not say who it is. Raises

@@ -233,6 +233,7 @@ class Parts(ABC):
             self._reaching.linked(peer, observed)
         if peer.direction == "out":
             self._tasks.spawn(self._remember(peer), name="remember a node")
+            self._tasks.spawn(self._peering.exchange(peer), name="ask for other nodes")
 
     async def _remember(self, peer: Peer) -> None:
         """Where a node was reached, for the next run."""

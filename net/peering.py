@@ -11,6 +11,7 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable
 from itertools import count
 from typing import Final, NamedTuple
+from weakref import WeakSet
 
 from infraxa.net import addresses, codec, commands, wire
 from infraxa.net.commands import Command
@@ -20,7 +21,7 @@ from infraxa.net.door import Door
 from infraxa.net.errors import NetError, ProtocolError, Refusal
 from infraxa.net.gossip import Gossip
 from infraxa.net.guard import Rates
-from infraxa.net.identity import Identity
+from infraxa.net.identity import Identity, short_id
 from infraxa.net.link import Clock, Link, LinkClosed, LinkEnd, Stream, StreamCancelled, StreamFailed
 from infraxa.net.lobby import Lobby
 from infraxa.net.overlay import Dial, Direction, Overlay
@@ -101,6 +102,8 @@ class Peering:
         self._lists = Rates(MAX_ASKERS)
         self._past = (0, 0)
         """Bytes in and out of links that have ended."""
+        self._turned_away: WeakSet[Link] = WeakSet()
+        """Links for whose nodes there was no room: each may ask once."""
         self._introducing: dict[Link, list[wire.Tell]] = {}
         """Links on which the answer to `Auth` is waited for, and what was told meanwhile."""
         self._arrival: asyncio.Future[None] | None = None
@@ -255,6 +258,7 @@ class Peering:
                 self._tasks.spawn(other.link.close(), name="close a link")
         if peer.number in ended:
             del self._peers[peer.number]
+            self._gossip.contacted(node)
             raise LinkClosed("full")
         self._strangers.discard(link)
         self._by_node[node] = peer
@@ -284,7 +288,8 @@ class Peering:
     async def _list(self, link: Link, stream: Stream, count: int) -> None:
         """Answer PeersPlease, which costs milliseconds and many times its own bytes."""
         now = self._clock.monotonic()
-        if not self._lists.allow(addresses.group(link.remote), 1 / LIST_EVERY_S, LISTS_BURST, now):
+        asker = link.peer.hex() if link.peer in self._by_node else addresses.group(link.remote)
+        if not self._lists.allow(asker, 1 / LIST_EVERY_S, LISTS_BURST, now):
             self._refusals.add("rate", peer=link.peer, address=link.remote)
             await stream.fail(wire.Failure("rate_limited", retry_after_ms=int(LIST_EVERY_S * 1000)))
             return
@@ -313,8 +318,11 @@ class Peering:
         signed = codec.Signed(_auth_body("node", link.handshake_hash), request.key, request.signature)
         if not codec.verify("auth", signed):
             raise ProtocolError("bad_signature", "auth")
+        if link in self._turned_away:
+            raise ProtocolError("rate", "auth on one link")
         refusal = self._overlay.may_accept(addresses.group(link.remote), self._clock.monotonic())
         if refusal is not None:
+            self._turned_away.add(link)
             self._refusals.add(refusal, peer=request.key, address=link.remote)
             await stream.fail(wire.Failure("busy", retry_after_ms=60_000))
             return
@@ -327,6 +335,22 @@ class Peering:
             await link.close()
             return
         await stream.send(codec.encode(answer))
+
+    async def exchange(self, peer: Peer) -> None:
+        """Ask a node for others that it knows. What cannot be had is left: gossip brings it too."""
+        try:
+            async with asyncio.timeout(ANSWER_S), await peer.link.request(wire.PeersPlease()) as stream:
+                push = codec.decode(await anext(stream), wire.Tell)
+        except ProtocolError as error:
+            self._refuse(peer.id, error.reason, self._clock.monotonic())
+        except (*FAILED, TimeoutError, StopAsyncIteration) as error:
+            _log.info("%s tells of nobody: %r", short_id(peer.id), error)
+        else:
+            if isinstance(push, wire.Push) and len(push.records) <= wire.MAX_PEERS_TOLD:
+                now, now_ms = self._clock.monotonic(), self._clock.unix_ms()
+                self.perform(self._gossip.learn(peer.id, push, now, now_ms))
+            else:
+                self._refuse(peer.id, "not_asked", self._clock.monotonic())
 
     def told(self, link: Link, message: wire.Tell) -> None:
         """What a peer tells unasked."""

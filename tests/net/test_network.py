@@ -16,6 +16,7 @@ from infraxa.net.connect import Target
 from infraxa.net.errors import NetError
 from infraxa.net.hello import Prekey
 from infraxa.net.identity import Identity
+from infraxa.net.interfaces import Survey
 from infraxa.net.keyfile import make
 from infraxa.net.link import Clock, Link, Stream
 from infraxa.net.memory import KnownNode, Memory
@@ -356,3 +357,33 @@ async def test_closing_at_any_moment_leaves_nothing_behind() -> None:
             await oak.close()
             await asyncio.gather(joining, return_exceptions=True)
         assert birch.net.status.activity in ("alone", "online")
+
+
+async def test_a_newcomer_asks_for_the_others() -> None:
+    async with village("oak") as (oak,), listening(codec.network_id(oak.options.network)) as guide:
+        friend = Node(network=guide.network)
+        told = codec.decode(friend.card(addresses=("ws://11.22.33.44:7741",)), Record)
+        asked: list[wire.Request] = []
+
+        async def answer(link: Link, stream: Stream, request: wire.Request) -> None:
+            asked.append(request)
+            match request:
+                case wire.Auth():
+                    await stream.send(codec.encode(wire.Authenticated()))
+                case wire.PeersPlease():
+                    await stream.send(codec.encode(wire.Push((told,))))
+                case _:
+                    await stream.fail(wire.Failure("unsupported"))
+
+        guide.handler, guide.in_flight = answer, 8
+        await oak.net.join(guide.id, (guide.address,))
+        await until(lambda: any(seen.id == friend.id for seen in oak.net.nodes()))
+        assert wire.PeersPlease() in asked
+        assert not oak.net.status.refused
+
+
+async def test_a_machine_without_a_network_says_so_until_it_has_one() -> None:
+    async with village("oak") as (oak,):
+        for hosts, said in ((("127.0.0.1",), True), (("192.168.1.7", "127.0.0.1"), False), ((), True)):
+            oak.net._cards_changed(Survey((), hosts, ()))
+            assert any(notice.code == "no_interface" for notice in oak.net.status.notices) is said
