@@ -12,9 +12,6 @@ from typing import Annotated, Any, Final, Literal
 
 import msgspec
 from msgspec import Meta, Struct
-from nacl.bindings import crypto_sign, crypto_sign_BYTES, crypto_sign_open
-from nacl.exceptions import BadSignatureError
-
 from infraxa.net.errors import ProtocolError
 
 MAX_MESSAGE: Final = 32 * 1024
@@ -63,12 +60,18 @@ class Signed(Struct, array_like=True, frozen=True):
 
 def sign(tag: Tag, body: bytes, secret: bytes) -> Signed:
     """Sign `body` for one purpose. `secret` is the 64-byte Ed25519 secret key of libsodium."""
+    # Here, because the app draws its first frame with the types of this module and without libsodium.
+    from nacl.bindings import crypto_sign, crypto_sign_BYTES
+
     whole = crypto_sign(_signed_bytes(tag, body), secret)
     return Signed(body, secret[32:], whole[:crypto_sign_BYTES])
 
 
 def verify(tag: Tag, signed: Signed) -> bool:
     """Whether `signed.signer` signed this body for this purpose."""
+    from nacl.bindings import crypto_sign_open
+    from nacl.exceptions import BadSignatureError
+
     try:
         crypto_sign_open(signed.signature + _signed_bytes(tag, signed.body), signed.signer)
     except BadSignatureError:

@@ -11,8 +11,6 @@ import hashlib
 import hmac
 from typing import Final
 
-from nacl.bindings import crypto_sign_seed_keypair
-
 from infraxa.net.codec import Signed, Tag, sign
 from infraxa.net.errors import NetError
 from infraxa.net.names import clean_name
@@ -37,6 +35,8 @@ class Signer:
     def __init__(self, seed: bytes) -> None:
         if len(seed) != SEED:
             raise ValueError(f"a seed has {SEED} bytes")
+        from nacl.bindings import crypto_sign_seed_keypair  # not needed to show an id
+
         self.id, self._secret = crypto_sign_seed_keypair(seed)
 
     def sign(self, tag: Tag, body: bytes) -> Signed:
