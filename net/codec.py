@@ -12,6 +12,7 @@ from typing import Annotated, Any, Final, Literal
 
 import msgspec
 from msgspec import Meta, Struct
+
 from infraxa.net.errors import ProtocolError
 
 MAX_MESSAGE: Final = 32 * 1024
