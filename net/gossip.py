@@ -37,6 +37,9 @@ SLEPT_S: Final = 10.0
 CHECK_EVERY_S: Final = 120.0
 """After so long without any round one is run although the roots agree: they can be made to."""
 ROUNDS_AT_ONCE: Final = 2
+ROUNDS_PER_S: Final = 1.0
+ROUNDS_BURST: Final = 8
+"""With all peers together: each may bring rounds.MAX_ROUND bytes and a thousand signatures."""
 TICK_S: Final = 5.0
 """A tick comes at least so often."""
 
@@ -79,6 +82,7 @@ class Gossip:
         number that is known, to be set to what an earlier run kept."""
         self._answers = Answers(self.table)
         self._heartbeat = Heartbeat(rng)
+        self._rounds = Bucket(ROUNDS_PER_S, ROUNDS_BURST)
         self._root_at = float("-inf")
         self._sweep_at = float("-inf")
         self._round_ended = float("-inf")
@@ -301,12 +305,15 @@ class Gossip:
         """When the next rounds are due, and with whom; none while enough are running."""
         if sum(link.schedule.running(now) for link in self._links.values()) >= ROUNDS_AT_ONCE:
             return []
-        return sorted((link.schedule.due_at(), link.peer) for link in self._links.values())
+        allowed = now + self._rounds.wait(1, now)
+        due = sorted((link.schedule.due_at(), link.peer) for link in self._links.values())
+        return [(max(allowed, at), peer) for at, peer in due]
 
     def _due_rounds(self, now: float) -> list[Command]:
         out: list[Command] = []
         while (wanted := self._rounds_wanted(now)) and wanted[0][0] <= now:
             peer = wanted[0][1]
+            self._rounds.take(1, now)
             self._links[peer].schedule.begin(now)
             out.append(Sync(peer))
         return out

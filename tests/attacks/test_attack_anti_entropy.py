@@ -13,7 +13,7 @@ from infraxa.net.wire import BucketsPlease, DigestsPlease, Push, RecordsPlease, 
 from tests.attacks import report
 from tests.attacks.crowd import Victim, sybils
 from tests.attacks.target import replaced
-from tests.net.gossiping import PEER, a_state
+from tests.net.gossiping import PEER, a_state, node_id
 
 SALT = bytes(16)
 
@@ -67,6 +67,33 @@ def test_a_root_that_is_made_up_each_second() -> None:
         weakened=f"{weak.rounds:,} rounds",
         ours=f"{ours.rounds} rounds",
         cost=f"{ours.bytes >> 10} KiB read",
+    )
+
+
+def test_many_peers_whose_roots_are_made_up() -> None:
+    peers, seconds = [node_id(number) for number in range(64)], report.scale(30, 300)
+
+    def lie() -> Cheated:
+        victim = Cheated()
+        for peer in peers:
+            victim.link(peer)
+        for _ in range(seconds):
+            for peer in peers:
+                victim.tell(peer, Root(os.urandom(8), 7))
+            victim.wait(1)
+        return victim
+
+    with replaced((gossip, "ROUNDS_PER_S", 1e9), (rounds, "EVERY_S", 1.0), (rounds, "EVERY_MAX_S", 1.0)):
+        weak = lie()
+    with replaced((rounds, "EVERY_S", 1.0), (rounds, "EVERY_MAX_S", 1.0)):
+        ours = lie()
+    assert weak.rounds > 10 * seconds
+    assert ours.rounds <= seconds + gossip.ROUNDS_BURST + 1
+    report.tell(
+        f"anti-entropy: 64 peers who all lie, {seconds} s",
+        weakened=f"{weak.rounds:,} rounds",
+        ours=f"{ours.rounds} rounds",
+        cost="one round a second with all together",
     )
 
 
@@ -143,7 +170,7 @@ class Drip(Cheated):
 
 def test_rounds_that_always_bring_a_little() -> None:
     seconds = report.scale(20, 100)
-    with replaced((rounds, "AT_ONCE", 10**9)):
+    with replaced((rounds, "AT_ONCE", 10**9), (gossip, "ROUNDS_PER_S", 1e9)):
         weak = Drip()
         weak.last(seconds)
     ours = Drip()
