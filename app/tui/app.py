@@ -318,6 +318,8 @@ class InfraxaApp(Themed):
         if isinstance(event, LogLine):
             self.log_book.add(event.source, event.text)
             return
+        if not self.is_running:
+            return  # the app ends: its widgets go away one after the other
         try:
             if isinstance(event, SettingsChanged) and self.opened:
                 self._apply(event.name)

@@ -14,11 +14,13 @@ import pytest
 
 from infraxa.app.control import opening
 from infraxa.app.control.client import AttachedNode
-from infraxa.app.events import AnswerGrew, Event
+from infraxa.app.events import AnswerGrew, AnswerStarted, EngineChanged, Event
 from infraxa.app.folders import Folders
 from infraxa.app.node import Node
 from infraxa.app.tui.app import InfraxaApp
+from infraxa.app.tui.widgets.model_card import ModelCard
 from infraxa.app.tui.widgets.text import clean
+from infraxa.engine.types import EngineStatus
 from infraxa.store.lock import FolderLock
 from infraxa.store.records import ChatOptions
 from tests.app.shell import LIMIT, SETTINGS, Shell, shell
@@ -44,17 +46,25 @@ async def held(owner: Node, chat_id: str) -> AsyncIterator[None]:
             await asyncio.sleep(0.01)
     loaded = owner.engine.loaded
     assert loaded is not None
-    begun = asyncio.Event()
+    started, begun = asyncio.Event(), asyncio.Event()
 
     def hold(event: Event) -> None:
-        if isinstance(event, AnswerGrew):
+        if isinstance(event, AnswerStarted):
             os.kill(loaded.pid, signal.SIGSTOP)
+            started.set()
+        elif isinstance(event, AnswerGrew):
             begun.set()
 
     end = owner.subscribe(hold)
     try:
         await owner.send(chat_id, "tell me a story")
-        await asyncio.wait_for(begun.wait(), LIMIT)
+        await asyncio.wait_for(started.wait(), LIMIT)
+        async with asyncio.timeout(LIMIT):
+            while not begun.is_set():  # a few tokens at a time, so that it cannot come to its end
+                os.kill(loaded.pid, signal.SIGCONT)
+                await asyncio.sleep(0.002)
+                os.kill(loaded.pid, signal.SIGSTOP)
+                await asyncio.sleep(0.05)
         yield
     finally:
         end()
@@ -234,3 +244,11 @@ async def test_who_has_the_folder_and_does_not_answer_is_named(
     assert f"Another infraxa (pid {os.getpid()})" in app.last_words and "\n" not in app.last_words
     with contextlib.suppress(TimeoutError):
         await asyncio.wait_for(app.close_node(), 5)
+
+
+async def test_what_the_node_tells_while_the_app_ends_does_no_harm(tmp_path: Path) -> None:
+    async with shell(tmp_path) as it:
+        await it.app.chat_screen.query_one(ModelCard).remove()
+        it.app._running = False  # as from the first moment of its end
+        it.app._hear(EngineChanged(EngineStatus(state="ready")))
+        it.app._running = True
