@@ -192,6 +192,7 @@ class Lan:
         await self._zeroconf.zeroconf.async_wait_for_start()
         if not self._zeroconf.zeroconf.engine.senders:
             raise OSError("no card takes part in multicast")
+        self._say("searching", None)  # before the first answer can come
         # Multicast questions: of several mDNS programs on one machine only one would get a unicast answer.
         self._browser = AsyncServiceBrowser(
             self._zeroconf.zeroconf, SERVICE, handlers=[self._heard], question_type=DNSQuestionType.QM
@@ -207,7 +208,6 @@ class Lan:
             )
             # An id is nobody else's, so there is no need to spend a second on asking whose the name is.
             self._announced = await self._zeroconf.async_register_service(info, cooperating_responders=True)
-        self._say("searching", None)
 
     async def _stop(self) -> None:
         browser, zeroconf, announced = self._browser, self._zeroconf, self._announced

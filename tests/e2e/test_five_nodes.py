@@ -70,8 +70,8 @@ def test_those_on_a_lan_find_each_other_by_themselves(world: World) -> None:
     for node in lan:
         node.wait_online(*(other for other in lan if other is not node))
         node.wait("a link", lambda seen: seen["status"]["activity"] == "online" and seen["peers"])
+        node.wait("an answer by mDNS", lambda seen: seen["status"]["mdns"] == "heard")
         seen = node.ask("look")
-        assert seen["status"]["mdns"] == "heard"
         assert not node_of(seen, world.far) and not node_of(seen, world.nat)
 
 
