@@ -6,21 +6,19 @@ It shows what it is given and says what was chosen; finding, renaming and deleti
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar
 
-from rich.segment import Segment
 from textual import events
 from textual.binding import Binding, BindingType
 from textual.content import Content
 from textual.geometry import Region, Size
 from textual.message import Message
 from textual.reactive import reactive
-from textual.scroll_view import ScrollView
 from textual.strip import Strip
-from textual.style import Style
 
+from infraxa.app.tui.widgets.rows import PaintedRows
 from infraxa.app.tui.widgets.text import one_line
 from infraxa.store.records import ChatSummary, SearchHit
 
@@ -80,7 +78,7 @@ class Row:
         return 1 if self.second is None else 2
 
 
-class ChatList(ScrollView, can_focus=True):
+class ChatList(PaintedRows[Row]):
     """Chats, newest first, or search hits. Up and down move, Enter or a click opens, Delete asks for it."""
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {
@@ -92,18 +90,10 @@ class ChatList(ScrollView, can_focus=True):
         "chat-list--busy",
     }
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("up", "move(-1)", "Up", show=False),
-        Binding("down", "move(1)", "Down", show=False),
-        Binding("pageup", "move(-10)", "Page up", show=False),
-        Binding("pagedown", "move(10)", "Page down", show=False),
-        Binding("home", "move(-1000000)", "First", show=False),
-        Binding("end", "move(1000000)", "Last", show=False),
         Binding("enter,space", "open", "Open", show=False),
         Binding("delete", "delete", "Delete", show=False),
     ]
 
-    cursor: reactive[int] = reactive(0)
-    hovered: reactive[int | None] = reactive(None)
     current: reactive[str | None] = reactive(None)
     """The chat that is shown."""
 
@@ -122,7 +112,6 @@ class ChatList(ScrollView, can_focus=True):
 
     def __init__(self, *, id: str | None = None) -> None:  # noqa: A002 - Textual's name for it
         super().__init__(id=id)
-        self._rows: list[Row] = []
         self._starts: list[tuple[int, int]] = []
         """For each line: the row and the line in it."""
         self._empty = ""
@@ -159,15 +148,6 @@ class ChatList(ScrollView, can_focus=True):
             self._busy = busy
             self.refresh()
 
-    @property
-    def rows(self) -> Sequence[Row]:
-        return self._rows
-
-    @property
-    def highlighted(self) -> Row | None:
-        """The row under the cursor."""
-        return self._rows[self.cursor] if self.cursor < len(self._rows) else None
-
     def _show(self, rows: list[Row], empty: str) -> None:
         under = self.highlighted
         self._rows = rows
@@ -185,9 +165,6 @@ class ChatList(ScrollView, can_focus=True):
 
     def watch_cursor(self) -> None:
         self._reveal()
-        self.refresh()
-
-    def watch_hovered(self) -> None:
         self.refresh()
 
     def watch_current(self) -> None:
@@ -247,25 +224,6 @@ class ChatList(ScrollView, can_focus=True):
         style = ".chat-list--busy" if aside == "●" else ".chat-list--aside"
         return Content.assemble(mark, title, gap, (aside, style), " ")
 
-    def _named(self, name: str) -> Style:
-        return self.get_visual_style(name, partial=True)
-
-    def _strip(self, content: Content, width: int, style: Style) -> Strip:
-        segments = [
-            Segment(text, (style + own).rich_style)
-            for text, own in content.render(style, end="", parse_style=self._parse)
-        ]
-        return Strip(segments).adjust_cell_length(width, style.rich_style)
-
-    def _parse(self, style: str | Style) -> Style:
-        if isinstance(style, Style):
-            return style
-        return self._named(style.removeprefix(".")) if style.startswith(".") else Style.parse(style)
-
-    def action_move(self, rows: int) -> None:
-        if self._rows:
-            self.cursor = min(len(self._rows) - 1, max(0, self.cursor + rows))
-
     def action_open(self) -> None:
         if (row := self.highlighted) is not None:
             self.post_message(self.Opened(row.chat_id, row.message_id))
@@ -274,21 +232,15 @@ class ChatList(ScrollView, can_focus=True):
         if (row := self.highlighted) is not None:
             self.post_message(self.DeleteRequested(row.chat_id))
 
-    def _row_at(self, event: events.MouseEvent) -> int | None:
+    def row_at(self, event: events.MouseEvent) -> int | None:
         offset = event.get_content_offset(self)
         if offset is None:
             return None
         line = offset.y + self.scroll_offset.y
         return self._starts[line][0] if line < len(self._starts) else None
 
-    def on_mouse_move(self, event: events.MouseMove) -> None:
-        self.hovered = self._row_at(event)
-
-    def on_leave(self) -> None:
-        self.hovered = None
-
     def on_click(self, event: events.Click) -> None:
-        index = self._row_at(event)
+        index = self.row_at(event)
         if index is not None:
             self.cursor = index
             self.action_open()

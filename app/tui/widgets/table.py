@@ -11,16 +11,14 @@ from textwrap import wrap
 from typing import ClassVar
 
 import msgspec
-from rich.segment import Segment
 from textual import events
 from textual.binding import Binding, BindingType
 from textual.content import Content
 from textual.geometry import Region, Size
 from textual.message import Message
-from textual.reactive import reactive
-from textual.scroll_view import ScrollView
 from textual.strip import Strip
-from textual.style import Style
+
+from infraxa.app.tui.widgets.rows import PaintedRows
 
 GAP = 2
 """Cells between two columns."""
@@ -68,7 +66,7 @@ class Row(msgspec.Struct, frozen=True):
     """What it is a row of."""
 
 
-class Table(ScrollView, can_focus=True):
+class Table(PaintedRows[Row]):
     """↑ ↓ move, a click on a heading or `s` sorts by another column, `S` the other way round."""
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {
@@ -81,12 +79,6 @@ class Table(ScrollView, can_focus=True):
         "table--warn",
     }
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("up", "move(-1)", "Up", show=False),
-        Binding("down", "move(1)", "Down", show=False),
-        Binding("pageup", "move(-10)", "Page up", show=False),
-        Binding("pagedown", "move(10)", "Page down", show=False),
-        Binding("home", "move(-1000000)", "First", show=False),
-        Binding("end", "move(1000000)", "Last", show=False),
         Binding("s", "sort", "Sort", show=False),
         Binding("S", "turn", "Turn round", show=False),
     ]
@@ -104,9 +96,6 @@ class Table(ScrollView, can_focus=True):
     Table > .table--good { color: $text-success; }
     Table > .table--warn { color: $text-warning; }
     """
-
-    cursor: reactive[int] = reactive(0)
-    hovered: reactive[int | None] = reactive(None)
 
     @dataclass
     class Moved(Message):
@@ -132,17 +121,6 @@ class Table(ScrollView, can_focus=True):
         """What is said when there are no rows."""
         self.sorted_by = sort_by
         self.descending = columns[sort_by].descending
-        self._rows: list[Row] = []
-
-    @property
-    def rows(self) -> Sequence[Row]:
-        """As they are shown, first to last."""
-        return self._rows
-
-    @property
-    def highlighted(self) -> Row | None:
-        """The row under the cursor."""
-        return self._rows[self.cursor] if self.cursor < len(self._rows) else None
 
     def show(self, rows: Sequence[Row]) -> None:
         """Show these rows; the cursor stays on its row."""
@@ -182,13 +160,6 @@ class Table(ScrollView, can_focus=True):
         self.scroll_to_region(Region(0, self.cursor, 1, 2), animate=False, force=True)
         self.refresh()
         self.post_message(self.Moved(self))
-
-    def watch_hovered(self) -> None:
-        self.refresh()
-
-    def action_move(self, rows: int) -> None:
-        if self._rows:
-            self.cursor = min(len(self._rows) - 1, max(0, self.cursor + rows))
 
     def action_sort(self) -> None:
         """Sort by the next column that is shown."""
@@ -268,27 +239,10 @@ class Table(ScrollView, can_focus=True):
             parts.append(gap + content if self._columns[at].right else content + gap)
         return Content(" " * GAP).join(parts)
 
-    def _strip(self, content: Content, width: int, style: Style) -> Strip:
-        segments = [
-            Segment(text, (style + own).rich_style)
-            for text, own in content.render(style, end="", parse_style=self._parse)
-        ]
-        return Strip(segments).adjust_cell_length(width, style.rich_style)
-
-    def _parse(self, style: str | Style) -> Style:
-        if isinstance(style, Style):
-            return style
-        if style.startswith("."):
-            return self.get_visual_style(style.removeprefix("."), partial=True)
-        return Style.parse(style)
-
-    def on_mouse_move(self, event: events.MouseMove) -> None:
+    def row_at(self, event: events.MouseEvent) -> int | None:
         offset = event.get_content_offset(self)
         at = offset.y - 1 + self.scroll_offset.y if offset is not None and offset.y else None
-        self.hovered = at if at is not None and at < len(self._rows) else None
-
-    def on_leave(self) -> None:
-        self.hovered = None
+        return at if at is not None and at < len(self._rows) else None
 
     def on_click(self, event: events.Click) -> None:
         offset = event.get_content_offset(self)
