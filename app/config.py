@@ -25,6 +25,10 @@ PASSPHRASE_VARIABLE = "INFRAXA_PASSPHRASE"
 """The passphrase of the node's key: no setting, because a secret has no place in config.toml."""
 GUIDE = "guide"
 """The name of the built-in model."""
+LOCAL = "local"
+"""The driver that is this machine."""
+ANY = "auto"
+"""The driver that infraxa chooses."""
 AUTOMATIC = "auto"
 """What a person writes for None: let infraxa choose."""
 
@@ -81,6 +85,50 @@ _PortMapping = Annotated[bool, Meta(description="ask the router to let other nod
 _Relay = Annotated[
     bool, Meta(description="hand sealed traffic on for nodes that cannot be reached; uses this node's line")
 ]
+_ListenHosts = Annotated[
+    str,
+    Meta(
+        pattern=_NAME,
+        max_length=256,
+        description="addresses of this machine where other nodes reach it, with commas; auto = all",
+    ),
+]
+_Mdns = Annotated[bool, Meta(description="find other nodes on the local network, and be found there")]
+_Driver = Annotated[
+    str,
+    Meta(
+        pattern=_NAME,
+        max_length=64,
+        description="who answers new chats: local = this machine, auto = infraxa chooses, or a node's id",
+    ),
+]
+_Failover = Annotated[
+    Literal["ask", "auto", "off"],
+    Meta(description="when a driver fails: auto = another goes on; ask = only where infraxa chose; off = no"),
+]
+_Provide = Annotated[bool, Meta(description="serve this machine's model to other nodes")]
+_ProvideModel = Annotated[
+    str,
+    Meta(pattern=_NAME, max_length=4096, description="the model that is served; auto = that of the chats"),
+]
+_Capacity = Annotated[
+    int, Meta(ge=1, le=64, description="answers for others at the same time; auto = one slot is kept for you")
+]
+_ProvideHours = Annotated[
+    str,
+    Meta(
+        pattern=r"^([01]\d|2[0-3]):[0-5]\d-([01]\d|2[0-3]):[0-5]\d$",
+        max_length=11,
+        description="serve only at these hours, local time: 22:00-07:00; auto = always",
+    ),
+]
+_PauseOnBattery = Annotated[bool, Meta(description="serve nobody while this machine runs on its battery")]
+_UploadLimit = Annotated[
+    int, Meta(ge=1, le=10_000_000, description="kB per second of answers for others; auto = no limit")
+]
+_MemoryLimit = Annotated[
+    int, Meta(ge=64, le=2**24, description="MB that the model and its contexts may take; auto = what is free")
+]
 
 
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -105,12 +153,31 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     bootstrap: _Bootstrap | None = None
     port_mapping: _PortMapping = False
     relay: _Relay = False
+    listen_hosts: _ListenHosts | None = None
+    mdns: _Mdns = True
+    driver: _Driver = LOCAL
+    failover: _Failover = "ask"
+    provide: _Provide = False
+    provide_model: _ProvideModel | None = None
+    capacity: _Capacity | None = None
+    provide_hours: _ProvideHours | None = None
+    pause_on_battery: _PauseOnBattery = True
+    upload_limit: _UploadLimit | None = None
+    memory_limit: _MemoryLimit | None = None
 
 
 NETWORK_SETTINGS = frozenset(
-    {"online", "announce", "name", "network", "listen_port", "bootstrap", "port_mapping", "relay"}
-)
+    {
+        "online", "announce", "name", "network", "listen_port", "bootstrap", "port_mapping", "relay",
+        "listen_hosts", "mdns",
+    }
+)  # fmt: skip
 """With one of these changed, the node leaves the network and joins it again."""
+
+PROVIDER_SETTINGS = frozenset(
+    {"provide", "provide_model", "capacity", "provide_hours", "pause_on_battery", "upload_limit"}
+)
+"""With one of these changed, what is offered to others is looked at again."""
 
 FRONT_END_SETTINGS = frozenset({"theme", "send_key", "mouse", "reduced_motion", "confirm_links"})
 """Those of one terminal: two that show the same node may differ in them."""
@@ -120,6 +187,7 @@ LATER: Mapping[str, str] = {
     "context": "when a model is loaded",
     "slots": "when a model is loaded",
     "gpu_layers": "when a model is loaded",
+    "memory_limit": "when a model is loaded",
     "mouse": "from the next start",
 }
 """When a setting takes effect, if not at once."""

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import msgspec
 
+from infraxa.app.answering import Waits
 from infraxa.app.config import Settings
+from infraxa.app.serving import ProviderStatus
 from infraxa.engine.types import EngineStatus
 from infraxa.net.status import NetworkStatus
-from infraxa.store.records import Message
+from infraxa.store.records import DriverPart, Message
 
 
 class EngineChanged(msgspec.Struct, frozen=True, tag=True):
@@ -43,6 +45,24 @@ class PromptRead(msgspec.Struct, frozen=True, tag=True):
     message_id: str
     done: int
     total: int
+
+
+class AnswerWaits(msgspec.Struct, frozen=True, tag=True):
+    """Nothing of the answer comes because of this."""
+
+    chat_id: str
+    message_id: str
+    waits: Waits
+
+
+class AnswerMoved(msgspec.Struct, frozen=True, tag=True):
+    """Another driver writes the answer from here on; `part.at` counts in the whole text of the message."""
+
+    chat_id: str
+    message_id: str
+    part: DriverPart
+    reason: str
+    """Why; one sentence, empty for the first driver."""
 
 
 class AnswerGrew(msgspec.Struct, frozen=True, tag=True):
@@ -86,6 +106,20 @@ class NodesChanged(msgspec.Struct, frozen=True, tag=True):
     """A node came, went, or told news of itself."""
 
 
+class ProviderChanged(msgspec.Struct, frozen=True, tag=True):
+    """Provider mode is in another state, or its counters moved on; at most a few times a second."""
+
+    status: ProviderStatus
+
+
+class ServedChanged(msgspec.Struct, frozen=True, tag=True):
+    """The list of requests of other nodes is another one; at most a few times a second."""
+
+
+class OffersChanged(msgspec.Struct, frozen=True, tag=True):
+    """What this machine knows of providers changed: what it measured, pins, blocks."""
+
+
 class LogLine(msgspec.Struct, frozen=True, tag=True):
     """A line for the log view. `source` is `engine` (native output of llama.cpp) or `infraxa`."""
 
@@ -106,5 +140,10 @@ Event = (
     | NetworkChanged
     | PeersChanged
     | NodesChanged
+    | AnswerWaits
+    | AnswerMoved
+    | ProviderChanged
+    | ServedChanged
+    | OffersChanged
     | LogLine
 )

@@ -61,6 +61,25 @@ class SeenNode(Struct, frozen=True):
     via: Literal["lan", "gossip", "invite", "self"] = "gossip"
 
 
+class Offer(Struct, frozen=True):
+    """What this node offers to others, for its card."""
+
+    models: tuple[ModelOffer, ...]
+    slots: int
+    """Requests that are served at the same time."""
+
+
+class Load(Struct, frozen=True):
+    """How busy this node is, for its state."""
+
+    status: Literal["online", "busy"] = "online"
+    """`busy`: one more request would be refused."""
+    util: int = 0
+    """Busy slots ÷ slots, 255 = all."""
+    first_token_ms: int = 0
+    """Median of the last answers; 0 = not measured."""
+
+
 class Refused(Struct, frozen=True):
     """Something of a peer that was refused."""
 

@@ -23,6 +23,8 @@ MAX_REJECT: Final = 2816
 """Bytes of a refusal to a first message, which carries a card."""
 MAX_PUSH: Final = 64
 """Records in one push."""
+MAX_PROMPT: Final = 4 * 1024 * 1024
+"""Bytes of an encoded prompt: a million tokens of text."""
 MAX_PEERS_TOLD: Final = 16
 """Cards in one answer to `PeersPlease`."""
 
@@ -115,6 +117,28 @@ class CardPlease(Struct, array_like=True, frozen=True, tag=14):
     """Answered with one encoded Record: the current card."""
 
 
+class Order(Struct, array_like=True, frozen=True, tag=16):
+    """Please generate. Says nothing of the prompt, which is asked for when there is a place; see orders.py.
+
+    Ratios in parts per million, so that nothing signed later holds a float.
+    """
+
+    id: Nonce16
+    """Made by the user; never used twice."""
+    model: Id
+    """A `model_id` of the provider's card."""
+    prompt_bytes: Annotated[int, Meta(ge=1, le=MAX_PROMPT)]
+    """How long the encoded prompt will be."""
+    max_tokens: Annotated[int, Meta(ge=0, le=2**31 - 1)] = 0
+    """End after so many; 0 = until the model stops or its context is full."""
+    temperature: Annotated[int, Meta(ge=0, le=5_000_000)] = 800_000
+    top_k: Annotated[int, Meta(ge=0, le=2**31 - 1)] = 40
+    top_p: Annotated[int, Meta(ge=0, le=1_000_000)] = 950_000
+    min_p: Annotated[int, Meta(ge=0, le=1_000_000)] = 50_000
+    repeat_penalty: Annotated[int, Meta(ge=0, le=10_000_000)] = 1_000_000
+    seed: Annotated[int, Meta(ge=0, le=2**32 - 1)] | None = None
+
+
 Request = (
     Auth
     | BucketsPlease
@@ -127,6 +151,7 @@ Request = (
     | RelayIncoming
     | Probe
     | CardPlease
+    | Order
 )
 
 Answer = Authenticated | DialedBack | RelayReserved | RelayDialed
@@ -164,6 +189,7 @@ ErrorCode = Literal[
     "internal",
     "not_allowed",
     "unreachable",
+    "leaving",
 ]
 
 

@@ -12,6 +12,27 @@ MessageState = Literal["streaming", "complete", "stopped", "failed", "interrupte
 `interrupted`: the program ended in mid-answer; found and marked at the next start."""
 
 
+class Reader(msgspec.Struct, frozen=True):
+    """A node that was sent a prompt."""
+
+    id: str
+    """As people write it."""
+    name: str = ""
+    """As it was claimed then."""
+
+
+class DriverPart(msgspec.Struct, frozen=True):
+    """Who wrote the text of an answer from a place on."""
+
+    id: str = ""
+    """As people write it; empty: this machine."""
+    name: str = ""
+    model: str = ""
+    """The name of its model, as claimed."""
+    at: int = 0
+    """Characters of the answer before its part."""
+
+
 class AnswerFacts(msgspec.Struct, frozen=True):
     """What was measured of one answer; times in milliseconds."""
 
@@ -29,6 +50,16 @@ class AnswerFacts(msgspec.Struct, frozen=True):
     """How many of the oldest turns the person agreed to leave out of the prompt."""
     error_code: str = ""
     """For programs, when it failed; the sentence is `Message.error`."""
+    drivers: tuple[DriverPart, ...] = ()
+    """Who answered, in order; empty: this machine alone."""
+    readers: tuple[Reader, ...] = ()
+    """Every other node that was sent the prompt, whether it answered or not, in order."""
+    connect_ms: float | None = None
+    """Until the session with the driver stood; None: there was one, or none was needed."""
+    wait_ms: float | None = None
+    """In line at the driver."""
+    blame: Literal["", "own", "relay", "peer"] = ""
+    """Whose fault it was, when a driver failed: this machine's own network, a relay, the driver."""
 
 
 class Message(msgspec.Struct, frozen=True):
@@ -68,6 +99,10 @@ class ChatOptions(msgspec.Struct, frozen=True):
     """What a person set for one chat; None = the default of the model or of the settings."""
 
     model: str | None = None
+    driver: str | None = None
+    """`local`: this machine; `auto`: infraxa chooses; else the id of a node, as people write it."""
+    driver_model: str | None = None
+    """The model_id, in hex, that the driver is to answer with; None: its first, or any."""
     system: str | None = None
     temperature: float | None = None
     top_k: int | None = None

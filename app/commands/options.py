@@ -88,3 +88,36 @@ PortMapping = Annotated[
 Relay = Annotated[
     bool | None, typer.Option("--relay/--no-relay", help="Hand sealed traffic on for nodes behind a router.")
 ]
+ListenHosts = Annotated[
+    str | None,
+    typer.Option(metavar="ADDRESS,…", help="Where other nodes reach this one; otherwise everywhere."),
+]
+Mdns = Annotated[bool | None, typer.Option("--mdns/--no-mdns", help="Find nodes on the local network.")]
+Driver = Annotated[
+    str | None,
+    typer.Option(metavar="WHO", help="Who answers: local, auto (infraxa chooses), or the id of a node."),
+]
+Failover = Annotated[
+    str | None, typer.Option(metavar="HOW", help="When a driver fails: ask, auto (another goes on) or off.")
+]
+Provide = Annotated[
+    bool | None, typer.Option("--provide/--no-provide", help="Serve this machine's model to other nodes.")
+]
+ProvideModel = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="The model that is served.", autocompletion=complete_models),
+]
+Capacity = Annotated[str | None, typer.Option(metavar="N", help="Answers for others at the same time.")]
+ProvideHours = Annotated[
+    str | None, typer.Option(metavar="HH:MM-HH:MM", help="Serve only at these hours, local time.")
+]
+PauseOnBattery = Annotated[
+    bool | None,
+    typer.Option("--pause-on-battery/--serve-on-battery", help="Serve nobody while on the battery."),
+]
+UploadLimit = Annotated[
+    str | None, typer.Option(metavar="KB", help="kB per second of answers for others, all together.")
+]
+MemoryLimit = Annotated[
+    str | None, typer.Option(metavar="MB", help="What the model and its contexts may take.")
+]

@@ -100,6 +100,17 @@ def root(
     bootstrap: options.Bootstrap = None,
     port_mapping: options.PortMapping = None,
     relay: options.Relay = None,
+    listen_hosts: options.ListenHosts = None,
+    mdns: options.Mdns = None,
+    driver: options.Driver = None,
+    failover: options.Failover = None,
+    provide: options.Provide = None,
+    provide_model: options.ProvideModel = None,
+    capacity: options.Capacity = None,
+    provide_hours: options.ProvideHours = None,
+    pause_on_battery: options.PauseOnBattery = None,
+    upload_limit: options.UploadLimit = None,
+    memory_limit: options.MemoryLimit = None,
 ) -> None:
     """An open market for AI inference, in one terminal."""
     ctx.obj = data_dir

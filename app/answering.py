@@ -1,0 +1,61 @@
+"""What whoever generates an answer says while it does: this machine's engine, or a driver on the network.
+
+Plain values, and the shape that both have. Who generates is decided in node.py, how a driver is spoken to in
+buyer.py.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import msgspec
+
+from infraxa.engine.types import Delta, Finished, Progress
+from infraxa.store.records import DriverPart, Reader
+
+
+class Waits(msgspec.Struct, frozen=True, tag=True):
+    """Nothing comes, because of this; `what` continues the sentence "waiting for …"."""
+
+    what: str
+    since_ms: int
+    """Milliseconds since the epoch."""
+    limit_s: float
+    """It is given up after so long."""
+
+
+class Sent(msgspec.Struct, frozen=True, tag=True):
+    """This node is about to be sent the prompt: it goes out when the next item is asked for."""
+
+    reader: Reader
+
+
+class Moved(msgspec.Struct, frozen=True, tag=True):
+    """Who writes from here on; `part.at` is 0-based in what this generation gave so far."""
+
+    part: DriverPart
+    reason: str = ""
+    """Why it is not the one before any more; one sentence. Empty for the first."""
+
+
+class Times(msgspec.Struct, frozen=True, tag=True):
+    """What was measured besides the usage, said once before Finished."""
+
+    connect_ms: float | None = None
+    wait_ms: float | None = None
+    blame: str = ""
+    """`own`, `relay` or `peer`, when it failed."""
+
+
+Item = Progress | Delta | Waits | Sent | Moved | Times | Finished
+
+
+class Source(Protocol):
+    """An answer on its way: items, the last of which is Finished. Never raises."""
+
+    def __aiter__(self) -> Source: ...
+
+    async def __anext__(self) -> Item: ...
+
+    def cancel(self) -> None:
+        """End it now: what came until then still comes, then Finished("cancelled")."""

@@ -1,0 +1,39 @@
+"""What the market shows: one offer of one node, and what this machine has seen of it. Plain values.
+
+How offers are gathered and chosen from is in drivers.py.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from infraxa.net.records import ModelOffer
+from infraxa.net.status import SeenNode
+
+Mark = Literal["", "pinned", "blocked"]
+"""What the person said of a provider."""
+
+
+class OfferSeen(msgspec.Struct, frozen=True):
+    """A model of a node."""
+
+    node: SeenNode
+    model: ModelOffer
+    price_in: int
+    """µcr per 1M prompt tokens, now."""
+    price_out: int
+    mark: Mark = ""
+    answered: int = 0
+    """Answers that came from it whole; all counts are of this machine's own requests."""
+    failed: int = 0
+    success: float | None = None
+    """Share of its answers that came whole, newer ones weigh more; None: none was asked for."""
+    first_token_ms: float | None = None
+    """Measured here; that of the node's own claim is in `node`."""
+    tokens_per_second: float | None = None
+    cooling_s: float = 0.0
+    """For so long it is not chosen by itself, after a fault of its own."""
+    problem: str = ""
+    """Why it cannot be the driver now; one sentence."""
