@@ -141,7 +141,39 @@ def _peers(db: Database) -> None:
     )
 
 
-MIGRATIONS: tuple[Callable[[Database], None], ...] = (_conversations, _search, _models, _memory, _peers)
+def _market(db: Database) -> None:
+    """What this machine saw of drivers, what the person said of them, and which users are not served."""
+    db.executescript(
+        """
+        CREATE TABLE drivers (
+            node BLOB NOT NULL,
+            model BLOB NOT NULL,
+            changed_ms INTEGER NOT NULL,
+            evidence BLOB NOT NULL,
+            PRIMARY KEY (node, model)
+        ) WITHOUT ROWID;
+        CREATE INDEX drivers_by_change ON drivers (changed_ms);
+        CREATE TABLE marks (
+            node BLOB PRIMARY KEY,
+            mark TEXT NOT NULL CHECK (mark IN ('pinned', 'blocked'))
+        ) WITHOUT ROWID;
+        CREATE TABLE blocked_users (
+            user BLOB PRIMARY KEY,
+            since_ms INTEGER NOT NULL,
+            note TEXT NOT NULL
+        ) WITHOUT ROWID;
+        """
+    )
+
+
+MIGRATIONS: tuple[Callable[[Database], None], ...] = (
+    _conversations,
+    _search,
+    _models,
+    _memory,
+    _peers,
+    _market,
+)
 """Step i + 1 leads from version i to version i + 1."""
 
 

@@ -194,6 +194,17 @@ class BanRecord(msgspec.Struct, frozen=True):
     reason: str
 
 
+class DriverRecord(msgspec.Struct, frozen=True):
+    """What was seen of a node as a driver, with one of its models."""
+
+    node: bytes
+    model: bytes
+    """The `model_id`."""
+    changed_ms: int
+    evidence: bytes
+    """What the rules of routing keep, encoded; opaque here."""
+
+
 class NetworkRecord(msgspec.Struct, frozen=True):
     """A network that was joined by invites."""
 

@@ -11,14 +11,21 @@ from pathlib import Path
 import pytest
 from sqlite_utils import Database
 
-from infraxa.store import migrations, peers
+from infraxa.store import drivers, migrations, peers
 from infraxa.store.chats import get_chat
 from infraxa.store.db import SCHEMA_VERSION, connect
 from infraxa.store.folder import DATABASE_NAME
 from infraxa.store.messages import mark_interrupted, shown_branch
 from infraxa.store.migrations import MIGRATIONS, migrate
 from infraxa.store.models import get_model, list_models
-from infraxa.store.records import BanRecord, ModelRecord, NetworkRecord, NodeRecord, PrekeyRecord
+from infraxa.store.records import (
+    BanRecord,
+    DriverRecord,
+    ModelRecord,
+    NetworkRecord,
+    NodeRecord,
+    PrekeyRecord,
+)
 from infraxa.store.search import search
 from infraxa.store.state import get_value, list_prompts
 
@@ -64,6 +71,10 @@ def at_version(folder: Path, version: int) -> None:
         conn.execute("INSERT INTO bans VALUES (x'0b', 9000000000000, 'tampered')")
         conn.execute("INSERT INTO networks VALUES ('home', x'ff')")
         conn.execute("INSERT INTO bootstrap VALUES (1, 'home', x'0a', '[]')")
+    if version >= 6:
+        conn.execute("INSERT INTO drivers VALUES (x'0a', x'0c', 8, x'7b7d')")
+        conn.execute("INSERT INTO marks VALUES (x'0a', 'pinned')")
+        conn.execute("INSERT INTO blocked_users VALUES (x'0d', 7, 'rude')")
     conn.close()
 
 
@@ -97,6 +108,11 @@ def test_from_each_version_with_data_in_it(tmp_path: Path, version: int) -> None
         assert peers.get_network(conn, "home") == NetworkRecord("home", b"\xff", ((b"\x0a", ()),))
     known = NodeRecord(b"\x0a", "maple", ("ws://192.0.2.1:7741",), 9)
     assert peers.list_nodes(conn) == ([known] if version >= 5 else [])
+    driver = DriverRecord(b"\x0a", b"\x0c", 8, b"{}")
+    assert drivers.list_drivers(conn) == ([driver] if version >= 6 else [])
+    assert drivers.list_marks(conn) == ({b"\x0a": "pinned"} if version >= 6 else {})
+    blocked = conn.execute("SELECT user, since_ms, note FROM blocked_users").fetchall()
+    assert blocked == ([(b"\x0d", 7, "rude")] if version >= 6 else [])
     conn.close()
 
 
