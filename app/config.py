@@ -210,9 +210,9 @@ class BadSettings(NodeError):
         self.problems = tuple(problems)
 
 
-def bootstrap_of(settings: Settings) -> tuple[str, ...]:
-    """The nodes to ask first, each as the person wrote it."""
-    return tuple(part.strip() for part in (settings.bootstrap or "").split(",") if part.strip())
+def split(value: str | None) -> tuple[str, ...]:
+    """The parts of a setting that holds several, with commas between them."""
+    return tuple(part.strip() for part in (value or "").split(",") if part.strip())
 
 
 def names() -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec
 
 import msgspec
 
-from infraxa.app.config import PASSPHRASE_VARIABLE, Settings, bootstrap_of
+from infraxa.app.config import PASSPHRASE_VARIABLE, Settings, split
 from infraxa.app.errors import NodeError
 from infraxa.app.events import Event, NetworkChanged, NodesChanged, PeersChanged
 from infraxa.app.folders import Folders
@@ -160,7 +160,7 @@ class NodeNetwork:
             joined=joined,
             port=settings.listen_port,
             announce=settings.announce,
-            bootstrap=bootstrap_of(settings),
+            bootstrap=split(settings.bootstrap),
             port_mapping=settings.port_mapping,
             relay=settings.relay,
         )

@@ -150,7 +150,7 @@ def _card_text(card: Interface) -> str:
 
 async def _bootstrap(settings: Settings, folders: Folders) -> Finding:
     """Each by its place in the setting: where somebody's node is, is not to be pasted."""
-    texts = config.bootstrap_of(settings)
+    texts = config.split(settings.bootstrap)
     if not texts:
         return Finding("ok", "None is set: other nodes are found on the LAN and by invites.")
     psk = await _network_key(folders, settings.network)

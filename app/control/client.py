@@ -51,10 +51,12 @@ from infraxa.app.events import (
     EngineChanged,
     Event,
     NetworkChanged,
+    ProviderChanged,
     SettingsChanged,
 )
 from infraxa.app.facade import NodeFacade, OnProgress
 from infraxa.app.folders import Folders
+from infraxa.app.serving import ProviderStatus
 from infraxa.engine.types import EngineStatus
 from infraxa.net.status import NetworkStatus
 from infraxa.net.tasks import TaskGroup
@@ -76,6 +78,7 @@ class AttachedNode(NodeFacade):
 
     engine: EngineStatus = EngineStatus()
     network: NetworkStatus = NetworkStatus()
+    provider: ProviderStatus = ProviderStatus()
 
     def __init__(self, settings: Settings, folders: Folders) -> None:
         """Of `settings`, those of the front end itself are kept: its keys, its colours."""
@@ -198,6 +201,8 @@ class AttachedNode(NodeFacade):
         match event:
             case EngineChanged():
                 self.engine = event.status
+            case ProviderChanged():
+                self.provider = event.status
             case NetworkChanged():
                 self.network = event.status
             case SettingsChanged():
