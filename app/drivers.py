@@ -1,0 +1,281 @@
+"""What this machine knows of drivers: it remembers how they did and what the person said of them, lists what
+they offer, and finds or chooses one.
+
+The rules are in net/routing.py, what is kept on disk in store/drivers.py. All that is asked here is answered
+from memory.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from typing import Final, cast
+
+import msgspec
+
+from infraxa.app.errors import NodeError
+from infraxa.app.offers import Mark, OfferSeen
+from infraxa.net import routing
+from infraxa.net.identity import ID_LENGTH, display, id_text
+from infraxa.net.names import name_key
+from infraxa.net.routing import Candidate, Evidence, Outcome, Reason, Wanted
+from infraxa.net.status import SeenNode
+from infraxa.net.tasks import TaskGroup
+from infraxa.store import drivers
+from infraxa.store.db import Store, now_ms
+from infraxa.store.records import DriverRecord, StoreError
+
+WRITE_S: Final = 5.0
+"""What was seen is on disk so long after it, with all else that was seen meanwhile."""
+MIN_PREFIX: Final = 4
+"""Characters of an id that tell a node from the others when a person types them."""
+NAMED: Final = 4
+"""Nodes that one sentence names."""
+
+_log = logging.getLogger(__name__)
+
+_NO_EVIDENCE = Evidence()
+_RANK = {"online": 0, "busy": 1, "offline": 2}
+_PROBLEMS = {"blocked": "You blocked this provider.", "offline": "It is offline."}
+_ALIKE = str.maketrans("ilo", "110")
+"""Letters that an id does not have, for those that they look like."""
+
+
+class Drivers:
+    """The memory of one node. `open` it once, `close` it before the store."""
+
+    def __init__(
+        self,
+        on_change: Callable[[], None],
+        *,
+        clock: Callable[[], int] = now_ms,
+        rng: random.Random | None = None,
+    ) -> None:
+        """`on_change` is called when the evidence or a mark is another one. `clock`: milliseconds since the
+        epoch."""
+        self._on_change = on_change
+        self._clock = clock
+        self._rng = rng or random.Random()
+        self._store: Store | None = None
+        self._evidence: dict[tuple[bytes, bytes], Evidence] = {}  # what changed last is the last
+        self._marks: dict[bytes, Mark] = {}
+        self._unwritten: set[tuple[bytes, bytes]] = set()
+        self._tasks = TaskGroup()
+        self._writing: asyncio.Task[None] | None = None
+
+    async def open(self, store: Store) -> None:
+        """Remember what is in the store. Raises StoreError."""
+        self._store = store
+        for record in await store.run(drivers.list_drivers):
+            try:
+                evidence = msgspec.json.decode(record.evidence, type=Evidence)
+            except msgspec.MsgspecError:
+                continue  # of another version
+            self._evidence[record.node, record.model] = evidence
+        self._marks = cast(dict[bytes, Mark], await store.run(drivers.list_marks))
+
+    async def close(self) -> None:
+        """Write what is not written. What fails is logged."""
+        await self._tasks.cancel_all()
+        await self._write()
+        self._store = None
+
+    def offers(self, nodes: Iterable[SeenNode]) -> list[OfferSeen]:
+        """One for each model of those that serve any: pinned ones first, blocked ones last, in between those
+        that are online first, and what answers soonest."""
+        now = self._clock()
+        listed = [(self._order(one, now), self._seen(one, now)) for one in self._candidates(nodes)]
+        listed.sort(key=lambda pair: pair[0])
+        return [offer for _, offer in listed]
+
+    async def mark(self, node: bytes, mark: Mark) -> None:
+        """Remember what the person says of a provider. Raises StoreError, NodeError `closed`."""
+        if self._store is None:
+            raise NodeError("closed", "This node is not open.")
+        await self._store.run(drivers.set_mark, node, mark)
+        if mark:
+            self._marks[node] = mark
+        else:
+            self._marks.pop(node, None)
+        self._on_change()
+
+    async def observed(self, node: bytes, model_id: bytes, outcome: Outcome) -> None:
+        """Take down how a request to a driver ended. It never waits, and never fails."""
+        key = node, model_id
+        before = self._evidence.pop(key, _NO_EVIDENCE)
+        self._evidence[key] = routing.observed(before, outcome, self._clock())
+        if len(self._evidence) > drivers.DRIVERS_KEPT:
+            del self._evidence[next(iter(self._evidence))]
+        self._unwritten.add(key)
+        if self._store is not None and (self._writing is None or self._writing.done()):
+            self._writing = self._tasks.spawn(self._write_soon(), name="remember drivers")
+        self._on_change()
+
+    def choose(
+        self,
+        nodes: Iterable[SeenNode],
+        model_id: bytes | None = None,
+        context: int = 1,
+        exclude: Collection[bytes] = (),
+    ) -> OfferSeen | None:
+        """A driver for a prompt and an answer of `context` tokens together; None when nobody can be, see
+        `nobody`. `exclude`: ids of nodes that are not to be asked."""
+        now = self._clock()
+        wanted = Wanted(model_id, context)
+        chosen = routing.choose(self._candidates(nodes), wanted, now, self._rng, exclude)
+        return None if chosen is None else self._seen(chosen, now)
+
+    def nobody(
+        self,
+        nodes: Iterable[SeenNode],
+        model_id: bytes | None = None,
+        context: int = 1,
+        exclude: Collection[bytes] = (),
+    ) -> NodeError:
+        """Why `choose` found nobody: `no_driver`, with what is closest to a driver."""
+        now = self._clock()
+        wanted = Wanted(model_id, context)
+        left = [one for one in self._candidates(nodes) if one.node.id not in exclude]
+        why = Counter(routing.why_not(one, wanted, now) for one in left)
+        return _nobody(why, context, tried=bool(exclude))
+
+    def find(self, nodes: Iterable[SeenNode], driver: str, model: str | None = None) -> OfferSeen:
+        """The offer of the node that `driver` means, its id, the beginning of it, or `name·id` as it is shown:
+        that of `model` (a model_id in hex), or the first one in its card.
+
+        Raises NodeError `no_driver`: nobody or several have this id, it is offline, offers nothing or not
+        this model, or the person blocked it.
+        """
+        node = _named(list(nodes), driver)
+        name = display(node.name, node.id)
+        if self._marks.get(node.id) == "blocked":
+            raise NodeError(
+                "no_driver", f"You blocked {name}.", "Unblock it in the market, or choose another."
+            )
+        if node.status == "offline":
+            raise NodeError("no_driver", f"{name} is offline.", "Choose another driver, or wait for it.")
+        offered = list(self._candidates([node]))
+        if not offered:
+            raise NodeError("no_driver", f"{name} offers no model now.", "Choose another driver.")
+        for one in offered:
+            if model is None or one.model.model_id.hex() == model.lower():
+                return self._seen(one, self._clock())
+        raise NodeError(
+            "no_driver",
+            f"{name} does not offer this model any more.",
+            "Choose another model, or another driver.",
+        )
+
+    def _candidates(self, nodes: Iterable[SeenNode]) -> Iterator[Candidate]:
+        for node in nodes:
+            if not node.slots or not node.models:
+                continue
+            mark = self._marks.get(node.id)
+            for model in node.models:
+                evidence = self._evidence.get((node.id, model.model_id), _NO_EVIDENCE)
+                yield Candidate(node, model, mark == "pinned", mark == "blocked", evidence)
+
+    def _seen(self, candidate: Candidate, now: int) -> OfferSeen:
+        node, model, evidence = candidate.node, candidate.model, candidate.evidence
+        price_in, price_out = model.price_in, model.price_out
+        for price in node.prices:
+            if price.model < len(node.models) and node.models[price.model] is model:
+                price_in, price_out = price.price_in, price.price_out
+        return OfferSeen(
+            node=node,
+            model=model,
+            price_in=price_in,
+            price_out=price_out,
+            mark="blocked" if candidate.blocked else "pinned" if candidate.pinned else "",
+            answered=evidence.answered,
+            failed=evidence.failed,
+            success=routing.success(evidence),
+            first_token_ms=evidence.first_token_ms,
+            tokens_per_second=evidence.tokens_per_second,
+            cooling_s=routing.cooling_ms(evidence, now) / 1000,
+            problem=_PROBLEMS.get("blocked" if candidate.blocked else node.status, ""),
+        )
+
+    @staticmethod
+    def _order(candidate: Candidate, now: int) -> tuple[bool, bool, int, float, bytes]:
+        node = candidate.node
+        expected = routing.expected_ms(candidate, now)
+        return candidate.blocked, not candidate.pinned, _RANK[node.status], expected, node.id
+
+    async def _write_soon(self) -> None:
+        await asyncio.sleep(WRITE_S)
+        await self._write()
+
+    async def _write(self) -> None:
+        if self._store is None or not self._unwritten:
+            return
+        now = self._clock()
+        keys, self._unwritten = self._unwritten, set()
+        records = [
+            DriverRecord(*key, now, msgspec.json.encode(self._evidence[key]))
+            for key in self._evidence
+            if key in keys
+        ]
+        try:
+            await self._store.run(drivers.keep_drivers, records)
+        except StoreError as error:
+            self._unwritten |= keys
+            _log.warning("what was seen of drivers is not kept: %s", error.message)
+        except BaseException:
+            self._unwritten |= keys
+            raise
+
+
+def _named(nodes: Sequence[SeenNode], text: str) -> SeenNode:
+    """The node with this id, or the only one whose id begins with it."""
+    prefix = text.strip().rpartition("·")[2].lower().translate(_ALIKE)
+    found = [node for node in nodes if len(prefix) >= MIN_PREFIX and id_text(node.id).startswith(prefix)]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise NodeError(
+            "no_driver", f"Several nodes have an id that begins so: {_names(found)}.", "Give more of it."
+        )
+    if (key := name_key(text)) and (alike := [node for node in nodes if name_key(node.name) == key]):
+        raise NodeError(
+            "no_driver",
+            "A node is chosen by its id, since anybody can take any name.",
+            f"With this name there is {_names(alike)}.",
+        )
+    whole = len(prefix) == ID_LENGTH
+    raise NodeError(
+        "no_driver",
+        "The driver is not on the network now."
+        if whole
+        else "No node on the network has an id that begins so.",
+        "infraxa providers shows who is there.",
+    )
+
+
+def _names(nodes: Sequence[SeenNode]) -> str:
+    named = ", ".join(display(node.name, node.id) for node in nodes[:NAMED])
+    return named if len(nodes) <= NAMED else f"{named} and {len(nodes) - NAMED} more"
+
+
+def _nobody(why: Counter[Reason | None], context: int, *, tried: bool) -> NodeError:
+    def error(message: str, remedy: str) -> NodeError:
+        return NodeError("no_driver", message, remedy)
+
+    if why["busy"] or why["asked_to_wait"]:
+        return error("Every provider that could answer is busy.", "Try again in a moment.")
+    if why["too_small"]:
+        return error(
+            f"No provider has room for {context} tokens.", "Shorten the chat, or leave its oldest turns out."
+        )
+    if why["other_model"]:
+        return error("No provider offers this model now.", "Choose another one in the market.")
+    if tried:
+        return error("There is no other provider to ask.", "Try again, or use this machine.")
+    if why["offline"] or why["blocked"]:
+        return error(
+            "All known providers are offline or blocked by you.", "Wait for one, or use this machine."
+        )
+    return error("Nobody on the network offers a model now.", "infraxa providers shows who is there.")
