@@ -6,7 +6,7 @@ buyer.py.
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Literal, Protocol
 
 import msgspec
 
@@ -43,8 +43,10 @@ class Times(msgspec.Struct, frozen=True, tag=True):
 
     connect_ms: float | None = None
     wait_ms: float | None = None
-    blame: str = ""
-    """`own`, `relay` or `peer`, when it failed."""
+    blame: Literal["", "own", "relay", "peer"] = ""
+    """Whose fault it was, when a driver failed."""
+    dropped_turns: int = 0
+    """How many of the oldest turns were left out."""
 
 
 Item = Progress | Delta | Waits | Sent | Moved | Times | Finished

@@ -1,8 +1,8 @@
-"""Plays answers: from a request, through the engine, into the store, told as events.
+"""Plays answers: from whoever generates them, into the store, told as events.
 
 At most one answer runs per chat. The text is stored as it comes, every `TICK` seconds, so that a crash loses
-no more than the last tick; the end writes the rest. What a conversation contains and which model answers it
-is decided by Node, not here.
+no more than the last tick; the end writes the rest. That another node is sent the prompt is stored before it
+is sent. What a conversation contains and who answers it is decided by Node, not here.
 """
 
 from __future__ import annotations
@@ -17,15 +17,24 @@ from typing import NamedTuple
 
 import msgspec
 
+from infraxa.app.answering import Moved, Sent, Source, Times, Waits
 from infraxa.app.errors import FAILURES, NodeError, sentence
-from infraxa.app.events import AnswerEnded, AnswerGrew, AnswerStarted, Event, LogLine, PromptRead
-from infraxa.engine.generation import Generation
+from infraxa.app.events import (
+    AnswerEnded,
+    AnswerGrew,
+    AnswerMoved,
+    AnswerStarted,
+    AnswerWaits,
+    Event,
+    LogLine,
+    PromptRead,
+)
 from infraxa.engine.host import Engine
 from infraxa.engine.types import Delta, EngineError, ErrorInfo, Finished, Progress, Request, Usage
 from infraxa.net.tasks import TaskGroup
 from infraxa.store import messages
 from infraxa.store.db import Store
-from infraxa.store.records import AnswerFacts, Message, MessageState, StoreError
+from infraxa.store.records import AnswerFacts, DriverPart, Message, MessageState, StoreError
 
 _log = logging.getLogger(__name__)
 
@@ -46,8 +55,10 @@ _STATES: dict[str, MessageState] = {
 class Prepared:
     """What an answer needs before it can be generated."""
 
-    request: Request
+    source: Request | Callable[[], Source]
+    """What this machine's engine is to generate, or what begins to generate it otherwise."""
     model: str
+    """Empty: the source says it."""
     dropped_turns: int = 0
 
 
@@ -80,9 +91,13 @@ class Running:
     ended: asyncio.Event = field(default_factory=asyncio.Event)
     """Nothing more comes."""
     n_out: int = 0
-    model: str = ""
+    facts: AnswerFacts = field(default_factory=AnswerFacts)
+    """What is known so far, with what a resumed answer had."""
     dropped_turns: int = 0
-    generation: Generation | None = None
+    waits: Waits | None = None
+    moves: list[AnswerMoved] = field(default_factory=list)
+    """Who wrote it since it was started; empty: this machine alone, as before."""
+    source: Source | None = None
     work: asyncio.Task[Finished] | None = None
     warned: bool = False
     """That it cannot be saved was said."""
@@ -90,8 +105,8 @@ class Running:
     def stop(self) -> None:
         """End it now; what was said stays."""
         self.stopped = True
-        if self.generation is not None:
-            self.generation.cancel()
+        if self.source is not None:
+            self.source.cancel()
         elif self.work is not None:
             self.work.cancel()
 
@@ -141,8 +156,11 @@ class Answers:
             if run.message is not None:
                 chat_id, message_id = run.message.chat_id, run.message.id
                 yield AnswerStarted(chat_id, run.message)
+                yield from run.moves
                 if run.n_out:
                     yield AnswerGrew(chat_id, message_id, run.text[len(run.message.content) :], run.n_out)
+                if run.waits is not None:
+                    yield AnswerWaits(chat_id, message_id, run.waits)
 
     def start(self, run: Running, message: Message, prepare: Prepare, resumed: Message | None = None) -> None:
         """Begin to write the stored `message`, whose content may hold text to go on from, in a reserved chat.
@@ -150,6 +168,7 @@ class Answers:
         What goes wrong from now on becomes the reason for which the answer failed.
         """
         run.message, run.resumed, run.text = message, resumed, message.content
+        run.facts = message.facts or AnswerFacts()
         self._emit(AnswerStarted(message.chat_id, message))
         self._tasks.spawn(self._play(run, message, prepare), name=f"answer {message.id}")
 
@@ -202,27 +221,84 @@ class Answers:
     async def _work(self, run: Running, message: Message, prepare: Prepare) -> Finished:
         try:
             async with prepare() as prepared:
-                run.model, run.dropped_turns = prepared.model, prepared.dropped_turns
-                run.generation = self._engine.generate(prepared.request)
-                return await self._generate(run, message, run.generation)
+                run.facts = msgspec.structs.replace(run.facts, model=prepared.model or run.facts.model)
+                run.dropped_turns = prepared.dropped_turns
+                source = prepared.source
+                run.source = self._engine.generate(source) if isinstance(source, Request) else source()
+                return await self._generate(run, message, run.source)
         except FAILURES as error:
             return Finished("failed", Usage(), ErrorInfo(error.code, error.message, error.remedy))
 
-    async def _generate(self, run: Running, message: Message, generation: Generation) -> Finished:
-        async for item in generation:
-            match item:
-                case Delta():
-                    run.n_out += len(item.token_ids)
-                    if item.text:
-                        run.text += item.text
-                        run.unsaved += item.text
-                        run.dirty.set()
-                    self._emit(AnswerGrew(message.chat_id, message.id, item.text, run.n_out))
-                case Progress():
-                    self._emit(PromptRead(message.chat_id, message.id, item.done, item.total))
-                case Finished():
-                    return item
+    async def _generate(self, run: Running, message: Message, source: Source) -> Finished:
+        try:
+            async for item in source:
+                match item:
+                    case Delta():
+                        if not run.n_out and not run.moves and run.facts.drivers:
+                            # Of drivers the source would have told: this machine goes on with their text.
+                            await self._moved(run, message, Moved(DriverPart(model=run.facts.model)))
+                        run.n_out += len(item.token_ids)
+                        if item.text:
+                            run.text += item.text
+                            run.unsaved += item.text
+                            run.dirty.set()
+                        run.waits = None
+                        self._emit(AnswerGrew(message.chat_id, message.id, item.text, run.n_out))
+                    case Progress():
+                        run.waits = None
+                        self._emit(PromptRead(message.chat_id, message.id, item.done, item.total))
+                    case Waits():
+                        run.waits = item
+                        self._emit(AnswerWaits(message.chat_id, message.id, item))
+                    case Sent():
+                        await self._sent(run, message, item)
+                    case Moved():
+                        await self._moved(run, message, item)
+                    case Times():
+                        run.dropped_turns = max(run.dropped_turns, item.dropped_turns)
+                        run.facts = msgspec.structs.replace(
+                            run.facts, connect_ms=item.connect_ms, wait_ms=item.wait_ms, blame=item.blame
+                        )
+                    case Finished():
+                        return item
+        finally:
+            source.cancel()
         raise EngineError("closed", "The engine was closed before the answer ended.")
+
+    async def _sent(self, run: Running, message: Message, sent: Sent) -> None:
+        """Store who may read the prompt from now on. Raises StoreError, and then it is not sent."""
+        known = run.facts.readers
+        if all(reader.id != sent.reader.id for reader in known):
+            run.facts = msgspec.structs.replace(run.facts, readers=(*known, sent.reader))
+            run.message = msgspec.structs.replace(
+                message,
+                facts=msgspec.structs.replace(message.facts or AnswerFacts(), readers=run.facts.readers),
+            )
+        await self._store.run(messages.keep_facts, message.id, run.facts)
+
+    async def _moved(self, run: Running, message: Message, moved: Moved) -> None:
+        """Somebody else writes from here on; not so when it is who wrote before."""
+        part = msgspec.structs.replace(moved.part, at=len(message.content) + moved.part.at)
+        before = run.facts.drivers
+        if part.at and not before:
+            before = (DriverPart(model=run.facts.model),)
+        run.facts = msgspec.structs.replace(run.facts, model=part.model)
+        # A driver whose place begins where this one's does has written nothing.
+        before = tuple(one for one in before if one.at < part.at)
+        if before and (before[-1].id, before[-1].model) == (part.id, part.model):
+            return
+        run.facts = msgspec.structs.replace(run.facts, drivers=(*before, part))
+        run.moves.append(AnswerMoved(message.chat_id, message.id, part, moved.reason))
+        self._emit(run.moves[-1])
+        # With the text before its place, so that after a crash the places are right.
+        text, run.unsaved = run.unsaved, ""
+        try:
+            await self._store.run(messages.keep_facts, message.id, run.facts, text)
+        except BaseException as error:
+            run.unsaved = text + run.unsaved
+            if not isinstance(error, StoreError):
+                raise
+            self._warn(run, error)
 
     async def _write_ticks(self, run: Running, message_id: str) -> None:
         while True:
@@ -240,21 +316,29 @@ class Answers:
                 run.unsaved = text + run.unsaved
                 if not isinstance(error, StoreError):
                     raise
-                if not run.warned:
-                    run.warned = True
-                    self._emit(LogLine("infraxa", sentence(error)))
+                self._warn(run, error)
+
+    def _warn(self, run: Running, error: StoreError) -> None:
+        """What cannot be written now is tried again; that is said once."""
+        if not run.warned:
+            run.warned = True
+            self._emit(LogLine("infraxa", sentence(error)))
 
     async def _store_end(self, run: Running, message: Message, finished: Finished) -> Message:
         before, error = run.resumed, finished.error
         if before is not None and run.n_out == 0 and finished.reason in ("failed", "cancelled"):
             # Nothing was added: the answer is what it was, and says why it did not go on.
-            end = msgspec.structs.replace(before, error=sentence(error) if error else before.error)
+            end = msgspec.structs.replace(
+                before,
+                facts=msgspec.structs.replace(before.facts or AnswerFacts(), readers=run.facts.readers),
+                error=sentence(error) if error else before.error,
+            )
         else:
             end = msgspec.structs.replace(
                 message,
                 content=run.text,
                 state=_STATES[finished.reason],
-                facts=self._facts(run, message, finished),
+                facts=self._facts(run, finished),
                 error=sentence(error) if error else "",
             )
         rest = msgspec.structs.replace(end, content=run.unsaved)
@@ -273,14 +357,14 @@ class Answers:
             messages.finish_message, end.id, end.state, end.facts, end.error, end.content
         )
 
-    def _facts(self, run: Running, message: Message, finished: Finished) -> AnswerFacts:
-        usage, before = finished.usage, message.facts or AnswerFacts()
-        return AnswerFacts(
-            model=run.model or before.model,
+    def _facts(self, run: Running, finished: Finished) -> AnswerFacts:
+        usage = finished.usage
+        return msgspec.structs.replace(
+            run.facts,
             finish=finished.reason,
             n_prompt=usage.n_prompt,
             n_cached=usage.n_cached,
-            n_out=usage.n_out + before.n_out,
+            n_out=usage.n_out + run.facts.n_out,
             first_token_ms=usage.first_token_ms,
             decode_ms=usage.decode_ms,
             tokens_per_second=usage.tokens_per_second,

@@ -100,6 +100,22 @@ def append_text(conn: Connection, message_id: str, text: str) -> None:
         raise no_message()
 
 
+def keep_facts(conn: Connection, message_id: str, facts: AnswerFacts, text: str = "") -> None:
+    """Keep what is known so far of a message that is being written, and add `text` to it.
+
+    Raises StoreError `not_found` for a message that is not being written.
+    """
+    with transaction(conn):
+        if text:
+            append_text(conn, message_id, text)
+        changed = conn.execute(
+            "UPDATE messages SET facts = ? WHERE id = ? AND state = 'streaming'",
+            (_encoded(facts), message_id),
+        )
+        if changed.rowcount == 0:
+            raise no_message()
+
+
 def finish_message(
     conn: Connection,
     message_id: str,
