@@ -11,7 +11,7 @@ class NodeError(Exception):
     """Node could not do what was asked.
 
     Codes: `busy` `no_model` `not_found` `not_last` `bad_name` `bad_setting` `bad_folder` `not_written` `io`
-    `closed`.
+    `closed` `no_driver`.
     """
 
     def __init__(self, code: str, message: str, remedy: str = "") -> None:
