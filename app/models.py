@@ -1,14 +1,15 @@
 """Which models this machine has, and which of them the engine holds.
 
 What a model file contains is read by `engine.models`; what is remembered of it is in the store. One model is
-loaded at a time: another one replaces it only when nobody has it in hand.
+loaded at a time: another one replaces it only when nobody has it in hand. Guests (other nodes, which this one
+serves) go when the person wants another one.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 from infraxa.app import choices
@@ -17,6 +18,7 @@ from infraxa.app.config import Settings
 from infraxa.app.errors import FAILURES, NodeError
 from infraxa.app.facade import OnProgress
 from infraxa.engine.host import Engine
+from infraxa.engine.models import sha256
 from infraxa.engine.types import EngineError, Loaded, LoadOptions
 from infraxa.net.tasks import TaskGroup
 from infraxa.store import models as records
@@ -37,7 +39,12 @@ class Models:
         self._loaded: _Wanted | None = None
         self._holders: dict[str, int] = {}
         """How many answers have which model, by its path, in hand; at most one path."""
+        self._guests = 0
+        """How many of them are guests'."""
         self._changed = asyncio.Event()
+        self.send_guests_away: Callable[[], Awaitable[None]] | None = None
+        """Called when the person wants another model than guests have in hand: returns when they have ended,
+        which it bounds."""
 
     def open(self, store: Store) -> None:
         """Use the records of `store` from now on."""
@@ -63,23 +70,43 @@ class Models:
         """The model of this name. Raises NodeError `no_model`."""
         return await asyncio.to_thread(choices.find_model, name, await self.entries())
 
+    async def model_id(self, entry: ModelEntry) -> bytes:
+        """The SHA-256 of its files, by which other nodes know it. Raises EngineError `not_found`."""
+        if entry.sha256:
+            return bytes.fromhex(entry.sha256)
+        found = await asyncio.to_thread(sha256, entry.info.files)
+        assert found is not None  # nothing cancels it
+        return bytes.fromhex(found)
+
+    def others_hold(self, entry: ModelEntry) -> bool:
+        """Whether the person has another model than this one in hand."""
+        return any(path != entry.path for path in self._holders)
+
     @contextlib.asynccontextmanager
-    async def held(self, entry: ModelEntry, settings: Settings) -> AsyncIterator[None]:
+    async def held(
+        self, entry: ModelEntry, settings: Settings, *, guest: bool = False
+    ) -> AsyncIterator[None]:
         """The engine has this model ready when the block begins, and no other one replaces it until its end.
 
-        Raises EngineError when it cannot be loaded, and NodeError `busy` while somebody holds another one.
+        `guest`: for another node. Raises EngineError when it cannot be loaded, and NodeError `busy` while
+        somebody holds another one; guests alone are sent away first.
         """
-        if any(path != entry.path for path in self._holders):
+        if self.others_hold(entry) and not guest and self._guests == sum(self._holders.values()):
+            if self.send_guests_away is not None:
+                await self.send_guests_away()
+        if self.others_hold(entry):
             raise NodeError(
                 "busy",
                 "Another model is answering in another chat, and one model is loaded at a time.",
                 "Wait for the end of that answer or stop it, then try again.",
             )
         self._holders[entry.path] = self._holders.get(entry.path, 0) + 1
+        self._guests += guest
         try:
             await self.load(entry, settings)
             yield
         finally:
+            self._guests -= guest
             self._holders[entry.path] -= 1
             if not self._holders[entry.path]:
                 del self._holders[entry.path]
@@ -93,6 +120,7 @@ class Models:
             slots=settings.slots,
             threads=settings.threads,
             gpu_layers=settings.gpu_layers,
+            memory_limit=None if settings.memory_limit is None else settings.memory_limit * 1_000_000,
         )
         wanted = (entry.path, options)
         if self._loading is not None and self._loading[0] == wanted:

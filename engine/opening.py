@@ -12,8 +12,16 @@ from infraxa.engine import llama
 from infraxa.engine.batching import N_BATCH, Batcher
 from infraxa.engine.llama import Context, Model
 from infraxa.engine.loadlog import LoadLog
-from infraxa.engine.models import CACHE_TYPE_BYTES, ModelInfo
-from infraxa.engine.sizing import BusyCores, Size, choose_size, free_cores, free_memory, next_smaller
+from infraxa.engine.models import CACHE_TYPE_BYTES, ModelInfo, memory_estimate
+from infraxa.engine.sizing import (
+    BusyCores,
+    Size,
+    check_limit,
+    choose_size,
+    free_cores,
+    free_memory,
+    next_smaller,
+)
 from infraxa.engine.template import ChatTemplate
 from infraxa.engine.types import EngineError, Loaded, LoadOptions
 
@@ -40,6 +48,9 @@ def open_model(
         log.add(line)
         on_log(line)
 
+    limit = options.memory_limit
+    if limit is not None:
+        limit = check_limit(limit, memory_estimate(info, 0, 0))
     llama.route_log(heard)
     on_log(llama.system_info())
     free, busy = free_memory(), BusyCores()
@@ -52,6 +63,7 @@ def open_model(
             n_ctx_train=model.n_ctx_train,
             kv_bytes_per_token=sum(info.cache_width) * CACHE_TYPE_BYTES,
             free_bytes=free - (model.size_bytes if _in_main_memory(gpu_layers) else 0),
+            limit_bytes=limit,
         )
         context, size = open_context(model, size, threads, asked=options.n_ctx is not None)
     except EngineError:

@@ -34,8 +34,10 @@ def choose_size(
     n_ctx_train: int,
     kv_bytes_per_token: int,
     free_bytes: int,
+    limit_bytes: int | None = None,
 ) -> Size:
-    """Context and slots whose caches fit in half of `free_bytes` (what is free after the weights).
+    """Context and slots whose caches fit in half of `free_bytes` (what is free after the weights), and in
+    `limit_bytes` (what a limit that was set leaves for them).
 
     `n_ctx` and `slots` are what was asked for. An explicit `n_ctx` is kept up to what the model was trained
     for and slots give way to it. Raises EngineError `no_memory` or `bad_request`.
@@ -44,7 +46,10 @@ def choose_size(
         raise EngineError("bad_request", f"A context of {n_ctx} tokens is none.", "Ask for 1 or more.")
     trained = n_ctx_train or CTX_COMFORT
     slots = max(1, slots)
-    room = max(0, free_bytes // 2) // max(1, kv_bytes_per_token)
+    usable, remedy = max(0, free_bytes // 2), "Close other programs, choose"
+    if limit_bytes is not None and limit_bytes < usable:
+        usable, remedy = max(0, limit_bytes), "Raise the memory limit, or choose"
+    room = usable // max(1, kv_bytes_per_token)
     """Tokens that all slots can have together."""
     wanted = min(n_ctx, trained) if n_ctx else trained
     least = wanted if n_ctx else min(CTX_COMFORT, trained)
@@ -57,11 +62,26 @@ def choose_size(
         need = max(wanted, min(CTX_LEAST, trained)) * kv_bytes_per_token
         raise EngineError(
             "no_memory",
-            f"This model's context needs {need / 1e9:.1f} GB besides its weights; "
-            f"{max(0, free_bytes) / 2e9:.1f} GB can be used.",
-            "Close other programs, choose a smaller model or quantization, or a smaller context.",
+            f"This model's context needs {_amount(need)} besides its weights; {_amount(usable)} can be used.",
+            f"{remedy} a smaller model or quantization, or a smaller context.",
         )
     return Size(wanted, slots)
+
+
+def check_limit(limit: int, fixed: int) -> int:
+    """Bytes that a memory limit leaves for the caches of a model that takes `fixed` without them. Raises
+    EngineError `no_memory` when it leaves none."""
+    if limit <= fixed:
+        raise EngineError(
+            "no_memory",
+            f"This model needs {_amount(fixed)} and its context; the memory limit is {_amount(limit)}.",
+            "Raise the memory limit, or choose a smaller model or quantization.",
+        )
+    return limit - fixed
+
+
+def _amount(size: int) -> str:
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"
 
 
 def next_smaller(size: Size, *, asked: bool = False) -> Size | None:

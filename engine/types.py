@@ -63,6 +63,8 @@ class LoadOptions(msgspec.Struct, frozen=True):
     """How many requests are generated at the same time."""
     threads: int | None = None
     gpu_layers: int | None = None
+    memory_limit: int | None = None
+    """Bytes that the model and its contexts may take together; None = what is free."""
 
 
 class Loaded(msgspec.Struct, frozen=True):

@@ -215,6 +215,15 @@ class NetworkRecord(msgspec.Struct, frozen=True):
     """Ids to begin with, and their addresses."""
 
 
+class BlockedUserRecord(msgspec.Struct, frozen=True):
+    """A user that this provider does not serve."""
+
+    user: bytes
+    """The key by which this provider knows it."""
+    since_ms: int
+    note: str
+
+
 class StoreError(Exception):
     """The store could not do what was asked.
 
