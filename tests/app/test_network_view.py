@@ -19,8 +19,9 @@ from infraxa.app.tui.screens.dialogs import Confirm
 from infraxa.app.tui.screens.help import HelpScreen
 from infraxa.app.tui.screens.invites import InviteInput, InviteScreen, JoinScreen, grouped
 from infraxa.app.tui.screens.models import ModelsScreen
-from infraxa.app.tui.screens.network import PARTS, NetworkScreen, share
+from infraxa.app.tui.screens.network import PARTS, NetworkScreen
 from infraxa.app.tui.widgets.network_rows import counts_text
+from infraxa.app.tui.widgets.sections import share
 from infraxa.app.tui.widgets.status_bar import Status, StatusBar
 from infraxa.app.tui.widgets.table import Table
 from infraxa.app.tui.widgets.traffic import Traffic, sparkline

@@ -14,16 +14,14 @@ from textual import events, on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical, VerticalScroll
-from textual.content import Content
 from textual.screen import Screen
-from textual.style import Style
 from textual.timer import Timer
-from textual.widget import Widget
 from textual.widgets import Static
 
 from infraxa.app.events import Event, NetworkChanged, NodesChanged, PeersChanged
 from infraxa.app.tui.widgets import network_rows as rows
 from infraxa.app.tui.widgets.node_facts import facts, headline, notices
+from infraxa.app.tui.widgets.sections import Section, share
 from infraxa.app.tui.widgets.status_bar import StatusBar
 from infraxa.app.tui.widgets.table import Column, Table
 from infraxa.app.tui.widgets.traffic import Traffic
@@ -63,40 +61,6 @@ _NO_PEERS: dict[Activity, str] = {
 
 Part = Literal["peers", "nodes", "refused", "self"]
 PARTS: tuple[Part, ...] = ("peers", "nodes", "refused", "self")
-_TITLES: dict[Part, str] = {"peers": "Peers", "nodes": "Nodes", "refused": "Refused", "self": "This node"}
-
-
-def share(room: int, wants: Sequence[int]) -> list[int]:
-    """Lines for each of several parts that want so many of `room`: nobody gets more than it wants, and who
-    must do with less gets as much as the others that do."""
-    given = [0] * len(wants)
-    for place, at in enumerate(sorted(range(len(wants)), key=lambda at: wants[at])):
-        given[at] = min(wants[at], room // (len(wants) - place))
-        room -= given[at]
-    return given
-
-
-class Section(Vertical):
-    """A part of the view under its heading, which says how much is in it. A narrow screen shows one part and
-    the headings of the others."""
-
-    def __init__(self, part: Part, *body: Widget) -> None:
-        super().__init__(Static("", classes="part-heading", markup=False), *body, id=part, classes="part")
-        self.part = part
-
-    @property
-    def body(self) -> Widget:
-        """What can have the focus in it."""
-        return self.query_one(".part-body")
-
-    def paint_heading(self, aside: str, *, folded: bool) -> None:
-        """`aside`: what follows the name; `folded`: only one of the parts is seen."""
-        mark = ("▾ " if self.has_class("-open") else "▸ ") if folded else ""
-        click = Style.from_meta({"@click": f"screen.open({self.part!r})"})
-        heading = Content.assemble(
-            mark, (_TITLES[self.part], "bold"), (f"  {aside}" if aside else "", "$foreground 60%")
-        )
-        self.query_one(".part-heading", Static).update(heading.stylize(click))
 
 
 class NetworkScreen(Screen[None]):
@@ -121,14 +85,6 @@ class NetworkScreen(Screen[None]):
     NetworkScreen #network { height: 1fr; width: 1fr; margin-top: 1; }
     NetworkScreen #tables { height: 3; width: 1fr; padding: 0 1; }
     NetworkScreen #tables.-open { height: 1fr; }
-    NetworkScreen .part { height: 1; width: 1fr; }
-    NetworkScreen .part.-open { height: 1fr; }
-    NetworkScreen .part-heading {
-        height: 1; width: 1fr;
-        link-style: none; link-color: $foreground; link-background: transparent;
-        link-style-hover: none; link-color-hover: $text-primary; link-background-hover: transparent;
-    }
-    NetworkScreen .part.-open > .part-heading { link-color: $text-primary; }
     NetworkScreen #refused-counts {
         height: auto; max-height: 2; width: 1fr; color: $foreground 60%; display: none;
     }
@@ -182,15 +138,19 @@ class NetworkScreen(Screen[None]):
         yield Static("", id="notices", markup=False)
         with Vertical(id="network"):
             with Vertical(id="tables", classes="-open"):
-                yield Section("peers", self._table(rows.PEERS, NO_PEERS, sort_by=4))
-                yield Section("nodes", self._table(rows.NODES, "No other node is known yet.", sort_by=2))
+                yield Section("peers", "Peers", self._table(rows.PEERS, NO_PEERS, sort_by=4))
+                yield Section(
+                    "nodes", "Nodes", self._table(rows.NODES, "No other node is known yet.", sort_by=2)
+                )
                 yield Section(
                     "refused",
+                    "Refused",
                     Static("", id="refused-counts", markup=False),
                     self._table(rows.REFUSALS, "Nothing was refused: everybody keeps to the protocol."),
                 )
             yield Section(
                 "self",
+                "This node",
                 VerticalScroll(Static("", id="facts", markup=False), id="facts-scroll", classes="part-body"),
             )
             yield Static("", id="detail", markup=False)
@@ -327,14 +287,7 @@ class NetworkScreen(Screen[None]):
                 section.styles.clear_rule("height")
             return
         room = self.query_one("#tables").size.height - 2  # one empty line between two parts
-        wants = [
-            sum(
-                child.get_content_height(self.size, self.size, section.size.width)
-                for child in section.children
-                if child.display
-            )
-            for section in sections
-        ]
+        wants = [section.wanted_lines(section.size.width) for section in sections]
         for section, lines in zip(sections, share(room, wants), strict=True):
             section.styles.height = lines
 
