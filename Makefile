@@ -1,13 +1,14 @@
 # make run    open infraxa            make test   run the tests
 # make check  lint and types         make bench  speed and memory, as ratios
 # make attacks  hostile peers, at full size, and a fuzz of every decoder
+# make soak   an hour of 20 streams while providers come, go, die and freeze; SOAK_FLAGS="--minutes 5"
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DEV_STAMP := $(VENV)/.installed-dev
 
-.PHONY: run test check bench attacks wheel guide pictures clean
+.PHONY: run test check bench attacks soak wheel guide pictures clean
 
 run: $(STAMP)
 	@$(BIN)/infraxa
@@ -26,6 +27,9 @@ bench: $(DEV_STAMP)
 
 attacks: $(DEV_STAMP)
 	$(BIN)/python -m tests.attacks
+
+soak: $(DEV_STAMP)
+	$(BIN)/python -m tests.soak $(SOAK_FLAGS)
 
 # Trains the built-in model again, into build/guide: about 35 minutes on two cores. GUIDE_FLAGS=--from-scratch
 # forgets the shipped weights. Needs torch (extra `guide`).

@@ -14,7 +14,7 @@ from infraxa.app.errors import NodeError
 
 def open_app(data_dir: Path | None, flags: Mapping[str, object]) -> int:
     """Returns the app's exit code. Raises NodeError `no_terminal`."""
-    _require_terminal()
+    require_terminal()
     folders = folders_of(data_dir)
     settings = settings_of(folders, flags)
     # Nothing of what is made up to the first frame is garbage; looking for some takes an eighth of that time.
@@ -24,7 +24,8 @@ def open_app(data_dir: Path | None, flags: Mapping[str, object]) -> int:
     return run(settings, folders)
 
 
-def _require_terminal() -> None:
+def require_terminal() -> None:
+    """Raises NodeError `no_terminal` where the app cannot be shown."""
     remedy = 'For one answer without it: infraxa ask "…"'
     for name, stream in (("input", sys.stdin), ("output", sys.stdout)):
         if stream is None or not stream.isatty():
