@@ -143,8 +143,9 @@ class Drivers:
         return _nobody(why, context, tried=bool(exclude))
 
     def find(self, nodes: Iterable[SeenNode], driver: str, model: str | None = None) -> OfferSeen:
-        """What one node offers: that of `model` (a model_id in hex), or the first one in its card. `driver` is
-        its id, the beginning of it, or `name·id` as it is shown.
+        """What one node offers: that of `model` (a model_id in hex), or the first one in its card.
+
+        `driver` is its id, the beginning of it, or `name·id` as it is shown.
 
         Raises NodeError `no_driver`: nobody or several have this id, it is offline, offers nothing or not
         this model, or the person blocked it.

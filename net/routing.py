@@ -40,6 +40,8 @@ N_OUT: Final = 256
 
 _NEWEST: Final = 0.3
 """Weight of the last answer in what is measured."""
+_LEAST, _MOST = 1e-3, 1e9
+"""What is measured beyond these was not."""
 _PRIOR: Final = (1.8, 2.0)
 """A node of which nothing is known counts as if of two answers nine in ten had come whole."""
 _FAILURE_MS: Final = 15_000.0
@@ -281,7 +283,7 @@ def _likelihood(evidence: Evidence, now_ms: int) -> float:
 
 
 def _mean(so_far: float | None, newest: float | None) -> float | None:
-    if newest is None or not newest > 0:
+    if newest is None or not _LEAST <= newest <= _MOST:
         return so_far
     return newest if so_far is None else so_far + _NEWEST * (newest - so_far)
 
