@@ -92,7 +92,7 @@ def encode(message: Struct) -> bytes:
     return _encoder.encode(message)
 
 
-def decode(data: bytes, kind: Any, limit: int = MAX_MESSAGE) -> Any:
+def decode(data: bytes | memoryview, kind: Any, limit: int = MAX_MESSAGE) -> Any:
     """`data` as a `kind` (a struct or a union of tagged ones). Raises ProtocolError."""
     if len(data) > limit:
         raise ProtocolError("too_large", f"{len(data)} bytes where {limit} are allowed")

@@ -1,0 +1,285 @@
+"""One order at its user: frames in, the prompt out when it is asked for, every wait bounded.
+
+What is said is orders.py's, how long is waited patience.py's. Which driver, and what to do when it fails, is
+decided by who buys.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from types import TracebackType
+from typing import Final, Literal, Self, get_args
+
+from msgspec import Struct
+
+from infraxa.net import orders, patience, wire
+from infraxa.net.errors import NetError, ProtocolError, Refusal
+from infraxa.net.link import Link
+from infraxa.net.patience import Patience
+from infraxa.net.stream import LinkClosed, Stream, StreamCancelled, StreamFailed
+
+PART: Final = 32 * 1024
+"""Bytes of a chunk of the prompt."""
+END_S: Final = 5.0
+"""From the last frame to the end of the stream, which come together."""
+
+WAITS: Final[dict[patience.Wait, str]] = {
+    "answer": "a first word of the driver",
+    "line": "a place at the driver",
+    "upload": "the driver to take the prompt",
+    "reading": "the driver to read the prompt",
+    "words": "the next words",
+}
+"""Continue "waiting for …"."""
+
+
+class Progressed(Struct, frozen=True):
+    """So many tokens of the prompt were read."""
+
+    done: int
+    total: int
+
+
+Item = orders.Placed | orders.Claimed | Progressed | orders.Piece | orders.Done
+
+
+class OrderFailed(Exception):
+    """There is no (more) answer. Holds nothing that the driver wrote but numbers."""
+
+    def __init__(
+        self,
+        code: str,
+        *,
+        at: Literal["driver", "link"],
+        sent: bool,
+        shown: bool,
+        failure: wire.Failure | None = None,
+        wait: patience.Wait | None = None,
+        refusal: Refusal | None = None,
+    ) -> None:
+        super().__init__(code)
+        self.code = code
+        """A wire.ErrorCode as the driver said it; `silent`, `stalled`: nothing, or nothing new, came for too
+        long; `gone`: the link is lost; `garbage`: the driver broke the protocol."""
+        self.at = at
+        """Whether the driver itself failed, or the way to it."""
+        self.sent = sent
+        """The prompt left, or some of it."""
+        self.shown = shown
+        """A piece came."""
+        self.retry_after_ms = failure.retry_after_ms if failure else 0
+        self.limit = failure.limit if failure else 0
+        self.wait = wait
+        """What did not come in time."""
+        self.refusal = refusal
+        """Why it was `garbage`, to be counted."""
+
+
+class Purchase:
+    """An order on its way: iterates over what comes, the last of which is Done. Raises OrderFailed.
+
+    As an asynchronous context manager it is cancelled at the end of the block, unless it is over by then.
+    """
+
+    def __init__(self, link: Link, order: wire.Order, prompt: orders.Prompt, patience: Patience) -> None:
+        """Raises ValueError when `order.prompt_bytes` is not the length of the encoded prompt; NetError as
+        encode_prompt."""
+        self.order = order
+        self.sent = False
+        """The prompt leaves, or has left."""
+        self.shown = False
+        """A piece came."""
+        self._link = link
+        self._prompt = orders.encode_prompt(prompt)
+        if len(self._prompt) != order.prompt_bytes:
+            raise ValueError("the order announces another prompt")
+        self._patience = patience
+        self._reader = orders.FrameReader(order)
+        self._items: deque[Item] = deque()
+        self._progress: Progressed | None = None
+        self._stream: Stream | None = None
+        self._waiting: asyncio.Timeout | None = None
+        self._over = False
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Item:
+        """What came next; once it was Claimed, the prompt is sent before that."""
+        if self._items:
+            return self._items.popleft()
+        if self._over:
+            raise StopAsyncIteration
+        try:
+            if self._stream is None:
+                await self._open()
+            if self._reader.course.claimed is not None and not self.sent:
+                await self._send()
+            return await self._next()
+        except OrderFailed:
+            raise
+        except StreamFailed as error:
+            code = error.failure.code
+            raise self._failed(
+                code if code in get_args(wire.ErrorCode) else "internal", failure=error.failure
+            ) from None
+        except StreamCancelled:
+            if self._over:
+                raise StopAsyncIteration from None  # by `cancel`
+            raise self._failed("cancelled") from None
+        except LinkClosed:
+            raise self._failed("gone", at="link") from None
+        except NetError as error:
+            raise self._failed(error.code, at="link") from None
+        except ProtocolError as error:
+            raise self._failed("garbage", refusal=error.reason) from None
+
+    def cancel(self) -> None:
+        """Want no more of it; the iteration ends. What came and was not taken is still given."""
+        self._over = True
+        if self._stream is not None:
+            self._stream.cancel()
+
+    def waiting(self) -> tuple[str, float]:
+        """What is waited for, continuing "waiting for …", and for how many seconds at most."""
+        bound = self._patience.until()
+        return WAITS[bound.wait], bound.limit
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.cancel()
+
+    async def _open(self) -> None:
+        try:
+            async with asyncio.timeout(self._left()):
+                stream = await self._link.request(self.order)
+        except TimeoutError:
+            raise self._failed("busy", at="link") from None  # of our own requests
+        self._stream = stream
+        stream.on_progress = self._on_progress
+        if self._over:
+            stream.cancel()
+
+    async def _send(self) -> None:
+        """All of the prompt, or as much of it as the driver wants."""
+        assert self._stream is not None
+        self.sent = True
+        data, self._prompt = self._prompt, b""
+        try:
+            for at in range(0, len(data), PART):
+                self._patience.uploading(self._now())
+                part = data[at : at + PART]
+                while not self._stream.push(part):
+                    await self._room()
+            await self._stream.end()
+        except StreamCancelled:
+            pass  # it wants no more; what it said is still to be read
+        self._patience.uploaded(self._now())
+
+    async def _room(self) -> None:
+        assert self._stream is not None
+        while True:
+            try:
+                async with asyncio.timeout(self._left()):
+                    await self._stream.room()
+                return
+            except TimeoutError:
+                self._judge()
+
+    async def _next(self) -> Item:
+        assert self._stream is not None
+        while True:
+            if self._progress is not None:
+                progress, self._progress = self._progress, None
+                return progress
+            try:
+                async with asyncio.timeout(self._left()) as self._waiting:
+                    chunk = await anext(self._stream)
+            except StopAsyncIteration:
+                self._reader.end()
+                raise
+            except TimeoutError:
+                if self._progress is None:
+                    self._judge()
+                continue
+            finally:
+                self._waiting = None
+            self._take(self._reader.feed(chunk))
+            if self._reader.course.done:
+                await self._finish()
+            if self._items:
+                return self._items.popleft()
+
+    def _take(self, frames: list[orders.Frame]) -> None:
+        """Pieces that came together are given as one."""
+        now = self._now()
+        texts: list[str] = []
+        ids: list[int] = []
+        for frame in frames:
+            if isinstance(frame, orders.Piece):
+                texts.append(frame.text)
+                ids.extend(frame.ids)
+                continue
+            if isinstance(frame, orders.Placed):
+                self._patience.placed(now)
+                self._items.append(frame)
+        if texts:
+            self.shown = True
+            if ids:
+                self._patience.piece(now)
+            self._items.append(orders.Piece(tuple(ids), "".join(texts)))
+        for frame in frames:
+            if isinstance(frame, orders.Claimed | orders.Done):
+                self._items.append(frame)
+
+    async def _finish(self) -> None:
+        """Nothing may follow but the end of the stream."""
+        assert self._stream is not None
+        self._over = True
+        try:
+            async with asyncio.timeout(END_S):
+                async for chunk in self._stream:
+                    self._reader.feed(chunk)
+                self._reader.end()
+        except (TimeoutError, StreamCancelled, LinkClosed):
+            pass  # the answer is whole
+        self._stream.cancel()
+
+    def _on_progress(self, done: int, total: int) -> None:
+        if self._reader.course.claimed is None or self.shown or done > total:
+            return
+        self._patience.progressed(done, self._now())
+        self._progress = Progressed(done, total)
+        if self._waiting is not None and not self._waiting.expired():
+            self._waiting.reschedule(asyncio.get_running_loop().time())
+
+    def _judge(self) -> None:
+        overdue = self._patience.overdue(self._now())
+        if overdue is not None:
+            raise self._failed("silent" if overdue.silent else "stalled", wait=overdue.wait)
+
+    def _failed(
+        self,
+        code: str,
+        *,
+        at: Literal["driver", "link"] = "driver",
+        failure: wire.Failure | None = None,
+        wait: patience.Wait | None = None,
+        refusal: Refusal | None = None,
+    ) -> OrderFailed:
+        self.cancel()
+        self._items.clear()
+        return OrderFailed(
+            code, at=at, sent=self.sent, shown=self.shown, failure=failure, wait=wait, refusal=refusal
+        )
+
+    def _now(self) -> float:
+        return self._link.clock.monotonic()
+
+    def _left(self) -> float:
+        return max(0.0, self._patience.until().deadline - self._now())

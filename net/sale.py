@@ -1,0 +1,210 @@
+"""One order at its provider: frames out, the prompt in, every wait bounded.
+
+What is said is orders.py's. Whether and when an order gets a place is decided by who serves it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable
+from typing import Literal, get_args
+
+from msgspec import Struct
+
+from infraxa.net import addresses, orders, wire
+from infraxa.net.errors import ProtocolError
+from infraxa.net.link import Link
+from infraxa.net.relay import is_relayed
+from infraxa.net.stream import LinkClosed, Stream, StreamCancelled
+from infraxa.net.ticks import TickedWriter
+
+Ending = Literal["cancelled", "gone", "stalled", "bad"]
+"""The user cancelled; its link is lost, or this node leaves; it did not read, or did not send its prompt, in
+time; it broke the protocol."""
+
+
+class SaleLimits(Struct, frozen=True):
+    """Seconds."""
+
+    idle: float = 15.0
+    """Between two chunks of the prompt."""
+    upload: float = 120.0
+    """For all of it."""
+    stall: float = 60.0
+    """In which the user reads nothing."""
+    fail: float = 5.0
+    """The same when the answer has failed: what it did not read is not worth more."""
+
+
+class SaleEnded(Exception):
+    """Nobody wants this order served any more."""
+
+    def __init__(self, reason: Ending) -> None:
+        super().__init__(reason)
+        self.reason: Ending = reason
+
+
+class Sale:
+    """An order that came. All methods raise SaleEnded, after which nothing more can be said. They are for one
+    task, but `fail` may be called beside them.
+
+    The task that handles the order is also cancelled when the user cancels or the link is lost, as that of
+    any request; `ended` says which.
+    """
+
+    def __init__(
+        self, link: Link, stream: Stream, order: wire.Order, limits: SaleLimits | None = None
+    ) -> None:
+        """`link` has an account."""
+        assert link.account is not None
+        self.order = order
+        self.account = link.account
+        """The account key of the user."""
+        self.group = addresses.group(link.remote)
+        """The group of addresses it came from; the relay, when it came through one."""
+        self.relayed = is_relayed(link)
+        self.bytes_out = 0
+        """Of frames, before padding and seals."""
+        self._link = link
+        self._stream = stream
+        self._limits = limits or SaleLimits()
+        self._course = orders.Course(order)
+        self._writer: TickedWriter | None = None
+        self._over = False
+        """This side has said the last."""
+        self._reason: Ending | None = None
+        self.breach: ProtocolError | None = None
+        """What the user did wrong, for which its link is to be closed."""
+
+    @property
+    def ended(self) -> Ending | None:
+        """Why nobody wants it served any more; None as long as somebody does, and after `done` and `fail`."""
+        if self._reason is None and not self._over and self._stream.over:
+            self._reason = "gone" if self._link.closed else "cancelled"
+        return self._reason
+
+    async def placed(self, before: int) -> None:
+        """It waits, and so many come first; said at once, at each change, and every 5 s."""
+        await self._send(orders.Placed(min(before, 65_535)))
+
+    async def claim(self, context: int, max_out: int) -> orders.Prompt:
+        """It has a place: ask for the prompt. `context`, `max_out`: tokens; the answer may have no more than
+        the smaller of `max_out`, the order's `max_tokens` and orders.MAX_OUT."""
+        await self._send(orders.Claimed(context, min(max_out, orders.MAX_OUT)))
+        try:
+            async with asyncio.timeout(self._limits.upload):
+                data = await self._read()
+            return orders.decode_prompt(data)
+        except TimeoutError:
+            await self._fail(wire.Failure("expired", field="prompt"))
+            raise self._end("stalled") from None
+        except ProtocolError as error:
+            self.breach = error
+            raise self._end("bad") from None
+        except (StreamCancelled, LinkClosed):
+            raise self._lost() from None
+
+    async def progress(self, done: int, total: int) -> None:
+        """So many tokens of the prompt were read."""
+        self._check()
+        try:
+            await self._stream.progress(done, total)
+        except (StreamCancelled, LinkClosed):
+            raise self._lost() from None
+
+    async def piece(self, text: str, ids: tuple[int, ...]) -> None:
+        """More of the answer, of any length; waits while the user does not read. Raises ValueError for more
+        than it may have."""
+        for piece in orders.pieces(text, ids):
+            await self._write(piece)
+
+    async def done(self, done: orders.Done) -> None:
+        """The answer is whole. Raises ValueError for other counts than those of the pieces."""
+        await self._write(done)
+        await self._end_stream(self._stream.end(), self._limits.stall)
+
+    async def fail(
+        self, code: wire.ErrorCode, *, retry_after_ms: int = 0, limit: int = 0, field: str = ""
+    ) -> None:
+        """There is no (more) answer, and why. Does nothing when nobody is there to hear it."""
+        assert code in get_args(wire.ErrorCode)
+        if self.ended is None and not self._over:
+            await self._fail(wire.Failure(code, min(retry_after_ms, 86_400_000), limit, field))
+
+    async def _fail(self, failure: wire.Failure) -> None:
+        await self._end_stream(self._stream.fail(failure), self._limits.fail)
+
+    async def _end_stream(self, ending: Awaitable[None], seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await ending
+        except TimeoutError:
+            raise self._end("stalled") from None
+        except (StreamCancelled, LinkClosed):
+            raise self._lost() from None
+        self._over = True
+
+    async def _send(self, frame: orders.Frame) -> None:
+        data = self._encoded(frame)
+        try:
+            async with asyncio.timeout(self._limits.stall):
+                await self._stream.send(data)
+        except TimeoutError:
+            raise self._end("stalled") from None
+        except (StreamCancelled, LinkClosed):
+            raise self._lost() from None
+
+    async def _write(self, frame: orders.Frame) -> None:
+        data = self._encoded(frame)
+        if self._writer is None:
+            self._writer = self._stream.ticked()
+        try:
+            if not self._link.mux.room(self._stream.id):  # seldom, and a timer costs as much as all the rest
+                async with asyncio.timeout(self._limits.stall):
+                    await self._stream.room()
+                self._check()
+            await self._writer.write(data)
+        except TimeoutError:
+            raise self._end("stalled") from None
+        except (StreamCancelled, LinkClosed):
+            raise self._lost() from None
+
+    def _encoded(self, frame: orders.Frame) -> bytes:
+        self._check()
+        data = orders.encode_frame(frame)
+        try:
+            self._course.take(frame)
+        except ProtocolError as error:
+            # The user would leave this provider for it.
+            raise ValueError(f"not to be said now: {error.detail}") from None
+        self.bytes_out += len(data)
+        return data
+
+    async def _read(self) -> bytes:
+        data = bytearray()
+        try:
+            while True:
+                async with asyncio.timeout(self._limits.idle):
+                    data += await anext(self._stream)
+                if len(data) > self.order.prompt_bytes:
+                    raise ProtocolError("too_large", "a prompt longer than announced")
+        except StopAsyncIteration:
+            if len(data) < self.order.prompt_bytes:
+                raise ProtocolError("truncated", "a prompt shorter than announced") from None
+            return bytes(data)
+
+    def _check(self) -> None:
+        if self._over:
+            raise SaleEnded("gone")
+        if (reason := self.ended) is not None:
+            raise SaleEnded(reason)
+
+    def _lost(self) -> SaleEnded:
+        return SaleEnded(self.ended or self._end("cancelled").reason)
+
+    def _end(self, reason: Ending) -> SaleEnded:
+        """This side wants no more of it."""
+        self._reason = self._reason or reason
+        if reason != "bad":  # the link is closed for that, and says why
+            self._stream.cancel()
+        return SaleEnded(self._reason)
