@@ -8,25 +8,30 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Iterator, Sequence
-from typing import Final
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from typing import Final, Literal
 from weakref import WeakValueDictionary
 
 from infraxa.net import addresses
 from infraxa.net.addresses import Prefix, Source
+from infraxa.net.auth import open_account
 from infraxa.net.book import AddressBook
 from infraxa.net.bootstrap import resolve
 from infraxa.net.connect import Target
 from infraxa.net.dialer import Dialer
 from infraxa.net.errors import NetError
 from infraxa.net.gossip import Gossip
-from infraxa.net.identity import short_id
-from infraxa.net.link import Clock, Link
+from infraxa.net.identity import Signer, short_id
+from infraxa.net.link import FAILED, Clock, Link
 from infraxa.net.overlay import Dial, Overlay
-from infraxa.net.peering import FAILED, Peer, Peering
+from infraxa.net.peering import Peer, Peering
 from infraxa.net.relay import circuit_address
 from infraxa.net.sampling import Candidate
 from infraxa.net.tasks import TaskGroup
+
+Purpose = Literal["watching", "relaying", "order"]
+"""For which a link is on which this node does not say who it is: none of them is used for another, since who
+is asked for two things on one link knows that they belong together."""
 
 BOOTSTRAP_S: Final = 30.0
 """Between two tries of the bootstrap addresses, while there is no peer."""
@@ -74,7 +79,9 @@ class Finder:
         dialer: Dialer,
         clock: Clock,
         on_failed: Callable[[NetError], None],
+        account: Callable[[bytes], Signer],
     ) -> None:
+        """`account`: the key by which a provider knows this node's person."""
         self.book = book
         self._where = where
         self._gossip = gossip
@@ -83,7 +90,8 @@ class Finder:
         self._dialer = dialer
         self._clock = clock
         self._on_failed = on_failed
-        self._unnamed_links: dict[tuple[str, bytes], Link] = {}
+        self._account = account
+        self._unnamed_links: dict[tuple[Purpose, bytes], Link] = {}
         self._turns: WeakValueDictionary[tuple[str, bytes], asyncio.Lock] = WeakValueDictionary()
         self._tasks = TaskGroup()
 
@@ -184,16 +192,34 @@ class Finder:
         one dials. Raises NetError."""
         return await self._unnamed("relaying", relay, self.direct)
 
-    async def _unnamed(self, why: str, node: bytes, places: Callable[[bytes], list[str]]) -> Link:
-        """The link on which this node does not say who it is: one per node and purpose."""
+    async def order_link(self, node: bytes) -> Link:
+        """An order session with the provider `node`, which learns an account and not which node this is: the
+        one there is, or a new one. Raises NetError."""
+
+        async def begin(link: Link) -> None:
+            await open_account(link, self._account(node))
+
+        return await self._unnamed("order", node, self._places, begin)
+
+    async def _unnamed(
+        self,
+        why: Purpose,
+        node: bytes,
+        places: Callable[[bytes], list[str]],
+        begin: Callable[[Link], Awaitable[None]] | None = None,
+    ) -> Link:
+        """The link on which this node does not say who it is: one per node and purpose. `begin` is what comes
+        first on a new one; it raises NetError."""
         async with self._turn(why, node):
             link = self._unnamed_links.get((why, node))
             if link is None or link.closed or link.aged:
                 kept = self._unnamed_links.items()
                 self._unnamed_links = {key: link for key, link in kept if not link.closed}
                 link = await self._dialer.dial(self._target(node), places(node))
-                self._unnamed_links[why, node] = link
                 self._peering.keep(link)
+                if begin is not None:
+                    await begin(link)
+                self._unnamed_links[why, node] = link
             return link
 
     def _turn(self, why: str, node: bytes) -> asyncio.Lock:
@@ -212,11 +238,25 @@ class Finder:
             told += [(address, "gossip") for address in card.addresses]
         return [address for address, source in dict.fromkeys(told) if self._where.may_dial(address, source)]
 
+    def reaches(self, node: bytes, addresses: Sequence[str]) -> bool:
+        """Whether `node`, whose card names these addresses, may be tried without a relay."""
+        return any(self._where.may_dial(address, source) for address, source in self.book.of(node)) or any(
+            self._where.may_dial(address, "gossip") for address in addresses
+        )
+
     def _places(self, node: bytes) -> list[str]:
         """As `direct`, and the relays through which it is reached."""
+        return [*self.direct(node), *(circuit_address(relay, node) for relay in self.relays_of(node))]
+
+    def relays_of(self, node: bytes) -> tuple[bytes, ...]:
+        """Nodes through which `node` is reached, says its card."""
         card = self._gossip.card(node)
-        relays = card.relays if card is not None else ()
-        return [*self.direct(node), *(circuit_address(relay, node) for relay in relays)]
+        return card.relays if card is not None else ()
+
+    def carrier(self, relay: bytes) -> Link | None:
+        """The link over which the relay `relay` is dialled through, if there is one."""
+        link = self._unnamed_links.get(("relaying", relay))
+        return None if link is None or link.closed else link
 
     async def close(self) -> None:
         await self._tasks.cancel_all()

@@ -174,7 +174,8 @@ class Gossip:
         first_token_ms: int = 0,
     ) -> list[Command]:
         """How this node is from now on. HeartbeatDue comes when it must be signed: at once for a new status,
-        within PRICE_EVERY_S for a price that moved by a tenth, else every EVERY_S. Needs a card."""
+        within 5 s for a load that moved by an eighth and a price that moved by a tenth, else every EVERY_S.
+        Needs a card."""
         entry = self.table.entries.get(self._me)
         card = entry.card_hash if entry is not None else b""
         self._heartbeat.wanted = State(0, card, status, util, prices, first_token_ms) if card else None

@@ -14,8 +14,7 @@ from typing import Final
 from infraxa.net import codec, wire
 from infraxa.net.addresses import LOCAL, group
 from infraxa.net.errors import ProtocolError, Refusal
-from infraxa.net.link import Clock, Link, Stream
-from infraxa.net.peering import FAILED
+from infraxa.net.link import FAILED, Clock, Link, Stream
 from infraxa.net.rates import Bucket
 from infraxa.net.records import MAX_STATE, Record
 from infraxa.net.tasks import TaskGroup

@@ -11,6 +11,10 @@ from infraxa.net.records import PriceNow, State
 EVERY_S: Final = 30.0
 JITTER: Final = 0.1
 PRICE_EVERY_S: Final = 5.0
+UTIL_STEP: Final = 32
+"""An eighth of all slots: less is told with the next state."""
+KEPT: Final = 2
+"""Changes at once that are kept for a new status, however the load moves."""
 ASK_AGAIN_S: Final = 5.0
 """A state that was due and not published is asked for again after this."""
 
@@ -33,7 +37,7 @@ class Heartbeat:
         """`state` was published."""
         if self._said is None or state.prices != self._said.prices:
             self._priced_at = now
-        if self._said is not None and not _same_but_price(self._said, state):
+        if self._said is not None and (_another(self._said, state) or _busier(self._said, state)):
             self._changes.take(1, now)
         self._said = state
         self._asked_at = float("-inf")
@@ -48,12 +52,12 @@ class Heartbeat:
         wanted, said = self.wanted, self._said
         if wanted is None:
             return float("inf")
-        at = self._beat_at
-        if said is None:
-            at = now
-        elif not _same_but_price(said, wanted):
-            at = min(at, now if self._changes.has(1, now) else now + 1 / self._changes.rate)
-        elif moved(said.prices, wanted.prices):
+        at = now if said is None else self._beat_at
+        if said is not None and _another(said, wanted):
+            at = min(at, now + self._changes.wait(1, now))
+        if said is not None and _busier(said, wanted):
+            at = min(at, now + self._changes.wait(1 + KEPT, now))
+        if said is not None and moved(said.prices, wanted.prices):
             at = min(at, self._priced_at + PRICE_EVERY_S)
         return max(at, self._asked_at + ASK_AGAIN_S)
 
@@ -80,5 +84,10 @@ def _by_a_tenth(old: int, new: int) -> bool:
     return old != new and 10 * abs(new - old) >= old
 
 
-def _same_but_price(old: State, new: State) -> bool:
-    return old.status == new.status and old.card == new.card
+def _another(old: State, new: State) -> bool:
+    return old.status != new.status or old.card != new.card
+
+
+def _busier(old: State, new: State) -> bool:
+    """Or less busy."""
+    return abs(new.util - old.util) >= UTIL_STEP

@@ -30,6 +30,7 @@ from infraxa.net.ticks import TICK_S
 
 # All that users of links need.
 __all__ = [
+    "FAILED",
     "Clock",
     "Handler",
     "Link",
@@ -50,6 +51,8 @@ SPARE_HANDLERS: Final = 8
 
 _log = logging.getLogger(__name__)
 _STREAM_ENDS: Final = (StreamCancelled, StreamFailed, LinkClosed)
+FAILED: Final = (NetError, ProtocolError, *_STREAM_ENDS)
+"""What can become of asking a node for something."""
 T = TypeVar("T", bound=msgspec.Struct)
 
 
@@ -95,12 +98,15 @@ class Link:
         self.peer: bytes | None = None
         """The node on the other side: known to who dialled, and after `Auth`."""
         self.account: bytes | None = None
+        """The account key of who dialled, after `Auth`; on both sides."""
         self.card: bytes | None = None
         """Of who dialled: the verified card of `peer`, an encoded Record."""
         self.skew_ms = skew_ms
         """Their clock minus ours at the handshake."""
         self.rtt_ms: float | None = None
         self.since = clock.monotonic()
+        self.heard_at = self.since
+        """When anything authentic came last; by `Clock.monotonic`, as `since`."""
         self.aged = False
         """No new streams any more, see `on_aged`."""
         self.mux = Mux(initiator=session.initiator, in_flight=in_flight)
@@ -159,9 +165,14 @@ class Link:
         return self._end is not None
 
     @property
+    def used_at(self) -> float:
+        """When it was last used for something else than keep-alive."""
+        return self._session.used_at
+
+    @property
     def idle_since(self) -> float | None:
-        """When it was last used for something else than keep-alive; None while a request is under way."""
-        return self._session.used_at if self.mux.idle else None
+        """As `used_at`; None while a request is under way."""
+        return self.used_at if self.mux.idle else None
 
     async def request(self, message: wire.Request) -> Stream:
         """Ask. Raises LinkClosed; NetError `busy` (too many are open), `expired` (the session is too old)."""
@@ -264,6 +275,7 @@ class Link:
         now = self.clock.monotonic()
         record, replies = self._session.receive(frame, now)
         self._liveness.heard()
+        self.heard_at = now
         self._confirmed.set()
         self._sealed.extend(replies)
         if record is not None and self._end is None:

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Final, Literal
 
 from infraxa.net import addresses
+from infraxa.net.blame import Blame
 from infraxa.net.clock import Pulse
 from infraxa.net.discovery import Lan
 from infraxa.net.errors import NetError
@@ -20,12 +22,13 @@ from infraxa.net.invites import Invite
 from infraxa.net.invites import encode as encode_invite
 from infraxa.net.link import Link
 from infraxa.net.options import NetworkOptions as NetworkOptions
-from infraxa.net.overview import activity, met, notices, seen_nodes
+from infraxa.net.overview import activity, find_fault, met, notices, peer_infos, seen_nodes
 from infraxa.net.parts import Parts
 from infraxa.net.portmap import PortMap
 from infraxa.net.reaching import Reaching
 from infraxa.net.records import MAX_ADDRESSES
-from infraxa.net.status import NetworkStatus, Notice, PeerInfo, Refused, SeenNode, Waiting
+from infraxa.net.sale import Sale
+from infraxa.net.status import Load, NetworkStatus, Notice, Offer, PeerInfo, Refused, SeenNode, Waiting
 from infraxa.net.tasks import ended
 
 PORT_REMEDY: Final = "Other nodes find it all the same; another listen_port ends this."
@@ -66,7 +69,6 @@ class Network(Parts):
         self._start_reaching()
         self._use(survey)
         await self._presence.renew()
-        self.say("online")
         self._activity = "online"
         for turn, code in ((self._tick, "tick_failed"), (self._keep, "keep_failed")):
             self._tasks.repeat(turn, name=f"network: {code}", pause_s=TICK_S, ended=partial(self._ran, code))
@@ -81,7 +83,15 @@ class Network(Parts):
         self._teller.tell()
         self._dialer.close()
         # First what finds something to do, then the links over which that is done.
-        parts = (self._watch, self._finder, self._health, self._reaching, self._mapping, self._lan)
+        parts = (
+            self._customers,
+            self._watch,
+            self._finder,
+            self._health,
+            self._reaching,
+            self._mapping,
+            self._lan,
+        )
         closing = [part.close() for part in parts if part is not None]
         await ended(STOP_S, "what looks for others", self._tasks.cancel_all(), *closing)
         await ended(END_S, "goodbye", self._presence.leave())
@@ -92,9 +102,26 @@ class Network(Parts):
         self._activity = "off"
         self._teller.close()
 
-    def say(self, status: Literal["online", "busy"]) -> None:
-        """How this node is from now on, for everybody to know."""
-        self._presence.say(status)
+    def sell(self, handler: Callable[[Sale], Awaitable[None]] | None) -> None:
+        """Who answers orders of other nodes; None: nobody. A handler is cancelled when the user cancels or
+        goes, and what it leaves unanswered is answered `internal`."""
+        self._customers.handler = handler
+
+    def offer(self, offer: Offer | None) -> None:
+        """What others are told that this node offers: as many models, the first ones, as a card has room for.
+        None: nothing. For what stays for minutes, since each change is a new card for everybody."""
+        if self._presence.offer(offer) and self._activity in ("starting", "online"):
+            self._tasks.spawn(self._presence.renew(), name="tell what is offered")
+
+    def load(self, load: Load) -> None:
+        """How busy this node is: told at once when its status is another one, within some seconds when its
+        load moved by an eighth, else with the next heartbeat."""
+        self._presence.load(load)
+
+    async def order_link(self, node: bytes) -> Link:
+        """A session with a provider on which it learns an account and not which node this is: the one there
+        is, or a new one. Raises NetError `unreachable`, `timeout`, `refused`, `busy`, `expired`, `clock`."""
+        return await self._finder.order_link(node)
 
     async def _listen(self) -> None:
         """Another port serves when the wished one is taken: others learn it from the card and by mDNS."""
@@ -196,7 +223,7 @@ class Network(Parts):
     def _use(self, survey: Survey) -> None:
         """This machine has these addresses."""
         self._survey = survey
-        if any(not addresses.read_ip(host).is_loopback for host in survey.hosts):
+        if self._networked:
             self.notices.withdraw(NO_NETWORK.code)
         else:
             self.notices.put(NO_NETWORK)
@@ -208,6 +235,11 @@ class Network(Parts):
         if self._mapping is not None:
             four = (host for host in survey.hosts if addresses.read_ip(host).version == 4)
             self._tasks.spawn(self._map(self._mapping, next(four, "")), name="map the port")
+
+    @property
+    def _networked(self) -> bool:
+        """Whether this machine is in any network."""
+        return any(not addresses.read_ip(host).is_loopback for host in self._survey.hosts)
 
     def _cards_changed(self, survey: Survey) -> None:
         self._use(survey)
@@ -258,6 +290,12 @@ class Network(Parts):
         NetError."""
         return await self._finder.link_to(node)
 
+    def blame(self, node: bytes, link: Link | None) -> Blame:
+        """Whose fault it is that nothing more came from `node` on `link`, or that no link came to be: of this
+        machine's network, of the relay, or of the node."""
+        now, networked = self._clock.monotonic(), self._networked
+        return find_fault(node, link, self._peering, self._finder, networked=networked, now=now)
+
     def invite(self, hours: float = INVITE_HOURS) -> str:
         """A text with which another node joins this network, for so many hours."""
         expires_ms = self._clock.unix_ms() + round(hours * 3_600_000)
@@ -283,10 +321,10 @@ class Network(Parts):
     def nodes(self) -> list[SeenNode]:
         """Everybody but this node, those that are there first, then by the newest news."""
         now = self._clock.monotonic()
-        return seen_nodes(self.identity.id, self._gossip, self._peering, self._health, self._finder.book, now)
+        return seen_nodes(self.identity.id, self._gossip, self._peering, self._health, self._finder, now)
 
     def peers(self) -> list[PeerInfo]:
-        return self._peering.info()
+        return peer_infos(self._gossip, self._peering, self._clock)
 
     def refused(self) -> list[Refused]:
         """Newest first."""

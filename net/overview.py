@@ -1,4 +1,4 @@
-"""The state of the network as screens show it, gathered from the parts that know."""
+"""What the parts know, put together: the network as screens show it, and whose fault a failure is."""
 
 from __future__ import annotations
 
@@ -7,19 +7,23 @@ from typing import Literal
 
 from msgspec import structs
 
-from infraxa.net import codec
+from infraxa.net import addresses, codec
+from infraxa.net.addresses import LOCAL
+from infraxa.net.blame import DIALLED_S, Blame, blame
 from infraxa.net.book import AddressBook
+from infraxa.net.finder import Finder
 from infraxa.net.gossip import Gossip
 from infraxa.net.health import Health
-from infraxa.net.link import Link
+from infraxa.net.link import Clock, Link
 from infraxa.net.peering import Peering
 from infraxa.net.reach import Decision
 from infraxa.net.records import Card, Record
-from infraxa.net.status import Activity, Notice, SeenNode
+from infraxa.net.relay import is_relayed
+from infraxa.net.status import Activity, Notice, PeerInfo, SeenNode
 
 
 def seen_nodes(
-    me: bytes, gossip: Gossip, peering: Peering, health: Health, book: AddressBook, now: float
+    me: bytes, gossip: Gossip, peering: Peering, health: Health, finder: Finder, now: float
 ) -> list[SeenNode]:
     """Everybody but this node: those that are there first, then by the newest news."""
     shown = []
@@ -34,10 +38,72 @@ def seen_nodes(
                 seen,
                 rtt_ms=rtt_ms,
                 status="offline" if gone else seen.status,
-                via=_via(seen.id, book),
+                via=_via(seen.id, finder.book),
+                relayed=bool(seen.relays) and not finder.reaches(seen.id, seen.addresses),
             )
         )
     return sorted(shown, key=lambda seen: (seen.status == "offline", seen.age_s))
+
+
+def peer_infos(gossip: Gossip, peering: Peering, clock: Clock) -> list[PeerInfo]:
+    """Every link, those with peers first."""
+    shown = []
+    ahead = clock.unix_ms() - clock.monotonic() * 1000
+    for peer in peering.peers():
+        card = gossip.card(peer.id)
+        shown.append(_peer_info(peer.link, peer.id, card.name if card is not None else "", "peer", ahead))
+    for link in peering.sessions():
+        card = gossip.card(link.peer) if link.peer is not None else None
+        kind: Literal["order", "stranger"] = "order" if link.account is not None else "stranger"
+        shown.append(_peer_info(link, link.peer or b"", card.name if card is not None else "", kind, ahead))
+    return shown
+
+
+def _peer_info(
+    link: Link, node: bytes, name: str, kind: Literal["peer", "order", "stranger"], ahead: float
+) -> PeerInfo:
+    return PeerInfo(
+        id=node,
+        name=name,
+        address=link.remote,
+        direction="out" if link.initiator else "in",
+        kind=kind,
+        since_ms=int(ahead + link.since * 1000),
+        rtt_ms=link.rtt_ms,
+        bytes_in=link.bytes_in,
+        bytes_out=link.bytes_out,
+        account=link.account or b"",
+    )
+
+
+def find_fault(
+    node: bytes, link: Link | None, peering: Peering, finder: Finder, *, networked: bool, now: float
+) -> Blame:
+    """Whose fault it is that `node` was not reached, or that nothing more comes on a link with it.
+    `networked`: this machine has an address by which others can be reached."""
+    if link is not None:
+        hosts = [link.remote]
+        relays: tuple[bytes, ...] = (addresses.parse(link.remote).relay,) if is_relayed(link) else ()
+    else:
+        hosts = [addresses.parse(place).host for place in finder.direct(node)]
+        relays = () if hosts else finder.relays_of(node)
+    carriers = (finder.carrier(relay) for relay in relays)
+    alive = any(one is not None and now - one.heard_at < DIALLED_S for one in carriers)
+    near = {addresses.group(host) for host in hosts} == {LOCAL}
+    others = tuple(
+        now - heard.at
+        for heard in peering.heard()
+        # Who is on the same local network says nothing about the way to somebody who is not.
+        if heard.node != node
+        and heard.node not in relays
+        and (near or addresses.group(heard.remote) != LOCAL)
+    )
+    return blame(
+        networked=networked or (near and all(addresses.read_ip(host).is_loopback for host in hosts)),
+        silent_s=now - link.heard_at if link is not None else None,
+        others_silent_s=others,
+        relay="none" if not relays else "alive" if alive else "dead",
+    )
 
 
 def met(link: Link) -> SeenNode:

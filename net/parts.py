@@ -18,6 +18,7 @@ from infraxa.net import addresses, codec, wire
 from infraxa.net.book import AddressBook
 from infraxa.net.clock import Skew
 from infraxa.net.commands import CardDue, Changed, Command, HeartbeatDue
+from infraxa.net.customers import Customers
 from infraxa.net.dialer import Dialer
 from infraxa.net.discovery import Lan
 from infraxa.net.door import Door
@@ -29,7 +30,7 @@ from infraxa.net.hello import Prekeys
 from infraxa.net.identity import Identity
 from infraxa.net.interfaces import Survey, Watch
 from infraxa.net.invites import PUBLIC
-from infraxa.net.link import Clock, Link, LinkEnd, Stream
+from infraxa.net.link import FAILED, Clock, Link, LinkEnd, Stream
 from infraxa.net.lobby import Lobby
 from infraxa.net.memory import Keeper, KnownNode, Memory
 from infraxa.net.names import clean_name
@@ -37,7 +38,7 @@ from infraxa.net.notices import Notices
 from infraxa.net.options import NetworkOptions
 from infraxa.net.overlay import Overlay
 from infraxa.net.overview import met
-from infraxa.net.peering import FAILED, Events, Peer, Peering
+from infraxa.net.peering import Events, Peer, Peering
 from infraxa.net.portmap import PortMap
 from infraxa.net.presence import Places, Presence
 from infraxa.net.publisher import Publisher
@@ -101,6 +102,7 @@ class Parts(ABC):
         self._overlay = Overlay(
             identity.id, rng, memory.anchors, may_dial=self._where.may_dial, group_of=_group_of
         )
+        self._customers = Customers()
         lobby = Lobby()
         door = Door(
             node=identity.id,
@@ -116,10 +118,13 @@ class Parts(ABC):
             self._overlay,
             door=door,
             lobby=lobby,
+            customers=self._customers,
             clock=clock,
             refusals=self._refusals,
             my_card=lambda: self._presence.card,
-            events=Events(self._linked, self._unlinked, self._command, self._serve),
+            events=Events(
+                self._linked, self._unlinked, self._teller.peers_changed, self._command, self._serve
+            ),
         )
         self._presence = Presence(
             Publisher(
@@ -167,6 +172,7 @@ class Parts(ABC):
             dialer,
             clock,
             self._not_linked,
+            identity.account_key,
         )
         self._rng = rng
         self._lan: Lan | None = None
@@ -282,6 +288,8 @@ class Parts(ABC):
         match request:
             case wire.Probe():
                 refused = await self._presence.probes.serve(link, stream, self._presence.state)
+            case wire.Order():
+                refused = await self._customers.serve(link, stream, request)
             case wire.DialBack() if self._reaching is not None:
                 refused = await self._reaching.dial_back(link, stream, request)
             case wire.RelayReserve() if self.options.relay:

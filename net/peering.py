@@ -7,45 +7,38 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
+from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
 from itertools import count
 from typing import Final, NamedTuple
 from weakref import WeakSet
 
-from infraxa.net import addresses, codec, commands, wire
+from infraxa.net import addresses, auth, codec, commands, wire
+from infraxa.net.auth import ANSWER_S
 from infraxa.net.commands import Command
 from infraxa.net.connect import Target, accept
+from infraxa.net.customers import Customers
 from infraxa.net.dialer import Dialer
 from infraxa.net.door import Door
-from infraxa.net.errors import NetError, ProtocolError, Refusal
+from infraxa.net.errors import ProtocolError, Refusal
+from infraxa.net.exchange import Exchange
 from infraxa.net.gossip import Gossip
-from infraxa.net.guard import Rates
-from infraxa.net.identity import Identity, short_id
-from infraxa.net.link import Clock, Link, LinkClosed, LinkEnd, Stream, StreamCancelled, StreamFailed
+from infraxa.net.identity import Identity
+from infraxa.net.link import FAILED, Clock, Link, LinkClosed, LinkEnd, Stream
 from infraxa.net.lobby import Lobby
 from infraxa.net.overlay import Dial, Direction, Overlay
 from infraxa.net.pipe import Pipe
 from infraxa.net.refusals import Refusals
-from infraxa.net.rounds import ROUND_S
-from infraxa.net.status import PeerInfo
 from infraxa.net.strangers import Strangers
 from infraxa.net.tasks import TaskGroup
 
 MAX_EARLY: Final = 8
 """Messages that a node may tell before it has answered to whom."""
-LIST_EVERY_S: Final = 10.0
-LISTS_BURST: Final = 8
-"""How often one group of addresses may ask for other nodes."""
-MAX_ASKERS: Final = 1024
-ANSWER_S: Final = 10.0
-"""How long a node may take for one answer."""
+ENDED_S: Final = 120.0
+"""How long a link that fell silent tells something about this machine's network."""
+MAX_ENDED: Final = 32
 PEER_REQUESTS: Final = 8
 """Requests at a time of a node that said who it is; a stranger has one."""
-FAILED: Final = (NetError, ProtocolError, StreamFailed, StreamCancelled, LinkClosed)
-"""What can become of asking a node for something."""
-
-_log = logging.getLogger(__name__)
 
 
 class Peer(NamedTuple):
@@ -57,12 +50,23 @@ class Peer(NamedTuple):
     direction: Direction
 
 
+class Heard(NamedTuple):
+    """When something came last on a link."""
+
+    node: bytes | None
+    """Known of whom this node dialled, and of peers."""
+    remote: str
+    at: float
+
+
 class Events(NamedTuple):
     """What the peering tells its owner."""
 
     linked: Callable[[Peer, str], None]
     """A link with a node stands; it sees this one at that address ("" when it did not say)."""
     unlinked: Callable[[Peer, LinkEnd], None]
+    sessions: Callable[[], None]
+    """Another link came or went, or its account is known now."""
     command: Callable[[Command], None]
     """A command of gossip that is not about links."""
     serve: Callable[[Link, Stream, wire.Request], Awaitable[None]]
@@ -80,6 +84,7 @@ class Peering:
         *,
         door: Door,
         lobby: Lobby,
+        customers: Customers,
         clock: Clock,
         refusals: Refusals,
         my_card: Callable[[], bytes],
@@ -99,7 +104,15 @@ class Peering:
         self._peers: dict[int, Peer] = {}
         self._by_node: dict[bytes, Peer] = {}
         self._strangers = Strangers()
-        self._lists = Rates(MAX_ASKERS)
+        self._customers = customers
+        self._exchange = Exchange(
+            gossip,
+            clock,
+            link_of=lambda node: peer.link if (peer := self._by_node.get(node)) is not None else None,
+            perform=self.perform,
+            refuse=lambda node, reason: self._refuse(node, reason, clock.monotonic()),
+        )
+        self._ended: deque[Heard] = deque(maxlen=MAX_ENDED)
         self._past = (0, 0)
         """Bytes in and out of links that have ended."""
         self._turned_away: WeakSet[Link] = WeakSet()
@@ -118,39 +131,31 @@ class Peering:
     async def linked_with(self, node: bytes) -> Peer:
         """Returns when a link with `node` stands; the caller sets the time limit."""
         while (peer := self._by_node.get(node)) is None:
-            self._arrival = self._arrival or asyncio.get_running_loop().create_future()
-            await asyncio.shield(self._arrival)
+            await self._arrived()
         return peer
+
+    async def _arrived(self) -> None:
+        """Returns when the next link with a node stands."""
+        self._arrival = self._arrival or asyncio.get_running_loop().create_future()
+        await asyncio.shield(self._arrival)
 
     def peers(self) -> list[Peer]:
         return list(self._by_node.values())
 
-    def info(self) -> list[PeerInfo]:
-        """Every link as a screen shows it."""
-        shown = []
-        ahead = self._clock.unix_ms() - self._clock.monotonic() * 1000
-        for peer in self._by_node.values():
-            card = self._gossip.card(peer.id)
-            shown.append(self._info(peer.link, peer.id, card.name if card else "", "peer", ahead))
-        shown += [self._info(link, link.peer or b"", "", "order", ahead) for link in self._strangers]
-        return shown
+    def sessions(self) -> list[Link]:
+        """The links that are not with peers: of strangers, of accounts, and those on which this node did not
+        say who it is."""
+        return [*self._strangers, *self._customers]
 
-    def _info(self, link: Link, node: bytes, name: str, kind: str, ahead: float) -> PeerInfo:
-        return PeerInfo(
-            id=node,
-            name=name,
-            address=link.remote,
-            direction="out" if link.initiator else "in",
-            kind="peer" if kind == "peer" else "order",
-            since_ms=int(ahead + link.since * 1000),
-            rtt_ms=link.rtt_ms,
-            bytes_in=link.bytes_in,
-            bytes_out=link.bytes_out,
-        )
+    def heard(self) -> list[Heard]:
+        """Every link, and those that fell silent a short time ago."""
+        recent = self._clock.monotonic() - ENDED_S
+        ended = [heard for heard in self._ended if heard.at >= recent]
+        return [*(Heard(link.peer, link.remote, link.heard_at) for link in self._all_links()), *ended]
 
     def traffic(self) -> tuple[int, int]:
         """Bytes in and out, of all links since the start."""
-        links = [peer.link for peer in self._peers.values()] + list(self._strangers)
+        links = self._all_links()
         return (
             self._past[0] + sum(link.bytes_in for link in links),
             self._past[1] + sum(link.bytes_out for link in links),
@@ -176,19 +181,22 @@ class Peering:
     async def _attend(self, link: Link) -> None:
         """Until the link ends; then it is forgotten."""
         # It may have said who it is while it was accepted.
-        if not any(peer.link is link for peer in self._peers.values()):
-            goes = self._strangers.add(link)
-            if goes is not None:
-                self._refusals.add("full", peer=goes.peer, address=goes.remote)
-                self._tasks.spawn(goes.close(), name="make room for a stranger")
+        if self._peer_on(link) is None and link not in self._customers:
+            if (goes := self._strangers.add(link)) is not None:
+                self._crowded_out(goes)
+            self._events.sessions()
         try:
             end = await link.wait_closed()
         finally:
             self._strangers.discard(link)
+            self._customers.discard(link)
+            self._events.sessions()
             self._past = (self._past[0] + link.bytes_in, self._past[1] + link.bytes_out)
+        if end.reason in ("silent", "truncated"):
+            self._ended.append(Heard(link.peer, link.remote, link.heard_at))
         if end.reason is not None and end.by != "peer":
             self._refusals.add(end.reason, peer=link.peer, address=link.remote)
-        for peer in [peer for peer in self._peers.values() if peer.link is link]:
+        if (peer := self._peer_on(link)) is not None:
             self._forget(peer, end)
 
     def _forget(self, peer: Peer, end: LinkEnd) -> None:
@@ -224,8 +232,7 @@ class Peering:
         assert link.peer is not None
         if link not in self._strangers:
             self.keep(link)
-        signed = self._identity.sign("auth", _auth_body("node", link.handshake_hash))
-        hello = wire.Auth("node", self._identity.id, signed.signature)
+        hello = auth.prove(self._identity, "node", link)
         # The other side begins to gossip as soon as it knows who this is: before its answer is read here.
         self._introducing[link] = []
         try:
@@ -271,6 +278,9 @@ class Peering:
 
     async def handle(self, link: Link, stream: Stream, request: wire.Request) -> None:
         """Answer a request. ProtocolError closes the link."""
+        if link.initiator and link not in self._introducing and self._peer_on(link) is None:
+            # This node did not say who it is there, and any answer could show it.
+            raise ProtocolError("not_asked", "by a node that was only to be asked")
         if isinstance(request, wire.Auth):
             await self._authenticate(link, stream, request)
         elif isinstance(request, wire.BucketsPlease | wire.DigestsPlease | wire.RecordsPlease):
@@ -278,79 +288,83 @@ class Peering:
             for chunk in self._gossip.answer(node, request, self._clock.monotonic()):
                 await stream.send(chunk)
         elif isinstance(request, wire.PeersPlease):
-            await self._list(link, stream, request.count)
+            node = peer.id if (peer := self._peer_on(link)) is not None else b""
+            refusal = await self._exchange.answer_list(link, stream, request.count, node)
+            if refusal is not None:
+                self._refusals.add(refusal, peer=link.peer, address=link.remote)
         elif isinstance(request, wire.CardPlease):
             # None is there while none could be signed.
             await (stream.send(card) if (card := self._my_card()) else stream.fail(wire.Failure("internal")))
         else:
             await self._events.serve(link, stream, request)
 
-    async def _list(self, link: Link, stream: Stream, count: int) -> None:
-        """Answer PeersPlease, which costs milliseconds and many times its own bytes."""
-        now = self._clock.monotonic()
-        asker = link.peer.hex() if link.peer in self._by_node else addresses.group(link.remote)
-        if not self._lists.allow(asker, 1 / LIST_EVERY_S, LISTS_BURST, now):
-            self._refusals.add("rate", peer=link.peer, address=link.remote)
-            await stream.fail(wire.Failure("rate_limited", retry_after_ms=int(LIST_EVERY_S * 1000)))
-            return
-        await stream.send(codec.encode(self._gossip.peers_told(link.peer or b"", count, now)))
-
     async def _introduced(self, link: Link) -> bytes:
         """As _node_of, when the introduction that is under way is over."""
-        if link in self._introducing and link.peer is not None:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(ANSWER_S):
-                    await self.linked_with(link.peer)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(ANSWER_S):
+                while link in self._introducing:
+                    await self._arrived()
         return self._node_of(link)
 
     def _node_of(self, link: Link) -> bytes:
         """Raises ProtocolError for a stranger."""
-        if link.peer is None or self._by_node.get(link.peer) is None:
-            raise ProtocolError("not_allowed", "before it said who it is")
-        return link.peer
+        peer = self._peer_on(link)
+        if peer is None:
+            raise ProtocolError("not_allowed", "on a link that is not one of two peers")
+        return peer.id
+
+    def _peer_on(self, link: Link) -> Peer | None:
+        return next((peer for peer in self._peers.values() if peer.link is link), None)
+
+    def _all_links(self) -> list[Link]:
+        return [*(peer.link for peer in self._peers.values()), *self.sessions()]
 
     async def _authenticate(self, link: Link, stream: Stream, request: wire.Auth) -> None:
-        if request.role != "node":
-            await stream.fail(wire.Failure("unsupported"))
-            return
-        if link.initiator or link.peer is not None:
+        if link.initiator or link.peer is not None or link.account is not None:
             raise ProtocolError("not_asked", "it is known who that is")
-        signed = codec.Signed(_auth_body("node", link.handshake_hash), request.key, request.signature)
-        if not codec.verify("auth", signed):
-            raise ProtocolError("bad_signature", "auth")
+        auth.check(request, link)
         if link in self._turned_away:
             raise ProtocolError("rate", "auth on one link")
-        refusal = self._overlay.may_accept(addresses.group(link.remote), self._clock.monotonic())
+        if request.role == "account":
+            refusal = self._open_account(link, request.key)
+        else:
+            refusal = self._overlay.may_accept(addresses.group(link.remote), self._clock.monotonic())
         if refusal is not None:
             self._turned_away.add(link)
-            self._refusals.add(refusal, peer=request.key, address=link.remote)
+            peer = request.key if request.role == "node" else None
+            self._refusals.add(refusal, peer=peer, address=link.remote)
             await stream.fail(wire.Failure("busy", retry_after_ms=60_000))
             return
-        link.peer = request.key
-        answer = wire.Authenticated(observed_address(link.remote), self._clock.unix_ms())
-        try:
-            # Without a pause: whoever reads the answer may gossip at once.
-            self._linked(link, request.key, "in", "")
-        except LinkClosed:
-            await link.close()
-            return
+        if request.role == "node":
+            link.peer = request.key
+            try:
+                # Without a pause: whoever reads the answer may gossip at once.
+                self._linked(link, request.key, "in", "")
+            except LinkClosed:
+                await link.close()
+                return
+        answer = wire.Authenticated(auth.observed_address(link.remote), self._clock.unix_ms())
         await stream.send(codec.encode(answer))
 
+    def _open_account(self, link: Link, account: bytes) -> Refusal | None:
+        """Give the link of an account a place among the order sessions; why there is none."""
+        goes = self._customers.add(link, account)
+        for other in goes:
+            if other is not link:
+                self._crowded_out(other)
+        if link in goes:
+            return "full"
+        self._strangers.discard(link)
+        self._events.sessions()
+        return None
+
+    def _crowded_out(self, link: Link) -> None:
+        self._refusals.add("full", peer=link.peer, address=link.remote)
+        self._tasks.spawn(link.close(), name="make room for another link")
+
     async def exchange(self, peer: Peer) -> None:
-        """Ask a node for others that it knows. What cannot be had is left: gossip brings it too."""
-        try:
-            async with asyncio.timeout(ANSWER_S), await peer.link.request(wire.PeersPlease()) as stream:
-                push = codec.decode(await anext(stream), wire.Tell)
-        except ProtocolError as error:
-            self._refuse(peer.id, error.reason, self._clock.monotonic())
-        except (*FAILED, TimeoutError, StopAsyncIteration) as error:
-            _log.info("%s tells of nobody: %r", short_id(peer.id), error)
-        else:
-            if isinstance(push, wire.Push) and len(push.records) <= wire.MAX_PEERS_TOLD:
-                now, now_ms = self._clock.monotonic(), self._clock.unix_ms()
-                self.perform(self._gossip.learn(peer.id, push, now, now_ms))
-            else:
-                self._refuse(peer.id, "not_asked", self._clock.monotonic())
+        """Ask a node for others that it knows."""
+        await self._exchange.ask_for_nodes(peer.id, peer.link)
 
     def told(self, link: Link, message: wire.Tell) -> None:
         """What a peer tells unasked."""
@@ -373,7 +387,7 @@ class Peering:
                     if peer := self._by_node.get(node):
                         peer.link.tell_soon(message)
                 case commands.Sync(peer=node):
-                    self._tasks.spawn(self._sync(node), name="anti-entropy")
+                    self._tasks.spawn(self._exchange.run_round(node), name="anti-entropy")
                 case commands.Refused(peer=node, reason=reason):
                     self._refuse(node, reason, now)
                 case commands.Drop(peer=node, reason=reason, ban_s=seconds):
@@ -407,48 +421,11 @@ class Peering:
         if number is not None and number in self._peers:
             self._tasks.spawn(self._peers[number].link.close(reason), name="drop a peer")
 
-    async def _sync(self, node: bytes) -> None:
-        """One round of anti-entropy."""
-        now = self._clock.monotonic
-        current = self._gossip.round(node, now())
-        while current.request is not None:
-            peer = self._by_node.get(node)
-            if peer is None:
-                current.fail(now())
-                return
-            try:
-                async with asyncio.timeout(ROUND_S), await peer.link.request(current.request) as stream:
-                    async for chunk in stream:
-                        self.perform(current.chunk(chunk, now(), self._clock.unix_ms()))
-                current.end(now())
-            except TimeoutError:
-                current.fail(now())
-                return
-            except ProtocolError as error:
-                self._refuse(node, error.reason, now())
-                return
-            except FAILED:
-                current.fail(now())
-                return
-
     async def close(self) -> None:
         """End every link in good order; bounded."""
-        links = [*(peer.link for peer in self._peers.values()), *self._strangers]
+        links = self._all_links()
         for link in links:
             self._tasks.spawn(link.close(), name="close a link")
         for link in links:
             await link.wait_closed()
         await self._tasks.cancel_all()
-
-
-def observed_address(remote: str) -> str:
-    """What a caller is told of how it is seen: an IP address, or nothing when it came through a relay."""
-    try:
-        return str(addresses.read_ip(remote))
-    except ValueError:
-        return ""
-
-
-def _auth_body(role: str, handshake_hash: bytes) -> bytes:
-    """What `Auth` signs: the role, and a session that nobody else has."""
-    return role.encode() + b"\0" + handshake_hash

@@ -18,8 +18,8 @@ from infraxa.net.errors import NetError, Refusal
 from infraxa.net.finder import Finder
 from infraxa.net.gossip import Gossip
 from infraxa.net.identity import short_id
-from infraxa.net.link import Clock, Link, Stream
-from infraxa.net.peering import FAILED, Peer, Peering
+from infraxa.net.link import FAILED, Clock, Link, Stream
+from infraxa.net.peering import Peer, Peering
 from infraxa.net.reach import ASK_S, Decision, DialBacks, Reach
 from infraxa.net.records import FEATURE_RELAY
 from infraxa.net.relay import RelayTransport, is_relayed

@@ -11,7 +11,7 @@ from msgspec import Struct
 from infraxa.net import codec
 from infraxa.net.addresses import Source
 from infraxa.net.entries import Entry
-from infraxa.net.records import MAX_STATE, Card, Record, Status
+from infraxa.net.records import FEATURE_REACHABLE, MAX_STATE, Card, Record, Status
 from infraxa.net.status import SeenNode
 from infraxa.net.table import Table
 from infraxa.net.wire import MAX_PEERS_TOLD, Push
@@ -99,6 +99,7 @@ def seen_nodes(table: Table, me: bytes, linked: Sequence[bytes], cards: Cards, n
                 first_token_ms=state.first_token_ms if state else 0,
                 same_name_as=table.same_name_as(entry),
                 via="self" if entry.id == me else "gossip",
+                reachable=bool(card.features & FEATURE_REACHABLE),
             )
         )
     return found

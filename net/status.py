@@ -24,19 +24,23 @@ class Waiting(Struct, frozen=True):
 
 
 class PeerInfo(Struct, frozen=True):
-    """A node with which there is a link."""
+    """A link with another node."""
 
     id: bytes
+    """Empty when the other side dialled and did not say which node it is."""
     name: str
     """As claimed: shown only through a filter."""
     address: str
     direction: Literal["in", "out"]
-    kind: Literal["peer", "order"]
+    kind: Literal["peer", "order", "stranger"]
+    """`order`: a session of an account; `stranger`: one on which nobody said who it is."""
     since_ms: int
     rtt_ms: float | None
     bytes_in: int
     bytes_out: int
     protocol: int = 1
+    account: bytes = b""
+    """Of an order session: the key by which the provider knows the user, which is no node's."""
 
 
 class SeenNode(Struct, frozen=True):
@@ -59,6 +63,10 @@ class SeenNode(Struct, frozen=True):
     same_name_as: bytes | None = None
     """Another known node that had this name first: maybe an impostor."""
     via: Literal["lan", "gossip", "invite", "self"] = "gossip"
+    reachable: bool = False
+    """Others outside its network reached it by a dial-back, says its card."""
+    relayed: bool = False
+    """Reached only through a relay."""
 
 
 class Offer(Struct, frozen=True):

@@ -1,4 +1,4 @@
-"""Links of those who did not say which node they are: how many, and who goes when one more comes.
+"""Places of links on which nobody said which node they are: how many, and who goes when one more comes.
 
 A node that wants to say who it is begins as a stranger, so a newcomer is never the one that is refused: who
 fills the places with links that are not used loses them first. How long an idle link lives is in session.py.
@@ -7,7 +7,7 @@ fills the places with links that are not used loses them first. How long an idle
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
 from infraxa.net.addresses import LOCAL, group
@@ -23,7 +23,9 @@ MAX_LOCAL: Final = 192
 class Strangers:
     """Those who dialled are counted; a link that was dialled from here has no limit here."""
 
-    def __init__(self) -> None:
+    def __init__(self, idle_since: Callable[[Link], float | None] = lambda link: link.idle_since) -> None:
+        """`idle_since`: since when a link is of no use; None while it may not go."""
+        self._idle_since = idle_since
         self._links: dict[Link, str] = {}
         """In the order in which they came, and the group of each."""
 
@@ -44,11 +46,14 @@ class Strangers:
         self._links[link] = here
         if goes is None:
             return None
-        victim = min(goes, key=_idle_since)
-        if victim.idle_since is None:
-            victim = link
+        victim = self.longest_idle(goes) or link
         self.discard(victim)
         return victim
+
+    def longest_idle(self, links: Iterable[Link]) -> Link | None:
+        """Of these the one that is of no use for longest; None: none may go."""
+        idle = [(since, link) for link in links if (since := self._idle_since(link)) is not None]
+        return min(idle, key=lambda found: found[0])[1] if idle else None
 
     def discard(self, link: Link) -> None:
         self._links.pop(link, None)
@@ -63,7 +68,3 @@ class Strangers:
         else:
             return None
         return [link for link, where in self._links.items() if where == crowd and not link.initiator]
-
-
-def _idle_since(link: Link) -> float:
-    return float("inf") if link.idle_since is None else link.idle_since

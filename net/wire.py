@@ -29,10 +29,13 @@ MAX_PEERS_TOLD: Final = 16
 """Cards in one answer to `PeersPlease`."""
 
 
+Role = Literal["node", "account"]
+
+
 class Auth(Struct, array_like=True, frozen=True, tag=1):
     """Who is speaking: a key, and its signature, tag `auth`, over the handshake hash and the role."""
 
-    role: Literal["node", "account"]
+    role: Role
     key: Id
     signature: Signature
 

@@ -6,13 +6,14 @@ from collections.abc import Callable
 
 import pytest
 
-from infraxa.net import codec, parts, peering, streams, wire
+from infraxa.net import auth, codec, parts, streams, wire
 from infraxa.net.link import Link, Stream
 from infraxa.net.peering import Peer, Peering
 from infraxa.net.records import Record
 from infraxa.net.session import SessionRecord
 from tests.attacks import report
-from tests.attacks.attacker import NETWORK, Attacker, attacker, auth, new_identity
+from tests.attacks.attacker import NETWORK, Attacker, attacker, new_identity
+from tests.attacks.attacker import auth as auth_of
 from tests.attacks.target import Target, replaced, target
 from tests.net.nodes import Node, until
 
@@ -30,7 +31,7 @@ async def test_the_id_of_another_node() -> None:
 
         async def lie(node: Target) -> bool:
             talk = await attack.talk(node)
-            signed = auth(me, talk.session.handshake_hash)
+            signed = auth_of(me, talk.session.handshake_hash)
             claim = wire.Auth("node", somebody.id, signed.signature)
             await talk.answer(await talk.ask(claim))
             return somebody.id in node.peers
@@ -77,7 +78,7 @@ async def test_what_a_node_said_to_somebody_else() -> None:
             finally:
                 await trap.close()
 
-    with replaced((peering, "_auth_body", lambda role, handshake_hash: role.encode())):
+    with replaced((auth, "body", lambda role, handshake_hash: role.encode())):
         assert await relayed() == (True, {})
     believed, counted = await relayed()
     assert not believed and counted["bad_signature"] == 1
@@ -101,7 +102,7 @@ async def many(attack: Attacker, node: Target, count: int) -> int:
     """How many nodes one session passes for."""
     talk = await attack.talk(node)
     for _ in range(count):
-        if await talk.answer(await talk.ask(auth(new_identity(), talk.session.handshake_hash))) is None:
+        if await talk.answer(await talk.ask(auth_of(new_identity(), talk.session.handshake_hash))) is None:
             break
     return len(node.peering._by_node)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from infraxa.net import peering, wire
+from infraxa.net import exchange, wire
 from infraxa.net.gossip import Gossip
 from tests.attacks import report
 from tests.attacks.attacker import Attacker, attacker
@@ -30,13 +30,13 @@ async def lists(attack: Attacker, node: Target, count: int) -> int:
 async def test_lists_of_peers() -> None:
     count = report.scale(30, 180)
     async with attacker() as attack:
-        with replaced((peering, "LISTS_BURST", 10**9)):
+        with replaced((exchange, "LISTS_BURST", 10**9)):
             async with target(clock=SetClock(frozen=True)) as weak:
                 weakened = await lists(attack, weak, count)
                 assert weakened == count
         async with target(clock=SetClock(frozen=True)) as node:
             ours = await lists(attack, node, count)
-            assert ours == peering.LISTS_BURST
+            assert ours == exchange.LISTS_BURST
             await node.counted("rate", count - ours)
     report.tell(
         "dear requests: lists of peers",

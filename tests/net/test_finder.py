@@ -104,7 +104,7 @@ async def test_one_unnamed_link_serves_all_who_want_one(monkeypatch: pytest.Monk
         assert one is two and made == [birch.id]
         relaying = await oak.net._finder.link_to_relay(birch.id)
         assert relaying is not one, "a relay counts one request of a stranger at a time"
-        assert {peer.kind for peer in birch.net.peers()} == {"order"}
+        assert {peer.kind for peer in birch.net.peers()} == {"stranger"}
         async with await one.request(wire.Probe()) as probe:
             await anext(probe)
             oak.net._finder.let_go(one)

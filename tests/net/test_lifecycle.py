@@ -14,6 +14,7 @@ from infraxa.net import network, wire
 from infraxa.net.errors import NetError, ProtocolError
 from infraxa.net.hello import Prekey
 from infraxa.net.link import Clock
+from infraxa.net.status import Load
 from tests.net.nodes import until
 from tests.net.test_network import Someone, village
 
@@ -157,7 +158,7 @@ async def test_who_watches_hears_nothing_of_a_state_that_could_not_be_kept() -> 
         async with await link.request(wire.Probe()) as probe:
             await anext(probe)
             birch.kept.broken = True
-            birch.net.say("busy")
+            birch.net.load(Load("busy"))
             await until(lambda: codes(birch) == ["not_written"])
             birch.kept.broken = False
             again = asyncio.ensure_future(anext(probe))

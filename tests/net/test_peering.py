@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from infraxa.net import codec, peering, wire
+from infraxa.net import codec, exchange, wire
 from infraxa.net.connect import Target
 from infraxa.net.link import Clock, Link, Stream, StreamFailed
 from tests.net.nodes import nodes, until
@@ -62,7 +62,7 @@ async def test_a_node_takes_one_line_and_its_bytes_count_once() -> None:
 
 async def test_other_nodes_are_told_of_so_many_times() -> None:
     async with village("oak") as (oak,), stranger(oak) as link:
-        for _ in range(peering.LISTS_BURST):
+        for _ in range(exchange.LISTS_BURST):
             await link.ask(wire.PeersPlease(), wire.Push, 5)
         with pytest.raises(StreamFailed) as refused:
             await link.ask(wire.PeersPlease(), wire.Push, 5)
@@ -81,7 +81,7 @@ async def test_a_node_without_a_card_says_that_it_has_none() -> None:
 
 
 async def test_a_peer_that_never_answers_a_round_keeps_no_stream(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(peering, "ROUND_S", 0.2)
+    monkeypatch.setattr(exchange, "ROUND_S", 0.2)
     async with village("oak") as (oak,), listening(codec.network_id(oak.options.network)) as mute:
         asked, ended = asyncio.Event(), asyncio.Event()
 

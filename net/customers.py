@@ -1,0 +1,153 @@
+"""Order sessions, on the side that sells: who said which account it is, what it orders, the sales that run.
+
+An account key is not a node: nothing here knows which node a user is, and nothing of gossip is said on these
+links. Whom to serve first, and for how long, is decided by whoever handles the sales.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import traceback
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any, Final
+
+from infraxa.net import wire
+from infraxa.net.errors import Refusal
+from infraxa.net.link import Link, Stream
+from infraxa.net.sale import Sale, SaleEnded
+from infraxa.net.strangers import Strangers
+
+MAX_ACCOUNT: Final = 4
+"""Sessions of one account: a user needs one, and another while an old one ends or did not notice its end."""
+REQUESTS: Final = 8
+"""Requests at a time of an account; a stranger has one."""
+MAX_ORDERS: Final = 4096
+"""Numbers of orders that are remembered, so that none is served twice."""
+
+Handler = Callable[[Sale], Awaitable[None]]
+
+_log = logging.getLogger(__name__)
+
+
+class Customers:
+    """The order sessions. Their places are like those of strangers, and apart from them."""
+
+    def __init__(self) -> None:
+        self.handler: Handler | None = None
+        """Answers a sale, and ends when its user cancels or goes; None: nothing is sold."""
+        self._places = Strangers(self._idle_since)
+        self._sales: dict[Sale, tuple[Link, asyncio.Task[Any]]] = {}
+        """Those that run."""
+        self._ordered: OrderedDict[tuple[bytes, bytes], None] = OrderedDict()
+        """Account and number, the newest last."""
+        self._leaving = False
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __iter__(self) -> Iterator[Link]:
+        return iter(self._places)
+
+    def __contains__(self, link: object) -> bool:
+        return link in self._places
+
+    @property
+    def sales(self) -> int:
+        """That run now."""
+        return len(self._sales)
+
+    def add(self, link: Link, account: bytes) -> tuple[Link, ...]:
+        """Who dialled proved to be this account. Returns the links to be closed for it, those that are idle
+        for longest: of its own account when that has enough, else as strangers go; `link` itself when there
+        is no room."""
+        goes: list[Link] = []
+        own = [other for other in self._places if other.account == account]
+        if len(own) >= MAX_ACCOUNT:
+            oldest = self._places.longest_idle(own)
+            if oldest is None:
+                return (link,)
+            self._places.discard(oldest)
+            goes.append(oldest)
+        crowded = self._places.add(link)
+        if crowded is not None:
+            goes.append(crowded)
+        if crowded is not link:
+            link.account = account
+            link.in_flight = max(link.in_flight, REQUESTS)
+        return tuple(goes)
+
+    def discard(self, link: Link) -> None:
+        """`link` is over."""
+        self._places.discard(link)
+
+    async def serve(self, link: Link, stream: Stream, order: wire.Order) -> Refusal | None:
+        """Answer an order, for as long as the sale runs; returns why it was refused. What the user broke in
+        it is a ProtocolError."""
+        if link not in self._places or link.account is None:
+            await stream.fail(wire.Failure("not_allowed"))
+            return "not_allowed"
+        if self._leaving:
+            await stream.fail(wire.Failure("leaving"))
+            return None
+        if self.handler is None:
+            await stream.fail(wire.Failure("model_gone"))
+            return None
+        if not self._is_new(link.account, order.id):
+            await stream.fail(wire.Failure("bad_request", field="id"))
+            return "replayed"
+        sale = Sale(link, stream, order)
+        self._sales[sale] = link, _current_task()
+        try:
+            await self._run(sale, self.handler)
+        finally:
+            del self._sales[sale]
+        if sale.breach is not None:
+            raise sale.breach
+        return None
+
+    async def _run(self, sale: Sale, handler: Handler) -> None:
+        try:
+            await handler(sale)
+        except SaleEnded:
+            return
+        except asyncio.CancelledError:
+            if not self._leaving:
+                raise
+            _current_task().uncancel()  # else what was said last would be lost with the stream
+        except Exception as error:
+            # Where, and not what: the text of an error may hold something of a prompt.
+            where = "".join(traceback.format_tb(error.__traceback__))
+            _log.error("an order was not answered: %s\n%s", type(error).__name__, where)
+        with contextlib.suppress(SaleEnded):
+            await sale.fail("internal")  # unless it was answered
+
+    async def close(self) -> None:
+        """Take no more orders, and end those that run; the caller sets the time limit."""
+        self._leaving = True
+        told = (sale.fail("leaving") for sale in self._sales)
+        await asyncio.gather(*told, return_exceptions=True)
+        running = [task for _, task in self._sales.values()]
+        for task in running:
+            task.cancel()
+        if running:
+            await asyncio.wait(running)
+
+    def _is_new(self, account: bytes, number: bytes) -> bool:
+        if (account, number) in self._ordered:
+            return False
+        self._ordered[account, number] = None
+        if len(self._ordered) > MAX_ORDERS:
+            self._ordered.popitem(last=False)
+        return True
+
+    def _idle_since(self, link: Link) -> float | None:
+        return None if any(link is busy for busy, _ in self._sales.values()) else link.used_at
+
+
+def _current_task() -> asyncio.Task[Any]:
+    task = asyncio.current_task()
+    assert task is not None
+    return task
