@@ -1,0 +1,478 @@
+"""Provider mode: whether this machine serves other nodes now, with which model, and what others are told.
+
+How an order is served is in sales.py, when nobody is served by hours or battery in pauses.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from infraxa.app import pauses
+from infraxa.app.choices import ModelEntry
+from infraxa.app.config import Settings
+from infraxa.app.errors import FAILURES, NodeError
+from infraxa.app.events import Event, LogLine, ProviderChanged, ServedChanged
+from infraxa.app.models import Models
+from infraxa.app.sales import Refusal, Sales, Terms, Why
+from infraxa.app.served import Records, Row
+from infraxa.app.serving import BlockedUser, Mode, ProviderStatus, Served
+from infraxa.engine.host import Engine
+from infraxa.engine.types import EngineError, EngineStatus, Loaded
+from infraxa.net.identity import short_id
+from infraxa.net.orders import MAX_OUT
+from infraxa.net.records import ModelOffer
+from infraxa.net.status import Load, Offer, Waiting
+from infraxa.net.tasks import TaskGroup
+from infraxa.store import users
+from infraxa.store.db import Store, now_ms
+
+if TYPE_CHECKING:
+    from infraxa.net.sale import Sale
+
+CALM_S: Final = 0.25
+"""At most so often the program is told of changes."""
+CHOSEN_S: Final = 10.0
+"""So often it is looked whether the model is still there."""
+SPEED_STEP: Final = 1.25
+"""The speed in the card is another one when what was measured differs by this factor: cards change seldom."""
+LOAD_S: Final = 1800.0
+"""What loading a model takes at most; see engine.host.Limits."""
+
+
+class Limits(msgspec.Struct, frozen=True):
+    """Seconds."""
+
+    look: float = 2.0
+    """Between two looks at hours, battery, model and engine."""
+    drain: float = 120.0
+    """Answers that run when provider mode goes off have so long."""
+    guests: float = 20.0
+    """The same when the person wants another model."""
+    end: float = 10.0
+    """Orders that are ended are over within this."""
+    idle: float = 60.0
+    """The model is loaded again when the person has not used another one for so long."""
+    retry: float = 30.0
+    """A model that failed is loaded again after this, twice as long each time."""
+    retry_most: float = 600.0
+
+
+class Provider:
+    """Provider mode of one node. Made cheaply; all methods belong to one event loop."""
+
+    def __init__(
+        self,
+        models: Models,
+        engine: Engine,
+        emit: Callable[[Event], None],
+        *,
+        clock: Callable[[], int] = now_ms,
+        on_battery: Callable[[], bool] = pauses.on_battery,
+        limits: Limits | None = None,
+    ) -> None:
+        """`clock`: milliseconds since the epoch."""
+        self.on_offer: Callable[[Offer | None], None] = lambda offer: None
+        """Told what is offered from now on; None: nothing."""
+        self.on_load: Callable[[Load], None] = lambda load: None
+        """Told how busy this node is, when that is news."""
+        self._models = models
+        self._engine = engine
+        self._emit = emit
+        self._clock = clock
+        self._on_battery = on_battery
+        self._limits = limits or Limits()
+        self._store: Store | None = None
+        self._settings = Settings()
+        self._records = Records()
+        self._sales = Sales(
+            models, engine, self._records, changed=self._moved, ended=self._log_end, now_ms=clock
+        )
+        self._state = ProviderStatus()
+        """Mode, reason, remedy, since and wait; the rest is filled in when it is looked at."""
+        self._offer: Offer | None = None
+        self._load = Load()
+        self._speed = 0
+        self._chosen: tuple[ModelEntry, bytes] | None = None
+        self._chosen_until = 0.0
+        self._knows_blocked = False
+        self._person_waits = 0
+        """For guests to go."""
+        self._displaced_until = 0.0
+        self._retry_at = 0.0
+        self._retry = self._limits.retry
+        self._wake = asyncio.Event()
+        self._tasks = TaskGroup()
+        self._keeper: asyncio.Task[None] | None = None
+        """Runs while it is on."""
+        self._draining: asyncio.Task[None] | None = None
+        self._teller = Calm(self._tell, CALM_S)
+        models.send_guests_away = self._send_guests_away
+
+    def open(self, store: Store) -> None:
+        """Remember in `store` who is not served."""
+        self._store = store
+
+    @property
+    def status(self) -> ProviderStatus:
+        """As it is now."""
+        records, admission, terms = self._records, self._sales.admission, self._sales.terms
+        return msgspec.structs.replace(
+            self._state,
+            model=terms.entry.name if terms else "",
+            quantization=terms.entry.quantization if terms else "",
+            context=terms.context if terms else 0,
+            capacity=admission.capacity if terms else 0,
+            running=admission.running,
+            waiting=admission.waiting,
+            room=admission.room if terms else 0,
+            users=len({row.user for row in records.rows.values()}),
+            answered=records.answered,
+            failed=records.failed,
+            cancelled=records.cancelled,
+            refused=dict(records.refused),
+            tokens=records.tokens,
+            bytes_out=records.bytes_out,
+            tokens_per_second=records.tokens_per_second(time.monotonic()),
+            first_token_ms=records.first_token_ms,
+        )
+
+    async def use(self, settings: Settings) -> None:
+        """Have provider mode be as these settings say. Returns at once; the rest is in `status`."""
+        self._settings = settings
+        limit = settings.upload_limit
+        self._sales.throttle.limit(None if limit is None else limit * 1000)
+        self._chosen_until = self._retry_at = 0.0
+        if not settings.provide:
+            await self.stop(now=False)
+            return
+        if self._draining is not None:
+            self._draining.cancel()
+            self._draining = None
+        if self._keeper is None:
+            if self._state.mode == "off":
+                self._records.reset()
+                self._state = ProviderStatus(since_ms=self._clock())
+            self._retry = self._limits.retry
+            self._become("starting", wait=self._waiting("the model", LOAD_S))
+            self._keeper = self._tasks.repeat(self._turn, name="provider mode", pause_s=self._limits.look)
+        self._wake.set()
+
+    def engine_changed(self, status: EngineStatus) -> None:
+        """The engine has another status."""
+        self._wake.set()
+
+    async def stop(self, *, now: bool) -> None:
+        """Turn it off. `now`: end what runs, and return when that is done; else this returns at once, those
+        that wait are sent away, and those that run have `Limits.drain`."""
+        if self._keeper is not None:
+            self._keeper.cancel()
+            self._keeper = None
+            self._shut(_leaving)
+            self._propose(None)
+            self._sales.send_away(_leaving)
+            wait = self._waiting("the answers that are running to end", self._limits.drain)
+            self._become("draining", wait=wait)
+            self._draining = self._tasks.spawn(self._drain(), name="drain")
+        if now and self._draining is not None:
+            self._sales.end(_leaving)
+            await asyncio.wait([self._draining], timeout=self._limits.end)
+
+    async def _drain(self) -> None:
+        if not await self._sales.ended(self._limits.drain):
+            self._sales.end(_leaving)
+            await self._sales.ended(self._limits.end)
+        self._sales.terms = None
+        self._draining = None
+        self._become("off")
+
+    async def close(self) -> None:
+        """End it for good, at once; nothing is told after that."""
+        await self.stop(now=True)
+        await self._tasks.cancel_all()
+        self._teller.stop()
+
+    async def serve(self, sale: Sale) -> None:
+        """Serve an order of another node to its end."""
+        await self._sales.serve(sale)
+
+    def served(self) -> list[Served]:
+        """The requests that are here, the oldest first, then those that ended, the last first."""
+        return self._records.served()
+
+    async def end(self, number: int) -> None:
+        """End this request now; nothing happens when it is over."""
+        self._sales.end(lambda: Refusal("cancelled", "You ended it."), lambda row: row.number == number)
+
+    async def block(self, user: bytes, blocked: bool) -> None:
+        """Serve this user no more, or again. What it has running is ended. Raises StoreError."""
+        await self._opened.run(users.block_user if blocked else users.unblock_user, user)
+        self._sales.blocked = self._sales.blocked | {user} if blocked else self._sales.blocked - {user}
+        if blocked:
+            why = lambda: Refusal("not_allowed", "You have blocked this user.")  # noqa: E731
+            self._sales.end(why, lambda row: row.user == user)
+
+    async def blocked(self) -> list[BlockedUser]:
+        """Who is not served, the one that was blocked last first. Raises StoreError."""
+        records = await self._opened.run(users.list_blocked_users)
+        return [BlockedUser(record.user, record.since_ms, record.note) for record in records]
+
+    @property
+    def _opened(self) -> Store:
+        if self._store is None:
+            raise NodeError("closed", "This node is not open.")
+        return self._store
+
+    async def _turn(self) -> None:
+        """Look how things are, and be as they demand; then wait."""
+        self._wake.clear()
+        try:
+            await self._look()
+        except FAILURES as error:
+            self._fail(error.message, error.remedy)
+        if self._records.tokens_per_second(time.monotonic()):
+            self._teller.changed()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._limits.look):
+                await self._wake.wait()
+
+    async def _look(self) -> None:
+        if not self._knows_blocked:
+            self._sales.blocked = frozenset(user.user for user in await self.blocked())
+            self._knows_blocked = True
+        settings = self._settings
+        entry, model_id = await self._choose(settings)
+        terms = self._sales.terms
+        if terms is not None and terms.model_id != model_id:
+            await self._leave_model()
+        at = self._clock() / 1000
+        on_battery = settings.pause_on_battery and self._on_battery()
+        if pause := pauses.find_pause(settings.provide_hours, settings.pause_on_battery, on_battery, at):
+            self._pause(pause)
+        elif self._person_waits or self._models.others_hold(entry):
+            self._displaced_until = time.monotonic() + self._limits.idle
+            self._pause(pauses.Pause("You are using another model.", at + self._limits.idle))
+        else:
+            await self._have_model(entry, settings, model_id)
+
+    async def _have_model(self, entry: ModelEntry, settings: Settings, model_id: bytes) -> None:
+        """Serve with this model, as soon as the engine has it. Raises EngineError, NodeError."""
+        engine, now = self._engine.status, time.monotonic()
+        ours = engine.model == str(Path(entry.path))
+        served = self._sales.terms is not None
+        if ours and engine.state == "ready" and engine.loaded is not None:
+            self._open_for(Terms(entry, settings, model_id, engine.loaded.n_ctx), engine.loaded)
+        elif ours and engine.state in ("starting", "loading", "restarting"):
+            if served:
+                self._pause(pauses.Pause("The model is being loaded again."), stay=True)
+        elif ours and engine.state == "failed" and engine.error is not None and served:
+            raise EngineError(engine.error.code, engine.error.message, engine.error.remedy)
+        elif engine.state == "ready" and served and now < self._displaced_until:
+            left = self._displaced_until - now
+            self._pause(pauses.Pause("You used another model a moment ago.", self._clock() / 1000 + left))
+        elif now >= self._retry_at:
+            self._become("starting", wait=self._waiting("the model", LOAD_S))
+            async with self._models.held(entry, settings, guest=True):
+                self._wake.set()
+
+    async def _choose(self, settings: Settings) -> tuple[ModelEntry, bytes]:
+        """The model to serve. Raises NodeError, EngineError."""
+        now = time.monotonic()
+        if self._chosen is None or now >= self._chosen_until:
+            entry = await self._models.entry(settings.provide_model or settings.model)
+            if entry.problem:
+                raise NodeError("no_model", entry.problem, "Choose another model, or add it again.")
+            if not entry.builtin and not entry.sha256:
+                raise NodeError(
+                    "no_model",
+                    "Only a model that was added can be served.",
+                    "infraxa models add FILE adds it.",
+                )
+            known = self._chosen is not None and self._chosen[0] == entry
+            if self._chosen is None or not known:
+                self._chosen = (entry, await self._models.model_id(entry))
+            self._chosen_until = now + CHOSEN_S
+        return self._chosen
+
+    async def _leave_model(self) -> None:
+        """Another model is to be served: returns when nobody is answered by the one before."""
+        gone: Why = lambda: Refusal("model_gone", "Another model is served now.")  # noqa: E731
+        self._shut(gone)
+        self._propose(None)
+        self._sales.send_away(gone)
+        wait = self._waiting("the answers that are running to end", self._limits.drain)
+        self._become("starting", wait=wait)
+        if not await self._sales.ended(self._limits.drain):
+            self._sales.end(gone)
+            await self._sales.ended(self._limits.end)
+        self._sales.terms = None
+        self._speed = 0
+
+    def _open_for(self, terms: Terms, loaded: Loaded) -> None:
+        """Orders are taken."""
+        self._retry_at, self._retry = 0.0, self._limits.retry
+        slots = loaded.slots
+        self._sales.terms = terms
+        self._sales.admission.capacity = max(1, min(terms.settings.capacity or slots - 1, slots))
+        self._sales.shut = None
+        self._sales.advance()
+        self._become("serving")
+        self._propose(self._made_offer(terms))
+
+    def _made_offer(self, terms: Terms) -> Offer:
+        info, speed = terms.entry.info, round(self._records.speed * 1000)
+        if speed and not self._speed / SPEED_STEP < speed < self._speed * SPEED_STEP:
+            self._speed = speed
+        model = ModelOffer(
+            name=info.name[:96],
+            arch=info.architecture[:32],
+            quantization=info.quantization[:16],
+            model_id=terms.model_id,
+            context=terms.context,
+            max_out=min(terms.context, MAX_OUT),
+            price_in=0,
+            price_out=0,
+            backend="llama.cpp",
+            speed=min(self._speed, 2**31 - 1),
+        )
+        return Offer((model,), self._sales.admission.capacity)
+
+    def _pause(self, pause: pauses.Pause, *, stay: bool = False) -> None:
+        """Nobody is served; `stay`: those that wait go on waiting."""
+
+        def why() -> Refusal:
+            at = self._clock() / 1000
+            seconds = self._limits.retry if pause.ends is None else max(1.0, pause.ends - at)
+            return Refusal("busy", pause.reason, retry_after_ms=round(seconds * 1000))
+
+        self._shut(why)
+        if not stay:
+            self._sales.send_away(why)
+        self._become("paused", pause.reason)
+
+    def _fail(self, reason: str, remedy: str) -> None:
+        gone: Why = lambda: Refusal("model_gone", "The model failed.")  # noqa: E731
+        self._shut(gone)
+        self._propose(None)
+        self._sales.send_away(gone)
+        self._sales.terms = None
+        self._retry_at = time.monotonic() + self._retry
+        self._retry = min(self._retry * 2, self._limits.retry_most)
+        self._become("failed", reason, remedy)
+
+    async def _send_guests_away(self) -> None:
+        """The person wants another model: returns when nobody is answered by this one."""
+        self._person_waits += 1
+        try:
+            self._pause(pauses.Pause("You are using another model."))
+            if not await self._sales.ended(self._limits.guests):
+                self._sales.end(lambda: Refusal("leaving", "You wanted another model."))
+                await self._sales.ended(self._limits.end)
+        finally:
+            self._person_waits -= 1
+
+    def _shut(self, why: Why) -> None:
+        self._sales.shut = why
+        self._moved()
+
+    def _propose(self, offer: Offer | None) -> None:
+        if offer != self._offer:
+            self._offer = offer
+            self.on_offer(offer)
+
+    def _waiting(self, what: str, limit_s: float) -> Waiting:
+        return Waiting(what, self._clock(), limit_s)
+
+    def _become(self, mode: Mode, reason: str = "", remedy: str = "", wait: Waiting | None = None) -> None:
+        before = self._state
+        self._state = msgspec.structs.replace(before, mode=mode, reason=reason, remedy=remedy, wait=wait)
+        if (before.mode, before.reason) != (mode, reason):
+            self._say(" ".join(filter(None, (_MODES[mode], reason, remedy))))
+        if self._state != before:
+            self._moved()
+
+    def _say(self, text: str) -> None:
+        self._emit(LogLine("infraxa", text))
+
+    def _moved(self) -> None:
+        """An order moved on, or the mode is another one."""
+        sales = self._sales
+        admission = sales.admission
+        load = Load(
+            "busy" if sales.shut is not None or admission.full else "online",
+            min(255, admission.running * 255 // admission.capacity),
+            self._records.first_token_ms,
+        )
+        if load != self._load:
+            self._load = load
+            self.on_load(load)
+        self._teller.changed()
+
+    def _tell(self) -> None:
+        self._emit(ProviderChanged(self.status))
+        self._emit(ServedChanged())
+
+    def _log_end(self, row: Row) -> None:
+        """One line of what happened to it, for a person who reads the log."""
+        facts = [f"{row.n_out} tokens"] if row.n_out else []
+        if row.first_token_ms is not None:
+            facts.append(f"{row.first_token_ms:.0f} ms to the first")
+        if row.tokens_per_second is not None:
+            facts.append(f"{row.tokens_per_second:.1f} tokens/s")
+        outcome = f"{row.state}: {row.reason}" if row.reason else row.state
+        told = ", ".join([*facts, outcome])
+        self._say(f"Request {row.number} of {short_id(row.user)}: {told}")
+
+
+class Calm:
+    """Calls `tell` when something changed: at once, then at most every so many seconds, and for the last
+    change in any case."""
+
+    def __init__(self, tell: Callable[[], None], seconds: float) -> None:
+        self._call = tell
+        self._seconds = seconds
+        self._timer: asyncio.TimerHandle | None = None
+        self._news = False
+        self._stopped = False
+
+    def changed(self) -> None:
+        if self._timer is not None or self._stopped:
+            self._news = True
+            return
+        self._timer = asyncio.get_running_loop().call_later(self._seconds, self._due)
+        self._call()
+
+    def _due(self) -> None:
+        self._timer = None
+        if self._news:
+            self._news = False
+            self.changed()
+
+    def stop(self) -> None:
+        """Tell what is not told, and nothing more."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._news:
+            self._call()
+        self._stopped = True
+
+
+_MODES: Final[dict[Mode, str]] = {
+    "off": "Provider mode is off.",
+    "starting": "Provider mode is starting.",
+    "serving": "Provider mode is on.",
+    "paused": "Provider mode is paused.",
+    "draining": "Provider mode goes off.",
+    "failed": "Provider mode failed.",
+}
+
+
+def _leaving() -> Refusal:
+    return Refusal("leaving", "Provider mode was turned off.")

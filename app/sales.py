@@ -1,0 +1,467 @@
+"""Serves the orders of other nodes: each waits for a slot, is answered by the engine, and ends, once.
+
+How an order is spoken of on the wire is in net/sale.py, who is next in admission.py, when this machine serves
+at all in provider.py. No prompt and no answer leaves this module but to the engine and to the user; errors of
+the engine, which may quote a prompt, are replaced by sentences of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+import traceback
+from collections.abc import Callable, Hashable, Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from infraxa.app.admission import Admission
+from infraxa.app.choices import ModelEntry
+from infraxa.app.config import Settings
+from infraxa.app.errors import NodeError
+from infraxa.app.models import Models
+from infraxa.app.served import Records, Row
+from infraxa.app.serving import ServedState
+from infraxa.engine.host import Engine
+from infraxa.engine.types import (
+    ChatMessage,
+    Delta,
+    EngineError,
+    ErrorInfo,
+    Finished,
+    Progress,
+    Request,
+    Sampling,
+)
+from infraxa.net import orders, wire
+from infraxa.net.addresses import LOCAL
+from infraxa.net.rates import Bucket
+from infraxa.net.tasks import TaskGroup
+
+if TYPE_CHECKING:
+    from infraxa.net.sale import Sale
+
+_log = logging.getLogger(__name__)
+
+ALIVE_S: Final = 5.0
+"""At least so often the user is told something while there is nothing to send."""
+CALM_S: Final = 0.25
+"""At most so often it is told of another place in line."""
+PPM: Final = 1_000_000
+
+_ENDED: Final[dict[str, tuple[ServedState, str]]] = {
+    "cancelled": ("cancelled", "Its user cancelled it."),
+    "gone": ("cancelled", "Its user went away."),
+    "stalled": ("failed", "Its user neither sent nor read for too long."),
+    "bad": ("failed", "Its user's node did not keep to the protocol."),
+}
+"""By the reason of a SaleEnded."""
+_DEFECT: Final = "infraxa met a defect of its own: see the log."
+
+
+class Refusal(Exception):
+    """An order is not served (any more), and why: a code and its values for the user, a sentence for this
+    side's own screen."""
+
+    def __init__(
+        self,
+        code: wire.ErrorCode,
+        reason: str,
+        *,
+        retry_after_ms: int = 0,
+        limit: int = 0,
+        field: str = "",
+        fault: bool = False,
+    ) -> None:
+        """`fault`: something failed, instead of the order being refused."""
+        super().__init__(code)
+        self.code: wire.ErrorCode = code
+        self.reason = reason
+        self.retry_after_ms = retry_after_ms
+        self.limit = limit
+        self.field = field
+        self.fault = fault
+
+
+Why = Callable[[], Refusal]
+"""Makes the refusal for each order that it is for."""
+
+
+class Terms(NamedTuple):
+    """What orders are served with."""
+
+    entry: ModelEntry
+    settings: Settings
+    model_id: bytes
+    context: int
+
+
+@dataclass(eq=False)
+class _Run:
+    """One order while it is here."""
+
+    row: Row
+    arrived: float
+    scope: asyncio.Timeout
+    turn: asyncio.Event = field(default_factory=asyncio.Event)
+    """It has a slot."""
+    news: asyncio.Event = field(default_factory=asyncio.Event)
+    """Another place in line, or a slot."""
+    since: float = 0.0
+    """When it got its slot."""
+    stopped: Exception | None = None
+    over: bool = False
+    timer: asyncio.TimerHandle | None = None
+
+    def stop(self, why: Exception) -> None:
+        """End it now, wherever it is; does nothing the second time, or after its end."""
+        if self.stopped is None and not self.over:
+            self.stopped = why
+            self.scope.reschedule(0)
+
+
+class Sales:
+    """The orders that wait and are answered."""
+
+    def __init__(
+        self,
+        models: Models,
+        engine: Engine,
+        records: Records,
+        *,
+        changed: Callable[[], None],
+        ended: Callable[[Row], None],
+        now_ms: Callable[[], int],
+    ) -> None:
+        """`changed` is called whenever an order moves on, `ended` with each that is over."""
+        self.admission = Admission(1)
+        self.terms: Terms | None = None
+        self.shut: Why | None = lambda: Refusal("leaving", "Provider mode is off.")
+        """Why orders that come now are refused; None: they are taken, and there are terms."""
+        self.blocked: frozenset[bytes] = frozenset()
+        """Users that are not served."""
+        self.throttle = Throttle()
+        self._models = models
+        self._engine = engine
+        self._records = records
+        self._changed = changed
+        self._ended = ended
+        self._now_ms = now_ms
+        self._runs: dict[int, _Run] = {}
+        self._empty = asyncio.Event()
+        self._empty.set()
+        self._tasks = TaskGroup()
+
+    async def serve(self, sale: Sale) -> None:
+        """Serve one order to its end. Raises nothing but CancelledError, when it is cancelled itself."""
+        from infraxa.net.sale import SaleEnded  # which the app draws its first frame without
+
+        where = "relay" if sale.relayed else sale.group
+        row = self._records.begin(sale.account, where, self._now_ms())
+        run = self._runs[row.number] = _Run(row, time.monotonic(), asyncio.timeout(None))
+        self._empty.clear()
+        self._changed()
+        try:
+            try:
+                async with run.scope:
+                    await self._sell(run, sale)
+            except TimeoutError:
+                if run.stopped is None:
+                    raise
+                raise run.stopped from None
+        except Refusal as refusal:
+            failed = refusal.fault or row.n_out > 0
+            self._over(run, "failed" if failed else "refused", refusal.reason, refusal.code)
+            await _fail(sale, refusal)
+        except SaleEnded as ended:
+            self._over(run, *_ENDED[ended.reason])
+        except asyncio.CancelledError:
+            self._over(run, *_ENDED[sale.ended or "cancelled"])
+            raise
+        except Exception as error:
+            # Its text is not logged: it may quote what was said.
+            at = traceback.extract_tb(error.__traceback__)[-1]
+            _log.error(
+                "request %d: %s in %s, line %s", row.number, type(error).__name__, at.filename, at.lineno
+            )
+            self._over(run, "failed", _DEFECT)
+            await _fail(sale, Refusal("internal", _DEFECT))
+        finally:
+            self._records.bytes_out += sale.bytes_out
+            self._release(run)
+            del self._runs[row.number]
+            if not self._runs:
+                self._empty.set()
+            self._changed()
+
+    @property
+    def empty(self) -> bool:
+        """No order is here."""
+        return not self._runs
+
+    def send_away(self, why: Why) -> None:
+        """End all that wait."""
+        for number in self.admission.line():
+            self._runs[number].stop(why())
+
+    def end(self, why: Why, chosen: Callable[[Row], bool] = lambda row: True) -> None:
+        """End those that are chosen."""
+        for run in self._runs.values():
+            if chosen(run.row):
+                run.stop(why())
+
+    async def ended(self, seconds: float) -> bool:
+        """Whether none is left after so many seconds; returns as soon as that is so."""
+        await _within(seconds, self._empty)
+        return self.empty
+
+    def advance(self) -> None:
+        """Give free slots to those whose turn it is, and tell the others their new places."""
+        now = time.monotonic()
+        for number in self.admission.admit():
+            run = self._runs[number]
+            run.since = now
+            run.row.place = 0
+            run.turn.set()
+            run.news.set()
+        for place, number in enumerate(self.admission.line()):
+            run = self._runs[number]
+            if run.row.place != place:
+                run.row.place = place
+                run.news.set()
+        self._changed()
+
+    async def _sell(self, run: _Run, sale: Sale) -> None:
+        if self.shut is not None:
+            raise self.shut()
+        terms = self.terms
+        assert terms is not None
+        if sale.account in self.blocked:
+            raise Refusal("not_allowed", "You have blocked this user.")
+        if sale.order.model != terms.model_id:
+            raise Refusal("model_gone", "It asked for a model that is not served.")
+        if not sale.order.repeat_penalty:
+            raise Refusal("bad_request", "It asked for what cannot be generated.", field="repeat_penalty")
+        await self._wait_in_line(run, sale)
+        run.timer = asyncio.get_running_loop().call_later(ALIVE_S, self._beat, run, sale)
+        try:
+            async with self._models.held(terms.entry, terms.settings, guest=True):
+                prompt = await self._claim(run, sale, terms)
+                finished = await self._answer(run, sale, _request(sale, prompt, terms))
+        except NodeError:
+            raise Refusal(
+                "busy", "You are using another model.", retry_after_ms=self.admission.retry_after_ms()
+            ) from None
+        except EngineError as error:
+            raise self._failure(error.info, terms) from None
+        if finished.error is not None:
+            raise self._failure(finished.error, terms)
+        if finished.reason not in ("stop", "length"):
+            raise Refusal("leaving", "The engine was closed.", fault=True)
+        await sale.done(_done(run, finished))
+        self._over(run, "done", "")
+
+    async def _wait_in_line(self, run: _Run, sale: Sale) -> None:
+        """Returns when it has a slot."""
+        row, admission = run.row, self.admission
+        lane: Hashable = sale.group
+        if sale.group == LOCAL and not sale.relayed:
+            lane = (LOCAL, sale.account)
+        if not admission.arrive(row.number, lane, sale.account, run.arrived):
+            raise Refusal("busy", "There was no room.", retry_after_ms=admission.retry_after_ms())
+        deadline = admission.deadline(row.number)
+        self.advance()
+        while not run.turn.is_set():
+            if time.monotonic() >= deadline:
+                raise Refusal("expired", "It waited too long.", retry_after_ms=admission.retry_after_ms())
+            run.news.clear()
+            await sale.placed(row.place)
+            await _within(CALM_S, run.turn)
+            if not run.turn.is_set():
+                await _within(min(ALIVE_S - CALM_S, deadline - time.monotonic()), run.news)
+
+    async def _claim(self, run: _Run, sale: Sale, terms: Terms) -> orders.Prompt:
+        run.row.state = "sending"
+        self._changed()
+        prompt = await sale.claim(terms.context, _max_out(sale, terms))
+        run.row.state = "reading"
+        self._changed()
+        return prompt
+
+    async def _answer(self, run: _Run, sale: Sale, request: Request) -> Finished:
+        row = run.row
+        generation = self._engine.generate(request)
+        try:
+            async for item in generation:
+                match item:
+                    case Delta():
+                        if not row.n_out:
+                            self._first_piece(run)
+                        await self._send(sale, item)
+                        self._records.sent(row, len(item.token_ids), time.monotonic())
+                        self._changed()
+                    case Progress():
+                        row.prompt_read, row.n_prompt = item.done, item.total
+                        await sale.progress(item.done, item.total)
+                        self._changed()
+                    case Finished():
+                        usage = item.usage
+                        row.n_prompt = row.prompt_read = usage.n_prompt
+                        self._records.timed(row, usage.first_token_ms, usage.tokens_per_second)
+                        return item
+        finally:
+            generation.cancel()
+            # Whoever waits need not wait until the user has read the end.
+            self._release(run)
+        raise EngineError("closed", "The engine was closed.")
+
+    def _first_piece(self, run: _Run) -> None:
+        run.row.state = "answering"
+        if run.timer is not None:
+            run.timer.cancel()
+
+    async def _send(self, sale: Sale, delta: Delta) -> None:
+        if not self.throttle.limited:
+            await sale.piece(delta.text, delta.token_ids)
+            return
+        for text, ids in _parts(delta, self.throttle.part):
+            await self.throttle.allow(len(text.encode()) + 4 * len(ids))
+            await sale.piece(text, ids)
+
+    def _beat(self, run: _Run, sale: Sale) -> None:
+        run.timer = asyncio.get_running_loop().call_later(ALIVE_S, self._beat, run, sale)
+        self._tasks.spawn(self._tell_alive(run, sale), name=f"request {run.row.number} is alive")
+
+    async def _tell_alive(self, run: _Run, sale: Sale) -> None:
+        """The user hears of it while the model is loaded, waited for, or reads."""
+        from infraxa.net.sale import SaleEnded
+
+        row = run.row
+        try:
+            if row.state == "reading":
+                await sale.progress(row.prompt_read, row.n_prompt)
+            elif row.state == "waiting":
+                await sale.placed(0)
+        except SaleEnded as ended:
+            run.stop(ended)
+
+    def _failure(self, error: ErrorInfo, terms: Terms) -> Refusal:
+        if error.code == "prompt_too_long":
+            return Refusal("too_large", "Its prompt was longer than the context.", limit=terms.context)
+        if error.code in ("bad_request", "no_template"):
+            return Refusal("bad_request", "It asked for what the model cannot read.", field="prompt")
+        if error.code == "closed" and (self.terms is None or self.terms.model_id != terms.model_id):
+            return Refusal("model_gone", "Another model was loaded.", fault=True)
+        return Refusal("internal", f"The engine failed ({error.code}).", fault=True)
+
+    def _release(self, run: _Run) -> None:
+        """Its slot, or its place in line, is another's now; once."""
+        if run.timer is not None:
+            run.timer.cancel()
+        if self.admission.leave(run.row.number):
+            if run.since:
+                self.admission.took(time.monotonic() - run.since)
+            self.advance()
+
+    def _over(self, run: _Run, state: ServedState, reason: str, code: str = "") -> None:
+        run.over = True
+        self._release(run)
+        self._records.end(run.row, state, code, reason, self._now_ms())
+        self._ended(run.row)
+
+
+class Throttle:
+    """So many bytes per second of all answers together, after a burst of one second; in order of asking."""
+
+    def __init__(self) -> None:
+        self._bucket: Bucket | None = None
+        self._turn = asyncio.Lock()
+
+    def limit(self, bytes_per_s: int | None) -> None:
+        """None: as many as there are."""
+        if bytes_per_s is None:
+            self._bucket = None
+        elif self._bucket is None or self._bucket.rate != bytes_per_s:
+            self._bucket = Bucket(bytes_per_s, bytes_per_s)
+
+    @property
+    def limited(self) -> bool:
+        return self._bucket is not None
+
+    @property
+    def part(self) -> int:
+        """Bytes to ask for at a time, so that others have their turn in between."""
+        return 1024 if self._bucket is None else max(64, min(4096, int(self._bucket.rate) // 8))
+
+    async def allow(self, size: int) -> None:
+        """Returns when `size` bytes may be sent."""
+        async with self._turn:
+            while (bucket := self._bucket) is not None:
+                size = min(size, int(bucket.burst))
+                if bucket.take(size, time.monotonic()):
+                    return
+                await asyncio.sleep(bucket.wait(size, time.monotonic()))
+
+
+async def _within(seconds: float, event: asyncio.Event) -> None:
+    """Returns when the event has happened, or after so many seconds."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await event.wait()
+
+
+async def _fail(sale: Sale, refusal: Refusal) -> None:
+    from infraxa.net.sale import SaleEnded
+
+    with contextlib.suppress(SaleEnded):
+        await sale.fail(
+            refusal.code,
+            retry_after_ms=refusal.retry_after_ms,
+            limit=refusal.limit,
+            field=refusal.field,
+        )
+
+
+def _max_out(sale: Sale, terms: Terms) -> int:
+    return min(sale.order.max_tokens or terms.context, terms.context, orders.MAX_OUT)
+
+
+def _request(sale: Sale, prompt: orders.Prompt, terms: Terms) -> Request:
+    order = sale.order
+    sampling = Sampling(
+        temperature=order.temperature / PPM,
+        top_k=order.top_k,
+        top_p=order.top_p / PPM,
+        min_p=order.min_p / PPM,
+        repeat_penalty=order.repeat_penalty / PPM,
+        seed=order.seed,
+        max_tokens=_max_out(sale, terms),
+        stop=prompt.stop,
+    )
+    messages = tuple(ChatMessage(turn.role, turn.text) for turn in prompt.turns)
+    return Request(messages, sampling, user=sale.account.hex())
+
+
+def _done(run: _Run, finished: Finished) -> orders.Done:
+    usage = finished.usage
+    return orders.Done(
+        finish="length" if finished.reason == "length" else "stop",
+        n_prompt=usage.n_prompt,
+        n_cached=usage.n_cached,
+        n_out=run.row.n_out,
+        queued_ms=round((run.since - run.arrived) * 1000 + usage.queued_ms),
+        first_token_ms=round(usage.first_token_ms or 0),
+        decode_ms=round(usage.decode_ms),
+    )
+
+
+def _parts(delta: Delta, size: int) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """What came in pieces of about `size` bytes of text, the tokens before their text."""
+    count = max(1, -(-len(delta.text.encode()) // size))
+    letters, tokens = -(-len(delta.text) // count), -(-len(delta.token_ids) // count)
+    for i in range(count):
+        yield (
+            delta.text[i * letters : (i + 1) * letters],
+            delta.token_ids[i * tokens : (i + 1) * tokens],
+        )
