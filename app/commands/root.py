@@ -264,19 +264,25 @@ def providers(
     model: Annotated[
         str | None, typer.Option(metavar="NAME", help="Only offers of models with this in their name.")
     ] = None,
+    sort: Annotated[
+        str | None,
+        typer.Option(metavar="COLUMN", help="Sort by a column, such as tok/s; otherwise the best first."),
+    ] = None,
+    everybody: Annotated[bool, typer.Option("--all", help="Also those that offer nothing.")] = False,
     wait: Annotated[
         float, typer.Option(min=0, max=60, metavar="SECONDS", help="How long to look for nodes at most.")
     ] = 3.0,
     json: options.Json = False,
 ) -> None:
-    """Who is on the network, and what each offers.
+    """The market: what each node offers, and how it did for this one.
 
     Asks the infraxa that is open; otherwise joins the network for a moment. Piped: one line per row, the
     columns separated by tabs; with --watch a line for each change, and with --json each line is JSON.
     """
     from infraxa.app.commands import providers as work
 
-    work.providers(ctx.obj, watch=watch, wait=wait, model=model, as_json=json)
+    look = work.Look(everybody=everybody, model=model, sort=sort, as_json=json)
+    work.providers(ctx.obj, look, watch=watch, wait=wait)
 
 
 @app.command(epilog="Example: infraxa invite --hours 24")

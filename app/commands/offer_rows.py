@@ -1,0 +1,219 @@
+"""The rows of `infraxa providers`: what a node offers and how it did, as JSON and as cells of a table.
+
+What a node says of itself is a claim of a stranger: it passes a filter here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Final
+
+import msgspec
+
+from infraxa.app.commands.failures import UsageError
+from infraxa.app.commands.output import clean
+from infraxa.app.offers import OfferSeen
+from infraxa.net.identity import display, id_text
+from infraxa.net.names import clean_name
+from infraxa.net.routing import NEW_ANSWERS
+from infraxa.net.status import SeenNode
+
+
+class Row(msgspec.Struct, frozen=True):
+    """One model of a node, or a node that offers nothing, as `--json` prints it."""
+
+    id: str
+    node: str
+    name: str
+    status: str
+    age_s: float
+    rtt_ms: float | None
+    slots: int
+    busy: float
+    """Share of the slots, 0 to 1."""
+    addresses: tuple[str, ...]
+    relays: tuple[str, ...]
+    warning: str | None = None
+    model: str | None = None
+    """Its name, as claimed."""
+    model_id: str | None = None
+    quantization: str | None = None
+    context: int | None = None
+    price_in: int | None = None
+    """µcr per 1M tokens, now; 0 = free."""
+    price_out: int | None = None
+    promised_first_token_ms: int | None = None
+    promised_tokens_per_second: float | None = None
+    first_token_ms: float | None = None
+    """Measured here, as all that follows."""
+    tokens_per_second: float | None = None
+    answered: int = 0
+    failed: int = 0
+    success: float | None = None
+    """Share of the answers that came whole, newer ones weigh more."""
+    cooling_s: float = 0.0
+    """So long it is not chosen by itself."""
+    mark: str = ""
+    """`pinned`, `blocked` or nothing."""
+    problem: str | None = None
+    """Why it cannot be the driver now."""
+
+
+class _Column(msgspec.Struct, frozen=True):
+    title: str
+    cell: Callable[[Row], str]
+    key: Callable[[Row], Any]
+    """To sort by, the best first; rows that have none are last."""
+    right: bool = False
+    from_width: int = 0
+    """Columns of the terminal below which it is left out there."""
+
+
+def rows_of(offers: Iterable[OfferSeen], idle: Iterable[SeenNode] = ()) -> list[Row]:
+    """One for each offer, in their order, then one for each of the nodes that offer nothing."""
+    return [_offer(offer) for offer in offers] + [_node(seen) for seen in idle]
+
+
+def _node(seen: SeenNode) -> Row:
+    first = seen.same_name_as
+    return Row(
+        id=id_text(seen.id),
+        node=display(seen.name, seen.id),
+        name=clean_name(seen.name),
+        status=seen.status,
+        age_s=round(seen.age_s, 1),
+        rtt_ms=_rounded(seen.rtt_ms, 2),
+        slots=seen.slots,
+        busy=round(seen.util / 255, 2),
+        addresses=tuple(map(clean, seen.addresses)),
+        relays=tuple(map(id_text, seen.relays)),
+        warning=None if first is None else f"same name as {display(seen.name, first)}",
+    )
+
+
+def _offer(offer: OfferSeen) -> Row:
+    model = offer.model
+    return msgspec.structs.replace(
+        _node(offer.node),
+        model=clean(model.name),
+        model_id=model.model_id.hex(),
+        quantization=clean(model.quantization),
+        context=model.context,
+        price_in=offer.price_in,
+        price_out=offer.price_out,
+        promised_first_token_ms=offer.node.first_token_ms or None,
+        promised_tokens_per_second=model.speed / 1000 or None,
+        first_token_ms=_rounded(offer.first_token_ms, 1),
+        tokens_per_second=_rounded(offer.tokens_per_second, 2),
+        answered=offer.answered,
+        failed=offer.failed,
+        success=_rounded(offer.success, 3),
+        cooling_s=round(offer.cooling_s, 1),
+        mark=offer.mark,
+        problem=offer.problem or None,
+    )
+
+
+def sort_rows(rows: Sequence[Row], column: str | None) -> list[Row]:
+    """By a column of the table, the best first; without one, as they are. UsageError when there is none."""
+    if column is None:
+        return list(rows)
+    wanted = column.strip().lower().replace("-", " ")
+    for known in _COLUMNS:
+        if known.title == wanted:
+            filled = [row for row in rows if known.key(row) is not None]
+            return sorted(filled, key=known.key) + [row for row in rows if known.key(row) is None]
+    names = ", ".join(known.title.replace(" ", "-") for known in _COLUMNS)
+    raise UsageError(f"There is no column {clean(column)} to sort by. These are: {names}.")
+
+
+def lasting(row: Row | None) -> Row | None:
+    """A row without what changes by itself all the time."""
+    if row is None:
+        return None
+    return msgspec.structs.replace(row, age_s=0.0, rtt_ms=None, cooling_s=float(row.cooling_s > 0))
+
+
+class Columns:
+    """The columns for one width; without a width, all of them."""
+
+    def __init__(self, width: int | None = None) -> None:
+        self._shown = [column for column in _COLUMNS if width is None or column.from_width <= width]
+        self.titles = tuple(column.title for column in self._shown)
+        self.right = tuple(column.title for column in self._shown if column.right)
+
+    def cells(self, row: Row) -> tuple[str, ...]:
+        return tuple(column.cell(row) for column in self._shown)
+
+
+def _rounded(value: float | None, digits: int) -> float | None:
+    return None if value is None else round(value, digits)
+
+
+def _price(row: Row) -> str:
+    if row.price_in is None or row.price_out is None:
+        return ""
+    if not row.price_in and not row.price_out:
+        return "free"
+    return f"{row.price_in / 1e6:.2f} + {row.price_out / 1e6:.2f}/M"
+
+
+def _success(row: Row) -> str:
+    """`NEW`, `97% of 31`."""
+    if row.model is None:
+        return ""
+    if row.success is None:
+        return "NEW"
+    new = "NEW " if row.answered < NEW_ANSWERS else ""
+    return f"{new}{row.success:.0%} of {row.answered + row.failed}"
+
+
+def _milliseconds(value: float | None, digits: int = 0) -> str:
+    return "" if value is None else f"{value:.{digits}f} ms"
+
+
+def _best_first(value: float | None) -> float | None:
+    return None if value is None else -value
+
+
+_STATES = {"online": 0, "busy": 1, "offline": 2}
+
+_COLUMNS: Final = (
+    _Column(
+        "node",
+        lambda row: f"{row.node} ({row.warning})" if row.warning else row.node,
+        lambda row: row.node.casefold(),
+    ),
+    _Column("state", lambda row: f"{row.status} {row.mark}".strip(), lambda row: _STATES.get(row.status, 9)),
+    _Column("model", lambda row: row.model or "no offer", lambda row: row.model and row.model.lower()),
+    _Column("quantization", lambda row: row.quantization or "", lambda row: row.quantization, from_width=120),
+    _Column("price", _price, lambda row: row.price_out, right=True),
+    _Column(
+        "busy",
+        lambda row: f"{row.busy:.0%} of {row.slots}" if row.slots else "",
+        lambda row: row.busy if row.slots else None,
+        right=True,
+    ),
+    _Column("round trip", lambda row: _milliseconds(row.rtt_ms, 1), lambda row: row.rtt_ms, True, 90),
+    _Column(
+        "first token",
+        lambda row: _milliseconds(row.first_token_ms),
+        lambda row: row.first_token_ms,
+        True,
+        105,
+    ),
+    _Column(
+        "tok/s",
+        lambda row: "" if row.tokens_per_second is None else f"{row.tokens_per_second:.1f}",
+        lambda row: _best_first(row.tokens_per_second),
+        True,
+    ),
+    _Column("success", _success, lambda row: _best_first(row.success), True),
+    _Column("news", lambda row: f"{row.age_s:.0f} s", lambda row: row.age_s, True, 130),
+    _Column(
+        "reached by",
+        lambda row: "relay" if row.relays and not row.addresses else ", ".join(row.addresses[:1]),
+        lambda row: row.addresses[0] if row.addresses else None,
+        from_width=160,
+    ),
+)
