@@ -21,6 +21,8 @@ from infraxa.net.stream import LinkClosed, Stream, StreamCancelled, StreamFailed
 
 PART: Final = 32 * 1024
 """Bytes of a chunk of the prompt."""
+MAX_TOTAL: Final = 2**31 - 1
+"""Tokens of a prompt."""
 END_S: Final = 5.0
 """From the last frame to the end of the stream, which come together."""
 
@@ -73,7 +75,7 @@ class OrderFailed(Exception):
         self.wait = wait
         """What did not come in time."""
         self.refusal = refusal
-        """Why it was `garbage`, to be counted."""
+        """Why it was `garbage`, to be counted; why the link was closed, if that was said."""
 
 
 class Purchase:
@@ -128,8 +130,8 @@ class Purchase:
             if self._over:
                 raise StopAsyncIteration from None  # by `cancel`
             raise self._failed("cancelled") from None
-        except LinkClosed:
-            raise self._failed("gone", at="link") from None
+        except LinkClosed as error:
+            raise self._failed("gone", at="link", refusal=error.reason) from None
         except NetError as error:
             raise self._failed(error.code, at="link") from None
         except ProtocolError as error:
@@ -220,22 +222,27 @@ class Purchase:
         now = self._now()
         texts: list[str] = []
         ids: list[int] = []
+        done: orders.Done | None = None
         for frame in frames:
-            if isinstance(frame, orders.Piece):
-                texts.append(frame.text)
-                ids.extend(frame.ids)
-                continue
             if isinstance(frame, orders.Placed):
                 self._patience.placed(now)
                 self._items.append(frame)
+            elif isinstance(frame, orders.Claimed):
+                self._items.append(frame)
+            elif not self.sent:
+                raise ProtocolError("not_asked", "an answer before the prompt")
+            elif isinstance(frame, orders.Piece):
+                texts.append(frame.text)
+                ids.extend(frame.ids)
+            else:
+                done = frame
         if texts:
             self.shown = True
             if ids:
                 self._patience.piece(now)
             self._items.append(orders.Piece(tuple(ids), "".join(texts)))
-        for frame in frames:
-            if isinstance(frame, orders.Claimed | orders.Done):
-                self._items.append(frame)
+        if done is not None:
+            self._items.append(done)
 
     async def _finish(self) -> None:
         """Nothing may follow but the end of the stream."""
@@ -251,8 +258,8 @@ class Purchase:
         self._stream.cancel()
 
     def _on_progress(self, done: int, total: int) -> None:
-        if self._reader.course.claimed is None or self.shown or done > total:
-            return
+        if not self.sent or self.shown or not done <= total <= MAX_TOTAL:
+            return  # it tells of nothing
         self._patience.progressed(done, self._now())
         self._progress = Progressed(done, total)
         if self._waiting is not None and not self._waiting.expired():

@@ -6,8 +6,9 @@ What is said is orders.py's. Whether and when an order gets a place is decided b
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable
-from typing import Literal, get_args
+from typing import Final, Literal
 
 from msgspec import Struct
 
@@ -21,6 +22,7 @@ from infraxa.net.ticks import TickedWriter
 Ending = Literal["cancelled", "gone", "stalled", "bad"]
 """The user cancelled; its link is lost, or this node leaves; it did not read, or did not send its prompt, in
 time; it broke the protocol."""
+MAX_RETRY_MS: Final = 24 * 3600 * 1000
 
 
 class SaleLimits(Struct, frozen=True):
@@ -96,7 +98,7 @@ class Sale:
                 data = await self._read()
             return orders.decode_prompt(data)
         except TimeoutError:
-            await self._fail(wire.Failure("expired", field="prompt"))
+            await self.fail("expired", field="prompt")
             raise self._end("stalled") from None
         except ProtocolError as error:
             self.breach = error
@@ -126,13 +128,11 @@ class Sale:
     async def fail(
         self, code: wire.ErrorCode, *, retry_after_ms: int = 0, limit: int = 0, field: str = ""
     ) -> None:
-        """There is no (more) answer, and why. Does nothing when nobody is there to hear it."""
-        assert code in get_args(wire.ErrorCode)
+        """There is no (more) answer, and why. Never raises: nobody may be there to hear it."""
         if self.ended is None and not self._over:
-            await self._fail(wire.Failure(code, min(retry_after_ms, 86_400_000), limit, field))
-
-    async def _fail(self, failure: wire.Failure) -> None:
-        await self._end_stream(self._stream.fail(failure), self._limits.fail)
+            failure = wire.Failure(code, min(retry_after_ms, MAX_RETRY_MS), limit, field)
+            with contextlib.suppress(SaleEnded):
+                await self._end_stream(self._stream.fail(failure), self._limits.fail)
 
     async def _end_stream(self, ending: Awaitable[None], seconds: float) -> None:
         try:
@@ -205,6 +205,6 @@ class Sale:
     def _end(self, reason: Ending) -> SaleEnded:
         """This side wants no more of it."""
         self._reason = self._reason or reason
-        if reason != "bad":  # the link is closed for that, and says why
+        if not self._over and reason != "bad":  # for which the link is closed, and says why
             self._stream.cancel()
         return SaleEnded(self._reason)
