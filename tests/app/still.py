@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 
-from infraxa.app.events import NetworkChanged, NodesChanged, PeersChanged
+from infraxa.app.events import NetworkChanged, NodesChanged, OffersChanged, PeersChanged
 from infraxa.app.node import Node
+from infraxa.app.offers import Mark, OfferSeen
 from infraxa.engine.types import EngineStatus
 from infraxa.net.errors import NetError
+from infraxa.net.records import ModelOffer
 from infraxa.net.status import (
     Interface,
     NetworkStatus,
@@ -120,12 +123,101 @@ TROUBLED = msgspec.structs.replace(
 )
 
 
+def offered(
+    name: str,
+    model: str,
+    quantization: str,
+    context: int = 32768,
+    *,
+    speed: float = 0.0,
+    arch: str = "qwen3",
+    backend: str = "cuda",
+    cost: tuple[int, int] = (0, 0),
+    node: SeenNode | None = None,
+    **more: Any,
+) -> OfferSeen:
+    """A model of a node, and what was seen of it."""
+    kind = ModelOffer(
+        model, arch, quantization, an_id(model + quantization), context, context // 4, *cost, 0, backend,
+        int(speed * 1000),
+    )  # fmt: skip
+    return OfferSeen(node or seen(name, 3.0, slots=8), kind, *cost, **more)
+
+
+def _provider(name: str, age_s: float, address: str, via: str = "gossip", **more: object) -> SeenNode:
+    return seen(name, age_s, address, via, **{"slots": 8, "first_token_ms": 180, **more})
+
+
+_BIRCH = _provider("birch", 1.4, "ws://192.168.178.31:7741", "lan", rtt_ms=0.7, slots=2, util=128)
+_JUNIPER = _provider("juniper", 4.0, "ws://203.0.113.24:50122", rtt_ms=23.0, util=96, first_token_ms=240)
+_OSTRICH = _provider("ostrich farm in the north", 9.0, "ws://[2001:db8:77:4::9]:7741", rtt_ms=41.4, slots=16)
+_GRANITE = _provider("granite", 33.0, "", relays=(an_id("quartz"),), slots=1, first_token_ms=0)
+OFFERS = [
+    offered(
+        "birch", "Qwen3-4B-Instruct-2507", "Q4_K_M", 262144, speed=45, node=_BIRCH, backend="metal",
+        answered=41, failed=1, success=0.981, first_token_ms=212.0, tokens_per_second=33.8, mark="pinned",
+    ),
+    offered("birch", "gemma-3-12b-it", "Q4_0", 131072, speed=18, node=_BIRCH, arch="gemma3", backend="metal"),
+    offered(
+        "juniper", "Qwen3-30B-A3B", "Q5_K_M", 40960, speed=70, node=_JUNIPER, arch="qwen3moe",
+        answered=12, success=1.0, first_token_ms=260.0, tokens_per_second=61.2,
+    ),
+    offered("juniper", "gpt-oss-20b", "MXFP4", 131072, speed=95, node=_JUNIPER, arch="gpt-oss"),
+    offered(
+        "ostrich", "Llama-3.3-70B-Instruct", "Q8_0", 131072, speed=28.5, node=_OSTRICH, arch="llama",
+        answered=3, failed=2, success=0.62, first_token_ms=1420.0, tokens_per_second=11.9, cooling_s=42.0,
+    ),
+    offered(
+        "quartz", "Mistral-Small-3.2-24B-Instruct", "IQ4_XS", speed=24, arch="llama", backend="vulkan",
+        node=_provider(
+            "quartz", 12.0, "ws://198.51.100.7:7741", rtt_ms=118.0, status="busy", util=255, slots=4
+        ),
+    ),
+    offered(
+        "birch", "Qwen3-4B-Instruct-2507", "Q4_K_M", 262144, speed=400, arch="qwen3",
+        node=_provider(
+            "birch", 9.0, "ws://192.0.2.66:7741", id=an_id("another birch"), same_name_as=an_id("birch")
+        ),
+    ),
+    offered(
+        "ソメイヨシノ", "桜-7B-日本語", "Q6_K", speed=31, arch="llama",
+        node=_provider("ソメイヨシノ", 22.0, "ws://203.0.113.80:7741", rtt_ms=187.2, slots=2),
+    ),
+    offered(
+        "slate", "[b]free[/b]\x1b[31m GPT\u202e-9", "Q2_K", 8192, arch="llama", backend="cpu",
+        node=_provider("[b]slate[/b]\x1b[31m", 61.0, "ws://203.0.113.81:7741", first_token_ms=4200),
+    ),
+    offered("granite", "Phi-4-mini", "Q8_0", 131072, arch="phi3", backend="cpu", node=_GRANITE),
+    offered(
+        "elm", "DeepSeek-R1-Distill-14B", "Q4_K_M", 131072, arch="qwen2", mark="blocked",
+        problem="You blocked this provider.",
+        node=_provider("elm", 14.0, "ws://192.0.2.10:7741", rtt_ms=64.0),
+    ),
+    offered(
+        "fjord", "Qwen3-8B", "Q4_K_M", speed=52, answered=88, failed=4, success=0.95, first_token_ms=310.0,
+        tokens_per_second=47.5, node=_provider("fjord", 190.0, "ws://192.0.2.20:7741", status="offline"),
+        problem="fjord is offline.",
+    ),
+    *(
+        offered(
+            f"node-{at}", ("Qwen3-8B", "gemma-3-4b-it", "SmolLM3-3B")[at % 3], "Q4_K_M",
+            speed=12.5 + at * 3.25,
+            node=_provider(f"node-{at}", 20.0 + at, f"ws://198.51.100.{at + 20}:7741", util=at * 11),
+        )
+        for at in range(18)
+    ),
+]  # fmt: skip
+"""A market with some of everything."""
+
+
 class StillNode(Node):
     """The real node and store; engine and network are not started and do not change by themselves."""
 
     status = EngineStatus()
     net = ONLINE
     shown: tuple[list[PeerInfo], list[SeenNode], list[Refused]] = (PEERS, NODES, [])
+    offers: Sequence[OfferSeen] = OFFERS
+    watched: tuple[bytes, ...] = ()
 
     async def _load_at_start(self) -> None:
         return
@@ -151,6 +243,20 @@ class StillNode(Node):
     async def list_refused(self) -> list[Refused]:
         return self.shown[2]
 
+    async def list_offers(self) -> list[OfferSeen]:
+        return [*self.offers]
+
+    async def mark_provider(self, node: bytes, mark: Mark) -> None:
+        self.become_market(
+            [
+                msgspec.structs.replace(offer, mark=mark) if offer.node.id == node else offer
+                for offer in self.offers
+            ]
+        )
+
+    async def watch_nodes(self, nodes: tuple[bytes, ...]) -> None:
+        self.watched = nodes
+
     async def invite(self, hours: int = 168) -> str:
         return INVITE
 
@@ -160,6 +266,11 @@ class StillNode(Node):
             "This invite is cut off: 12 characters missing.",
             "Copy the whole text, from ix1 to its end.",
         )
+
+    def become_market(self, offers: Sequence[OfferSeen]) -> None:
+        """These are the offers from now on, and it says so."""
+        self.offers = offers
+        self._emit(OffersChanged())
 
     def become(
         self,

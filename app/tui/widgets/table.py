@@ -5,7 +5,7 @@ It shows the rows it is given in the order a person chose. Cells are plain text 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from textwrap import wrap
 from typing import ClassVar
@@ -57,17 +57,30 @@ def _cut(text: str, room: int, tail: int) -> Content:
 
 
 class Row(msgspec.Struct, frozen=True):
-    """One row: `order` has for each column what it is sorted by."""
+    """One row: `order` has for each column what it is sorted by; None is the last, either way round."""
 
     key: bytes
-    cells: tuple[Cell, ...]
-    order: tuple[float | str, ...]
+    cells: tuple[Cell, ...] | Callable[[], tuple[Cell, ...]]
+    """What stands in the columns, or what makes it: of thousands of rows only those that are seen need it."""
+    order: tuple[float | str | None, ...]
     of: object = None
     """What it is a row of."""
+    group: int = 0
+    """Rows of a lower group stand above those of a higher one, whatever they are sorted by."""
+
+
+def _sorted(rows: Sequence[Row], column: int, descending: bool) -> list[Row]:
+    """By key, where nothing else decides: so a row has its place, in whatever order rows come."""
+    by_key = sorted(rows, key=lambda row: row.key)
+    having = [row for row in by_key if row.order[column] is not None]
+    having.sort(key=lambda row: row.order[column], reverse=descending)  # type: ignore[arg-type,return-value] # all floats or all texts
+    lacking = [row for row in by_key if row.order[column] is None]
+    return sorted((*having, *lacking), key=lambda row: row.group)
 
 
 class Table(PaintedRows[Row]):
-    """↑ ↓ move, a click on a heading or `s` sorts by another column, `S` the other way round."""
+    """↑ ↓ move, a click on a heading or `s` sorts by another column, `S` the other way round; Enter and a
+    double click choose a row."""
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {
         "table--heading",
@@ -77,10 +90,12 @@ class Table(PaintedRows[Row]):
         "table--aside",
         "table--good",
         "table--warn",
+        "table--mark",
     }
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("s", "sort", "Sort", show=False),
         Binding("S", "turn", "Turn round", show=False),
+        Binding("enter", "choose", "Choose", show=False),
     ]
     DEFAULT_CSS = """
     Table {
@@ -95,11 +110,22 @@ class Table(PaintedRows[Row]):
     Table > .table--aside { color: $foreground 60%; }
     Table > .table--good { color: $text-success; }
     Table > .table--warn { color: $text-warning; }
+    Table > .table--mark { color: $text-accent; }
     """
 
     @dataclass
     class Moved(Message):
         """Another row, or the same one with other contents, is under the cursor."""
+
+        table: Table
+
+        @property
+        def control(self) -> Table:
+            return self.table
+
+    @dataclass
+    class Chosen(Message):
+        """The row under the cursor was chosen."""
 
         table: Table
 
@@ -121,23 +147,46 @@ class Table(PaintedRows[Row]):
         """What is said when there are no rows."""
         self.sorted_by = sort_by
         self.descending = columns[sort_by].descending
+        self._placed: dict[bytes, Row] = {}
+        """The shown rows as they were when they were given their places."""
 
-    def show(self, rows: Sequence[Row]) -> None:
-        """Show these rows; the cursor stays on its row."""
+    def show(self, rows: Sequence[Row], *, keep_places: bool = False) -> None:
+        """Show these rows; the cursor stays on its row, and in sight if it was.
+
+        `keep_places`: rows that are shown already stay in their order, whatever they are sorted by says now;
+        new ones come between them.
+        """
         under = self.highlighted
-        at = self.sorted_by
+        seen = self._in_sight(self.cursor)
         taller = len(rows) != len(self._rows)
-        self._rows = sorted(rows, key=lambda row: row.key)
-        self._rows.sort(key=lambda row: row.order[at], reverse=self.descending)
-        keys = [row.key for row in self._rows]
-        if under is not None and under.key in keys:
-            place = keys.index(under.key)
-        else:
-            place = max(0, min(self.cursor, len(keys) - 1))
+        placed = self._placed if keep_places else {}
+        self._placed = {row.key: placed.get(row.key, row) for row in rows}
+        now = {row.key: row for row in rows}
+        self._rows = [
+            now[row.key] for row in _sorted([*self._placed.values()], self.sorted_by, self.descending)
+        ]
+        place = next(
+            (at for at, row in enumerate(self._rows) if under is not None and row.key == under.key), None
+        )
+        if place is None:
+            place = max(0, min(self.cursor, len(self._rows) - 1))
+        moved = place != self.cursor
         self.set_reactive(Table.cursor, place)
         self._measure()
+        if moved and seen:
+            self._reveal()
         self.refresh(layout=taller)
         self.post_message(self.Moved(self))
+
+    def _in_sight(self, at: int) -> bool:
+        """Whether the row at this place is on the screen."""
+        return 0 <= at - self.scroll_offset.y < self.size.height - 1
+
+    @property
+    def in_sight(self) -> Sequence[Row]:
+        """The rows that are on the screen, from the top."""
+        first = self.scroll_offset.y
+        return self._rows[first : first + max(0, self.size.height - 1)]
 
     def _measure(self) -> None:
         width = self.scrollable_content_region.width
@@ -155,9 +204,12 @@ class Table(PaintedRows[Row]):
     def on_resize(self) -> None:
         self._measure()
 
-    def watch_cursor(self) -> None:
+    def _reveal(self) -> None:
         # One line more than the row: the first line of the table is its heading.
         self.scroll_to_region(Region(0, self.cursor, 1, 2), animate=False, force=True)
+
+    def watch_cursor(self) -> None:
+        self._reveal()
         self.refresh()
         self.post_message(self.Moved(self))
 
@@ -178,6 +230,11 @@ class Table(PaintedRows[Row]):
         else:
             self.sorted_by, self.descending = column, self._columns[column].descending
         self.show(self._rows)
+
+    def action_choose(self) -> None:
+        """Say that the row under the cursor is the one."""
+        if self.highlighted is not None:
+            self.post_message(self.Chosen(self))
 
     def _layout(self, width: int) -> list[tuple[int, int]]:
         """The columns that are shown, each with its cells."""
@@ -223,9 +280,8 @@ class Table(PaintedRows[Row]):
 
     def _line(self, row: Row, width: int, *, plain: bool) -> Content:
         """`plain`: in the colours of the cursor alone."""
-        return self._joined(
-            [cell[0] if plain and isinstance(cell, tuple) else cell for cell in row.cells], width
-        )
+        cells = row.cells() if callable(row.cells) else row.cells
+        return self._joined([cell[0] if plain and isinstance(cell, tuple) else cell for cell in cells], width)
 
     def _joined(self, cells: Sequence[Cell], width: int) -> Content:
         parts: list[Content] = []
@@ -249,7 +305,11 @@ class Table(PaintedRows[Row]):
         if offset is None or not self._rows:
             return
         if offset.y:
-            self.cursor = min(len(self._rows) - 1, offset.y - 1 + self.scroll_offset.y)
+            at = offset.y - 1 + self.scroll_offset.y
+            if at < len(self._rows):
+                self.cursor = at
+                if event.chain == 2:
+                    self.action_choose()
             return
         start = 0
         for at, room in self._layout(self.size.width):

@@ -1,0 +1,492 @@
+"""The Market view: who offers which model, how each does, and which of them answers the shown chat.
+
+It reads what Node says at most once a second and stays calm meanwhile: columns have their widths, rows their
+places, the cursor its row. What is in the table is in market_rows.py.
+"""
+
+from __future__ import annotations
+
+from time import monotonic
+from typing import TYPE_CHECKING, ClassVar
+
+from textual import events, on
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Horizontal, VerticalScroll
+from textual.content import Content
+from textual.screen import Screen
+from textual.style import Style
+from textual.timer import Timer
+from textual.widgets import Input, Static
+
+from infraxa.app.config import ANY, LOCAL
+from infraxa.app.events import Event, NetworkChanged, NodesChanged, OffersChanged
+from infraxa.app.offers import Mark, OfferSeen
+from infraxa.app.tui.widgets import market_rows as rows
+from infraxa.app.tui.widgets.market_rows import Wanted, who
+from infraxa.app.tui.widgets.offer_facts import card, in_lines
+from infraxa.app.tui.widgets.status_bar import StatusBar
+from infraxa.app.tui.widgets.table import Table
+from infraxa.app.tui.widgets.text import one_line
+from infraxa.app.tui.widgets.view_tabs import ViewTabs
+from infraxa.net.identity import id_text
+from infraxa.net.status import Activity, NetworkStatus
+
+if TYPE_CHECKING:
+    from infraxa.app.tui.app import InfraxaApp
+
+CALM = 1.0
+"""Seconds between two readings of what changed, and between two paintings of what it leads to."""
+SETTLED = 5.0
+"""Seconds for which rows keep their places, whatever they are sorted by says meanwhile."""
+WATCHED = 8
+"""Nodes whose health is asked for every second while somebody looks; as many as the network allows."""
+CARD_FROM = 150
+"""Columns of a screen on which all of the row under the cursor stands beside the table."""
+UNDONE = 20
+"""Marks that can be taken back."""
+
+HINTS = (
+    ("Enter", "use", "screen.choose"),
+    ("/", "filter", "screen.filter"),
+    ("p", "pin", "screen.pin"),
+    ("b", "block", "screen.block"),
+    ("s", "sort", "screen.sort"),
+    ("Esc", "chat", "app.perform('app.chat')"),
+)
+NOBODY = """No provider yet.
+
+On the same network they are found by themselves. Elsewhere, join with an invite: alt+n, then j. To be one \
+yourself, press alt+p; to see a whole market on this machine, run: infraxa demo"""
+_NOBODY: dict[Activity, str] = {
+    "starting": "The network is starting.",
+    "closing": "The network is being left.",
+    "off": "The network is off: this machine alone answers.\n\n"
+    "Turn on the setting online (F9) to find providers.",
+    "blocked": "The network cannot be used: alt+n says why, and what helps.",
+}
+"""What is said in place of offers when there can be none."""
+_QUIET = "$foreground 60%"
+
+
+class FilterBox(Input):
+    """Where the words of the filter are typed."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape", "screen.show_all", "Show all", show=False),
+        Binding("down,tab", "screen.to_table", "To the table", show=False),
+    ]
+
+
+class MarketScreen(Screen[None]):
+    """Made once; it stays, with its order, filter and cursor, while another view is shown."""
+
+    app: InfraxaApp
+    AUTO_FOCUS = "Table"
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape", "back", "Chat", show=False),
+        Binding("slash", "filter", "Filter", show=False),
+        Binding("f", "only('free')", "Free only", show=False),
+        Binding("o", "only('online')", "Online only", show=False),
+        Binding("p", "pin", "Pin", show=False),
+        Binding("b", "block", "Block", show=False),
+        Binding("ctrl+z", "undo", "Undo", show=False),
+        Binding("a", "auto", "Let infraxa choose", show=False),
+        Binding("A", "auto_model", "Let infraxa choose who has this model", show=False),
+        Binding("l", "local", "This machine", show=False),
+        Binding("y", "copy", "Copy the id", show=False),
+    ]
+    DEFAULT_CSS = """
+    MarketScreen { background: $background; layers: base top; }
+    MarketScreen #bar { height: 2; width: 1fr; padding: 1 1 0 1; }
+    MarketScreen #headline { height: 1; width: 1fr; text-wrap: nowrap; text-overflow: ellipsis; }
+    MarketScreen #filter {
+        height: 1; width: 28; padding: 0 1; border: none; background: $panel; display: none; margin-left: 2;
+    }
+    MarketScreen #filter.-open { display: block; }
+    MarketScreen #switches, MarketScreen #answering {
+        height: 1; link-style: none; link-color: $foreground 60%; link-background: transparent;
+        link-style-hover: none; link-color-hover: $foreground; link-background-hover: $block-hover-background;
+    }
+    MarketScreen #switches { width: auto; margin-left: 2; }
+    MarketScreen #answering { width: 1fr; padding: 0 1; }
+    MarketScreen #market { height: 1fr; width: 1fr; margin-top: 1; padding: 0 1; }
+    MarketScreen Table { height: 1fr; }
+    MarketScreen #offer {
+        display: none; width: 46; height: 1fr; background: $surface; padding: 0 2; margin-left: 2;
+        scrollbar-size-vertical: 1; scrollbar-background: $surface;
+        scrollbar-background-hover: $surface; scrollbar-background-active: $surface;
+    }
+    MarketScreen #offer-text { height: auto; width: 1fr; link-style: none; link-background: transparent; }
+    MarketScreen #detail {
+        height: 5; width: 1fr; padding: 1 1 0 1; text-wrap: nowrap; text-overflow: ellipsis;
+    }
+    MarketScreen.-short #detail { display: none; }
+    MarketScreen.-short #bar { height: 1; padding: 0 1; }
+    MarketScreen.-short #market { margin-top: 0; }
+    MarketScreen.-wide #bar { padding: 1 2 0 2; }
+    MarketScreen.-wide #answering, MarketScreen.-wide #market { padding: 0 2; }
+    MarketScreen.-wide #detail { padding: 1 2 0 2; }
+    MarketScreen.-card #offer { display: block; }
+    MarketScreen.-card #detail { display: none; }
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.wanted = Wanted()
+        self._status = NetworkStatus()
+        self._offers: list[OfferSeen] = []
+        self._listed_at = 0.0
+        """When the offers were listed, in seconds."""
+        self._placed_at = 0.0
+        """When the rows were given their places; monotonic."""
+        self._had_node = True
+        self._stale = True
+        """There is something new to read."""
+        self._reading = False
+        self._ticking: Timer | None = None
+        self._watched: tuple[bytes, ...] = ()
+        self._marked: list[tuple[OfferSeen, Mark]] = []
+        """Providers that were marked, and how they were before, the last one at the end."""
+        self._painted: dict[str, tuple[str, object]] = {}
+
+    def compose(self) -> ComposeResult:
+        yield ViewTabs("app.market", HINTS)
+        with Horizontal(id="bar"):
+            yield Static("", id="headline", markup=False)
+            yield FilterBox(placeholder="provider or model", id="filter", compact=True)
+            yield Static("", id="switches", markup=False)
+        yield Static("", id="answering", markup=False)
+        with Horizontal(id="market"):
+            yield Table(rows.COLUMNS, empty="", sort_by=rows.BEST)
+            with VerticalScroll(id="offer", can_focus=False):
+                yield Static("", id="offer-text", markup=False)
+        yield Static("", id="detail", markup=False)
+        yield StatusBar(id="status", time_of_day=self.app.clock, hints=("app.help", "app.palette"))
+        yield Static("", id="too-small", markup=False)
+
+    def on_mount(self) -> None:
+        self.query_one(StatusBar).follow(self.app.chat_screen.query_one(StatusBar))
+        self.app.told.subscribe(self, self._hear)
+        self._ticking = self.set_interval(CALM, self._tick, pause=True)
+
+    def on_screen_resume(self) -> None:
+        """It is seen again: read what changed meanwhile, and let the seconds run."""
+        self._stale = True
+        self._read()
+        if self._ticking is not None:
+            self._ticking.reset()
+            self._ticking.resume()
+
+    def on_screen_suspend(self) -> None:
+        """Nobody looks: nobody's health is asked for."""
+        if self._ticking is not None:
+            self._ticking.pause()
+        self._watch(())
+
+    def on_resize(self) -> None:
+        width, height = self.size
+        if width < 32 or height < 8:
+            self.query_one("#too-small", Static).update(
+                f"infraxa needs a terminal of 32×8; this one is {width}×{height}."
+            )
+        self.set_class(width >= CARD_FROM, "-card")
+        self._painted.clear()
+        self.call_after_refresh(self._paint)
+
+    @property
+    def table(self) -> Table:
+        return self.query_one(Table)
+
+    # Reading what Node knows.
+
+    def _hear(self, event: Event) -> None:
+        if isinstance(event, NodesChanged | OffersChanged | NetworkChanged):
+            self._stale = True  # the next second shows it
+
+    def _tick(self) -> None:
+        """A second later: what changed, or at least the ages."""
+        if self.app.opened != self._had_node:  # it was lost, or is there again
+            self._had_node = self.app.opened
+            self._stale = True
+        if self._stale:
+            self._read()
+        elif self._offers:
+            self._paint()
+
+    def _read(self) -> None:
+        if not self._reading:
+            self._reading = True
+            self.app.attempt(self._fetch(), group="market", screen=self)
+
+    async def _fetch(self) -> None:
+        """Read what there is, and show it. All that this view knows of Node comes in here."""
+        self._stale = False
+        try:
+            if self.app.opened:
+                node = self.app.node
+                self._status = node.network
+                self._offers = await node.list_offers()
+                self._listed_at = self.app.clock()
+            else:
+                self._status, self._offers = NetworkStatus(), []
+        finally:
+            self._reading = False
+        self._paint()
+
+    def _watch(self, nodes: tuple[bytes, ...]) -> None:
+        """Have the health of these asked for, and of no others."""
+        if set(nodes) == set(self._watched):
+            return
+        self._watched = nodes
+        if self.app.opened:
+            self.app.attempt(self.app.node.watch_nodes(nodes), group="watch")
+
+    # Showing it.
+
+    @property
+    def _older(self) -> float:
+        """Seconds since the offers were listed."""
+        return max(0.0, self.app.clock() - self._listed_at)
+
+    def _paint(self, *, settle: bool = False) -> None:
+        """`settle`: rows take their places now, because a person asked for another picture."""
+        table, now = self.table, monotonic()
+        settle = settle or now - self._placed_at >= SETTLED
+        if settle:
+            self._placed_at = now
+        shown = [offer for offer in self._offers if self.wanted.shows(offer)]
+        table.empty = self._nothing()
+        table.show(rows.offer_rows(shown, self._older, self._driver()), keep_places=not settle)
+        self._paint_headline(len(shown))
+        self._paint_answering()
+        self._paint_detail()
+        self._watch_what_is_seen()
+
+    def _watch_what_is_seen(self) -> None:
+        if not self.is_current:
+            return
+        table = self.table
+        pinned = (offer for offer in self._offers if offer.mark == "pinned")
+        self._watch(rows.watched(table.in_sight, table.highlighted, pinned, WATCHED))
+
+    def _say(self, where: str, content: Content, *, layout: bool = False) -> None:
+        """Show it there, unless it stands there already."""
+        painted = (content.plain, content.spans)
+        if self._painted.get(where) != painted:
+            self._painted[where] = painted
+            self.query_one(where, Static).update(content, layout=layout)
+
+    def _nothing(self) -> str:
+        """What is said in place of rows."""
+        if self._offers:
+            named = f" with “{one_line(self.wanted.words, 40)}”" if self.wanted.words.strip() else ""
+            that = " and ".join(
+                word for word, on in (("free", self.wanted.free), ("online", self.wanted.online)) if on
+            )
+            kind = f" that is {that}" if that else ""
+            return f"No offer{named}{kind}.\n\nThere are {len(self._offers)} in all: Esc shows them."
+        known = self._status.known
+        if self._status.activity == "online" and known:
+            them = "1 node is" if known == 1 else f"{known:,} nodes are"
+            none = "it offers no model" if known == 1 else "none of them offers a model"
+            return f"{them} there, {none}.\n\nPress alt+p to serve yours."
+        return _NOBODY.get(self._status.activity, NOBODY)
+
+    def _paint_headline(self, shown: int) -> None:
+        all_of_them = len(self._offers)
+        nodes = {offer.node.id: offer.node.status for offer in self._offers}
+        there = sum(status != "offline" for status in nodes.values())
+        count = f"{shown:,} of {all_of_them:,}" if shown != all_of_them else f"{shown:,}"
+        headline = Content.assemble(
+            (f"{count} offer{'s' * (all_of_them != 1)}", "bold"),
+            (f" · {there:,} of {len(nodes):,} provider{'s' * (len(nodes) != 1)} there", _QUIET),
+        )
+        self._say("#headline", headline if all_of_them else Content.styled("Market", "bold"))
+        narrow = self.has_class("-narrow") or self.has_class("-too-narrow")
+        parts: list[Content] = []
+        if not self.query_one(FilterBox).has_class("-open"):
+            parts.append(_switch("/", "filter", "screen.filter", on=None))
+        only = "" if narrow else " only"
+        parts.append(_switch("f", f"free{only}", "screen.only('free')", on=self.wanted.free))
+        parts.append(_switch("o", f"online{only}", "screen.only('online')", on=self.wanted.online))
+        self._say("#switches", Content("   ").join(parts), layout=True)
+
+    def _driver(self) -> tuple[str, str | None]:
+        """Who answers the shown chat, and with which model."""
+        chat = self.app.chat_screen
+        options = chat.chat.options if chat.chat is not None else chat._options
+        return options.driver or self.app.settings.driver, options.driver_model
+
+    def _paint_answering(self) -> None:
+        """The three kinds of driver that the shown chat can have, the present one marked."""
+        driver, _ = self._driver()
+        there = next((offer for offer in self._offers if id_text(offer.node.id) == driver), None)
+        somebody = who(there.node) if there is not None else f"a provider, {one_line(driver, 8)}"
+        by_hand = driver not in (LOCAL, ANY)
+        narrow = self.has_class("-narrow") or self.has_class("-too-narrow")
+        parts = [
+            _switch("l", "this machine", "screen.local", on=driver == LOCAL),
+            _switch(
+                "a",
+                "infraxa chooses" if narrow else "whoever infraxa chooses",
+                "screen.auto",
+                on=driver == ANY,
+            ),
+            _switch("Enter", somebody if by_hand else "the one below", "screen.choose", on=by_hand),
+        ]
+        lead = "" if narrow else "This chat is answered by   "
+        self._say("#answering", Content.styled(lead, _QUIET) + Content("   ").join(parts))
+
+    def _paint_detail(self) -> None:
+        offer = self._offer()
+        if self.has_class("-card"):
+            width = self.query_one("#offer-text").size.width
+            text = card(offer, self._older, width) if offer is not None and width else Content("")
+            self._say("#offer-text", text, layout=True)
+        else:
+            self._say("#detail", in_lines(offer, self._older) if offer is not None else Content(""))
+
+    def _offer(self) -> OfferSeen | None:
+        """The one under the cursor."""
+        row = self.table.highlighted
+        return row.of if row is not None and isinstance(row.of, OfferSeen) else None
+
+    @on(Table.Moved)
+    def _moved(self) -> None:
+        self._paint_detail()
+        self._watch_what_is_seen()
+
+    # What can be done here.
+
+    def action_sort(self) -> None:
+        self.table.action_sort()
+
+    def action_copy(self) -> None:
+        """Copy the id of the provider under the cursor."""
+        if (offer := self._offer()) is not None:
+            self.app.copy(id_text(offer.node.id), "id")
+
+    def action_back(self) -> None:
+        """Show all again; when all is shown, the chat."""
+        if self.wanted != Wanted():
+            self.action_show_all()
+        else:
+            self.app.action_chat()
+
+    def action_filter(self) -> None:
+        box = self.query_one(FilterBox)
+        box.add_class("-open")
+        box.focus()
+        self._paint_headline(len(self.table.rows))
+
+    def action_to_table(self) -> None:
+        """Back to the rows; the words stay in sight while there are any."""
+        box = self.query_one(FilterBox)
+        box.set_class(bool(box.value.strip()), "-open")
+        self.table.focus()
+        self._paint(settle=True)
+
+    def action_show_all(self) -> None:
+        """No filter any more."""
+        self.wanted = Wanted()
+        self.query_one(FilterBox).value = ""
+        self.action_to_table()
+
+    def action_only(self, what: str) -> None:
+        """Show only what is free, or online; or the others again."""
+        if what == "free":
+            self.wanted = self.wanted._replace(free=not self.wanted.free)
+        else:
+            self.wanted = self.wanted._replace(online=not self.wanted.online)
+        self._paint(settle=True)
+
+    @on(Input.Changed)
+    def _filter_typed(self, event: Input.Changed) -> None:
+        self.wanted = self.wanted._replace(words=event.value)
+        self._paint(settle=True)
+
+    @on(Input.Submitted)
+    def _filter_entered(self) -> None:
+        self.action_to_table()
+
+    def action_pin(self) -> None:
+        """Pin the provider under the cursor, or take that back."""
+        self._toggle_mark("pinned")
+
+    def action_block(self) -> None:
+        """Block the provider under the cursor, or take that back."""
+        self._toggle_mark("blocked")
+
+    def _toggle_mark(self, mark: Mark) -> None:
+        if (offer := self._offer()) is not None:
+            self._marked = [*self._marked, (offer, offer.mark)][-UNDONE:]
+            self._mark(offer, "" if offer.mark == mark else mark, "ctrl+z undoes")
+
+    def action_undo(self) -> None:
+        """Take the last mark back."""
+        if self._marked:
+            offer, before = self._marked.pop()
+            self._mark(offer, before, "undone")
+
+    def _mark(self, offer: OfferSeen, mark: Mark, after: str) -> None:
+        says = {
+            "pinned": "is pinned above all others",
+            "blocked": "is blocked: nothing is sent to it",
+            "": "is a provider like any other",
+        }[mark]
+
+        async def mark_it() -> None:
+            await self.app.node.mark_provider(offer.node.id, mark)
+            self.app.flash(f"{who(offer.node)} {says} · {after}")
+            self._offers = await self.app.node.list_offers()
+            self._listed_at = self.app.clock()
+            self._paint(settle=True)
+
+        self.app.attempt(mark_it(), group="mark", screen=self)
+
+    @on(Table.Chosen)
+    def _chosen(self) -> None:
+        self.action_choose()
+
+    def action_choose(self) -> None:
+        """Have the provider under the cursor answer the shown chat, with the model of its row."""
+        if (offer := self._offer()) is None:
+            return
+        if offer.problem or offer.mark == "blocked":
+            why = one_line(offer.problem, 200) or "You blocked it; b takes that back."
+            self.app.notify(f"{who(offer.node)}: {why}", severity="warning", markup=False)
+            return
+        self._use(id_text(offer.node.id), offer.model.model_id.hex(), who(offer.node))
+
+    def action_auto(self) -> None:
+        """Have infraxa choose for each answer who gives it."""
+        self._use(ANY, None, "whoever infraxa chooses")
+
+    def action_auto_model(self) -> None:
+        """The same, but only among those that offer the very model under the cursor."""
+        if (offer := self._offer()) is not None:
+            name = rows.label(offer.model.name) or "this model"
+            self._use(ANY, offer.model.model_id.hex(), f"whoever infraxa chooses with {name}")
+
+    def action_local(self) -> None:
+        """Have this machine answer."""
+        self._use(LOCAL, None, "this machine")
+
+    def _use(self, driver: str, model: str | None, label: str) -> None:
+        if self.app.opened:
+            self.app.attempt(self.app.chat_screen.use_driver(driver, model, label), group="driver")
+
+    def on_descendant_focus(self, event: events.DescendantFocus) -> None:
+        self._paint_detail()
+
+
+def _switch(key: str, word: str, action: str, *, on: bool | None) -> Content:
+    """A key, what it does, and a mark for whether that is so; None: it is nothing that can be so."""
+    mark = "" if on is None else "● " if on else "○ "
+    text = Content.assemble(
+        (mark, "$text-success" if on else _QUIET),
+        (word, "bold $text-primary" if on else _QUIET),
+        (f" {key}", "$footer-key-foreground"),
+    )
+    return text.stylize(Style.from_meta({"@click": action}))

@@ -1,0 +1,264 @@
+"""What the market's table shows of offers: its columns, its rows, and which rows a filter leaves.
+
+Names are claims of strangers: they pass a filter here and are never markup. What a row has no room for is in
+offer_facts.py.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache, partial
+from typing import NamedTuple
+
+from infraxa.app.network_words import span
+from infraxa.app.offers import OfferSeen
+from infraxa.app.tui.widgets.facts import short_time
+from infraxa.app.tui.widgets.network_rows import round_trip
+from infraxa.app.tui.widgets.table import Cell, Column, Row
+from infraxa.app.tui.widgets.text import one_line
+from infraxa.net.identity import SHORT_LENGTH, display, id_text
+from infraxa.net.status import SeenNode
+
+TYPICAL_TOKENS = 256
+"""Tokens of an answer by whose time offers are compared."""
+_UNKNOWN_MS = 60_000.0
+"""What is taken for a time of which nobody said anything."""
+_CACHED = 8192
+"""Names whose safe form is remembered: cleaning one takes longer than painting it."""
+_WHOLE_ID = 12
+"""A word of a filter that is longer than what is shown of an id may be the beginning of a whole one."""
+
+COLUMNS = (
+    Column("★", 2),
+    Column("provider", 16, grow=1, tail=SHORT_LENGTH + 1),
+    Column("model", 12, grow=2),
+    Column("quant", 8, from_width=92),
+    Column("context", 8, right=True, from_width=132, descending=True),
+    Column("price", 6, right=True, from_width=52),
+    Column("state", 7, from_width=46),
+    Column("slots", 6, right=True, from_width=70, descending=True),
+    Column("trip", 7, right=True, from_width=84),
+    Column("success", 8, right=True, from_width=113, descending=True),
+    Column("1st token", 10, right=True, from_width=104),
+    Column("tok/s", 6, right=True, from_width=62, descending=True),
+    Column("heard", 6, right=True, from_width=122),
+)
+BEST = 0
+"""The column that sorts the best first."""
+
+
+class Wanted(NamedTuple):
+    """Which offers are shown."""
+
+    words: str = ""
+    """Each of them is in what is shown of the provider's name or of the model."""
+    free: bool = False
+    online: bool = False
+
+    def shows(self, offer: OfferSeen) -> bool:
+        """Whether this offer is one of them."""
+        if self.free and not is_free(offer):
+            return False
+        if self.online and offer.node.status != "online":
+            return False
+        return not self.words or all(_holds(offer, word) for word in self.words.casefold().split())
+
+
+@lru_cache(_CACHED)
+def label(text: str) -> str:
+    """A claimed name of a model, a format or a backend as it may be shown: one line, nothing invisible."""
+    plain = unicodedata.normalize("NFKC", one_line(text, 96))
+    return "".join(char for char in plain if char == " " or unicodedata.category(char)[0] not in "CZM")
+
+
+@lru_cache(_CACHED)
+def _who(name: str, node: bytes) -> str:
+    return display(name, node)
+
+
+def who(node: SeenNode) -> str:
+    """`maple·7k2m9x4q`."""
+    return _who(node.name, node.id)
+
+
+@lru_cache(_CACHED)
+def _text(name: str, node: bytes, model: str, quantization: str) -> str:
+    return f"{_who(name, node)} {label(model)} {label(quantization)}".casefold()
+
+
+def _holds(offer: OfferSeen, word: str) -> bool:
+    node, model = offer.node, offer.model
+    if word in _text(node.name, node.id, model.name, model.quantization):
+        return True
+    return len(word) >= _WHOLE_ID and id_text(node.id).startswith(word)
+
+
+def is_free(offer: OfferSeen) -> bool:
+    """Whether it costs nothing now."""
+    return not offer.price_in and not offer.price_out
+
+
+def price(micro: int) -> str:
+    """µcr per 1M tokens as credits per 1M tokens: `0.20`, `0.0004`, `12.50`."""
+    cr = micro / 1_000_000
+    if cr >= 100_000:
+        return ">99999"
+    if cr >= 1000:
+        return f"{cr:.0f}"
+    return f"{cr:.2f}" if cr >= 0.01 or not micro else f"{cr:.4f}"
+
+
+def tokens(count: int) -> str:
+    """A number of tokens in at most five characters: `512`, `32k`, `1M`."""
+    for unit, size in (("G", 2**30), ("M", 2**20), ("k", 2**10)):
+        if count >= size:
+            return f"{count // size}{unit}"
+    return str(count)
+
+
+def busy_slots(node: SeenNode) -> int:
+    """Slots that are taken, of `node.slots`."""
+    return round(node.util * node.slots / 255)
+
+
+def percent(share: float) -> str:
+    """`98 %`; what is not quite all is not rounded to all."""
+    return f"{int(share * 100)} %"
+
+
+def promised_speed(offer: OfferSeen) -> float | None:
+    """Tokens per second that the node promises; None: it promises nothing."""
+    return offer.model.speed / 1000 if offer.model.speed else None
+
+
+def promised_first_token(offer: OfferSeen) -> float | None:
+    """Milliseconds to the first token, as the node says."""
+    return offer.node.first_token_ms or None
+
+
+def rank(offer: OfferSeen) -> float:
+    """The smaller, the better: those that can answer now, then by the time of a typical answer in ms. A
+    promise counts for half: whoever promises most should not stand above who was seen to keep it."""
+    doubtful = offer.problem or offer.cooling_s or offer.node.same_name_as is not None
+    standing = {"online": 1 if doubtful else 0, "busy": 2, "offline": 3}[offer.node.status]
+    first, rate = offer.first_token_ms, offer.tokens_per_second
+    if first is None and (promised := promised_first_token(offer)) is not None:
+        first = 2 * promised
+    if rate is None and (promised := promised_speed(offer)) is not None:
+        rate = promised / 2
+    expected = (first or _UNKNOWN_MS) + (TYPICAL_TOKENS * 1000 / rate if rate else _UNKNOWN_MS)
+    return standing * 1e9 + min(expected, 1e8)
+
+
+def offer_rows(offers: Iterable[OfferSeen], older_s: float, driver: tuple[str, str | None]) -> list[Row]:
+    """`older_s`: seconds since `offers` were listed; `driver`: id and model_id, as texts, of who answers the
+    shown chat."""
+    rows: list[Row] = []
+    taken: set[bytes] = set()
+    chosen, chosen_model = driver
+    for offer in offers:
+        node, model = offer.node, offer.model
+        key = node.id + model.model_id
+        while key in taken:  # a card may name one model twice
+            key += b"+"
+        taken.add(key)
+        is_driver = (
+            bool(chosen) and id_text(node.id) == chosen and chosen_model in (None, model.model_id.hex())
+        )
+        age = node.age_s + older_s
+        rate = offer.tokens_per_second
+        first = offer.first_token_ms
+        rows.append(
+            Row(
+                key,
+                partial(_cells, offer, age, is_driver),
+                (
+                    rank(offer),
+                    who(node).casefold(),
+                    label(model.name).casefold(),
+                    model.quantization,
+                    model.context,
+                    offer.price_out + offer.price_in,
+                    node.status,
+                    node.slots - busy_slots(node),
+                    node.rtt_ms,
+                    offer.success,
+                    first if first is not None else promised_first_token(offer),
+                    rate if rate is not None else promised_speed(offer),
+                    age,
+                ),
+                offer,
+                {"pinned": -1, "blocked": 1}.get(offer.mark, 0),
+            )
+        )
+    return rows
+
+
+def _cells(offer: OfferSeen, age_s: float, is_driver: bool) -> tuple[Cell, ...]:
+    node, model = offer.node, offer.model
+    gone = node.status == "offline" or offer.mark == "blocked"
+    aside = ".table--aside" if gone else ""
+    name = who(node)
+    suspicious = node.same_name_as is not None
+    mark = {"pinned": "★", "blocked": "✕"}.get(offer.mark, " ")
+    return (
+        (f"{'▸' if is_driver else ' '}{mark}", ".table--aside" if gone else ".table--mark"),
+        (f"! {name}", ".table--warn") if suspicious else (name, aside),
+        (label(model.name) or "unnamed", aside),
+        (label(model.quantization), ".table--aside"),
+        (tokens(model.context), aside),
+        (price_text(offer), aside if gone or not is_free(offer) else ".table--good"),
+        _state(offer),
+        (f"{busy_slots(node)}/{node.slots}" if node.slots else "–", aside),
+        (round_trip(node.rtt_ms), aside),
+        (percent(offer.success) if offer.success is not None else "–", _success_style(offer) or aside),
+        _measured(offer.first_token_ms, promised_first_token(offer), short_time, aside),
+        _measured(offer.tokens_per_second, promised_speed(offer), rate_text, aside),
+        (span(age_s), aside),
+    )
+
+
+def price_text(offer: OfferSeen) -> str:
+    """`free`, or credits per 1M generated tokens."""
+    return "free" if is_free(offer) else price(offer.price_out)
+
+
+def rate_text(rate: float) -> str:
+    """Tokens per second: `812`, `33.8`."""
+    return f"{rate:.0f}" if rate >= 99.95 else f"{rate:.1f}"
+
+
+def _measured(here: float | None, promised: float | None, text: Callable[[float], str], aside: str) -> Cell:
+    """What was measured here, else what the node says, marked as that."""
+    if here is not None:
+        return (text(here), aside)
+    return (f"~{text(promised)}", ".table--aside") if promised is not None else ("–", ".table--aside")
+
+
+def _state(offer: OfferSeen) -> Cell:
+    status = offer.node.status
+    if status == "online" and (offer.cooling_s or offer.problem):
+        return ("failed" if offer.cooling_s else "not now", ".table--warn")
+    if status == "online":
+        return ("online", "" if offer.mark == "blocked" else ".table--good")
+    return (status, ".table--warn" if status == "busy" else ".table--aside")
+
+
+def _success_style(offer: OfferSeen) -> str:
+    return ".table--warn" if offer.success is not None and offer.success < 0.9 else ""
+
+
+def watched(
+    rows: Sequence[Row], highlighted: Row | None, pinned: Iterable[OfferSeen], most: int
+) -> tuple[bytes, ...]:
+    """The nodes whose health matters most to who looks: that of the row under the cursor, pinned ones, then
+    those of the rows in sight from the top; not those that are blocked."""
+    under = [highlighted.of] if highlighted is not None else []
+    found: dict[bytes, None] = {}
+    for offer in (*under, *pinned, *(row.of for row in rows)):
+        if isinstance(offer, OfferSeen) and offer.mark != "blocked":
+            found[offer.node.id] = None
+            if len(found) == most:
+                break
+    return tuple(found)

@@ -1,0 +1,211 @@
+"""All that is known of one offer, in words: in a few lines below the table, or in a card beside it.
+
+What the provider claims and what was measured on this machine never stand in one number.
+"""
+
+from __future__ import annotations
+
+from textwrap import wrap
+
+from textual.content import Content
+from textual.style import Style
+
+from infraxa.app.network_words import span
+from infraxa.app.offers import OfferSeen
+from infraxa.app.tui.widgets.facts import short_time, speed
+from infraxa.app.tui.widgets.market_rows import (
+    busy_slots,
+    is_free,
+    label,
+    percent,
+    price,
+    promised_first_token,
+    promised_speed,
+    who,
+)
+from infraxa.app.tui.widgets.model_card import thousands
+from infraxa.app.tui.widgets.network_rows import address_text, round_trip
+from infraxa.app.tui.widgets.text import one_line
+from infraxa.net.identity import id_text, short_id
+from infraxa.net.status import SeenNode
+
+NAME = 13
+"""Cells of the names of the facts in the card."""
+CLAIM = 12
+"""Cells of its last column, that of the claims."""
+_QUIET = "$foreground 60%"
+
+
+def reached(node: SeenNode) -> str:
+    """How a session with it would come about: `on this LAN · 192.168.178.31`."""
+    direct = [address_text(address) for address in node.addresses if not address.startswith("relay:")]
+    if direct:
+        return f"{'on this LAN' if node.via == 'lan' else 'direct'} · {direct[0]}"
+    if node.relays:
+        return f"through a relay · {short_id(node.relays[0])}"
+    if node.addresses:
+        return f"through a {address_text(node.addresses[0])}"
+    return "on this LAN" if node.via == "lan" else "no address told"
+
+
+def warnings(offer: OfferSeen, older_s: float) -> list[tuple[str, str]]:
+    """What a person must know before they choose it, each with its style; the worst first."""
+    node = offer.node
+    found = []
+    if offer.problem:
+        found.append((one_line(offer.problem, 200), "$text-error"))
+    if offer.mark == "blocked":
+        found.append(("You blocked it: nothing is sent to it. b takes that back.", "$text-warning"))
+    if node.same_name_as is not None:
+        first = short_id(node.same_name_as)
+        found.append((f"Not the first with this name: {first} had it before.", "$text-warning"))
+    if (cooling := offer.cooling_s - older_s) > 0:
+        found.append((f"It failed: infraxa does not choose it for {span(cooling)} more.", "$text-warning"))
+    return found
+
+
+def prices(offer: OfferSeen) -> str:
+    """What it costs now."""
+    if is_free(offer):
+        return "free"
+    return f"{price(offer.price_in)} in, {price(offer.price_out)} out"
+
+
+def state(offer: OfferSeen) -> str:
+    """`online · 3 of 8 slots busy`."""
+    node = offer.node
+    if not node.slots:
+        return node.status
+    return f"{node.status} · {busy_slots(node)} of {node.slots} slot{'s' * (node.slots != 1)} busy"
+
+
+def answers(offer: OfferSeen) -> str:
+    """How many of its answers came whole; empty when none was asked for."""
+    asked = offer.answered + offer.failed
+    if not asked:
+        return ""
+    share = f" · {percent(offer.success)}" if offer.success is not None else ""
+    return f"{offer.answered:,} of {asked:,} whole{share}"
+
+
+def _limits(offer: OfferSeen) -> str:
+    model = offer.model
+    return f"context {thousands(model.context)} · answers ≤ {thousands(model.max_out)}"
+
+
+def in_lines(offer: OfferSeen, older_s: float) -> Content:
+    """All of it in four lines, what matters most at the left."""
+    node, model = offer.node, offer.model
+    first = Content.assemble((who(node), "bold"), ("  id ", _QUIET), (id_text(node.id), _QUIET))
+    kind = " · ".join(part for part in (label(model.quantization), label(model.arch)) if part)
+    second = Content.assemble(
+        (label(model.name) or "unnamed", "bold $text-primary"),
+        (f"  {kind} · {_limits(offer)} · {label(model.backend)}".rstrip(" ·"), _QUIET),
+    )
+    third = Content.assemble(("measured here ", _QUIET), _numbers(measured(offer)), ("  it claims ", _QUIET))
+    third += _numbers(claims(offer))
+    found = warnings(offer, older_s)
+    if found:
+        last = Content("  ").join(
+            Content.assemble(("! ", f"bold {style}"), (text, style)) for text, style in found
+        )
+    else:
+        heard = f"heard {span(node.age_s + older_s)} ago by {_by(node)}"
+        last = Content(f"{prices(offer)} · {state(offer)} · {reached(node)} · {heard}")
+    return Content("\n").join((first, second, third, last))
+
+
+def _by(node: SeenNode) -> str:
+    return {"lan": "the LAN", "invite": "an invite", "gossip": "gossip"}.get(node.via, "itself")
+
+
+def measured(offer: OfferSeen) -> list[str]:
+    """What was measured on this machine."""
+    return [
+        part
+        for part in (
+            f"{short_time(offer.first_token_ms)} to first token" if offer.first_token_ms is not None else "",
+            speed(offer.tokens_per_second) if offer.tokens_per_second is not None else "",
+            answers(offer),
+            f"{round_trip(offer.node.rtt_ms)} away" if offer.node.rtt_ms is not None else "",
+        )
+        if part
+    ]
+
+
+def claims(offer: OfferSeen) -> list[str]:
+    """What the provider says of itself."""
+    first, rate = promised_first_token(offer), promised_speed(offer)
+    return [
+        part
+        for part in (
+            f"{short_time(first)} to first token" if first is not None else "",
+            speed(rate) if rate is not None else "",
+        )
+        if part
+    ]
+
+
+def _numbers(parts: list[str]) -> Content:
+    return Content(" · ".join(parts)) if parts else Content.styled("nothing yet", _QUIET)
+
+
+def card(offer: OfferSeen, older_s: float, width: int) -> Content:
+    """All of it, one fact under the other, in lines of at most `width` cells."""
+    node, model = offer.node, offer.model
+    whole = id_text(node.id)
+    half = len(whole) // 2
+    copy = Style.from_meta({"@click": "screen.copy"})
+    lines = [
+        Content.styled(who(node), "bold $text-primary"),
+        Content.styled(whole[:half], _QUIET).stylize(copy),
+        Content.styled(whole[half:], _QUIET).stylize(copy),
+        Content.assemble(("y", "$footer-key-foreground"), (" copies the id", _QUIET)).stylize(copy),
+    ]
+    if offer.mark == "pinned":
+        lines.append(Content.assemble(("★ pinned", "$text-accent"), (" above all others", _QUIET)))
+    for text, style in warnings(offer, older_s):
+        lines.append(Content(""))
+        lines += [Content.styled(line, style) for line in wrap(text, width)]
+
+    def fact(name: str, value: str, style: str = "") -> None:
+        if value:
+            lines.append(Content.assemble((f"{name:<{NAME}}", _QUIET), (value, style)))
+
+    def heading(text: str, *asides: str) -> None:
+        spaced = "".join(f"{aside:<{CLAIM}}" for aside in asides)
+        lines.extend((Content(""), Content.styled(f"{text:<{NAME}}{spaced}".rstrip(), _QUIET)))
+
+    heading("MODEL")
+    named = label(model.name) or "unnamed"
+    lines += [Content.styled(line, "bold") for line in wrap(named, width)[:3]]
+    fact("format", label(model.quantization))
+    fact("family", label(model.arch))
+    fact("context", f"{thousands(model.context)} tokens")
+    fact("answers", f"up to {thousands(model.max_out)} tokens")
+    fact("runs on", label(model.backend))
+    fact("file", f"{model.model_id.hex()[:16]}…")
+    heading("NOW")
+    fact("price", prices(offer), "$text-success" if is_free(offer) else "")
+    if not is_free(offer):
+        fact("", "cr per 1M tokens")
+    fact("state", state(offer))
+    fact("reached", reached(node))
+    fact("heard", f"{span(node.age_s + older_s)} ago by {_by(node)}")
+    heading("HEALTH", "measured", "its claim")
+    for name, here, claimed in (
+        ("first token", _time(offer.first_token_ms), _time(promised_first_token(offer))),
+        ("speed", _speed(offer.tokens_per_second), _speed(promised_speed(offer))),
+    ):
+        lines.append(Content.assemble((f"{name:<{NAME}}", _QUIET), f"{here:<{CLAIM}}", (claimed, _QUIET)))
+    fact("round trip", round_trip(node.rtt_ms))
+    fact("answers", answers(offer) or "none asked for yet")
+    return Content("\n").join(line.truncate(width, ellipsis=True) for line in lines)
+
+
+def _time(milliseconds: float | None) -> str:
+    return short_time(milliseconds) if milliseconds is not None else "–"
+
+
+def _speed(rate: float | None) -> str:
+    return speed(rate) if rate is not None else "–"
