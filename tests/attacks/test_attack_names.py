@@ -13,7 +13,8 @@ import pytest
 from rich.console import Console
 from textual.content import Content
 
-from infraxa.app.commands import output, providers
+from infraxa.app.commands import offer_rows, output
+from infraxa.app.offers import OfferSeen
 from infraxa.app.tui.widgets import network_rows, node_facts
 from infraxa.app.tui.widgets.traffic import Traffic
 from infraxa.net import identity, names, table
@@ -63,11 +64,14 @@ def seen(claim: str, **changed: object) -> SeenNode:
 
 def printed(claim: str) -> str:
     """What `infraxa providers` writes: the table, the lines of a pipe, and JSON."""
-    rows = providers._rows([seen(claim), seen(claim, same_name_as=FIRST)], None)
+    node, other = seen(claim), seen(claim, same_name_as=FIRST)
+    offers = [OfferSeen(one, one.models[0], 1, 1) for one in (node, other)]
+    rows = offer_rows.rows_of(offers, [node, other])
     terminal = io.StringIO()
-    cells = [providers._cells(row) for row in rows]
-    Console(file=terminal, force_terminal=True, no_color=True, width=200, color_system=None).print(
-        output.table(providers.COLUMNS, cells)
+    columns = offer_rows.Columns()
+    cells = [columns.cells(row) for row in rows]
+    Console(file=terminal, force_terminal=True, no_color=True, width=240, color_system=None).print(
+        output.table(columns.titles, cells)
     )
     pipe = "".join(output._one_line(cell) for row in cells for cell in row)
     told = msgspec.json.encode(rows).decode()
@@ -98,8 +102,8 @@ def as_it_comes(claim: str, *limits: int) -> str:
 
 NAIVE = (
     (identity, "clean_name", as_it_comes),
-    (providers, "clean_name", as_it_comes),
-    (providers, "clean", as_it_comes),
+    (offer_rows, "clean_name", as_it_comes),
+    (offer_rows, "clean", as_it_comes),
     (output, "clean", as_it_comes),
     (network_rows, "one_line", as_it_comes),
     (node_facts, "one_line", as_it_comes),
@@ -160,8 +164,8 @@ def test_an_impostor_is_shown_as_one() -> None:
     for name in LOOKS_LIKE_MAPLE:
         (impostor,), _ = listed(name)
         assert impostor.same_name_as == FIRST
-        (row,) = providers._rows([impostor], None)
-        assert f"same name as {identity.display(name, FIRST)}" in providers._cells(row)[0]
+        (row,) = offer_rows.rows_of([], [impostor])
+        assert f"same name as {identity.display(name, FIRST)}" in offer_rows.Columns().cells(row)[0]
         (drawn_row,) = network_rows.node_rows([impostor], 0.0)
         cell = drawn_row.cells[0]
         assert isinstance(cell, tuple) and cell[0].startswith("! ")

@@ -85,7 +85,8 @@ def test_an_invite_brings_in_those_who_are_elsewhere(world: World) -> None:
 
 def test_providers_lists_them_for_somebody_new(world: World, environment: dict[str, str]) -> None:
     environment["INFRAXA_ONLINE"] = "true"
-    done = world.visitor.run(*INFRAXA, "providers", "--json", "--wait", "20", env=environment, timeout=60)
+    command = [*INFRAXA, "providers", "--all", "--json", "--wait", "20"]
+    done = world.visitor.run(*command, env=environment, timeout=60)
     assert done.returncode == 0, done.stderr
     names = {row["name"] for row in json.loads(done.stdout) if row["status"] == "online"}
     assert names == {node.name for node in world.nodes}

@@ -32,8 +32,8 @@ class Person:
         return self._host.terminal(INFRAXA, self.env, size=(120, 36), cwd=self.env["HOME"])
 
     def providers(self) -> list[dict[str, Any]]:
-        """What `infraxa providers --json` prints."""
-        done = self._host.run(*INFRAXA, "providers", "--json", env=self.env, timeout=60)
+        """What `infraxa providers --all --json` prints."""
+        done = self._host.run(*INFRAXA, "providers", "--all", "--json", env=self.env, timeout=60)
         assert done.returncode == 0, done.stderr
         listed: list[dict[str, Any]] = json.loads(done.stdout)
         return listed

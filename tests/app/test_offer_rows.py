@@ -1,0 +1,147 @@
+"""What `infraxa providers` prints of an offer: cells and JSON, its order, and which columns have room."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+from msgspec.structs import replace
+
+from infraxa.app.commands.failures import UsageError
+from infraxa.app.commands.offer_rows import Columns, Row, lasting, rows_of, sort_rows
+from infraxa.app.offers import OfferSeen
+from infraxa.net.identity import display, id_text
+from infraxa.net.records import ModelOffer
+from infraxa.net.status import SeenNode
+
+MODEL = ModelOffer("Qwen", "qwen3", "Q4_K_M", b"\xab" * 32, 4096, 512, 7, 9, speed=31_500)
+NODE = SeenNode(
+    id=b"n" * 32, name="maple", status="online", age_s=3.04, addresses=("ws://192.0.2.1:7741",), relays=(),
+    slots=4, util=64, models=(MODEL,), prices=(), first_token_ms=300, rtt_ms=1.234,
+)  # fmt: skip
+SEEN = OfferSeen(NODE, MODEL, 0, 0)
+MEASURED = replace(
+    SEEN, answered=31, failed=1, success=0.9688, first_token_ms=211.3, tokens_per_second=28.44, mark="pinned"
+)
+
+
+def named(name: str, offer: OfferSeen = SEEN, **of_node: object) -> OfferSeen:
+    return replace(offer, node=replace(offer.node, name=name, id=name.encode().ljust(32), **of_node))
+
+
+def cells(row: Row) -> dict[str, str]:
+    columns = Columns()
+    return dict(zip(columns.titles, columns.cells(row), strict=True))
+
+
+def test_an_offer_in_cells() -> None:
+    (row,) = rows_of([MEASURED])
+    assert cells(row) == {
+        "node": display("maple", NODE.id),
+        "state": "online pinned",
+        "model": "Qwen",
+        "quantization": "Q4_K_M",
+        "price": "free",
+        "busy": "25% of 4",
+        "round trip": "1.2 ms",
+        "first token": "211 ms",
+        "tok/s": "28.4",
+        "success": "97% of 32",
+        "news": "3 s",
+        "reached by": "ws://192.0.2.1:7741",
+    }
+
+
+def test_what_was_not_measured_has_an_empty_cell_and_a_newcomer_is_new() -> None:
+    (row,) = rows_of([named("maple", rtt_ms=None, addresses=(), relays=(b"r" * 32,))])
+    shown = cells(row)
+    assert [shown[title] for title in ("round trip", "first token", "tok/s")] == ["", "", ""]
+    assert shown["success"] == "NEW" and shown["reached by"] == "relay"
+    few = replace(SEEN, answered=2, failed=1, success=0.667)
+    assert cells(*rows_of([few]))["success"] == "NEW 67% of 3"
+
+
+def test_a_price_is_never_one_that_is_not_asked() -> None:
+    (row,) = rows_of([replace(SEEN, price_in=50_000, price_out=200_000)])
+    assert cells(row)["price"] == "0.05 + 0.20/M"
+    assert cells(*rows_of([replace(SEEN, price_in=50_000)]))["price"] == "0.05 + 0.00/M"
+
+
+def test_a_node_without_an_offer_is_a_row_too() -> None:
+    (row,) = rows_of([], [replace(NODE, slots=0, models=(), same_name_as=b"f" * 32)])
+    shown = cells(row)
+    assert shown["model"] == "no offer" and shown["price"] == shown["busy"] == shown["success"] == ""
+    assert f"(same name as {display('maple', b'f' * 32)})" in shown["node"]
+    told = msgspec.to_builtins(row)
+    assert told["model"] is told["model_id"] is told["price_out"] is told["success"] is None
+
+
+def test_an_offer_as_json() -> None:
+    blocked = replace(MEASURED, mark="blocked", cooling_s=7.96, problem="You blocked this provider.")
+    (told,) = msgspec.json.decode(msgspec.json.encode(rows_of([blocked])))
+    assert told == {
+        "id": id_text(NODE.id),
+        "node": display("maple", NODE.id),
+        "name": "maple",
+        "status": "online",
+        "age_s": 3.0,
+        "rtt_ms": 1.23,
+        "slots": 4,
+        "busy": 0.25,
+        "addresses": ["ws://192.0.2.1:7741"],
+        "relays": [],
+        "warning": None,
+        "model": "Qwen",
+        "model_id": "ab" * 32,
+        "quantization": "Q4_K_M",
+        "context": 4096,
+        "price_in": 0,
+        "price_out": 0,
+        "promised_first_token_ms": 300,
+        "promised_tokens_per_second": 31.5,
+        "first_token_ms": 211.3,
+        "tokens_per_second": 28.44,
+        "answered": 31,
+        "failed": 1,
+        "success": 0.969,
+        "cooling_s": 8.0,
+        "mark": "blocked",
+        "problem": "You blocked this provider.",
+    }
+
+
+def test_sorting_puts_the_best_first_and_the_unknown_last() -> None:
+    fast = named("b-fast", replace(MEASURED, tokens_per_second=90.0, success=0.5), util=255, rtt_ms=9.0)
+    slow = named("A-slow", replace(MEASURED, tokens_per_second=3.0, price_out=5), age_s=0.0, rtt_ms=1.0)
+    new = named("c-new", status="busy", rtt_ms=None)
+    rows = rows_of([new, fast, slow], [named("d-none", slots=0, models=()).node])
+
+    def by(column: str | None) -> str:
+        return "".join(row.name[0].lower() for row in sort_rows(rows, column))
+
+    assert by(None) == "cbad"
+    assert by("node") == "abcd" and by("news") == "acbd"
+    assert by("tok/s") == by("TOK/S") == "bacd"
+    assert by("success") == "abcd" and by("round-trip") == by("round trip") == "adbc"
+    assert by("price") == "cbad" and by("busy") == "cabd" and by("state") == "badc"
+    with pytest.raises(UsageError, match=r"no column \[2Jrating .* node, state, .*first-token"):
+        sort_rows([], "\x1b[2Jrating")
+
+
+def test_a_narrow_terminal_shows_what_matters() -> None:
+    (row,) = rows_of([MEASURED])
+    widths = {width: Columns(width) for width in (60, 80, 110, 200)}
+    assert widths[60].titles == widths[80].titles
+    assert {"node", "state", "model", "price", "busy", "tok/s", "success"} == set(widths[80].titles)
+    assert "first token" in widths[110].titles and "reached by" not in widths[110].titles
+    assert widths[200].titles == Columns().titles
+    for columns in widths.values():
+        assert len(columns.cells(row)) == len(columns.titles) and set(columns.right) < set(columns.titles)
+
+
+def test_what_changes_by_itself_is_no_news() -> None:
+    (row,) = rows_of([replace(SEEN, cooling_s=8.0)])
+    (later,) = rows_of([replace(SEEN, cooling_s=7.0, node=replace(NODE, age_s=4.0, rtt_ms=2.0))])
+    assert lasting(row) == lasting(later) is not None
+    for other in (replace(SEEN, cooling_s=0.0), replace(MEASURED, cooling_s=8.0)):
+        assert lasting(row) != lasting(*rows_of([other]))
+    assert lasting(None) is None
