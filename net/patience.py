@@ -8,6 +8,7 @@ byte a minute is left within one of them. Whether the link lives is for liveness
 
 from __future__ import annotations
 
+import math
 from typing import Final, Literal, NamedTuple
 
 from msgspec import Struct
@@ -117,35 +118,38 @@ class Patience:
 
     def until(self) -> Bound:
         """What is waited for now."""
-        limits, heard = self._limits, self._heard
-        match self._wait:
-            case "answer":
-                limit = self._answer
-                end = self._began + limit
-            case "line":
-                limit = limits.line
-                end = min(self._began + limit, heard + limits.placed)
-            case "upload":
-                limit = limits.upload
-                end = min(self._began + limit, heard + limits.taken)
-            case "reading":
-                limit = limits.advance
-                end = min(self._began + limits.reading, heard + limit)
-            case "words":
-                limit = min(max(limits.silence, 5 * self._gap), max(limits.silence, limits.longest))
-                end = heard + limit
+        whole, idle = self._bounds()
+        end = min(self._began + whole, self._heard + idle)
+        limit = whole if self._wait in ("line", "upload") else idle
         return Bound(self._wait, limit, end if self._resumed is None else max(end, self._resumed))
 
     def overdue(self, now: float) -> Overdue | None:
         """Whether it was too long. Who asks long after `until` did not run in between: what came meanwhile is
         still to be read, so there is a little time more, once."""
-        wait, _, deadline = self.until()
+        deadline = self.until().deadline
         if now < deadline:
             return None
         if now - deadline > LATE and self._resumed is None:
             self._resumed = now + self._limits.pause
             return None
-        return Overdue(wait, now - self._sign >= self._limits.silence, now - self._heard)
+        _, idle = self._bounds()
+        silent = self._sign == self._heard and self._heard + idle <= now
+        return Overdue(self._wait, silent, now - self._heard)
+
+    def _bounds(self) -> tuple[float, float]:
+        """Seconds that this wait may take all in all, and without getting on."""
+        limits = self._limits
+        match self._wait:
+            case "answer":
+                return math.inf, self._answer
+            case "line":
+                return limits.line, limits.placed
+            case "upload":
+                return limits.upload, limits.taken
+            case "reading":
+                return limits.reading, limits.advance
+            case "words":
+                return math.inf, max(limits.silence, min(5 * self._gap, limits.longest))
 
     def _begin(self, wait: Wait, now: float) -> None:
         self._wait = wait

@@ -1,0 +1,181 @@
+"""How long a user waits for a driver: each wait has its bound, whatever the driver does to prolong it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from infraxa.net.patience import LATE, Overdue, Patience, PatienceLimits
+
+LIMITS = PatienceLimits()
+Act = Callable[[Patience, float], None]
+
+
+def patience(*acts: str, first_token: float = 0.0) -> Patience:
+    """At the time 0, after this has happened."""
+    made = Patience(LIMITS, 0.0, first_token=first_token)
+    for act in acts:
+        ACTS[act](made, 0.0)
+    return made
+
+
+def left_after(made: Patience, act: Act | None, every: float) -> tuple[float, Overdue]:
+    """When the user leaves a driver that does the same for ever."""
+    now = following = 0.0
+    while now < 1e6:
+        deadline = made.until().deadline
+        following = following + every if act else 1e9
+        now = min(deadline, following)
+        if act and now == following and now < deadline:
+            act(made, now)
+        elif overdue := made.overdue(now):
+            return now, overdue
+    raise AssertionError("for ever")
+
+
+ACTS: dict[str, Act] = {
+    "placed": Patience.placed,
+    "uploading": Patience.uploading,
+    "uploaded": Patience.uploaded,
+    "the same": lambda made, now: made.progressed(5, now),
+    "piece": Patience.piece,
+}
+
+
+@pytest.mark.parametrize(
+    ("said", "act", "every", "left", "overdue"),
+    [
+        ([], None, 1, 15, Overdue("answer", True, 15)),
+        ([], "the same", 1, 15, Overdue("answer", False, 15)),
+        (["placed"], None, 1, 15, Overdue("line", True, 15)),
+        (["placed"], "placed", 5, 180, Overdue("line", False, 5)),
+        (["placed", "uploading"], None, 1, 15, Overdue("upload", True, 15)),
+        (["uploading"], "uploading", 14, 120, Overdue("upload", False, 8)),
+        (["uploading", "uploaded"], None, 1, 60, Overdue("reading", True, 60)),
+        (["uploading", "uploaded", "the same"], "the same", 1, 60, Overdue("reading", False, 60)),
+        (["uploading", "uploaded", "piece"], None, 1, 15, Overdue("words", True, 15)),
+        (["uploading", "uploaded", "piece"], "the same", 1, 15, Overdue("words", False, 15)),
+    ],
+)
+def test_a_driver_that_does_the_same_for_ever(
+    said: list[str], act: str | None, every: float, left: float, overdue: Overdue
+) -> None:
+    assert left_after(patience(*said), ACTS[act] if act else None, every) == (left, overdue)
+
+
+def test_who_reads_a_token_a_minute_has_an_hour() -> None:
+    made = patience("uploading", "uploaded")
+    read = iter(range(1, 10_000))
+    now, overdue = left_after(made, lambda made, now: made.progressed(next(read), now), 50)
+    assert now == 3600
+    assert overdue.wait == "reading" and not overdue.silent
+
+
+def test_progress_that_gets_on_is_waited_for() -> None:
+    made = patience("uploading", "uploaded")
+    for step in range(1, 30):
+        made.progressed(step, 50.0 * step)
+    assert made.overdue(50.0 * 29 + 59) is None
+    assert made.overdue(50.0 * 29 + 60) == Overdue("reading", True, 60)
+
+
+@pytest.mark.parametrize(
+    ("first_token", "bound"), [(0.0, 15.0), (4.0, 15.0), (20.0, 60.0), (60.0, 180.0), (1e9, 180.0)]
+)
+def test_a_driver_that_promises_to_be_slow_has_longer(first_token: float, bound: float) -> None:
+    """But none can make itself waited for as long as it likes."""
+    made = patience(first_token=first_token)
+    assert made.until() == ("answer", bound, bound)
+
+
+@pytest.mark.parametrize(
+    ("gaps", "bound"),
+    [([0.05], 15), ([2.0], 15), ([4.0, 1.0], 20), ([10.0], 50), ([14.0], 60), ([14.0, 59.0], 60)],
+)
+def test_a_slow_model_may_be_silent_for_longer(gaps: list[float], bound: float) -> None:
+    made = patience("uploading", "uploaded", "piece")
+    now = 0.0
+    for gap in gaps:
+        now += gap
+        assert made.overdue(now) is None
+        made.piece(now)
+    assert made.overdue(now + bound - 0.01) is None
+    assert made.overdue(now + bound) == Overdue("words", True, bound)
+
+
+def test_the_wait_for_the_first_token_is_no_gap_between_two() -> None:
+    made = patience("uploading", "uploaded")
+    made.progressed(9, 50.0)
+    made.piece(100.0)
+    assert made.until() == ("words", 15.0, 115.0)
+
+
+def test_a_place_in_line_after_another_does_not_begin_the_line_anew() -> None:
+    made = patience("placed")
+    for second in range(5, 180, 5):
+        made.placed(float(second))
+    assert made.until() == ("line", 180.0, 180.0)
+
+
+def test_what_came_while_this_process_did_not_run_is_read_first() -> None:
+    made = patience("uploading", "uploaded", "piece")
+    assert made.overdue(600.0) is None
+    assert made.until().deadline == 605.0
+    made.piece(600.1)
+    assert made.until().deadline == 600.1 + 60
+    assert made.overdue(1200.0) is None  # and again, after something came
+    assert made.overdue(1205.0) is not None
+
+
+def test_a_pause_is_forgiven_once() -> None:
+    made = patience()
+    assert made.overdue(15.0 + 2 * LATE) is None
+    assert made.overdue(15.0 + 2 * LATE + 4.9) is None
+    assert made.overdue(600.0) == Overdue("answer", True, 600.0)
+
+
+def test_a_timer_that_is_a_little_late_is_no_pause() -> None:
+    assert patience().overdue(15.0 + LATE / 2) is not None
+
+
+@given(
+    st.lists(st.sampled_from(("placed", "the same")), max_size=3),
+    st.lists(
+        st.tuples(st.floats(0.01, 20), st.sampled_from(("placed", "the same"))), min_size=1, max_size=60
+    ),
+)
+@settings(deadline=None, max_examples=300)
+def test_no_mixture_of_signs_without_an_answer_is_waited_for_longer_than_the_line(
+    begun: list[str], told: list[tuple[float, str]]
+) -> None:
+    made = patience(*begun)
+    now, turn = 0.0, 0
+    while now < 1000:
+        gap, act = told[turn % len(told)]
+        turn += 1
+        deadline = made.until().deadline
+        assert deadline <= LIMITS.answer + LIMITS.line
+        if now + gap >= deadline:
+            assert made.overdue(deadline) is not None
+            return
+        now += gap
+        ACTS[act](made, now)
+    raise AssertionError("for ever")
+
+
+@given(st.lists(st.floats(0.01, 100), max_size=50))
+@settings(deadline=None, max_examples=200)
+def test_silence_between_tokens_is_never_waited_for_longer_than_its_longest(gaps: list[float]) -> None:
+    made = patience("uploading", "uploaded", "piece")
+    now = 0.0
+    for gap in gaps:
+        assert LIMITS.silence <= made.until().limit <= LIMITS.longest
+        assert made.until().deadline == now + made.until().limit
+        if made.overdue(now + gap):
+            assert gap >= LIMITS.silence
+            return
+        now += gap
+        made.piece(now)
