@@ -2,45 +2,62 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+import contextlib
+from collections.abc import AsyncGenerator, Callable
+from functools import partial
 from time import perf_counter
 
 from infraxa.app import choices
+from infraxa.app.answering import Source
+from infraxa.app.buyer import Buyer, wanted
 from infraxa.app.config import Settings
 from infraxa.app.facade import AskBegan, AskEvent
 from infraxa.app.models import Models
-from infraxa.engine.generation import Generation
 from infraxa.engine.host import Engine
-from infraxa.engine.types import Finished, Request, Usage
+from infraxa.engine.types import Request
 from infraxa.store.records import ChatOptions
 
 
 class Asking:
-    """A stream: AskBegan, then what the generation yields. Raises what the model cannot be loaded for."""
+    """A stream: AskBegan, then what the source yields. Raises what the model cannot be loaded for."""
 
     def __init__(
-        self, models: Models, engine: Engine, settings: Settings, text: str, options: ChatOptions
+        self,
+        models: Models,
+        engine: Engine,
+        settings: Settings,
+        text: str,
+        options: ChatOptions,
+        buyer: Buyer,
     ) -> None:
         self._models = models
         self._engine = engine
         self._settings = settings
         self._options = options
+        self._buyer = buyer
         self._said = choices.one_off(text, options)
-        self._generation: Generation | None = None
+        self._source: Source | None = None
         self._stopped = False
         self._events = self._play()
 
     async def _play(self) -> AsyncGenerator[AskEvent, None]:
-        asked = perf_counter()
-        entry = await self._models.entry(self._options.model or self._settings.model)
-        async with self._models.held(entry, self._settings):
-            yield AskBegan(entry.name, round((perf_counter() - asked) * 1000))
+        async with contextlib.AsyncExitStack() as held:
+            begin: Callable[[], Source]
+            if (driver := wanted(self._options, self._settings)) is not None:
+                # Which model it is comes with who answers.
+                began, begin = AskBegan("", 0), partial(self._buyer.generate, self._said, driver)
+            else:
+                asked = perf_counter()
+                entry = await self._models.entry(self._options.model or self._settings.model)
+                await held.enter_async_context(self._models.held(entry, self._settings))
+                began = AskBegan(entry.name, round((perf_counter() - asked) * 1000))
+                sampling = choices.resolve_sampling(self._options, self._settings, entry)
+                begin = partial(self._engine.generate, Request(self._said, sampling))
+            yield began
+            self._source = begin()
             if self._stopped:
-                yield Finished("cancelled", Usage())
-                return
-            sampling = choices.resolve_sampling(self._options, self._settings, entry)
-            self._generation = self._engine.generate(Request(self._said, sampling))
-            async for event in self._generation:
+                self._source.cancel()
+            async for event in self._source:
                 yield event
 
     def __aiter__(self) -> Asking:
@@ -52,8 +69,8 @@ class Asking:
     def stop(self) -> None:
         """End the answer at its next step; while the model loads, before its first."""
         self._stopped = True
-        if self._generation is not None:
-            self._generation.cancel()
+        if self._source is not None:
+            self._source.cancel()
 
     async def aclose(self) -> None:
         self.stop()

@@ -81,11 +81,12 @@ def is_path(name: str) -> bool:
     return os.sep in name or name.lower().endswith(".gguf")
 
 
-def resolve_sampling(options: ChatOptions, settings: Settings, entry: ModelEntry) -> Sampling:
-    """How the next token is chosen."""
-    chosen: dict[str, object] = {**entry.info.sampling}
+def resolve_sampling(options: ChatOptions, settings: Settings, entry: ModelEntry | None = None) -> Sampling:
+    """How the next token is chosen. `entry`: the model, when it is one of this machine."""
+    defaults = {} if entry is None else entry.info.sampling
+    chosen: dict[str, object] = {**defaults}
     if "top_k" in chosen:
-        chosen["top_k"] = int(entry.info.sampling["top_k"])  # JSON may have made it a float
+        chosen["top_k"] = int(defaults["top_k"])  # JSON may have made it a float
     for source in (settings, options):
         for field in Sampling.__struct_fields__:
             if (value := getattr(source, field, None)) is not None:

@@ -1,0 +1,238 @@
+"""One order at one driver: what comes of it is told as items, how it failed is put in words.
+
+What is said on the wire is net/purchase.py's, who is asked buying.py's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
+
+import msgspec
+
+from infraxa.app import order_words
+from infraxa.app.answering import Item, Moved, Sent, Waits
+from infraxa.app.drivers import Drivers
+from infraxa.app.offers import OfferSeen
+from infraxa.app.tally import Part, Tally
+from infraxa.engine.types import Delta, ErrorInfo, Progress
+from infraxa.net.errors import NetError
+from infraxa.net.identity import id_text
+from infraxa.net.names import clean_name
+from infraxa.net.orders import Claimed, Done, Piece, Placed, Prompt
+from infraxa.net.patience import Patience, PatienceLimits
+from infraxa.net.routing import Blame, Outcome
+from infraxa.net.status import SeenNode
+from infraxa.net.wire import Order
+from infraxa.store.db import now_ms
+from infraxa.store.records import Reader
+
+if TYPE_CHECKING:
+    from infraxa.net import purchase
+    from infraxa.net.link import Link
+    from infraxa.net.purchase import OrderFailed, Purchase
+
+CONNECT_S: Final = 30.0
+"""For a session with a driver; the network has shorter limits of its own."""
+QUIET_S: Final = 3.0
+"""After so long without a word in mid-answer it is said what is waited for."""
+READING_S: Final = 6.0
+"""The same before, where a driver says every 5 s how it gets on."""
+
+_UNREACHED: Final = frozenset({"unreachable", "timeout", "refused"})
+"""The driver, or the way to it, failed before there was a session."""
+
+
+class Ordering(Protocol):
+    """What is needed of the network."""
+
+    def nodes(self) -> list[SeenNode]: ...
+
+    async def order_link(self, node: bytes) -> Link: ...
+
+    def blame(self, node: bytes, link: Link | None) -> Blame: ...
+
+
+class Setback(NamedTuple):
+    """An order that did not end well."""
+
+    code: str
+    """Of the wire, or as order_words has them."""
+    error: ErrorInfo
+    retry_s: float = 0.0
+    """What the driver asks for; 0 = nothing."""
+    limit: int = 0
+    """Tokens that it can hold; 0 = unknown."""
+    stale: bool = False
+    """The session had ended before anything was lost with it."""
+
+
+class Telling(NamedTuple):
+    """Where the items go."""
+
+    say: Callable[[Item], None]
+    tell: Callable[[Item], Awaitable[None]]
+    """Returns when the item after it is asked for."""
+
+
+class Attempt:
+    """`run` it once."""
+
+    def __init__(
+        self,
+        network: Ordering,
+        drivers: Drivers,
+        limits: PatienceLimits,
+        telling: Telling,
+        tally: Tally,
+        offer: OfferSeen,
+        moved: Moved,
+    ) -> None:
+        """`moved` is told when the first of its text comes."""
+        self.text = ""
+        """What has come of the answer."""
+        self._network = network
+        self._drivers = drivers
+        self._limits = limits
+        self._telling = telling
+        self._tally = tally
+        self._offer = offer
+        self._node = offer.node.id
+        self._name = order_words.display_name(offer.node.name, offer.node.id)
+        self._moved = moved
+        self._before = 0
+
+    async def run(self, order: Order, prompt: Prompt) -> Done | Setback:
+        """Raises NodeError `offline`: this node is."""
+        try:
+            link = await self._connect()
+        except NetError as error:
+            return await self._unreached(error)
+        # Here, because it imports what the app's first frame need not wait for.
+        from infraxa.net.purchase import OrderFailed, Purchase
+
+        part = self._tally.order()
+        promised = self._offer.node.first_token_ms / 1000
+        patience = Patience(self._limits, link.clock.monotonic(), first_token=promised)
+        outcome = Outcome("cancelled")
+        try:
+            async with Purchase(link, order, prompt, patience) as bought:
+                done = await self._follow(bought, patience, part)
+            outcome = Outcome("answered")
+            return done
+        except OrderFailed as error:
+            setback, outcome = self._failed(error, link)
+            return setback
+        finally:
+            part.over()
+            await self._observed(
+                msgspec.structs.replace(
+                    outcome, first_token_ms=part.first_token_ms, tokens_per_second=part.tokens_per_second
+                )
+            )
+
+    async def _connect(self) -> Link:
+        began = self._tally.now()
+        self._telling.say(Waits(order_words.connecting(self._name), now_ms(), CONNECT_S))
+        try:
+            async with asyncio.timeout(CONNECT_S):
+                link = await self._network.order_link(self._node)
+        except TimeoutError:
+            raise NetError("timeout", "The node did not answer.") from None
+        if link.since >= began:
+            self._tally.connected(self._tally.now() - began)
+        return link
+
+    async def _follow(self, bought: Purchase, patience: Patience, part: Part) -> Done:
+        """Tell what comes, until it is whole. Raises OrderFailed."""
+        self._waits(patience)
+        while True:
+            match await self._next(bought, patience):
+                case Piece() as piece:
+                    first = part.first_at is None
+                    part.piece(len(piece.ids))
+                    self.text += piece.text
+                    if first:
+                        await self._telling.tell(self._moved)
+                    await self._telling.tell(Delta(piece.text, piece.ids))
+                case Placed() as placed:
+                    part.placed()
+                    self._before = placed.before
+                    self._waits(patience)
+                case Claimed():
+                    part.claimed()
+                    name = clean_name(self._offer.node.name)
+                    await self._telling.tell(Sent(Reader(id_text(self._node), name)))
+                    reading = order_words.reading(self._name)
+                    self._telling.say(Waits(reading, now_ms(), self._limits.advance))
+                case Done() as done:
+                    self._tally.done(done)
+                    return done
+                case progressed:
+                    self._telling.say(Progress(progressed.done, progressed.total))
+
+    async def _next(self, bought: Purchase, patience: Patience) -> purchase.Item:
+        quiet = QUIET_S if patience.until().wait == "words" else READING_S
+        reminder = asyncio.get_running_loop().call_later(quiet, self._waits, patience)
+        try:
+            return await anext(bought)
+        finally:
+            reminder.cancel()
+
+    def _waits(self, patience: Patience) -> None:
+        wait, since, deadline = patience.until()
+        name = self._name
+        match wait:
+            case "answer":
+                what = order_words.answering(name)
+            case "line":
+                what = order_words.in_line(name, self._before)
+            case "upload":
+                what = order_words.uploading(name)
+            case "reading":
+                what = order_words.reading(name)
+            case "words":
+                what = order_words.more(name)
+        since_ms = now_ms() - round((self._tally.now() - since) * 1000)
+        self._telling.say(Waits(what, since_ms, deadline - since))
+
+    async def _unreached(self, error: NetError) -> Setback:
+        """There was no session."""
+        if error.code == "busy":
+            await self._observed(Outcome("refused", code="busy"))
+        elif error.code in _UNREACHED:
+            self._tally.blame = blame = self._network.blame(self._node, None)
+            await self._observed(Outcome("failed", blame))
+            return Setback(error.code, order_words.ended(error.code, self._name, blame=blame))
+        if not order_words.known(error.code):
+            # Of this machine, its clock or its settings, rather than of the driver.
+            return Setback(error.code, ErrorInfo(error.code, error.message, error.remedy))
+        return Setback(error.code, order_words.ended(error.code, self._name))
+
+    def _failed(self, error: OrderFailed, link: Link) -> tuple[Setback, Outcome]:
+        blame: Blame = "peer"
+        retry_s = error.retry_after_ms / 1000
+        if error.at == "driver" and error.code not in order_words.FOUND_HERE:
+            outcome = Outcome("refused", code=error.code, retry_after_ms=error.retry_after_ms)
+        elif error.at == "link" and error.code != "gone":
+            # This side has asked it for too much at a time, or for too long.
+            outcome = Outcome("cancelled")
+        else:
+            if error.code != "garbage":
+                blame = self._network.blame(self._node, link)
+            self._tally.blame = blame
+            outcome = Outcome("failed", blame)
+        words = order_words.ended(
+            error.code,
+            self._name,
+            blame=blame,
+            shown=error.shown,
+            retry_after_s=retry_s,
+            limit=error.limit,
+        )
+        stale = not error.sent and error.code in ("expired", "gone")
+        return Setback(error.code, words, retry_s, error.limit, stale), outcome
+
+    async def _observed(self, outcome: Outcome) -> None:
+        await self._drivers.observed(self._node, self._offer.model.model_id, outcome)

@@ -1,0 +1,234 @@
+"""One answer of one driver, or of several where another goes on with what one began: whom to ask, what to do
+when it fails, and what is told of it.
+
+How an order is spoken is net/purchase.py's, how a driver is found or chosen drivers.py's, what is stored
+answers.py's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from typing import Final, Literal, NamedTuple
+
+from infraxa.app import order_words
+from infraxa.app.answering import Item, Moved, Waits
+from infraxa.app.attempt import Attempt, Ordering, Setback, Telling
+from infraxa.app.config import ANY
+from infraxa.app.drivers import Drivers
+from infraxa.app.errors import NodeError
+from infraxa.app.offers import OfferSeen
+from infraxa.app.ordering import continued, order_of, prompt_of, shortened, tokens
+from infraxa.app.pulled import End, Pulled
+from infraxa.app.tally import Tally
+from infraxa.engine.types import ChatMessage, ErrorInfo, Finished, Sampling
+from infraxa.net.errors import NetError
+from infraxa.net.identity import id_text
+from infraxa.net.names import clean_name
+from infraxa.net.orders import encode_prompt
+from infraxa.net.patience import PatienceLimits
+from infraxa.net.status import SeenNode
+from infraxa.net.tasks import TaskGroup
+from infraxa.store.db import now_ms
+from infraxa.store.records import DriverPart
+
+MAX_DRIVERS: Final = 3
+"""Of one answer."""
+FIND_S: Final = 10.0
+"""For a first node to be heard of, after the start."""
+SETTLE_S: Final = 2.0
+"""For the others after it."""
+BUSY_S: Final = 30.0
+"""All in all for a driver that is busy and says when to ask again."""
+SHORT_S: Final = 5.0
+"""Who says that it is busy for no longer is asked again when infraxa chose it and there is nobody else."""
+RETRY_S: Final = 1.0
+"""Until a driver is asked again that is busy and does not say for how long."""
+CUTS: Final = 6
+"""How often oldest turns are left out of a conversation that is too long for the driver."""
+
+Failover = Literal["ask", "auto", "off"]
+
+
+class Wanted(NamedTuple):
+    """Who is to answer, and how."""
+
+    driver: str
+    """`auto`, or the id of a node as people write it."""
+    sampling: Sampling = Sampling()
+    driver_model: str | None = None
+    """A model_id in hex; None: any."""
+    failover: Failover = "ask"
+
+    @property
+    def may_move(self) -> bool:
+        """Another driver goes on without a question."""
+        return self.failover == "auto" or (self.failover == "ask" and self.driver == ANY)
+
+
+class Buying(Pulled):
+    """A Source, see Buyer.generate."""
+
+    def __init__(
+        self,
+        network: Ordering,
+        drivers: Drivers,
+        limits: PatienceLimits,
+        tasks: TaskGroup,
+        said: tuple[ChatMessage, ...],
+        wanted: Wanted,
+        *,
+        drop_oldest: bool,
+    ) -> None:
+        super().__init__(tasks, "answer of a driver")
+        self._network = network
+        self._drivers = drivers
+        self._limits = limits
+        self._said = said
+        self._wanted = wanted
+        self._cuts = CUTS if drop_oldest else 0
+        self._tally = Tally(time.monotonic)
+        self._text = ""
+        """So far."""
+        self._tried: list[bytes] = []
+        self._renewed: set[bytes] = set()
+        """Drivers with which a stale session was made anew."""
+        self._busy_until: float | None = None
+
+    def _last(self, end: End) -> list[Item]:
+        return [self._tally.times(), Finished(end.reason, self._tally.usage(), end.error)]
+
+    async def _work(self) -> End:
+        try:
+            offer, reason = await self._first(), ""
+            while True:
+                ended = await self._ask(offer, reason)
+                if isinstance(ended, End):
+                    return ended
+                following = await self._after(offer, ended)
+                if following is None:
+                    return End("failed", ended.error)
+                if following.node.id != offer.node.id:
+                    reason = ended.error.message
+                offer = following
+        except (NodeError, NetError) as error:
+            return End("failed", ErrorInfo(error.code, error.message, error.remedy))
+
+    async def _first(self) -> OfferSeen:
+        """The first driver. Shortly after the start nobody is known yet: then it waits. Raises NodeError."""
+        began = time.monotonic()
+        began_ms = now_ms()
+        limit = began + FIND_S
+        heard = _heard(self._network.nodes())
+        while True:
+            nodes = self._network.nodes()
+            try:
+                return self._look(nodes)
+            except NodeError:
+                now = time.monotonic()
+                if heard or now >= limit:
+                    raise
+                if _heard(nodes):
+                    limit = min(limit, now + SETTLE_S)
+            self._say(Waits(order_words.A_DRIVER, began_ms, FIND_S))
+            await asyncio.sleep(0.1)
+
+    def _look(self, nodes: list[SeenNode]) -> OfferSeen:
+        driver, model = self._wanted.driver, self._wanted.driver_model
+        if driver != ANY:
+            return self._drivers.find(nodes, driver, model)
+        model_id = bytes.fromhex(model) if model else None
+        found = self._drivers.choose(nodes, model_id, self._need())
+        if found is None:
+            raise self._drivers.nobody(nodes, model_id, self._need())
+        return found
+
+    def _need(self) -> int:
+        """Tokens that the context must hold, about."""
+        return 1 if self._cuts else tokens(self._said)
+
+    async def _after(self, offer: OfferSeen, setback: Setback) -> OfferSeen | None:
+        """Who is asked after this; None: nobody."""
+        if setback.stale and offer.node.id not in self._renewed:
+            self._renewed.add(offer.node.id)
+            return offer
+        too_large = setback.code == "too_large"
+        if too_large and self._shorten(setback.limit or offer.model.context):
+            return offer
+        if self._wanted.may_move and len(self._tried) < MAX_DRIVERS:
+            need = max(self._need(), setback.limit + 1) if too_large else self._need()
+            if (other := self._other(offer, need)) is not None:
+                return other
+        if setback.code in ("busy", "rate_limited"):
+            return await self._wait_for(offer, setback.retry_s or RETRY_S)
+        return None
+
+    def _other(self, offer: OfferSeen, context: int) -> OfferSeen | None:
+        """One that was not tried: with the same model or, if none was asked for, with any."""
+        nodes = self._network.nodes()
+        found = self._drivers.choose(nodes, offer.model.model_id, context, self._tried)
+        if found is None and self._wanted.driver_model is None:
+            found = self._drivers.choose(nodes, None, context, self._tried)
+        return found
+
+    async def _wait_for(self, offer: OfferSeen, retry_s: float) -> OfferSeen | None:
+        """The same driver, after the time that it asks for; None when that is too long."""
+        now = time.monotonic()
+        if self._busy_until is None:
+            self._busy_until = now + BUSY_S
+        if now + retry_s > self._busy_until or (self._wanted.driver == ANY and retry_s > SHORT_S):
+            return None
+        name = order_words.display_name(offer.node.name, offer.node.id)
+        self._say(Waits(order_words.busy(name, retry_s), now_ms(), retry_s))
+        await asyncio.sleep(retry_s)
+        return offer
+
+    def _shorten(self, context: int) -> bool:
+        """Leave out oldest turns; whether that was asked for and there were any."""
+        if not self._cuts:
+            return False
+        self._cuts -= 1
+        self._said, dropped = shortened(self._said, context)
+        self._tally.dropped_turns += dropped
+        return dropped > 0
+
+    async def _ask(self, offer: OfferSeen, reason: str) -> End | Setback:
+        """One order. `reason`: why it is not the driver before. Raises NodeError `offline`, NetError for what
+        cannot be sent."""
+        sampling, left = self._wanted.sampling, self._wanted.sampling.max_tokens
+        if left is not None:
+            left -= self._tally.n_out
+            if left <= 0:
+                return End("length")
+        if offer.node.id not in self._tried:
+            self._tried.append(offer.node.id)
+        prompt = prompt_of(continued(self._said, self._text), sampling)
+        try:
+            size = len(encode_prompt(prompt))
+        except NetError as error:
+            if error.code != "too_large":
+                raise
+            return Setback(error.code, ErrorInfo(order_words.PROMPT_TOO_LONG, error.message, error.remedy))
+        attempt = Attempt(
+            self._network,
+            self._drivers,
+            self._limits,
+            Telling(self._say, self._tell),
+            self._tally,
+            offer,
+            Moved(_part(offer, len(self._text)), reason),
+        )
+        order = order_of(os.urandom(16), offer.model.model_id, size, sampling, left)
+        ended = await attempt.run(order, prompt)
+        self._text += attempt.text
+        return ended if isinstance(ended, Setback) else End(ended.finish)
+
+
+def _heard(nodes: list[SeenNode]) -> bool:
+    return any(node.status != "offline" for node in nodes)
+
+
+def _part(offer: OfferSeen, at: int) -> DriverPart:
+    node = offer.node
+    return DriverPart(id_text(node.id), clean_name(node.name), order_words.label(offer.model.name), at)

@@ -1,0 +1,171 @@
+"""An order in words: what is waited for, and how it ended when it did not end well, with the driver's name.
+
+Only texts are here. Nothing that a driver wrote is part of one, but for the name that it claims, cleaned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from infraxa.engine.types import ErrorInfo
+from infraxa.net.identity import short_id
+from infraxa.net.names import clean_name
+from infraxa.net.routing import Blame
+
+FOUND_HERE = frozenset({"silent", "stalled", "gone", "garbage"})
+"""How an order ends that its driver did not end in good order."""
+PROMPT_TOO_LONG = "prompt_too_long"
+"""The code for a conversation that the model cannot hold, whoever says it."""
+
+_AGAIN = "Try again{when}, or choose another driver."
+_OTHER = "Choose another driver."
+
+
+class _Words(NamedTuple):
+    sentence: str
+    remedy: str = _AGAIN
+
+
+_NOT_YET = _Words(
+    "{name} asks for an agreement that this infraxa does not know.", f"Update infraxa. {_OTHER}"
+)
+
+_ENDS: Mapping[str, _Words] = {
+    # Said by the driver: the codes of the wire.
+    "busy": _Words("{name} is busy with other answers."),
+    "rate_limited": _Words("{name} takes no more requests from you for a while."),
+    "model_gone": _Words(
+        "{name} does not serve this model any more.", "Choose another of its models, or another driver."
+    ),
+    "too_large": _Words(
+        "The conversation is longer than what {name} can hold{limit}.",
+        "Drop the oldest turns, start a new chat, or choose a driver with a larger context.",
+    ),
+    "not_allowed": _Words("{name} does not answer your requests.", _OTHER),
+    "leaving": _Words("{name} has stopped serving.", _OTHER),
+    "expired": _Words("{name} took the request for one that is too old.", _AGAIN),
+    "cancelled": _Words("{name} ended the answer."),
+    "unsupported": _Words("{name} cannot do what was asked: it runs another version of infraxa.", _OTHER),
+    "bad_request": _Words(
+        "{name} did not accept the request.", f"Put the chat's sampling back to its defaults. {_OTHER}"
+    ),
+    "internal": _Words("{name} met an error of its own."),
+    "price_changed": _NOT_YET,
+    "tab_limit": _NOT_YET,
+    "receipt_due": _NOT_YET,
+    "strangers_full": _NOT_YET,
+    "audit_refused": _NOT_YET,
+    # Found here.
+    "unreachable": _Words("{name} cannot be reached."),
+    "timeout": _Words("{name} did not answer the call in time."),
+    "refused": _Words("{name} refused the session."),
+    "silent": _Words("{name} does not say anything."),
+    "stalled": _Words("{name} does not get on with the answer."),
+    "gone": _Words("The connection with {name} was lost."),
+    "garbage": _Words("{name} sent something that is no answer.", _OTHER),
+}
+
+_SHOWN: Mapping[str, str] = {
+    "silent": "{name} fell silent in mid-answer.",
+    "stalled": "{name} fell silent in mid-answer.",
+    "gone": "The connection with {name} was lost in mid-answer.",
+    "internal": "{name} met an error of its own in mid-answer.",
+    "leaving": "{name} stopped serving in mid-answer.",
+    "garbage": "{name} sent something that is no answer, in mid-answer.",
+}
+"""Instead of those above, when some of the answer is there."""
+
+_BLAMED: Mapping[Blame, _Words] = {
+    "own": _Words(
+        "This machine's own network failed, and the connection with {name} with it.",
+        "Check the network of this machine, then try again.",
+    ),
+    "relay": _Words("The node that relays to {name} failed.", "Try again: another way is looked for."),
+}
+"""Instead of those above, when the fault is not the driver's."""
+
+
+def display_name(name: str, node: bytes) -> str:
+    """What a driver is called in a sentence: the name that it claims, or the beginning of its id."""
+    return clean_name(name) or short_id(node)
+
+
+def known(code: str) -> bool:
+    """Whether there are words for it."""
+    return code in _ENDS
+
+
+def label(text: str) -> str:
+    """A model's name as its driver claims it, without what does not show."""
+    return "".join(character for character in text if character.isprintable()).strip()
+
+
+def ended(
+    code: str,
+    name: str,
+    *,
+    blame: Blame = "peer",
+    shown: bool = False,
+    retry_after_s: float = 0.0,
+    limit: int = 0,
+) -> ErrorInfo:
+    """Why there is no (more) answer of the driver called `name`, and what helps.
+
+    `code`: of the wire, or found here; an unknown one is `internal`. `shown`: some of the answer is there.
+    `retry_after_s`: what the driver asks for; 0 = nothing. `limit`: tokens that it can hold; 0 = unknown.
+    """
+    if code not in _ENDS:
+        code = "internal"
+    words = _BLAMED.get(blame) or _ENDS[code]
+    sentence = words.sentence
+    if shown and blame == "peer":
+        sentence = _SHOWN.get(code, sentence)
+    when = f" in {seconds(retry_after_s)}" if retry_after_s > 0 else ""
+    tokens = f", {limit} tokens" if limit > 0 else ""
+    return ErrorInfo(
+        PROMPT_TOO_LONG if code == "too_large" else code,
+        sentence.format(name=name, limit=tokens),
+        words.remedy.format(when=when),
+    )
+
+
+def seconds(value: float) -> str:
+    """A short wait: `3 s`, `2 min`."""
+    whole = max(1, round(value))
+    return f"{whole} s" if whole < 120 else f"{round(whole / 60)} min"
+
+
+# What is waited for: each continues "waiting for …".
+
+A_DRIVER = "a driver"
+
+
+def connecting(name: str) -> str:
+    return f"the connection with {name}"
+
+
+def answering(name: str) -> str:
+    """For a first word."""
+    return f"{name} to answer"
+
+
+def in_line(name: str, before: int) -> str:
+    place = "next in line" if before == 0 else f"{before} before you"
+    return f"a place at {name}, {place}"
+
+
+def uploading(name: str) -> str:
+    return f"{name} to take the prompt"
+
+
+def reading(name: str) -> str:
+    return f"{name} to read the prompt"
+
+
+def more(name: str) -> str:
+    return f"more from {name}"
+
+
+def busy(name: str, retry_after_s: float) -> str:
+    return f"{name}, which is busy; asked again in {seconds(retry_after_s)}"
