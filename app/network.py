@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec
 
 import msgspec
 
@@ -19,7 +19,7 @@ from infraxa.app.errors import NodeError
 from infraxa.app.events import Event, NetworkChanged, NodesChanged, PeersChanged
 from infraxa.app.folders import Folders
 from infraxa.net.errors import NetError
-from infraxa.net.status import NetworkStatus, Notice, PeerInfo, Refused, SeenNode
+from infraxa.net.status import Load, NetworkStatus, Notice, Offer, PeerInfo, Refused, SeenNode
 from infraxa.net.tasks import TaskGroup
 from infraxa.store import peers
 from infraxa.store.db import Connection, Store
@@ -29,8 +29,10 @@ if TYPE_CHECKING:
     from infraxa.net.hello import Prekey
     from infraxa.net.identity import Identity
     from infraxa.net.invites import Invite
+    from infraxa.net.link import Link
     from infraxa.net.memory import KnownNode, Memory
     from infraxa.net.network import Network, NetworkOptions
+    from infraxa.net.sale import Sale
 
 P = ParamSpec("P")
 
@@ -56,6 +58,9 @@ class NodeNetwork:
         self._starting: asyncio.Task[None] | None = None
         self._changing = asyncio.Lock()
         self._told = NetworkStatus()
+        self._seller: Callable[[Sale], Awaitable[None]] | None = None
+        self._offer: Offer | None = None
+        self._load = Load()
 
     @property
     def status(self) -> NetworkStatus:
@@ -141,6 +146,9 @@ class NodeNetwork:
         if notice is not None:
             network.notices.put(notice)
         self._network = network
+        network.sell(self._seller)
+        network.offer(self._offer)
+        network.load(self._load)
         await network.start()
 
     async def _options(
@@ -148,6 +156,7 @@ class NodeNetwork:
     ) -> NetworkOptions:
         """`invite`: to be part of its network, of which nothing is remembered yet."""
         from infraxa.net.network import NetworkOptions
+        from infraxa.net.options import HOSTS
 
         known = await store.run(peers.get_network, settings.network)
         psk, joined = (known.psk, known.nodes) if known is not None else (None, ())
@@ -163,11 +172,42 @@ class NodeNetwork:
             bootstrap=split(settings.bootstrap),
             port_mapping=settings.port_mapping,
             relay=settings.relay,
+            hosts=split(settings.listen_hosts) or HOSTS,
+            lan=settings.mdns,
         )
 
     def _tell(self, status: NetworkStatus) -> None:
         self._told = status
         self._emit(NetworkChanged(status))
+
+    def sell(self, handler: Callable[[Sale], Awaitable[None]]) -> None:
+        """Whom orders of other nodes go to, in this network and in those that are joined later."""
+        self._seller = handler
+        if self._network is not None:
+            self._network.sell(handler)
+
+    def offer(self, offer: Offer | None) -> None:
+        """What others are told that this node offers; None: nothing."""
+        self._offer = offer
+        if self._network is not None:
+            self._network.offer(offer)
+
+    def load(self, load: Load) -> None:
+        """How busy others are told that this node is."""
+        self._load = load
+        if self._network is not None:
+            self._network.load(load)
+
+    async def order_link(self, node: bytes) -> Link:
+        """A session with a provider, which does not learn which node this is.
+
+        Raises NodeError `offline`, and NetError.
+        """
+        return await (await self._opened()).order_link(node)
+
+    def blame(self, node: bytes, link: Link | None) -> Literal["own", "relay", "peer"]:
+        """Whose fault it is that `node` was not reached, or that the session with it ended."""
+        return self._network.blame(node, link) if self._network is not None else "own"
 
     def nodes(self) -> list[SeenNode]:
         return self._network.nodes() if self._network is not None else []

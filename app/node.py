@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -19,9 +20,11 @@ from infraxa.app import choices
 from infraxa.app import config as configuration
 from infraxa.app.answers import Answers, Prepared
 from infraxa.app.asking import Asking
+from infraxa.app.buyer import Buyer, wanted
 from infraxa.app.choices import ModelEntry
 from infraxa.app.config import Settings
 from infraxa.app.control.server import ControlServer
+from infraxa.app.drivers import Drivers
 from infraxa.app.errors import FAILURES, NodeError, sentence
 from infraxa.app.events import (
     BranchChanged,
@@ -31,12 +34,17 @@ from infraxa.app.events import (
     LogLine,
     ModelsChanged,
     NetworkChanged,
+    OffersChanged,
+    ProviderChanged,
     SettingsChanged,
 )
 from infraxa.app.facade import NodeFacade, OnProgress
 from infraxa.app.folders import Folders
 from infraxa.app.models import Models
 from infraxa.app.network import NodeNetwork
+from infraxa.app.offers import Mark, OfferSeen
+from infraxa.app.provider import Provider
+from infraxa.app.serving import BlockedUser, ProviderStatus, Served
 from infraxa.engine.host import Engine
 from infraxa.engine.types import ChatMessage, EngineStatus, Request
 from infraxa.net.status import NetworkStatus, PeerInfo, Refused, SeenNode
@@ -57,6 +65,7 @@ from infraxa.store.records import (
 _log = logging.getLogger(__name__)
 
 LAST_CHAT = "last_chat"
+SERVING_ACCEPTED = "serving_accepted"
 DELETED_KEPT_MS = 30 * 24 * 3600 * 1000
 """How long a deleted chat can be brought back."""
 ANSWER_SHARE = 4
@@ -79,6 +88,9 @@ class Node(NodeFacade):
         self._answers: Answers | None = None
         self._load_model = load_model
         self._net = NodeNetwork(folders, self._emit)
+        self._drivers = Drivers(lambda: self._emit(OffersChanged()))
+        self._provider = Provider(self.models, self._engine, self._emit)
+        self._buyer = Buyer(self._net, self._drivers)
         self._control = ControlServer(self, self._present, folders.data)
 
     async def start(self) -> None:
@@ -103,9 +115,17 @@ class Node(NodeFacade):
             self._emit(
                 LogLine("infraxa", f"No other infraxa can attach to this one: {error.strerror or error}.")
             )
+        await self._drivers.open(store)
+        self._provider.open(store)
+        self._provider.on_offer, self._provider.on_load = self._net.offer, self._net.load
+        self._net.sell(self._provider.serve)
         if self._load_model:
             self._tasks.spawn(self._load_at_start(), name="load model")
         self._net.start(store, self.settings)
+        if self.settings.provide and not await self._serving_accepted():
+            self._emit(LogLine("infraxa", sentence(_unread_notice())))
+        else:
+            self._offer()
 
     def _present(self) -> list[Event]:
         """What somebody who comes now is told of how things are."""
@@ -113,6 +133,7 @@ class Node(NodeFacade):
             SettingsChanged(self.settings),
             EngineChanged(self.engine),
             NetworkChanged(self.network),
+            ProviderChanged(self.provider),
             *self._playing.present(),
         ]
 
@@ -127,7 +148,10 @@ class Node(NodeFacade):
             except TimeoutError:
                 _log.error("answers did not stop within 3 s")
         await self._tasks.cancel_all()
+        await self._provider.close()
+        await self._buyer.close()
         await asyncio.gather(self._engine.close(), self._net.close())
+        await self._drivers.close()
         if self._opened is not None:
             await self._opened.close()
             self._opened = None
@@ -148,6 +172,7 @@ class Node(NodeFacade):
 
     def _engine_changed(self, status: EngineStatus) -> None:
         self.models.engine_changed()
+        self._provider.engine_changed(status)
         self._emit(EngineChanged(status))
 
     def _engine_said(self, line: str) -> None:
@@ -262,6 +287,14 @@ class Node(NodeFacade):
             old.chat_id, lambda _: self._store.run(turns.resume, message_id), resumed=old
         )
 
+    async def continue_elsewhere(self, message_id: str, driver: str, driver_model: str | None = None) -> str:
+        """As `continue_answer`, by this driver, which answers the chat from then on."""
+        old, _ = await self._answer_and_question(message_id)
+        chat = await self.get_chat(old.chat_id)
+        options = msgspec.structs.replace(chat.options, driver=driver, driver_model=driver_model)
+        await self.set_chat_options(chat.id, options)
+        return await self.continue_answer(message_id)
+
     async def stop(self, chat_id: str) -> None:
         """End the chat's answer at once; what was said stays."""
         await self._playing.stop(chat_id)
@@ -275,7 +308,7 @@ class Node(NodeFacade):
 
     def ask(self, text: str, options: ChatOptions) -> Asking:
         """One answer that is kept nowhere, as it comes."""
-        return Asking(self.models, self._engine, self.settings, text, options)
+        return Asking(self.models, self._engine, self.settings, text, options, self._buyer)
 
     async def _answer_and_question(self, message_id: str) -> tuple[Message, str]:
         await self._playing.store_again()
@@ -311,20 +344,25 @@ class Node(NodeFacade):
             await self._playing.store_again()
             chat = await self.get_chat(chat_id)
             model = chat.options.model or self.settings.model
+            driver = wanted(chat.options, self.settings)
             # Who answers is kept from the start: an answer that is interrupted never gets its other facts.
-            begun = await begin(AnswerFacts(model=model))
+            begun = await begin(AnswerFacts(model="" if driver is not None else model))
             answer = begun.answer
             before = [self._playing.as_ended(message) for message in begun.before]
 
             @contextlib.asynccontextmanager
             async def prepare() -> AsyncIterator[Prepared]:
+                said, dropped = prompt_messages(chat.options.system, before), 0
+                more = (ChatMessage("assistant", answer.content),) if answer.content else ()
+                if driver is not None:
+                    buy = partial(self._buyer.generate, (*said, *more), driver, drop_oldest=drop_oldest)
+                    yield Prepared(buy, "")
+                    return
                 entry = await self.models.entry(model)
                 async with self.models.held(entry, self.settings):
-                    said, dropped = prompt_messages(chat.options.system, before), 0
                     if drop_oldest:
                         said, dropped = await self._fit(said)
-                    if answer.content:
-                        said = (*said, ChatMessage("assistant", answer.content))
+                    said = (*said, *more)
                     sampling = choices.resolve_sampling(chat.options, self.settings, entry)
                     yield Prepared(Request(said, sampling), entry.name, dropped)
 
@@ -394,8 +432,30 @@ class Node(NodeFacade):
     async def change_setting(self, name: str, value: object) -> None:
         """Write it to config.toml and use it from now on. Raises NodeError `bad_setting`."""
         await self._write_setting(name, value)
-        if name in configuration.NETWORK_SETTINGS:
+        self._follow(name)
+
+    async def use_settings(self, settings: Settings) -> list[str]:
+        """Use these from now on, which were read elsewhere; the names of those that are other ones."""
+        changed = [
+            name for name in configuration.names() if getattr(settings, name) != getattr(self.settings, name)
+        ]
+        self.settings = settings
+        for name in changed:
+            self._emit(SettingsChanged(settings, name))
+        self._follow(*changed)
+        return changed
+
+    def _follow(self, *names: str) -> None:
+        """These settings are other ones: what depends on them follows."""
+        if not configuration.NETWORK_SETTINGS.isdisjoint(names):
             self._tasks.spawn(self._net.restart(self.settings), name="join the network again")
+        if not configuration.PROVIDER_SETTINGS.isdisjoint(names) or (
+            "model" in names and self.settings.provide_model is None
+        ):
+            self._offer()
+
+    def _offer(self) -> None:
+        self._tasks.spawn(self._provider.use(self.settings), name="provider mode", told=FAILURES)
 
     async def _write_setting(self, name: str, value: object) -> None:
         parsed = await asyncio.to_thread(configuration.set, self.folders, name, value)
@@ -417,6 +477,62 @@ class Node(NodeFacade):
     async def list_refused(self) -> list[Refused]:
         """What of peers was refused, newest first; not all of it, the counts are in `network`."""
         return self._net.refused()
+
+    async def list_offers(self) -> list[OfferSeen]:
+        """What other nodes offer, and what this one has seen of them; the best first."""
+        return self._drivers.offers(self._net.nodes())
+
+    async def mark_provider(self, node: bytes, mark: Mark) -> None:
+        """Pin a provider, block it, or neither."""
+        await self._drivers.mark(node, mark)
+
+    @property
+    def provider(self) -> ProviderStatus:
+        return self._provider.status
+
+    async def provide(self, on: bool, *, now: bool = False, keep: bool = True) -> None:
+        """Turn provider mode on, or off: then the answers that run are finished first, unless `now`.
+
+        `keep`: it is so at the next start too. Raises NodeError `notice` when the person has not accepted
+        yet what serving others means.
+        """
+        if on and not await self._serving_accepted():
+            raise _unread_notice()
+        if on != self.settings.provide:
+            if keep:
+                await self._write_setting("provide", on)
+            else:
+                self.settings = msgspec.structs.replace(self.settings, provide=on)
+                self._emit(SettingsChanged(self.settings, "provide"))
+        if on:
+            await self._provider.use(self.settings)
+        else:
+            await self._provider.stop(now=now)
+
+    async def accept_serving(self) -> bool:
+        """The person has read what serving others means; whether that is new."""
+        new = not await self._serving_accepted()
+        if new:
+            await self._store.run(state.set_value, SERVING_ACCEPTED, True)
+        return new
+
+    async def _serving_accepted(self) -> bool:
+        return await self._store.run(state.get_value, SERVING_ACCEPTED, bool) is True
+
+    async def list_served(self) -> list[Served]:
+        """The requests of others: those that run, those that wait, and the last that ended."""
+        return self._provider.served()
+
+    async def end_served(self, number: int) -> None:
+        """End this request of another node now."""
+        await self._provider.end(number)
+
+    async def block_user(self, user: bytes, blocked: bool) -> None:
+        """Serve this user no more, or again."""
+        await self._provider.block(user, blocked)
+
+    async def list_blocked_users(self) -> list[BlockedUser]:
+        return await self._provider.blocked()
 
     async def watch_nodes(self, nodes: tuple[bytes, ...]) -> None:
         """Ask these nodes every second how they are, and no others."""
@@ -441,6 +557,14 @@ class Node(NodeFacade):
             await self.models.load(await self.models.entry(self.settings.model), self.settings)
         except FAILURES as error:
             self._emit(LogLine("infraxa", sentence(error)))
+
+
+def _unread_notice() -> NodeError:
+    return NodeError(
+        "notice",
+        "Provider mode stays off until you have read what serving others means.",
+        "F7 in the app shows it; infraxa serve prints it.",
+    )
 
 
 def prompt_messages(system: str | None, said: Iterable[Message]) -> tuple[ChatMessage, ...]:

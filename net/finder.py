@@ -33,6 +33,8 @@ Purpose = Literal["watching", "relaying", "order"]
 """For which a link is on which this node does not say who it is: none of them is used for another, since who
 is asked for two things on one link knows that they belong together."""
 
+SILENT_S: Final = 8.0
+"""A link that said nothing for so long, where a ping goes every 5 s, is not waited for: another one is made."""
 BOOTSTRAP_S: Final = 30.0
 """Between two tries of the bootstrap addresses, while there is no peer."""
 
@@ -126,8 +128,10 @@ class Finder:
             if not self._peering.peers():
                 for address in where:
                     try:
-                        link = await self._dialer.dial(Target(), await resolve(address))
-                        await self._peering.introduce(link)
+                        there = await resolve(address)
+                        peer = await self._peering.introduce(await self._dialer.dial(Target(), there))
+                        # Its card may name no address: one on this machine, or behind a router.
+                        self.book.put(peer.id, tuple(there), "person")
                     except FAILED as error:
                         _log.info("bootstrap %s: %s", address, error)
             await asyncio.sleep(BOOTSTRAP_S)
@@ -212,6 +216,9 @@ class Finder:
         first on a new one; it raises NetError."""
         async with self._turn(why, node):
             link = self._unnamed_links.get((why, node))
+            if link is not None and self._clock.monotonic() - link.heard_at >= SILENT_S:
+                self.let_go(link)
+                link = None
             if link is None or link.closed or link.aged:
                 kept = self._unnamed_links.items()
                 self._unnamed_links = {key: link for key, link in kept if not link.closed}

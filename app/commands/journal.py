@@ -1,0 +1,155 @@
+"""What a headless node tells whoever reads its output: an entry for each thing that happened.
+
+Events in, entries out; nothing is printed here. An entry is a sentence for people and fields for programs,
+and holds nothing of a prompt or an answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import msgspec
+
+from infraxa.app.errors import sentence
+from infraxa.app.events import EngineChanged, Event, LogLine, NetworkChanged, ProviderChanged
+from infraxa.app.network_words import REACHABLE
+from infraxa.app.serving import ProviderStatus, Served
+from infraxa.engine.types import EngineStatus, ErrorInfo
+from infraxa.net.identity import display, id_text, short_id
+from infraxa.net.status import NetworkStatus
+
+JSON_VERSION = 1
+"""Of the entries; fields are only added."""
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """One thing that happened."""
+
+    event: str
+    text: str
+    """For people; empty when they are told of it by another entry."""
+    fields: dict[str, Any]
+
+
+class Journal:
+    """Remembers what was said, so that only news is told."""
+
+    def __init__(self) -> None:
+        self._network = NetworkStatus()
+        self._provider = ProviderStatus()
+        self._engine = EngineStatus()
+        self._told = 0
+        """The highest number of a request whose end was told."""
+        self._ended: set[int] = set()
+        """Those above it."""
+
+    def take(self, event: Event) -> Iterator[Entry]:
+        """What `event` has of news."""
+        match event:
+            case NetworkChanged(status=status):
+                before, self._network = self._network, status
+                yield from _network(before, status)
+            case ProviderChanged(status=status):
+                was, self._provider = self._provider, status
+                yield from _provider(was, status)
+            case EngineChanged(status=status):
+                old, self._engine = self._engine, status
+                yield from _engine(old, status)
+            case LogLine(source="infraxa", text=text):
+                yield Entry("log", text, {"text": text})
+            case _:
+                return
+
+    def requests(self, served: Sequence[Served]) -> Iterator[Entry]:
+        """The requests that have ended since the last time, oldest first."""
+        for one in sorted(served, key=lambda one: one.number):
+            if one.ended_ms and one.number > self._told and one.number not in self._ended:
+                self._ended.add(one.number)
+                yield _request(one)
+        numbers = sorted(self._ended)
+        while numbers and numbers[0] == self._told + 1:
+            self._told = numbers.pop(0)
+            self._ended.discard(self._told)
+
+
+def _network(before: NetworkStatus, now: NetworkStatus) -> Iterator[Entry]:
+    if now.listening and now.listening != before.listening:
+        name, where = display(now.name, now.id), ", ".join(now.listening)
+        yield Entry(
+            "listening",
+            f"{name} listens on {where}, in the network {now.network}",
+            {"id": id_text(now.id), "name": now.name, "network": now.network, "addresses": now.listening},
+        )
+    if now.reachability != before.reachability and now.reachability != "unknown":
+        yield Entry(
+            "reachability",
+            f"reached {REACHABLE[now.reachability].label}. {now.reachability_reason}".rstrip(),
+            {"reachability": now.reachability, "reason": now.reachability_reason},
+        )
+    if now.peers != before.peers:
+        nodes = "node" if now.peers == 1 else "nodes"
+        yield Entry("peers", f"linked with {now.peers} {nodes}", {"peers": now.peers, "known": now.known})
+    known = {notice.code for notice in before.notices}
+    for notice in now.notices:
+        if notice.code not in known:
+            yield Entry(
+                "notice",
+                f"{notice.message} {notice.remedy}".rstrip(),
+                {"code": notice.code, "message": notice.message, "remedy": notice.remedy},
+            )
+    if now.activity == "off" and before.activity not in ("off", "starting"):
+        yield Entry("offline", "told the others that this node leaves", {})
+
+
+def _provider(before: ProviderStatus, now: ProviderStatus) -> Iterator[Entry]:
+    if (before.mode, before.reason, before.model) == (now.mode, now.reason, now.model):
+        return
+    yield Entry(
+        "provider",
+        "",
+        {
+            "mode": now.mode,
+            "reason": now.reason,
+            "remedy": now.remedy,
+            "model": now.model,
+            "quantization": now.quantization,
+            "context": now.context,
+            "capacity": now.capacity,
+            "running": now.running,
+            "waiting": now.waiting,
+        },
+    )
+
+
+def _engine(before: EngineStatus, now: EngineStatus) -> Iterator[Entry]:
+    if now.state == before.state or now.state not in ("ready", "restarting", "failed"):
+        return
+    loaded, error = now.loaded, now.error or ErrorInfo("", "")
+    text = {
+        "ready": f"the model is loaded: {loaded.n_ctx} tokens of context, {loaded.slots} slots"
+        if loaded
+        else "",
+        "restarting": f"the model's process ended and is started again. {sentence(error)}".rstrip(),
+        "failed": sentence(error),
+    }[now.state]
+    yield Entry("engine", text, {"state": now.state, "error": error.code, "message": error.message})
+
+
+def _request(one: Served) -> Entry:
+    return Entry(
+        "request",
+        "",
+        {
+            "number": one.number,
+            "user": short_id(one.user),
+            "state": one.state,
+            "reason": one.reason,
+            "since": one.since_ms,
+            "ended": one.ended_ms,
+            "n_prompt": one.n_prompt,
+            "n_out": one.n_out,
+            "first_token_ms": one.first_token_ms and round(one.first_token_ms, 1),
+            "tokens_per_second": one.tokens_per_second and round(one.tokens_per_second, 1),
+        },
+    )

@@ -1,0 +1,251 @@
+"""`infraxa serve`: a node without a screen that serves its model to others, until a signal ends it.
+
+Where another infraxa has this data folder open, provider mode is turned on there, and this command shows what
+happens. What is said is made in journal.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from pathlib import Path
+
+import msgspec
+
+from infraxa.app import config
+from infraxa.app.commands.given import folders_of, settings_of
+from infraxa.app.commands.journal import JSON_VERSION, Entry, Journal
+from infraxa.app.commands.output import clean
+from infraxa.app.commands.providers import require_online
+from infraxa.app.config import Settings
+from infraxa.app.control.client import AttachedNode
+from infraxa.app.control.opening import open_node
+from infraxa.app.errors import FAILURES, NodeError, sentence
+from infraxa.app.events import Event, ProviderChanged, ServedChanged
+from infraxa.app.facade import NodeFacade
+from infraxa.app.folders import Folders
+from infraxa.app.node import Node
+from infraxa.app.serving_notice import points
+from infraxa.app.serving_words import capacity
+from infraxa.net.tasks import TaskGroup
+
+CALM = 0.2
+"""Seconds between two looks at the requests."""
+DRAIN = 130.0
+"""Seconds after which a drain is over in any case; provider mode has its own, shorter limit."""
+
+
+def serve(data_dir: Path | None, flags: Mapping[str, object], *, json_events: bool, until_eof: bool) -> int:
+    """Returns the exit code: 0 after an end that was asked for. Raises NodeError, StoreError."""
+    folders = folders_of(data_dir)
+    given = {**flags, "provide": True}
+    settings = settings_of(folders, given)
+    require_online(settings)
+    logging.basicConfig(level=logging.WARNING, format="infraxa: %(message)s")
+    return asyncio.run(_Serving(folders, given, settings, json_events).run(until_eof))
+
+
+class _Serving:
+    """One run."""
+
+    def __init__(
+        self, folders: Folders, flags: Mapping[str, object], settings: Settings, as_json: bool
+    ) -> None:
+        self._folders = folders
+        self._flags = flags
+        self._settings = settings
+        self._as_json = as_json
+        self._journal = Journal()
+        self._tasks = TaskGroup()
+        self._asked = asyncio.Event()
+        """To end."""
+        self._asked_again = asyncio.Event()
+        self._changed = asyncio.Event()
+        """Of provider mode."""
+        self._served = asyncio.Event()
+        """The requests of others are other ones."""
+        self._node: NodeFacade | None = None
+
+    async def run(self, until_eof: bool) -> int:
+        """Until a signal comes and what runs has ended, or provider mode fails for good."""
+        if until_eof:
+            loop = asyncio.get_running_loop()
+            threading.Thread(target=_call_at_eof, args=(loop, self._stop), daemon=True).start()
+        with self._signals():
+            async with self._opened() as node:
+                own = isinstance(node, Node)
+                self._say(Entry("started", "", {"version": JSON_VERSION, "pid": self._pid(node)}))
+                if not own:
+                    self._print(f"attached to the infraxa that is open (pid {self._pid(node)})")
+                await self._accept(node)
+                if self._as_json:
+                    self._tasks.spawn(self._follow_requests(node), name="requests", told=FAILURES)
+                await node.provide(True, keep=False)
+                gone = node.gone if isinstance(node, AttachedNode) else asyncio.Event()
+                failed = await self._serve(node, gone)
+                if failed is not None:
+                    raise failed
+                await self._end(node)
+        self._say(Entry("stopped", "stopped", {}))
+        return 0
+
+    @contextlib.asynccontextmanager
+    async def _opened(self) -> AsyncIterator[NodeFacade]:
+        async def own() -> NodeFacade:
+            return Node(self._settings, self._folders, load_model=False)
+
+        last: list[NodeFacade] = []
+        try:
+            node = await open_node(
+                self._folders.data,
+                own,
+                lambda: AttachedNode(self._settings, self._folders),
+                lambda made: self._use(made, last),
+            )
+            self._node = node
+            yield node
+        finally:
+            await self._tasks.cancel_all()
+            for made in last[-1:]:
+                await made.close()
+
+    def _use(self, node: NodeFacade, last: list[NodeFacade]) -> None:
+        last.append(node)
+        node.subscribe(self._hear)
+
+    async def _accept(self, node: NodeFacade) -> None:
+        """Who starts this command wants to serve; what that means is said, the first time."""
+        if await node.accept_serving():
+            self._print("Before others use this machine's model (this is said once):")
+            for point, meaning in points(capacity(node.settings), "Ctrl-C"):
+                self._print(f"- {point} {meaning}")
+
+    async def _serve(self, node: NodeFacade, gone: asyncio.Event) -> NodeError | None:
+        """Returns when the end was asked for, or why there is nothing left to do."""
+        while not self._asked.is_set():
+            status = node.provider
+            if status.mode == "failed" and isinstance(node, Node):
+                return NodeError("failed", status.reason, status.remedy)
+            if gone.is_set():
+                return NodeError(
+                    "gone", "The infraxa that was served with has ended.", "Start infraxa serve again."
+                )
+            self._changed.clear()
+            waits = [
+                self._tasks.spawn(event.wait(), name="serve") for event in (self._changed, self._asked, gone)
+            ]
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            for wait in waits:
+                wait.cancel()
+        return None
+
+    async def _end(self, node: NodeFacade) -> None:
+        """Nobody new; those that are being answered get their answers, unless it is asked for again."""
+        await node.provide(False, keep=False)
+        if node.provider.mode == "draining":
+            running = node.provider.running
+            answers = "answer" if running == 1 else "answers"
+            self._print(f"finishing {running} {answers}; the same signal again ends now")
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(DRAIN):
+                while node.provider.mode == "draining":
+                    self._changed.clear()
+                    again = self._tasks.spawn(self._asked_again.wait(), name="end now")
+                    changed = self._tasks.spawn(self._changed.wait(), name="drained")
+                    await asyncio.wait((again, changed), return_when=asyncio.FIRST_COMPLETED)
+                    again.cancel()
+                    changed.cancel()
+                    if self._asked_again.is_set():
+                        await node.provide(False, now=True, keep=False)
+                        break
+        await self._tell_requests(node)
+
+    @contextlib.contextmanager
+    def _signals(self) -> Iterator[None]:
+        """SIGTERM and Ctrl-C end in order, a second one now; SIGHUP reads config.toml again."""
+        loop = asyncio.get_running_loop()
+        handlers = {signal.SIGINT: self._stop, signal.SIGTERM: self._stop}
+        if hasattr(signal, "SIGHUP"):
+            handlers[signal.SIGHUP] = self._reload
+        try:
+            for number, handler in handlers.items():
+                loop.add_signal_handler(number, handler)
+        except NotImplementedError:  # Windows: Ctrl-C cancels the run, which closes the node
+            yield
+            return
+        try:
+            yield
+        finally:
+            for number in handlers:
+                loop.remove_signal_handler(number)
+
+    def _stop(self) -> None:
+        (self._asked_again if self._asked.is_set() else self._asked).set()
+
+    def _reload(self) -> None:
+        if isinstance(self._node, Node):
+            self._tasks.spawn(self._read_again(self._node), name="read the settings again")
+        else:
+            self._print("the settings are those of the infraxa that is open; nothing was read again")
+
+    async def _read_again(self, node: Node) -> None:
+        try:
+            settings = await asyncio.to_thread(config.load, self._folders, self._flags)
+            changed = await node.use_settings(settings)
+        except FAILURES as error:  # a bad line in config.toml: all stays as it is
+            self._say(Entry("reload", f"nothing was changed. {sentence(error)}", {"error": sentence(error)}))
+        else:
+            said = ", ".join(changed) or "nothing"
+            self._say(Entry("reload", f"read the settings again; changed: {said}", {"changed": changed}))
+
+    def _hear(self, event: Event) -> None:
+        for entry in self._journal.take(event):
+            self._say(entry)
+        if isinstance(event, ProviderChanged):
+            self._changed.set()
+        elif isinstance(event, ServedChanged):
+            self._served.set()
+
+    async def _follow_requests(self, node: NodeFacade) -> None:
+        while True:
+            await self._served.wait()
+            await asyncio.sleep(CALM)
+            self._served.clear()
+            await self._tell_requests(node)
+
+    async def _tell_requests(self, node: NodeFacade) -> None:
+        for entry in self._journal.requests(await node.list_served()):
+            self._say(entry)
+
+    def _pid(self, node: NodeFacade) -> int:
+        return getattr(node, "pid", os.getpid())
+
+    def _say(self, entry: Entry) -> None:
+        if self._as_json:
+            line = {"at": time.time_ns() // 1_000_000, "event": entry.event, **entry.fields}
+            sys.stdout.write(msgspec.json.encode(line).decode() + "\n")
+            sys.stdout.flush()
+        elif entry.text:
+            self._print(entry.text)
+
+    def _print(self, text: str) -> None:
+        if not self._as_json:
+            moment = time.strftime("%H:%M:%S")
+            for line in clean(text).splitlines():
+                print(f"{moment}  {line}", flush=True)
+
+
+def _call_at_eof(loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> None:
+    """Read standard input to its end; runs in a thread of its own."""
+    with contextlib.suppress(OSError, ValueError):
+        while sys.stdin is not None and sys.stdin.buffer.read(4096):
+            pass
+    with contextlib.suppress(RuntimeError):  # the loop has ended before
+        loop.call_soon_threadsafe(callback)
