@@ -46,13 +46,12 @@ LATE: Final = 1.0
 
 
 class Bound(NamedTuple):
-    """What is waited for, and until when."""
+    """What is waited for, since when, and until when at most; monotonic seconds."""
 
     wait: Wait
-    limit: float
-    """Seconds that it may take, from its beginning, or since the last of its like came."""
+    since: float
     deadline: float
-    """Monotonic seconds; earlier when the signs of life stay out."""
+    """Signs of life that stay out end it before, see `Patience.due`."""
 
 
 class Overdue(NamedTuple):
@@ -119,17 +118,23 @@ class Patience:
     def until(self) -> Bound:
         """What is waited for now."""
         whole, idle = self._bounds()
-        end = min(self._began + whole, self._heard + idle)
-        limit = whole if self._wait in ("line", "upload") else idle
-        return Bound(self._wait, limit, end if self._resumed is None else max(end, self._resumed))
+        if self._wait in ("line", "upload"):
+            return Bound(self._wait, self._began, self._began + whole)
+        return Bound(self._wait, self._heard, self._heard + idle)
+
+    def due(self) -> float:
+        """When to ask whether it is overdue, unless something comes; monotonic seconds."""
+        whole, idle = self._bounds()
+        due = min(self._began + whole, self._heard + idle)
+        return due if self._resumed is None else max(due, self._resumed)
 
     def overdue(self, now: float) -> Overdue | None:
-        """Whether it was too long. Who asks long after `until` did not run in between: what came meanwhile is
+        """Whether it was too long. Who asks long after `due` did not run in between: what came meanwhile is
         still to be read, so there is a little time more, once."""
-        deadline = self.until().deadline
-        if now < deadline:
+        due = self.due()
+        if now < due:
             return None
-        if now - deadline > LATE and self._resumed is None:
+        if now - due > LATE and self._resumed is None:
             self._resumed = now + self._limits.pause
             return None
         _, idle = self._bounds()

@@ -26,15 +26,6 @@ MAX_TOTAL: Final = 2**31 - 1
 END_S: Final = 5.0
 """From the last frame to the end of the stream, which come together."""
 
-WAITS: Final[dict[patience.Wait, str]] = {
-    "answer": "a first word of the driver",
-    "line": "a place at the driver",
-    "upload": "the driver to take the prompt",
-    "reading": "the driver to read the prompt",
-    "words": "the next words",
-}
-"""Continue "waiting for …"."""
-
 
 class Progressed(Struct, frozen=True):
     """So many tokens of the prompt were read."""
@@ -142,11 +133,6 @@ class Purchase:
         self._over = True
         if self._stream is not None:
             self._stream.cancel()
-
-    def waiting(self) -> tuple[str, float]:
-        """What is waited for, continuing "waiting for …", and for how many seconds at most."""
-        bound = self._patience.until()
-        return WAITS[bound.wait], bound.limit
 
     async def __aenter__(self) -> Self:
         return self
@@ -289,4 +275,4 @@ class Purchase:
         return self._link.clock.monotonic()
 
     def _left(self) -> float:
-        return max(0.0, self._patience.until().deadline - self._now())
+        return max(0.0, self._patience.due() - self._now())

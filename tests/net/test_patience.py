@@ -26,7 +26,7 @@ def left_after(made: Patience, act: Act | None, every: float) -> tuple[float, Ov
     """When the user leaves a driver that does the same for ever."""
     now = following = 0.0
     while now < 1e6:
-        deadline = made.until().deadline
+        deadline = made.due()
         following = following + every if act else 1e9
         now = min(deadline, following)
         if act and now == following and now < deadline:
@@ -88,7 +88,8 @@ def test_progress_that_gets_on_is_waited_for() -> None:
 def test_a_driver_that_promises_to_be_slow_has_longer(first_token: float, bound: float) -> None:
     """But none can make itself waited for as long as it likes."""
     made = patience(first_token=first_token)
-    assert made.until() == ("answer", bound, bound)
+    assert made.until() == ("answer", 0.0, bound)
+    assert made.due() == bound
 
 
 @pytest.mark.parametrize(
@@ -110,24 +111,33 @@ def test_the_wait_for_the_first_token_is_no_gap_between_two() -> None:
     made = patience("uploading", "uploaded")
     made.progressed(9, 50.0)
     made.piece(100.0)
-    assert made.until() == ("words", 15.0, 115.0)
+    assert made.until() == ("words", 100.0, 115.0)
 
 
 def test_a_place_in_line_after_another_does_not_begin_the_line_anew() -> None:
     made = patience("placed")
     for second in range(5, 180, 5):
         made.placed(float(second))
-    assert made.until() == ("line", 180.0, 180.0)
+    assert made.until() == ("line", 0.0, 180.0)
+    assert made.due() == 180.0
 
 
 def test_what_came_while_this_process_did_not_run_is_read_first() -> None:
     made = patience("uploading", "uploaded", "piece")
     assert made.overdue(600.0) is None
-    assert made.until().deadline == 605.0
+    assert made.due() == 605.0
     made.piece(600.1)
-    assert made.until().deadline == 600.1 + 60
+    assert made.due() == 600.1 + 60
     assert made.overdue(1200.0) is None  # and again, after something came
     assert made.overdue(1205.0) is not None
+
+
+def test_what_is_shown_is_the_whole_wait() -> None:
+    """Even though it ends before when the signs of life stay out."""
+    made = patience("placed")
+    assert (made.until(), made.due()) == (("line", 0.0, 180.0), 15.0)
+    made.placed(10.0)
+    assert (made.until(), made.due()) == (("line", 0.0, 180.0), 25.0)
 
 
 def test_a_pause_is_forgiven_once() -> None:
@@ -156,7 +166,7 @@ def test_no_mixture_of_signs_without_an_answer_is_waited_for_longer_than_the_lin
     while now < 1000:
         gap, act = told[turn % len(told)]
         turn += 1
-        deadline = made.until().deadline
+        deadline = made.due()
         assert deadline <= LIMITS.answer + LIMITS.line
         if now + gap >= deadline:
             assert made.overdue(deadline) is not None
@@ -172,8 +182,9 @@ def test_silence_between_tokens_is_never_waited_for_longer_than_its_longest(gaps
     made = patience("uploading", "uploaded", "piece")
     now = 0.0
     for gap in gaps:
-        assert LIMITS.silence <= made.until().limit <= LIMITS.longest
-        assert made.until().deadline == now + made.until().limit
+        wait, since, deadline = made.until()
+        assert (wait, since) == ("words", now)
+        assert now + LIMITS.silence <= deadline == made.due() <= now + LIMITS.longest
         if made.overdue(now + gap):
             assert gap >= LIMITS.silence
             return
