@@ -11,7 +11,7 @@ from typing import Any, Final
 import msgspec
 
 from infraxa.app.commands.failures import UsageError
-from infraxa.app.commands.output import clean
+from infraxa.app.commands.output import GAP, clean
 from infraxa.app.offers import OfferSeen
 from infraxa.net.identity import display, id_text
 from infraxa.net.names import clean_name
@@ -65,8 +65,6 @@ class _Column(msgspec.Struct, frozen=True):
     key: Callable[[Row], Any]
     """To sort by, the best first; rows that have none are last."""
     right: bool = False
-    from_width: int = 0
-    """Columns of the terminal below which it is left out there."""
 
 
 def rows_of(offers: Iterable[OfferSeen], idle: Iterable[SeenNode] = ()) -> list[Row]:
@@ -134,16 +132,28 @@ def lasting(row: Row | None) -> Row | None:
     return msgspec.structs.replace(row, age_s=0.0, rtt_ms=None, cooling_s=float(row.cooling_s > 0))
 
 
-class Columns:
-    """The columns for one width; without a width, all of them."""
+class Cells(msgspec.Struct, frozen=True):
+    """Rows as texts."""
 
-    def __init__(self, width: int | None = None) -> None:
-        self._shown = [column for column in _COLUMNS if width is None or column.from_width <= width]
-        self.titles = tuple(column.title for column in self._shown)
-        self.right = tuple(column.title for column in self._shown if column.right)
+    titles: tuple[str, ...]
+    right: tuple[str, ...]
+    """Titles of the columns of numbers."""
+    rows: tuple[tuple[str, ...], ...]
 
-    def cells(self, row: Row) -> tuple[str, ...]:
-        return tuple(column.cell(row) for column in self._shown)
+
+def cells_of(rows: Sequence[Row], width: int | None = None) -> Cells:
+    """Without the least important columns, when `width` characters are not enough for all."""
+    columns = [(column, [column.cell(row) for row in rows]) for column in _COLUMNS]
+    if width is not None:
+        for least in _FIRST_TO_GO:
+            if sum(max(map(len, (column.title, *cells))) + GAP for column, cells in columns) <= width:
+                break
+            columns = [(column, cells) for column, cells in columns if column.title != least]
+    return Cells(
+        tuple(column.title for column, _ in columns),
+        tuple(column.title for column, _ in columns if column.right),
+        tuple(zip(*(cells for _, cells in columns), strict=True)),
+    )
 
 
 def _rounded(value: float | None, digits: int) -> float | None:
@@ -186,7 +196,7 @@ _COLUMNS: Final = (
     ),
     _Column("state", lambda row: f"{row.status} {row.mark}".strip(), lambda row: _STATES.get(row.status, 9)),
     _Column("model", lambda row: row.model or "no offer", lambda row: row.model and row.model.lower()),
-    _Column("quantization", lambda row: row.quantization or "", lambda row: row.quantization, from_width=120),
+    _Column("quantization", lambda row: row.quantization or "", lambda row: row.quantization),
     _Column("price", _price, lambda row: row.price_out, right=True),
     _Column(
         "busy",
@@ -194,13 +204,12 @@ _COLUMNS: Final = (
         lambda row: row.busy if row.slots else None,
         right=True,
     ),
-    _Column("round trip", lambda row: _milliseconds(row.rtt_ms, 1), lambda row: row.rtt_ms, True, 90),
+    _Column("round trip", lambda row: _milliseconds(row.rtt_ms, 1), lambda row: row.rtt_ms, True),
     _Column(
         "first token",
         lambda row: _milliseconds(row.first_token_ms),
         lambda row: row.first_token_ms,
         True,
-        105,
     ),
     _Column(
         "tok/s",
@@ -209,11 +218,23 @@ _COLUMNS: Final = (
         True,
     ),
     _Column("success", _success, lambda row: _best_first(row.success), True),
-    _Column("news", lambda row: f"{row.age_s:.0f} s", lambda row: row.age_s, True, 130),
+    _Column("news", lambda row: f"{row.age_s:.0f} s", lambda row: row.age_s, True),
     _Column(
         "reached by",
         lambda row: "relay" if row.relays and not row.addresses else ", ".join(row.addresses[:1]),
         lambda row: row.addresses[0] if row.addresses else None,
-        from_width=160,
     ),
 )
+
+_FIRST_TO_GO: Final = (
+    "reached by",
+    "news",
+    "first token",
+    "quantization",
+    "round trip",
+    "busy",
+    "tok/s",
+    "success",
+    "price",
+)
+"""On a terminal that is too narrow for all columns."""

@@ -52,12 +52,16 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, right:
     Console().print(table(columns, rows, right=right))
 
 
+GAP = 2
+"""Spaces after a column of a table."""
+
+
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[str] = ()) -> Table:
     """The table for a terminal."""
     from rich.table import Table
     from rich.text import Text
 
-    made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    made = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0), header_style="bold")
     for column in columns:
         made.add_column(column, justify="right" if column in right else "left", overflow="fold")
     for row in rows:

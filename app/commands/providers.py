@@ -19,7 +19,7 @@ import msgspec
 
 from infraxa.app.commands.front import is_open, opened_node
 from infraxa.app.commands.given import folders_of, settings_of
-from infraxa.app.commands.offer_rows import Columns, Row, lasting, rows_of, sort_rows
+from infraxa.app.commands.offer_rows import Cells, Row, cells_of, lasting, rows_of, sort_rows
 from infraxa.app.commands.output import clean, is_terminal, note, print_json, print_table, table
 from infraxa.app.config import Settings
 from infraxa.app.errors import NodeError
@@ -79,8 +79,8 @@ async def _show(folders: Folders, settings: Settings, look: Look, *, watch: bool
             if look.as_json:
                 print_json(rows)
             else:
-                columns = _columns()
-                print_table(columns.titles, [columns.cells(row) for row in rows], right=columns.right)
+                shown = _shown(rows)
+                print_table(shown.titles, shown.rows, right=shown.right)
             if not rows:
                 note(_nobody(node.network, look))
 
@@ -95,9 +95,9 @@ async def _rows(node: NodeFacade, look: Look) -> list[Row]:
     return sort_rows(rows, look.sort)
 
 
-def _columns() -> Columns:
-    """In a pipe all of them."""
-    return Columns(shutil.get_terminal_size().columns if is_terminal(sys.stdout) else None)
+def _shown(rows: Sequence[Row]) -> Cells:
+    """What the terminal has room for; in a pipe all columns."""
+    return cells_of(rows, shutil.get_terminal_size().columns if is_terminal(sys.stdout) else None)
 
 
 def _require_started(status: NetworkStatus) -> None:
@@ -159,11 +159,10 @@ async def _watch(node: NodeFacade, news: _News, look: Look) -> None:
     with Live(auto_refresh=False, screen=False) as live:
         while True:
             rows = await _rows(node, look)
-            shown = dict.fromkeys(parse_id(row.id) for row in rows[:WATCHED])
-            await node.watch_nodes(tuple(shown))
-            columns = _columns()
-            drawn = table(columns.titles, [columns.cells(row) for row in rows], right=columns.right)
-            live.update(drawn, refresh=True)
+            watched = dict.fromkeys(parse_id(row.id) for row in rows[:WATCHED])
+            await node.watch_nodes(tuple(watched))
+            shown = _shown(rows)
+            live.update(table(shown.titles, shown.rows, right=shown.right), refresh=True)
             await news.wait(REDRAWN)
 
 
@@ -171,12 +170,11 @@ def _tell(
     said: dict[tuple[str, str | None], Row], rows: Sequence[Row], as_json: bool
 ) -> dict[tuple[str, str | None], Row]:
     """Print what is new of `rows`, ages and round trips aside, and who is gone; what is said now."""
-    columns = Columns()
     now = {(row.id, row.model_id): row for row in rows}
     changed = [row for key, row in now.items() if lasting(said.get(key)) != lasting(row)]
     gone = [msgspec.structs.replace(row, status="gone") for key, row in said.items() if key not in now]
     for row in (*changed, *gone):
-        print(msgspec.json.encode(row).decode() if as_json else "\t".join(columns.cells(row)), flush=True)
+        print(msgspec.json.encode(row).decode() if as_json else "\t".join(*cells_of([row]).rows), flush=True)
     return now
 
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import io
+
 import msgspec
 import pytest
 from msgspec.structs import replace
+from rich.console import Console
 
 from infraxa.app.commands.failures import UsageError
-from infraxa.app.commands.offer_rows import Columns, Row, lasting, rows_of, sort_rows
+from infraxa.app.commands.offer_rows import Row, cells_of, lasting, rows_of, sort_rows
+from infraxa.app.commands.output import table
 from infraxa.app.offers import OfferSeen
 from infraxa.net.identity import display, id_text
 from infraxa.net.records import ModelOffer
@@ -29,8 +33,8 @@ def named(name: str, offer: OfferSeen = SEEN, **of_node: object) -> OfferSeen:
 
 
 def cells(row: Row) -> dict[str, str]:
-    columns = Columns()
-    return dict(zip(columns.titles, columns.cells(row), strict=True))
+    shown = cells_of([row])
+    return dict(zip(shown.titles, *shown.rows, strict=True))
 
 
 def test_an_offer_in_cells() -> None:
@@ -127,15 +131,21 @@ def test_sorting_puts_the_best_first_and_the_unknown_last() -> None:
         sort_rows([], "\x1b[2Jrating")
 
 
-def test_a_narrow_terminal_shows_what_matters() -> None:
-    (row,) = rows_of([MEASURED])
-    widths = {width: Columns(width) for width in (60, 80, 110, 200)}
-    assert widths[60].titles == widths[80].titles
-    assert {"node", "state", "model", "price", "busy", "tok/s", "success"} == set(widths[80].titles)
-    assert "first token" in widths[110].titles and "reached by" not in widths[110].titles
-    assert widths[200].titles == Columns().titles
-    for columns in widths.values():
-        assert len(columns.cells(row)) == len(columns.titles) and set(columns.right) < set(columns.titles)
+@pytest.mark.parametrize("width", [40, 60, 80, 100, 120, 160])
+def test_a_narrow_terminal_shows_what_matters_and_cuts_no_id(width: int) -> None:
+    long = named("willow", replace(MEASURED, model=replace(MODEL, name="Qwen2.5-0.5B-Instruct")))
+    rows = rows_of([MEASURED, long])
+    shown = cells_of(rows, width)
+    assert shown.titles[:3] == ("node", "state", "model") and set(shown.right) < set(shown.titles)
+    assert all(len(row) == len(shown.titles) for row in shown.rows)
+    drawn = io.StringIO()
+    Console(file=drawn, width=width).print(table(shown.titles, shown.rows, right=shown.right))
+    if width >= 60:
+        assert len(drawn.getvalue().splitlines()) == 3  # nothing is folded
+    assert cells_of(rows, 500) == cells_of(rows)
+    assert ("first token" in shown.titles) == (width >= 160)
+    assert ("success" in shown.titles) == (width >= 80)
+    assert ("price" in shown.titles) == (width >= 80)
 
 
 def test_what_changes_by_itself_is_no_news() -> None:

@@ -68,12 +68,11 @@ def printed(claim: str) -> str:
     offers = [OfferSeen(one, one.models[0], 1, 1) for one in (node, other)]
     rows = offer_rows.rows_of(offers, [node, other])
     terminal = io.StringIO()
-    columns = offer_rows.Columns()
-    cells = [columns.cells(row) for row in rows]
+    cells = offer_rows.cells_of(rows)
     Console(file=terminal, force_terminal=True, no_color=True, width=240, color_system=None).print(
-        output.table(columns.titles, cells)
+        output.table(cells.titles, cells.rows)
     )
-    pipe = "".join(output._one_line(cell) for row in cells for cell in row)
+    pipe = "".join(output._one_line(cell) for row in cells.rows for cell in row)
     told = msgspec.json.encode(rows).decode()
     return terminal.getvalue().replace("\n", "") + pipe + told
 
@@ -165,7 +164,7 @@ def test_an_impostor_is_shown_as_one() -> None:
         (impostor,), _ = listed(name)
         assert impostor.same_name_as == FIRST
         (row,) = offer_rows.rows_of([], [impostor])
-        assert f"same name as {identity.display(name, FIRST)}" in offer_rows.Columns().cells(row)[0]
+        assert f"same name as {identity.display(name, FIRST)}" in offer_rows.cells_of([row]).rows[0][0]
         (drawn_row,) = network_rows.node_rows([impostor], 0.0)
         cell = drawn_row.cells[0]
         assert isinstance(cell, tuple) and cell[0].startswith("! ")
