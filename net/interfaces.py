@@ -97,6 +97,16 @@ class Survey(Struct, frozen=True):
     """The private networks of the chosen cards; see addresses.may_dial."""
 
 
+def listened(hosts: Iterable[str], wanted: Iterable[str]) -> tuple[str, ...]:
+    """Of a machine with these `hosts`, those of whoever listens at the `wanted` ones; `::` and `0.0.0.0`
+    stand for all of their version."""
+    every = {addresses.read_ip(text).version for text in wanted if addresses.read_ip(text).is_unspecified}
+    named = [text for text in wanted if not addresses.read_ip(text).is_unspecified]
+    return tuple(
+        dict.fromkeys([*(text for text in hosts if addresses.read_ip(text).version in every), *named])
+    )
+
+
 def choose(cards: Iterable[NetworkCard], sources: Iterable[str]) -> Survey:
     """Which cards others are told of, and why. `sources`: the addresses from which the default routes of
     IPv4 and IPv6 send."""

@@ -17,7 +17,7 @@ from infraxa.net.blame import Blame
 from infraxa.net.clock import Pulse
 from infraxa.net.discovery import Lan
 from infraxa.net.errors import NetError
-from infraxa.net.interfaces import Survey
+from infraxa.net.interfaces import Survey, listened
 from infraxa.net.invites import Invite
 from infraxa.net.invites import encode as encode_invite
 from infraxa.net.link import Link
@@ -132,6 +132,15 @@ class Network(Parts):
                 f"A node does not listen on port {port}: others would not dial it.",
                 "Choose a listen_port from 1024 to 65535, 443, or 0 for any.",
             )
+        for host in hosts:
+            try:
+                addresses.read_ip(host)
+            except ValueError:
+                raise NetError(
+                    "bad_address",
+                    f"A node listens on IP addresses, and {host} is none.",
+                    "Write them in listen_hosts with commas: 127.0.0.1,::1",
+                ) from None
         try:
             bound = await self._websocket.listen(hosts, port, self._peering.take)
         except NetError as error:
@@ -168,7 +177,7 @@ class Network(Parts):
             on_refused=lambda reason: self._refusals.add(reason, address="mDNS"),
             announce=self.options.announce,
         )
-        await self._lan.start(self._survey.hosts)
+        await self._lan.start(self._hosts)
 
     def _found(self, node: bytes, where: tuple[str, ...]) -> None:
         """The local network told of a node."""
@@ -228,13 +237,18 @@ class Network(Parts):
         else:
             self.notices.put(NO_NETWORK)
         self._where.prefixes = survey.prefixes
-        ips = map(addresses.read_ip, survey.hosts)
+        ips = map(addresses.read_ip, self._hosts)
         self._where.own = tuple(addresses.format(addresses.at(ip, self._port)) for ip in ips)
         if self._reaching is not None:
-            self._reaching.cards(survey.hosts)
+            self._reaching.cards(self._hosts)
         if self._mapping is not None:
-            four = (host for host in survey.hosts if addresses.read_ip(host).version == 4)
+            four = (host for host in self._hosts if addresses.read_ip(host).version == 4)
             self._tasks.spawn(self._map(self._mapping, next(four, "")), name="map the port")
+
+    @property
+    def _hosts(self) -> tuple[str, ...]:
+        """The addresses of this machine at which it listens, and which others are told."""
+        return listened(self._survey.hosts, self.options.hosts)
 
     @property
     def _networked(self) -> bool:
@@ -244,11 +258,11 @@ class Network(Parts):
     def _cards_changed(self, survey: Survey) -> None:
         self._use(survey)
         self._teller.status_changed()
-        self._tasks.spawn(self._moved(survey), name="other addresses")
+        self._tasks.spawn(self._moved(), name="other addresses")
 
-    async def _moved(self, survey: Survey) -> None:
+    async def _moved(self) -> None:
         if self._lan is not None:
-            await self._lan.update(survey.hosts)
+            await self._lan.update(self._hosts)
         await self._presence.renew()
 
     def _mapping_changed(self) -> None:

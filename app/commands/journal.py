@@ -105,9 +105,12 @@ def _network(before: NetworkStatus, now: NetworkStatus) -> Iterator[Entry]:
 def _provider(before: ProviderStatus, now: ProviderStatus) -> Iterator[Entry]:
     if (before.mode, before.reason, before.model) == (now.mode, now.reason, now.model):
         return
+    text = ""
+    if now.mode == "serving":
+        text = f"serving {now.model} ({now.quantization}) to others, {now.capacity} at a time, free"
     yield Entry(
         "provider",
-        "",
+        text,
         {
             "mode": now.mode,
             "reason": now.reason,

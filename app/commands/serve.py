@@ -99,7 +99,9 @@ class _Serving:
     @contextlib.asynccontextmanager
     async def _opened(self) -> AsyncIterator[NodeFacade]:
         async def own() -> NodeFacade:
-            return Node(self._settings, self._folders, load_model=False)
+            # Not yet: first is said what it means.
+            settings = msgspec.structs.replace(self._settings, provide=False)
+            return Node(settings, self._folders, load_model=False)
 
         last: list[NodeFacade] = []
         try:

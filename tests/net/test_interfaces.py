@@ -11,7 +11,7 @@ from ipaddress import ip_network
 import pytest
 
 from infraxa.net import interfaces
-from infraxa.net.interfaces import CardAddress, NetworkCard, Survey, Watch, choose
+from infraxa.net.interfaces import CardAddress, NetworkCard, Survey, Watch, choose, listened
 
 
 def card(name: str, *ips: str, up: bool = True, tunnel: bool = False) -> NetworkCard:
@@ -56,6 +56,19 @@ def test_inside_a_namespace_with_one_veth_that_is_told() -> None:
     survey = choose([LO, VETH], [])
     assert survey.hosts == ("10.9.0.2",)
     assert reasons(survey)["lo"][0] is False
+
+
+@pytest.mark.parametrize(
+    ("wanted", "told"),
+    [
+        (("::", "0.0.0.0"), ("192.0.2.7", "2001:db8::7")),
+        (("0.0.0.0",), ("192.0.2.7",)),
+        (("127.0.0.1",), ("127.0.0.1",)),
+        (("::", "10.0.0.1"), ("2001:db8::7", "10.0.0.1")),
+    ],
+)
+def test_others_are_told_where_this_node_listens(wanted: tuple[str, ...], told: tuple[str, ...]) -> None:
+    assert listened(("192.0.2.7", "2001:db8::7"), wanted) == told
 
 
 def test_with_nothing_else_loopback_is_told() -> None:

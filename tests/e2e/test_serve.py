@@ -1,0 +1,181 @@
+"""`infraxa serve` as a service uses it: its log, its signals, its exit codes."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.app.networked import network_name, running
+from tests.crowd import ask, offers
+from tests.e2e.conftest import INFRAXA
+
+WAIT_S = 60.0
+
+
+class Serving:
+    """The command, and the lines that it has printed."""
+
+    def __init__(self, environment: dict[str, str], folder: Path, *arguments: str) -> None:
+        self.lines: list[str] = []
+        self.process = subprocess.Popen(
+            [*INFRAXA, "--data-dir", str(folder), "serve", "--listen-hosts", "127.0.0.1",
+             "--listen-port", "0", "--no-mdns", "--network", network_name(folder), *arguments],
+            env={**environment, "INFRAXA_ONLINE": "true"},
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )  # fmt: skip
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self.lines.append(line.rstrip("\n"))
+
+    @property
+    def events(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in list(self.lines)]
+
+    def wait(self, what: str, condition: Callable[[], Any]) -> Any:
+        end = time.monotonic() + WAIT_S
+        while time.monotonic() < end:
+            if found := condition():
+                return found
+            time.sleep(0.05)
+        raise AssertionError(f"not within {WAIT_S:g} s: {what}\n" + "\n".join(self.lines))
+
+    def wait_mode(self, mode: str) -> dict[str, Any]:
+        """Until provider mode is in this state."""
+
+        def now() -> dict[str, Any] | None:
+            said = [event for event in self.events if event["event"] == "provider"]
+            return said[-1] if said and said[-1]["mode"] == mode else None
+
+        found: dict[str, Any] = self.wait(mode, now)
+        return found
+
+    def wait_port(self) -> int:
+        def told() -> list[dict[str, Any]]:
+            return [event for event in self.events if event["event"] == "listening"]
+
+        listening = self.wait("listening", told)[-1]
+        return int(listening["addresses"][0].rpartition(":")[2])
+
+    def close(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait(10)
+        for stream in (self.process.stdin, self.process.stdout):
+            assert stream is not None
+            stream.close()
+
+
+@pytest.fixture
+def serve(environment: dict[str, str], tmp_path: Path) -> Iterator[Callable[..., Serving]]:
+    """Starts the command; all are ended with the test."""
+    started: list[Serving] = []
+
+    def start(*arguments: str) -> Serving:
+        started.append(Serving(environment, tmp_path / "data", *arguments))
+        return started[-1]
+
+    yield start
+    for one in started:
+        one.close()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_says_goodbye_and_ends_well(serve: Callable[..., Serving], number: int) -> None:
+    serving = serve("--json-events")
+    assert serving.wait_mode("serving")["model"] == "guide"
+    serving.process.send_signal(number)
+    assert serving.process.wait(WAIT_S) == 0, serving.lines
+    assert [event["event"] for event in serving.wait("stopped", lambda: serving.events)][-1] == "stopped"
+
+
+def test_people_read_a_log(serve: Callable[..., Serving]) -> None:
+    serving = serve()
+    serving.wait("serving", lambda: any("serving guide (Q8_0)" in line for line in serving.lines))
+    text = "\n".join(serving.lines)
+    assert "You can read their prompts." in text and "listens on ws://127.0.0.1:" in text
+    serving.process.terminate()
+    assert serving.process.wait(WAIT_S) == 0
+    # What serving means is said once.
+    again = serve()
+    again.wait("serving", lambda: any("serving guide (Q8_0)" in line for line in again.lines))
+    assert "You can read their prompts" not in "\n".join(again.lines)
+
+
+def test_it_ends_with_the_program_that_started_it(serve: Callable[..., Serving]) -> None:
+    serving = serve("--json-events", "--until-eof")
+    serving.wait_mode("serving")
+    assert serving.process.stdin is not None
+    serving.process.stdin.close()
+    assert serving.process.wait(WAIT_S) == 0
+
+
+def test_a_model_that_is_not_there_fails_with_one_line(serve: Callable[..., Serving]) -> None:
+    serving = serve("--model", "nobody")
+    assert serving.process.wait(WAIT_S) == 1
+    said = serving.wait("the reason", lambda: [line for line in serving.lines if "nobody" in line])
+    assert "There is no model named nobody" in said[-1] and "Traceback" not in "\n".join(serving.lines)
+
+
+def test_a_hangup_reads_the_settings_again(serve: Callable[..., Serving], tmp_path: Path) -> None:
+    serving = serve("--json-events")
+    serving.wait_mode("serving")
+    config = tmp_path / "data" / "config.toml"
+    config.write_text("capacity = 2\n")
+    serving.process.send_signal(signal.SIGHUP)
+    serving.wait("reload", lambda: [event for event in serving.events if event["event"] == "reload"])
+    assert [event for event in serving.events if event["event"] == "reload"][-1]["changed"] == ["capacity"]
+    config.write_text("capacity = many\n")
+    serving.process.send_signal(signal.SIGHUP)
+    serving.wait(
+        "refusal", lambda: any("error" in event for event in serving.events if event["event"] == "reload")
+    )
+    assert serving.process.poll() is None
+
+
+@pytest.fixture
+def slow_folder(slow_model: Path, environment: dict[str, str], tmp_path: Path) -> Path:
+    """A data folder that knows the slow model."""
+    added = subprocess.run(
+        [*INFRAXA, "--data-dir", str(tmp_path / "data"), "models", "add", str(slow_model)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert added.returncode == 0, added.stderr
+    return tmp_path / "data"
+
+
+async def test_what_runs_is_finished_before_the_end(
+    serve: Callable[..., Serving], slow_folder: Path, tmp_path: Path
+) -> None:
+    serving = serve("--json-events", "--model", "slow")
+    serving.wait_mode("serving")
+    port = serving.wait_port()
+    async with running(
+        tmp_path / "user", network=network_name(slow_folder), listen_hosts="127.0.0.1", mdns=False,
+        bootstrap=f"127.0.0.1:{port}",
+    ) as user:  # fmt: skip
+        await offers(user)
+        answering = asyncio.Event()
+        asking = asyncio.ensure_future(ask(user, 1, max_tokens=60, began_to_answer=answering))
+        async with asyncio.timeout(WAIT_S):
+            await answering.wait()
+        serving.process.terminate()
+        asked = await asking
+        assert asked.finish in ("stop", "length"), asked.reason
+    assert await asyncio.to_thread(serving.process.wait, WAIT_S) == 0
+    requests = [event for event in serving.events if event["event"] == "request"]
+    assert [one["state"] for one in requests] == ["done"] and requests[0]["n_out"] == asked.n_out
