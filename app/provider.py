@@ -15,19 +15,21 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from infraxa.app import pauses
+from infraxa.app.calm import Calm
 from infraxa.app.choices import ModelEntry
 from infraxa.app.config import Settings
 from infraxa.app.errors import FAILURES, NodeError
 from infraxa.app.events import Event, LogLine, ProviderChanged, ServedChanged
 from infraxa.app.models import Models
-from infraxa.app.sales import Refusal, Sales, Terms, Why
+from infraxa.app.offering import Offering
+from infraxa.app.sales import Sales
 from infraxa.app.served import Records, Row
 from infraxa.app.serving import BlockedUser, Mode, ProviderStatus, Served
+from infraxa.app.terms import Refusal, Terms, Why
 from infraxa.engine.host import Engine
 from infraxa.engine.types import EngineError, EngineStatus, Loaded
 from infraxa.net.identity import short_id
-from infraxa.net.orders import MAX_OUT
-from infraxa.net.records import ModelOffer
+from infraxa.net.rates import Bucket
 from infraxa.net.status import Load, Offer, Waiting
 from infraxa.net.tasks import TaskGroup
 from infraxa.store import users
@@ -40,8 +42,9 @@ CALM_S: Final = 0.25
 """At most so often the program is told of changes."""
 CHOSEN_S: Final = 10.0
 """So often it is looked whether the model is still there."""
-SPEED_STEP: Final = 1.25
-"""The speed in the card is another one when what was measured differs by this factor: cards change seldom."""
+REFUSED_PER_S: Final = 1.0
+"""Lines in the log for requests that are refused, after a burst of REFUSED_BURST: anybody can ask."""
+REFUSED_BURST: Final = 20.0
 LOAD_S: Final = 1800.0
 """What loading a model takes at most; see engine.host.Limits."""
 
@@ -96,9 +99,7 @@ class Provider:
         )
         self._state = ProviderStatus()
         """Mode, reason, remedy, since and wait; the rest is filled in when it is looked at."""
-        self._offer: Offer | None = None
-        self._load = Load()
-        self._speed = 0
+        self._offering = Offering(lambda offer: self.on_offer(offer), lambda load: self.on_load(load))
         self._chosen: tuple[ModelEntry, bytes] | None = None
         self._chosen_until = 0.0
         self._knows_blocked = False
@@ -113,6 +114,9 @@ class Provider:
         """Runs while it is on."""
         self._draining: asyncio.Task[None] | None = None
         self._teller = Calm(self._tell, CALM_S)
+        self._refusals = Bucket(REFUSED_PER_S, REFUSED_BURST)
+        self._unlogged = 0
+        """Requests that were refused since the last line in the log."""
         models.send_guests_away = self._send_guests_away
 
     def open(self, store: Store) -> None:
@@ -160,6 +164,7 @@ class Provider:
                 self._records.reset()
                 self._state = ProviderStatus(since_ms=self._clock())
             self._retry = self._limits.retry
+            self._shut(lambda: Refusal("busy", "Provider mode was starting.", retry_after_ms=10_000))
             self._become("starting", wait=self._waiting("the model", LOAD_S))
             self._keeper = self._tasks.repeat(self._turn, name="provider mode", pause_s=self._limits.look)
         self._wake.set()
@@ -175,7 +180,7 @@ class Provider:
             self._keeper.cancel()
             self._keeper = None
             self._shut(_leaving)
-            self._propose(None)
+            self._offering.withdraw()
             self._sales.send_away(_leaving)
             wait = self._waiting("the answers that are running to end", self._limits.drain)
             self._become("draining", wait=wait)
@@ -196,6 +201,7 @@ class Provider:
         """End it for good, at once; nothing is told after that."""
         await self.stop(now=True)
         await self._tasks.cancel_all()
+        await self._sales.close()
         self._teller.stop()
 
     async def serve(self, sale: Sale) -> None:
@@ -235,6 +241,9 @@ class Provider:
         try:
             await self._look()
         except FAILURES as error:
+            if isinstance(error, EngineError):
+                self._retry_at = time.monotonic() + self._retry
+                self._retry = min(self._retry * 2, self._limits.retry_most)
             self._fail(error.message, error.remedy)
         if self._records.tokens_per_second(time.monotonic()):
             self._teller.changed()
@@ -304,7 +313,7 @@ class Provider:
         """Another model is to be served: returns when nobody is answered by the one before."""
         gone: Why = lambda: Refusal("model_gone", "Another model is served now.")  # noqa: E731
         self._shut(gone)
-        self._propose(None)
+        self._offering.withdraw(model=True)
         self._sales.send_away(gone)
         wait = self._waiting("the answers that are running to end", self._limits.drain)
         self._become("starting", wait=wait)
@@ -312,7 +321,6 @@ class Provider:
             self._sales.end(gone)
             await self._sales.ended(self._limits.end)
         self._sales.terms = None
-        self._speed = 0
 
     def _open_for(self, terms: Terms, loaded: Loaded) -> None:
         """Orders are taken."""
@@ -323,25 +331,7 @@ class Provider:
         self._sales.shut = None
         self._sales.advance()
         self._become("serving")
-        self._propose(self._made_offer(terms))
-
-    def _made_offer(self, terms: Terms) -> Offer:
-        info, speed = terms.entry.info, round(self._records.speed * 1000)
-        if speed and not self._speed / SPEED_STEP < speed < self._speed * SPEED_STEP:
-            self._speed = speed
-        model = ModelOffer(
-            name=info.name[:96],
-            arch=info.architecture[:32],
-            quantization=info.quantization[:16],
-            model_id=terms.model_id,
-            context=terms.context,
-            max_out=min(terms.context, MAX_OUT),
-            price_in=0,
-            price_out=0,
-            backend="llama.cpp",
-            speed=min(self._speed, 2**31 - 1),
-        )
-        return Offer((model,), self._sales.admission.capacity)
+        self._offering.offer(terms, self._sales.admission.capacity, self._records.speed)
 
     def _pause(self, pause: pauses.Pause, *, stay: bool = False) -> None:
         """Nobody is served; `stay`: those that wait go on waiting."""
@@ -359,18 +349,17 @@ class Provider:
     def _fail(self, reason: str, remedy: str) -> None:
         gone: Why = lambda: Refusal("model_gone", "The model failed.")  # noqa: E731
         self._shut(gone)
-        self._propose(None)
+        self._offering.withdraw()
         self._sales.send_away(gone)
         self._sales.terms = None
-        self._retry_at = time.monotonic() + self._retry
-        self._retry = min(self._retry * 2, self._limits.retry_most)
         self._become("failed", reason, remedy)
 
     async def _send_guests_away(self) -> None:
         """The person wants another model: returns when nobody is answered by this one."""
         self._person_waits += 1
         try:
-            self._pause(pauses.Pause("You are using another model."))
+            if self._keeper is not None:
+                self._pause(pauses.Pause("You are using another model."))
             if not await self._sales.ended(self._limits.guests):
                 self._sales.end(lambda: Refusal("leaving", "You wanted another model."))
                 await self._sales.ended(self._limits.end)
@@ -380,11 +369,6 @@ class Provider:
     def _shut(self, why: Why) -> None:
         self._sales.shut = why
         self._moved()
-
-    def _propose(self, offer: Offer | None) -> None:
-        if offer != self._offer:
-            self._offer = offer
-            self.on_offer(offer)
 
     def _waiting(self, what: str, limit_s: float) -> Waiting:
         return Waiting(what, self._clock(), limit_s)
@@ -403,15 +387,7 @@ class Provider:
     def _moved(self) -> None:
         """An order moved on, or the mode is another one."""
         sales = self._sales
-        admission = sales.admission
-        load = Load(
-            "busy" if sales.shut is not None or admission.full else "online",
-            min(255, admission.running * 255 // admission.capacity),
-            self._records.first_token_ms,
-        )
-        if load != self._load:
-            self._load = load
-            self.on_load(load)
+        self._offering.load(sales.admission, self._records.first_token_ms, shut=sales.shut is not None)
         self._teller.changed()
 
     def _tell(self) -> None:
@@ -419,49 +395,12 @@ class Provider:
         self._emit(ServedChanged())
 
     def _log_end(self, row: Row) -> None:
-        """One line of what happened to it, for a person who reads the log."""
-        facts = [f"{row.n_out} tokens"] if row.n_out else []
-        if row.first_token_ms is not None:
-            facts.append(f"{row.first_token_ms:.0f} ms to the first")
-        if row.tokens_per_second is not None:
-            facts.append(f"{row.tokens_per_second:.1f} tokens/s")
-        outcome = f"{row.state}: {row.reason}" if row.reason else row.state
-        told = ", ".join([*facts, outcome])
-        self._say(f"Request {row.number} of {short_id(row.user)}: {told}")
-
-
-class Calm:
-    """Calls `tell` when something changed: at once, then at most every so many seconds, and for the last
-    change in any case."""
-
-    def __init__(self, tell: Callable[[], None], seconds: float) -> None:
-        self._call = tell
-        self._seconds = seconds
-        self._timer: asyncio.TimerHandle | None = None
-        self._news = False
-        self._stopped = False
-
-    def changed(self) -> None:
-        if self._timer is not None or self._stopped:
-            self._news = True
+        if row.state == "refused" and not self._refusals.take(1, time.monotonic()):
+            self._unlogged += 1
             return
-        self._timer = asyncio.get_running_loop().call_later(self._seconds, self._due)
-        self._call()
-
-    def _due(self) -> None:
-        self._timer = None
-        if self._news:
-            self._news = False
-            self.changed()
-
-    def stop(self) -> None:
-        """Tell what is not told, and nothing more."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        if self._news:
-            self._call()
-        self._stopped = True
+        before, self._unlogged = self._unlogged, 0
+        more = f" ({before} more were refused before it)" if before else ""
+        self._say(f"Request {row.number} of {short_id(row.user)}: {row.in_words()}{more}")
 
 
 _MODES: Final[dict[Mode, str]] = {

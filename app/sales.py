@@ -12,31 +12,21 @@ import contextlib
 import logging
 import time
 import traceback
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 from infraxa.app.admission import Admission
-from infraxa.app.choices import ModelEntry
-from infraxa.app.config import Settings
 from infraxa.app.errors import NodeError
 from infraxa.app.models import Models
 from infraxa.app.served import Records, Row
 from infraxa.app.serving import ServedState
+from infraxa.app.terms import Refusal, Terms, Why, done_of, max_out, refusal_of, request_of
+from infraxa.app.throttle import Throttle, parts
 from infraxa.engine.host import Engine
-from infraxa.engine.types import (
-    ChatMessage,
-    Delta,
-    EngineError,
-    ErrorInfo,
-    Finished,
-    Progress,
-    Request,
-    Sampling,
-)
-from infraxa.net import orders, wire
+from infraxa.engine.types import Delta, EngineError, Finished, Progress, Request
+from infraxa.net import orders
 from infraxa.net.addresses import LOCAL
-from infraxa.net.rates import Bucket
 from infraxa.net.tasks import TaskGroup
 
 if TYPE_CHECKING:
@@ -48,7 +38,6 @@ ALIVE_S: Final = 5.0
 """At least so often the user is told something while there is nothing to send."""
 CALM_S: Final = 0.25
 """At most so often it is told of another place in line."""
-PPM: Final = 1_000_000
 
 _ENDED: Final[dict[str, tuple[ServedState, str]]] = {
     "cancelled": ("cancelled", "Its user cancelled it."),
@@ -57,44 +46,8 @@ _ENDED: Final[dict[str, tuple[ServedState, str]]] = {
     "bad": ("failed", "Its user's node did not keep to the protocol."),
 }
 """By the reason of a SaleEnded."""
+_LEFT: Final[tuple[ServedState, str]] = ("failed", "This node left the network.")
 _DEFECT: Final = "infraxa met a defect of its own: see the log."
-
-
-class Refusal(Exception):
-    """An order is not served (any more), and why: a code and its values for the user, a sentence for this
-    side's own screen."""
-
-    def __init__(
-        self,
-        code: wire.ErrorCode,
-        reason: str,
-        *,
-        retry_after_ms: int = 0,
-        limit: int = 0,
-        field: str = "",
-        fault: bool = False,
-    ) -> None:
-        """`fault`: something failed, instead of the order being refused."""
-        super().__init__(code)
-        self.code: wire.ErrorCode = code
-        self.reason = reason
-        self.retry_after_ms = retry_after_ms
-        self.limit = limit
-        self.field = field
-        self.fault = fault
-
-
-Why = Callable[[], Refusal]
-"""Makes the refusal for each order that it is for."""
-
-
-class Terms(NamedTuple):
-    """What orders are served with."""
-
-    entry: ModelEntry
-    settings: Settings
-    model_id: bytes
-    context: int
 
 
 @dataclass(eq=False)
@@ -112,7 +65,9 @@ class _Run:
     """When it got its slot."""
     stopped: Exception | None = None
     over: bool = False
-    timer: asyncio.TimerHandle | None = None
+    alive: asyncio.TimerHandle | asyncio.Task[None] | None = None
+    """What tells the user next that its order lives."""
+    bytes_counted: int = 0
 
     def stop(self, why: Exception) -> None:
         """End it now, wherever it is; does nothing the second time, or after its end."""
@@ -177,7 +132,7 @@ class Sales:
         except SaleEnded as ended:
             self._over(run, *_ENDED[ended.reason])
         except asyncio.CancelledError:
-            self._over(run, *_ENDED[sale.ended or "cancelled"])
+            self._over(run, *(_ENDED[sale.ended] if sale.ended else _LEFT))
             raise
         except Exception as error:
             # Its text is not logged: it may quote what was said.
@@ -188,8 +143,7 @@ class Sales:
             self._over(run, "failed", _DEFECT)
             await _fail(sale, Refusal("internal", _DEFECT))
         finally:
-            self._records.bytes_out += sale.bytes_out
-            self._release(run)
+            self._count_bytes(run, sale)
             del self._runs[row.number]
             if not self._runs:
                 self._empty.set()
@@ -210,6 +164,10 @@ class Sales:
         for run in self._runs.values():
             if chosen(run.row):
                 run.stop(why())
+
+    async def close(self) -> None:
+        """Nothing runs any more, when no order is here."""
+        await self._tasks.cancel_all()
 
     async def ended(self, seconds: float) -> bool:
         """Whether none is left after so many seconds; returns as soon as that is so."""
@@ -244,22 +202,24 @@ class Sales:
         if not sale.order.repeat_penalty:
             raise Refusal("bad_request", "It asked for what cannot be generated.", field="repeat_penalty")
         await self._wait_in_line(run, sale)
-        run.timer = asyncio.get_running_loop().call_later(ALIVE_S, self._beat, run, sale)
+        self._tell_alive_later(run, sale)
         try:
             async with self._models.held(terms.entry, terms.settings, guest=True):
+                if (loaded := self._engine.status.loaded) is not None:
+                    terms = terms._replace(context=loaded.n_ctx)
                 prompt = await self._claim(run, sale, terms)
-                finished = await self._answer(run, sale, _request(sale, prompt, terms))
+                finished = await self._answer(run, sale, request_of(sale, prompt, terms))
         except NodeError:
             raise Refusal(
                 "busy", "You are using another model.", retry_after_ms=self.admission.retry_after_ms()
             ) from None
         except EngineError as error:
-            raise self._failure(error.info, terms) from None
+            raise refusal_of(error.info, terms, self.terms) from None
         if finished.error is not None:
-            raise self._failure(finished.error, terms)
+            raise refusal_of(finished.error, terms, self.terms)
         if finished.reason not in ("stop", "length"):
             raise Refusal("leaving", "The engine was closed.", fault=True)
-        await sale.done(_done(run, finished))
+        await sale.done(done_of(finished, run.row.n_out, run.since - run.arrived))
         self._over(run, "done", "")
 
     async def _wait_in_line(self, run: _Run, sale: Sale) -> None:
@@ -284,7 +244,7 @@ class Sales:
     async def _claim(self, run: _Run, sale: Sale, terms: Terms) -> orders.Prompt:
         run.row.state = "sending"
         self._changed()
-        prompt = await sale.claim(terms.context, _max_out(sale, terms))
+        prompt = await sale.claim(terms.context, max_out(sale.order, terms))
         run.row.state = "reading"
         self._changed()
         return prompt
@@ -300,6 +260,7 @@ class Sales:
                             self._first_piece(run)
                         await self._send(sale, item)
                         self._records.sent(row, len(item.token_ids), time.monotonic())
+                        self._count_bytes(run, sale)
                         self._changed()
                     case Progress():
                         row.prompt_read, row.n_prompt = item.done, item.total
@@ -309,6 +270,7 @@ class Sales:
                         usage = item.usage
                         row.n_prompt = row.prompt_read = usage.n_prompt
                         self._records.timed(row, usage.first_token_ms, usage.tokens_per_second)
+                        self.admission.took(time.monotonic() - run.since)
                         return item
         finally:
             generation.cancel()
@@ -318,50 +280,48 @@ class Sales:
 
     def _first_piece(self, run: _Run) -> None:
         run.row.state = "answering"
-        if run.timer is not None:
-            run.timer.cancel()
+        if run.alive is not None:
+            run.alive.cancel()
 
     async def _send(self, sale: Sale, delta: Delta) -> None:
         if not self.throttle.limited:
             await sale.piece(delta.text, delta.token_ids)
             return
-        for text, ids in _parts(delta, self.throttle.part):
-            await self.throttle.allow(len(text.encode()) + 4 * len(ids))
+        for text, ids, size in parts(delta, self.throttle.part):
+            await self.throttle.allow(size)
             await sale.piece(text, ids)
 
-    def _beat(self, run: _Run, sale: Sale) -> None:
-        run.timer = asyncio.get_running_loop().call_later(ALIVE_S, self._beat, run, sale)
-        self._tasks.spawn(self._tell_alive(run, sale), name=f"request {run.row.number} is alive")
+    def _count_bytes(self, run: _Run, sale: Sale) -> None:
+        self._records.bytes_out += sale.bytes_out - run.bytes_counted
+        run.bytes_counted = sale.bytes_out
+
+    def _tell_alive_later(self, run: _Run, sale: Sale) -> None:
+        run.alive = asyncio.get_running_loop().call_later(ALIVE_S, self._tell_alive_now, run, sale)
+
+    def _tell_alive_now(self, run: _Run, sale: Sale) -> None:
+        run.alive = self._tasks.spawn(self._tell_alive(run, sale), name=f"request {run.row.number} lives")
 
     async def _tell_alive(self, run: _Run, sale: Sale) -> None:
-        """The user hears of it while the model is loaded, waited for, or reads."""
+        """The user hears of its order while the model is loaded, waited for, or reads."""
         from infraxa.net.sale import SaleEnded
 
         row = run.row
         try:
-            if row.state == "reading":
-                await sale.progress(row.prompt_read, row.n_prompt)
-            elif row.state == "waiting":
+            if row.state == "waiting":
                 await sale.placed(0)
+            elif row.state == "reading":
+                await sale.progress(row.prompt_read, row.n_prompt)
         except SaleEnded as ended:
             run.stop(ended)
-
-    def _failure(self, error: ErrorInfo, terms: Terms) -> Refusal:
-        if error.code == "prompt_too_long":
-            return Refusal("too_large", "Its prompt was longer than the context.", limit=terms.context)
-        if error.code in ("bad_request", "no_template"):
-            return Refusal("bad_request", "It asked for what the model cannot read.", field="prompt")
-        if error.code == "closed" and (self.terms is None or self.terms.model_id != terms.model_id):
-            return Refusal("model_gone", "Another model was loaded.", fault=True)
-        return Refusal("internal", f"The engine failed ({error.code}).", fault=True)
+        else:
+            if not run.over:
+                self._tell_alive_later(run, sale)
 
     def _release(self, run: _Run) -> None:
         """Its slot, or its place in line, is another's now; once."""
-        if run.timer is not None:
-            run.timer.cancel()
+        if run.alive is not None:
+            run.alive.cancel()
         if self.admission.leave(run.row.number):
-            if run.since:
-                self.admission.took(time.monotonic() - run.since)
             self.advance()
 
     def _over(self, run: _Run, state: ServedState, reason: str, code: str = "") -> None:
@@ -369,39 +329,6 @@ class Sales:
         self._release(run)
         self._records.end(run.row, state, code, reason, self._now_ms())
         self._ended(run.row)
-
-
-class Throttle:
-    """So many bytes per second of all answers together, after a burst of one second; in order of asking."""
-
-    def __init__(self) -> None:
-        self._bucket: Bucket | None = None
-        self._turn = asyncio.Lock()
-
-    def limit(self, bytes_per_s: int | None) -> None:
-        """None: as many as there are."""
-        if bytes_per_s is None:
-            self._bucket = None
-        elif self._bucket is None or self._bucket.rate != bytes_per_s:
-            self._bucket = Bucket(bytes_per_s, bytes_per_s)
-
-    @property
-    def limited(self) -> bool:
-        return self._bucket is not None
-
-    @property
-    def part(self) -> int:
-        """Bytes to ask for at a time, so that others have their turn in between."""
-        return 1024 if self._bucket is None else max(64, min(4096, int(self._bucket.rate) // 8))
-
-    async def allow(self, size: int) -> None:
-        """Returns when `size` bytes may be sent."""
-        async with self._turn:
-            while (bucket := self._bucket) is not None:
-                size = min(size, int(bucket.burst))
-                if bucket.take(size, time.monotonic()):
-                    return
-                await asyncio.sleep(bucket.wait(size, time.monotonic()))
 
 
 async def _within(seconds: float, event: asyncio.Event) -> None:
@@ -412,56 +339,6 @@ async def _within(seconds: float, event: asyncio.Event) -> None:
 
 
 async def _fail(sale: Sale, refusal: Refusal) -> None:
-    from infraxa.net.sale import SaleEnded
-
-    with contextlib.suppress(SaleEnded):
-        await sale.fail(
-            refusal.code,
-            retry_after_ms=refusal.retry_after_ms,
-            limit=refusal.limit,
-            field=refusal.field,
-        )
-
-
-def _max_out(sale: Sale, terms: Terms) -> int:
-    return min(sale.order.max_tokens or terms.context, terms.context, orders.MAX_OUT)
-
-
-def _request(sale: Sale, prompt: orders.Prompt, terms: Terms) -> Request:
-    order = sale.order
-    sampling = Sampling(
-        temperature=order.temperature / PPM,
-        top_k=order.top_k,
-        top_p=order.top_p / PPM,
-        min_p=order.min_p / PPM,
-        repeat_penalty=order.repeat_penalty / PPM,
-        seed=order.seed,
-        max_tokens=_max_out(sale, terms),
-        stop=prompt.stop,
+    await sale.fail(
+        refusal.code, retry_after_ms=refusal.retry_after_ms, limit=refusal.limit, field=refusal.field
     )
-    messages = tuple(ChatMessage(turn.role, turn.text) for turn in prompt.turns)
-    return Request(messages, sampling, user=sale.account.hex())
-
-
-def _done(run: _Run, finished: Finished) -> orders.Done:
-    usage = finished.usage
-    return orders.Done(
-        finish="length" if finished.reason == "length" else "stop",
-        n_prompt=usage.n_prompt,
-        n_cached=usage.n_cached,
-        n_out=run.row.n_out,
-        queued_ms=round((run.since - run.arrived) * 1000 + usage.queued_ms),
-        first_token_ms=round(usage.first_token_ms or 0),
-        decode_ms=round(usage.decode_ms),
-    )
-
-
-def _parts(delta: Delta, size: int) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """What came in pieces of about `size` bytes of text, the tokens before their text."""
-    count = max(1, -(-len(delta.text.encode()) // size))
-    letters, tokens = -(-len(delta.text) // count), -(-len(delta.token_ids) // count)
-    for i in range(count):
-        yield (
-            delta.text[i * letters : (i + 1) * letters],
-            delta.token_ids[i * tokens : (i + 1) * tokens],
-        )

@@ -41,6 +41,15 @@ class Row:
     def served(self) -> Served:
         return Served(**vars(self))
 
+    def in_words(self) -> str:
+        """What came of it, for a person who reads the log."""
+        facts = [f"{self.n_out} tokens"] if self.n_out else []
+        if self.first_token_ms is not None:
+            facts.append(f"{self.first_token_ms:.0f} ms to the first")
+        if self.tokens_per_second is not None:
+            facts.append(f"{self.tokens_per_second:.1f} tokens/s")
+        return ", ".join([*facts, f"{self.state}: {self.reason}" if self.reason else self.state])
+
 
 class Rate:
     """How many per second, over the last RATE_S whole seconds of a clock that is passed in."""

@@ -1,0 +1,69 @@
+"""What this provider tells the network: what it offers, and how busy it is; each only when it is news."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from infraxa.app.admission import Admission
+from infraxa.app.terms import Terms
+from infraxa.net.orders import MAX_OUT
+from infraxa.net.records import ModelOffer
+from infraxa.net.status import Load, Offer
+
+SPEED_STEP: Final = 1.25
+"""The speed is another one when what was measured differs by this factor: a card changes seldom."""
+
+
+class Offering:
+    """Of one node; free of charge."""
+
+    def __init__(self, on_offer: Callable[[Offer | None], None], on_load: Callable[[Load], None]) -> None:
+        self._on_offer = on_offer
+        self._on_load = on_load
+        self._offer: Offer | None = None
+        self._load = Load()
+        self._speed = 0.0
+
+    def offer(self, terms: Terms, capacity: int, tokens_per_second: float) -> None:
+        """This is offered; `tokens_per_second` of one answer, as measured, 0 = not yet."""
+        if tokens_per_second and not (
+            self._speed / SPEED_STEP < tokens_per_second < self._speed * SPEED_STEP
+        ):
+            self._speed = tokens_per_second
+        info = terms.entry.info
+        model = ModelOffer(
+            name=info.name[:96],
+            arch=info.architecture[:32],
+            quantization=info.quantization[:16],
+            model_id=terms.model_id,
+            context=terms.context,
+            max_out=min(terms.context, MAX_OUT),
+            price_in=0,
+            price_out=0,
+            backend="llama.cpp",
+            speed=min(round(self._speed * 1000), 2**31 - 1),
+        )
+        self._tell(Offer((model,), capacity))
+
+    def withdraw(self, *, model: bool = False) -> None:
+        """Nothing is offered; `model`: the next one will be another, of other speed."""
+        if model:
+            self._speed = 0.0
+        self._tell(None)
+
+    def load(self, admission: Admission, first_token_ms: int, *, shut: bool) -> None:
+        """How busy it is; `shut`: nobody is served now."""
+        load = Load(
+            "busy" if shut or admission.full else "online",
+            min(255, admission.running * 255 // admission.capacity),
+            first_token_ms,
+        )
+        if load != self._load:
+            self._load = load
+            self._on_load(load)
+
+    def _tell(self, offer: Offer | None) -> None:
+        if offer != self._offer:
+            self._offer = offer
+            self._on_offer(offer)

@@ -1,0 +1,57 @@
+"""How quickly answers go out to other nodes, when a person set a limit."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator
+
+from infraxa.engine.types import Delta
+from infraxa.net.rates import Bucket
+
+TOKEN_BYTES = 4
+"""Of one token's id on the wire, about."""
+
+
+class Throttle:
+    """So many bytes per second of all answers together, after a burst of one second; in order of asking."""
+
+    def __init__(self) -> None:
+        self._bucket: Bucket | None = None
+        self._turn = asyncio.Lock()
+
+    def limit(self, bytes_per_s: int | None) -> None:
+        """None: as many as there are."""
+        if bytes_per_s is None:
+            self._bucket = None
+        elif self._bucket is None or self._bucket.rate != bytes_per_s:
+            self._bucket = Bucket(bytes_per_s, bytes_per_s)
+
+    @property
+    def limited(self) -> bool:
+        return self._bucket is not None
+
+    @property
+    def part(self) -> int:
+        """Bytes to ask for at a time, so that others have their turn in between."""
+        return 1024 if self._bucket is None else max(64, min(4096, int(self._bucket.rate) // 8))
+
+    async def allow(self, size: int) -> None:
+        """Returns when `size` bytes may be sent."""
+        async with self._turn:
+            while (bucket := self._bucket) is not None:
+                size = min(size, int(bucket.burst))
+                if bucket.take(size, time.monotonic()):
+                    return
+                await asyncio.sleep(bucket.wait(size, time.monotonic()))
+
+
+def parts(delta: Delta, size: int) -> Iterator[tuple[str, tuple[int, ...], int]]:
+    """What came, in pieces of about `size` bytes, each with its own bytes; tokens before their text."""
+    whole = len(delta.text.encode()) + TOKEN_BYTES * len(delta.token_ids)
+    count = max(1, -(-whole // size))
+    letters, tokens = -(-len(delta.text) // count), -(-len(delta.token_ids) // count)
+    for i in range(count):
+        text = delta.text[i * letters : (i + 1) * letters]
+        ids = delta.token_ids[i * tokens : (i + 1) * tokens]
+        yield text, ids, len(text.encode()) + TOKEN_BYTES * len(ids)
