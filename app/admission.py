@@ -66,7 +66,7 @@ class Admission:
         return self.running >= self.capacity and self.waiting >= self.room
 
     def arrive(self, number: int, lane: Hashable, user: Hashable, now: float) -> bool:
-        """Let the order in, into the line at first; False when there is no room for it.
+        """Let the order in, into the line at first: `admit` is to follow. False when there is no room for it.
 
         One lane waits with no more than half of the room, so that there is some for others.
         """
