@@ -127,6 +127,14 @@ ACTIONS: tuple[Action, ...] = (
         slash="chat",
     ),
     Action(
+        "app.provide", "Provide", "Provider mode: who is served, with what, within which limits.", "provide",
+        "alt+p", "app", slash="provide", enabled=lambda now: now.opened,
+    ),
+    Action(
+        "provide.toggle", "Provider mode", "Serve this machine's model to others; the same key ends it.",
+        "toggle_provider", "f7", "app", slash="serve", enabled=lambda now: now.opened,
+    ),
+    Action(
         "app.network", "Network", "Peers, links, reachability, what was refused.", "network", "alt+n", "app",
         slash="network", enabled=lambda now: now.opened,
     ),
@@ -178,7 +186,7 @@ HINTS = {
 }
 """What the status bar says of actions, by id; what comes first is shown where room is short."""
 
-VIEWS = ("app.chat", "app.network")
+VIEWS = ("app.chat", "app.provide", "app.network")
 """The actions that lead to the full-screen views, in the order of their tabs."""
 
 BY_ID = {action.id: action for action in ACTIONS}

@@ -34,6 +34,7 @@ from infraxa.app.events import Event, LogLine, SettingsChanged
 from infraxa.app.folders import Folders
 from infraxa.app.tui import actions
 from infraxa.app.tui.log_book import FILE_NAME, LogBook
+from infraxa.app.tui.provider_mode import ProviderMode
 from infraxa.app.tui.screens.chat import ChatScreen
 from infraxa.app.tui.terminal import keep_title, restore_title, set_title, unusable
 from infraxa.app.tui.theming import Themed
@@ -61,6 +62,7 @@ HEIGHTS = [(0, "-too-low"), (8, "-short"), (16, "-tall")]
 
 _FROM_VIEWS = {
     "models", "settings", "log", "help", "themes", "chat", "network", "next_view", "invite", "join",
+    "provide", "toggle_provider",
 }  # fmt: skip
 """Actions for which an open view gives way."""
 
@@ -77,12 +79,21 @@ def _network() -> Screen[None]:
     return NetworkScreen()
 
 
+def _provide() -> Screen[None]:
+    from infraxa.app.tui.screens.provide import ProvideScreen
+
+    return ProvideScreen()
+
+
 class InfraxaApp(Themed):
     """infraxa in a terminal."""
 
     TITLE = "infraxa"
     CSS_PATH = Path(__file__).with_name("app.tcss")
-    SCREENS: ClassVar[dict[str, Callable[[], Screen[Any]]]] = {"network": _network}
+    SCREENS: ClassVar[dict[str, Callable[[], Screen[Any]]]] = {
+        "provide": _provide,
+        "network": _network,
+    }
     """The full-screen views besides the chat; each is made when it is first shown, and kept."""
     COMMANDS: ClassVar[set[type[Provider] | Callable[[], type[Provider]]]] = {_palette}
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -111,6 +122,7 @@ class InfraxaApp(Themed):
         self.log_book = LogBook(clock)
         self.told: Signal[Event] = Signal(self, "told")
         """What Node says, for the screens."""
+        self.provider_mode = ProviderMode(self)
         self._open_node = open_node or _import_node
         self._node: NodeFacade | None = None
         self._opening: NodeFacade | None = None
@@ -324,6 +336,7 @@ class InfraxaApp(Themed):
             if isinstance(event, SettingsChanged) and self.opened:
                 self._apply(event.name)
             self.chat_screen.hear(event)
+            self.provider_mode.hear(event)
         except Exception as error:  # a defect of the screen must not end an answer: Node is calling
             self._handle_exception(error)
         self.told.publish(event)
@@ -448,6 +461,12 @@ class InfraxaApp(Themed):
     def action_chat(self) -> None:
         self._show("chat")
 
+    def action_provide(self) -> None:
+        self._show("provide")
+
+    def action_toggle_provider(self) -> None:
+        self.provider_mode.toggle()
+
     def action_network(self) -> None:
         self._show("network")
 
@@ -511,23 +530,26 @@ class InfraxaApp(Themed):
             self.push_screen(CommandPalette([Themes], placeholder="A theme…"))
 
     async def action_quit(self) -> None:
-        """Quit; ask first when an answer is running."""
+        """Quit; ask first when an answer is running, here or for another node."""
         from infraxa.app.tui.screens.dialogs import Confirm
 
         # Attached, nothing ends with this terminal.
-        ends_answers = self.chat_screen.running and self.attached_to is None
-        if ends_answers and not isinstance(self.screen, Confirm):
+        ending = self._what_would_end() if self.attached_to is None else ""
+        if ending and not isinstance(self.screen, Confirm):
 
             def answered(yes: bool | None) -> None:
                 if yes:
                     self.leave()
 
-            self.push_screen(
-                Confirm("Quit?", "An answer is running. What it has said so far is kept.", "Quit", "Stay"),
-                answered,
-            )
+            self.push_screen(Confirm("Quit?", ending, "Quit", "Stay"), answered)
         else:
             self.leave()
+
+    def _what_would_end(self) -> str:
+        """Which answers would be cut by quitting now."""
+        own = "An answer is running. What it has said so far is kept." if self.chat_screen.running else ""
+        served = self.provider_mode.cut_by_quitting
+        return " ".join(part for part in (own, served) if part)
 
     def action_copy_or_quit(self) -> None:
         """Copy what is selected; without a selection, quit when pressed twice."""

@@ -98,7 +98,11 @@ class Everything(_Entries):
 def action_entries(shell: InfraxaApp, *, in_chat: bool) -> list[Entry]:
     """The actions that are possible now; those of the chat view only when it is on top."""
     return [
-        Entry(_titled(action), partial(shell.action_perform, action.id), action.help)
+        Entry(
+            _titled(action),
+            partial(shell.action_perform, action.id),
+            shell.provider_mode.help if action.id == "provide.toggle" else action.help,
+        )
         for action in actions.possible(shell.situation())
         if action.method != "command_palette" and (in_chat or action.scope == "app")
     ]

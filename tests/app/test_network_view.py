@@ -14,6 +14,7 @@ from textual.widgets import Input, Static
 from infraxa.app.network_words import REFUSED as MEANINGS
 from infraxa.app.network_words import clock, refused, span
 from infraxa.app.node import Node
+from infraxa.app.tui.actions import VIEWS
 from infraxa.app.tui.screens import invites
 from infraxa.app.tui.screens.dialogs import Confirm
 from infraxa.app.tui.screens.help import HelpScreen
@@ -63,13 +64,15 @@ async def test_it_is_reached_by_key_slash_command_palette_and_mouse_and_esc_lead
     tmp_path: Path,
 ) -> None:
     async with shell(tmp_path, node=StillNode, clock=now) as it:
-        for way in (("alt+n",), ("ctrl+g",), ("/", *"network", "enter"), ("ctrl+p", *"network", "enter")):
+        onwards = ("ctrl+g",) * VIEWS.index("app.network")
+        for way in (("alt+n",), onwards, ("/", *"network", "enter"), ("ctrl+p", *"network", "enter")):
             await open_network(it, *way)
             assert it.app.screen_stack == [it.chat, it.app.screen]
             await it.pilot.press("escape")
             await it.until(lambda: it.app.screen is it.chat, "the chat")
         assert it.app.focused is it.chat.prompt.area
-        await it.pilot.click("ViewTabs", offset=(17, 0))
+        tabs = it.screen_text().split("\n")[0]
+        await it.pilot.click("ViewTabs", offset=(tabs.index("Network"), 0))
         await it.until(lambda: isinstance(it.app.screen, NetworkScreen), "the view by its tab")
         await it.pilot.click("ViewTabs", offset=(11, 0))
         await it.until(lambda: it.app.screen is it.chat, "the chat by its tab")

@@ -162,6 +162,7 @@ class ChatBase(Screen[None]):
             elsewhere=len(self.running) - (mine is not None),
             flash=self._flash,
             network=self._network,
+            role=self.app.provider_mode.role,
         )
         self.query_one(StatusBar).status = status
         self.query_one(ModelCard).card = self._card()
@@ -197,6 +198,10 @@ class ChatBase(Screen[None]):
     def _paint_model(self) -> None:
         entry = self._model()
         self.query_one(Welcome).builtin = entry is None or entry.builtin
+        self._paint_status()
+
+    def role_changed(self) -> None:
+        """Provider mode is another one."""
         self._paint_status()
 
     def model_changed(self) -> None:

@@ -18,6 +18,7 @@ PROMPT_KEYS = (
     ("ctrl+j, alt+Enter", "new line, always"),
     ("↑ ↓", "at the first and last line: earlier and later prompts"),
     ("/", "slash commands; // sends a slash"),
+    ("alt+a", "select all"),
     ("Esc", "cancel editing, stop the answer"),
     ("ctrl+c", "copy what is selected; twice without a selection: quit"),
 )
@@ -39,6 +40,17 @@ NETWORK_KEYS = (
     ("↑ ↓", "from row to row; below the tables stands all of the row"),
     ("s, S", "sort by the next column, the other way round"),
     ("y, Y", "copy the id under the cursor, this node's own"),
+)
+
+
+PROVIDE_KEYS = (
+    ("F7", "provider mode on and off, from everywhere"),
+    ("Tab, shift+Tab", "from part to part: requests, blocked users, offer"),
+    ("Enter", "change the setting under the cursor"),
+    ("e", "end the request under the cursor"),
+    ("b", "block its user; again takes it back"),
+    ("y", "copy the user's key"),
+    ("s, S", "sort by the next column, the other way round"),
 )
 
 
@@ -80,6 +92,7 @@ def sections() -> list[tuple[str, list[tuple[str, str, str]]]]:
         ("infraxa", action_rows("app")),
         ("Messages", [(key, "", text) for key, text in MESSAGE_KEYS]),
         ("List of chats", [(key, "", text) for key, text in LIST_KEYS]),
+        ("Provide", [(key, "", text) for key, text in PROVIDE_KEYS]),
         ("Network", [(key, "", text) for key, text in NETWORK_KEYS]),
     ]
 

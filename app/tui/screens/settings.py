@@ -43,6 +43,15 @@ def shown(value: object) -> str:
     return AUTOMATIC if value is None else str(value)
 
 
+def problem(name: str, text: str) -> str:
+    """Why `text` is no value of a setting, or ""."""
+    try:
+        config.parse(name, text, "")
+    except config.BadSettings:
+        return f"It must be {config.allowed(name)}."
+    return ""
+
+
 class SettingsScreen(View[None]):
     """Every setting. A text is checked as it is typed, and saved with Enter or when it is left."""
 
@@ -107,29 +116,20 @@ class SettingsScreen(View[None]):
 
     @on(Input.Changed)
     def _typed(self, event: Input.Changed) -> None:
-        self._fault(_name_of(event.input), self._problem(_name_of(event.input), event.value))
+        self._fault(_name_of(event.input), problem(_name_of(event.input), event.value))
 
     @on(Input.Submitted)
     @on(Input.Blurred)
     def _left(self, event: Input.Submitted | Input.Blurred) -> None:
         name = _name_of(event.input)
-        if not self._problem(name, event.value) and event.value.strip() != shown(
-            getattr(self.app.settings, name)
-        ):
+        if not problem(name, event.value) and event.value.strip() != shown(getattr(self.app.settings, name)):
             self._save(name, event.value.strip())
 
-    def _problem(self, name: str, text: str) -> str:
-        try:
-            config.parse(name, text, "")
-        except config.BadSettings:
-            return f"It must be {config.allowed(name)}."
-        return ""
-
-    def _fault(self, name: str, problem: str) -> None:
+    def _fault(self, name: str, fault: str) -> None:
         said = self.query_one(f"#fault-{name}", Static)
-        said.update(one_line(problem))
-        said.set_class(bool(problem), "-shown")
-        self.query_one(f"#set-{name}").set_class(bool(problem), "-bad")
+        said.update(one_line(fault))
+        said.set_class(bool(fault), "-shown")
+        self.query_one(f"#set-{name}").set_class(bool(fault), "-bad")
 
     def _save(self, name: str, value: object) -> None:
         async def save() -> None:

@@ -6,12 +6,13 @@ Nothing is counted, looked up or saved on a key press. What is sent leaves as a 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
+from typing import ClassVar, cast
 
 import msgspec
 from textual import on
 from textual._ansi_sequences import ANSI_SEQUENCES_KEYS
 from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.content import Content
 from textual.events import Key, Paste
@@ -54,6 +55,10 @@ class SlashCommand(msgspec.Struct, frozen=True):
 
 class PromptArea(TextArea):
     """The text itself. Keys that mean something to the prompt are taken before the text gets them."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("alt+a,ctrl+shift+a", "select_all", "Select all", show=False),  # F7 is taken
+    ]
 
     def __init__(self, prompt: Prompt) -> None:
         super().__init__(

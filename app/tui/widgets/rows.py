@@ -35,8 +35,8 @@ class PaintedRows(ScrollView, Generic[R], can_focus=True):
     cursor: reactive[int] = reactive(0)
     hovered: reactive[int | None] = reactive(None)
 
-    def __init__(self, *, id: str | None = None) -> None:  # noqa: A002 - Textual's name for it
-        super().__init__(id=id)
+    def __init__(self, *, id: str | None = None, classes: str | None = None) -> None:  # noqa: A002 - Textual's
+        super().__init__(id=id, classes=classes)
         self._rows: list[R] = []
 
     @property

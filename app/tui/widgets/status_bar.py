@@ -18,6 +18,7 @@ from textual.timer import Timer
 from textual.widget import Widget
 
 from infraxa.app.network_words import activity
+from infraxa.app.serving_words import Role
 from infraxa.app.tui.actions import BY_ID, HINTS, key_label
 from infraxa.app.tui.widgets.facts import speed
 from infraxa.app.tui.widgets.text import one_line
@@ -60,6 +61,8 @@ class Status(msgspec.Struct, frozen=True):
     flash: str = ""
     """A word that takes the place of all that for a moment."""
     network: NetworkStatus = NetworkStatus()
+    role: Role = Role()
+    """The provider's; every node is a user too."""
 
 
 def waited_for(status: Status) -> str:
@@ -123,17 +126,27 @@ def sign(status: NetworkStatus) -> tuple[str, str]:
 
 def waiting_text(waiting: Waiting, now_ms: int) -> str:
     """`looking for peers · 3 s of 10 s`: what is waited for, since when, for how long at most."""
+    return f"{one_line(waiting.what, 80)} · {_seconds(waiting, now_ms)}"
+
+
+def _seconds(waiting: Waiting, now_ms: int) -> str:
     passed = min(max(0.0, (now_ms - waiting.since_ms) / 1000), waiting.limit_s)
-    return f"{one_line(waiting.what, 80)} · {int(passed)} s of {waiting.limit_s:.0f} s"
+    return f"{int(passed)} s of {waiting.limit_s:.0f} s"
 
 
-def network_words(status: NetworkStatus, now_ms: int) -> list[Content]:
-    """This node in the network: who it is, its role, its peers or what is waited for.
+def _leads_to(action_id: str) -> Style:
+    # Not as a link, whose one colour would take the place of those of the words.
+    return Style.from_meta({"leads_to": action_id})
+
+
+def network_words(status: NetworkStatus, role: Role, now_ms: int) -> list[Content]:
+    """This node in the network: who it is, its roles, its peers or what is waited for.
 
     The first says all; those after it say less and less, for where there is less room.
     """
+    role_words, role_short = role_contents(role, now_ms)
     if status.activity == "off" and not status.id:
-        return []
+        return [words for words in (role_words, role_short) if words]
     mark, style = sign(status)
     if status.waiting is not None:
         short = longest = Content.styled(f"◌ {waiting_text(status.waiting, now_ms)}", "$text-warning")
@@ -143,15 +156,30 @@ def network_words(status: NetworkStatus, now_ms: int) -> list[Content]:
         count = len(status.notices)
         longest = short + Content.styled(f" · {count} notice{'s' * (count != 1)}", "$text-warning")
         short += Content.styled(f" · {count}!", "$text-warning")
-    if not status.id:
-        return [longest, short]
-    who = display(status.name, status.id)
-    return [
-        Content.assemble(who, " · user · ", longest),
-        Content.assemble(who, " · user · ", short),
-        Content.assemble(who, " · ", short),
-        short,
+    who = Content(display(status.name, status.id) if status.id else "")
+    user = Content("user" if status.id else "")
+    fuller = [
+        (who, user, role_words, longest),
+        (who, user, role_words, short),
+        (who, role_words, short),
+        (who, role_short, short),
+        (role_words, short),
+        (role_short, short),
+        (role_short or short,),
     ]
+    return [Content(" · ").join([part for part in parts if part]) for parts in fuller]
+
+
+def role_contents(role: Role, now_ms: int) -> tuple[Content, Content]:
+    """The provider's role, long and short."""
+    wait = f" · {_seconds(role.wait, now_ms)}" if role.wait is not None else ""
+    words, short = (
+        Content.styled(f"{one_line(text, 48)}{wait}", role.style).stylize(_leads_to("app.provide"))
+        if text
+        else Content("")
+        for text in (role.words, role.short)
+    )
+    return words, short
 
 
 def _reason(engine: EngineStatus, otherwise: str) -> str:
@@ -210,7 +238,7 @@ class StatusBar(Widget):
         waiting = waited_for(status)
         if waiting != self._waiting:
             self._waiting, self._since = waiting, self._clock()
-        counting = bool(waiting) or status.network.waiting is not None
+        counting = bool(waiting) or status.network.waiting is not None or status.role.wait is not None
         if counting and self._timer is None:
             self._timer = self.set_interval(1.0, self.refresh)
         elif not counting and self._timer is not None:
@@ -231,15 +259,15 @@ class StatusBar(Widget):
         """As much of this node in the network as has room beside the status."""
         if width < 1:
             return Content("")
-        for words in network_words(self.status.network, int(self._time_of_day() * 1000)):
+        now_ms = int(self._time_of_day() * 1000)
+        for words in network_words(self.status.network, self.status.role, now_ms):
             if words.cell_length <= width:
-                # Not as a link, whose one colour would take the place of those of the words.
-                return words.stylize_before("$foreground 60%").stylize(Style.from_meta({"network": True}))
+                return words.stylize_before("$foreground 60%").stylize_before(_leads_to("app.network"))
         return Content("")
 
     async def on_click(self, event: Click) -> None:
-        if event.style.meta.get("network"):
-            await self.run_action("app.perform('app.network')")
+        if leads_to := event.style.meta.get("leads_to"):
+            await self.run_action(f"app.perform({leads_to!r})")
 
     def _left(self) -> Content:
         status = self.status

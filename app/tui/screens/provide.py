@@ -1,0 +1,400 @@
+"""The Provide view: who is served by this machine, with what, within which limits, and what came of it.
+
+It shows what Node says and reads it anew when Node says that it changed. What moves by itself is painted once
+a second, and only while it is seen; what the person does is shown at once.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from textual import events, on
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Vertical
+from textual.content import Content
+from textual.screen import Screen
+from textual.timer import Timer
+from textual.widgets import Static
+
+from infraxa.app.events import (
+    EngineChanged,
+    Event,
+    NetworkChanged,
+    ProviderChanged,
+    ServedChanged,
+    SettingsChanged,
+)
+from infraxa.app.serving import BlockedUser, Served
+from infraxa.app.tui.screens import provide_settings
+from infraxa.app.tui.screens.dialogs import Confirm
+from infraxa.app.tui.widgets import provider_facts, served_rows
+from infraxa.app.tui.widgets.fact_list import FactList
+from infraxa.app.tui.widgets.provider_facts import Seen
+from infraxa.app.tui.widgets.sections import Section, share
+from infraxa.app.tui.widgets.status_bar import StatusBar
+from infraxa.app.tui.widgets.table import Column, Table
+from infraxa.app.tui.widgets.view_tabs import ViewTabs
+from infraxa.net.identity import id_text
+
+if TYPE_CHECKING:
+    from infraxa.app.tui.app import InfraxaApp
+
+CALM, SOON = 1.0, 0.001
+"""Seconds between two paintings: of what others do, of what the person did."""
+KEPT = 60
+"""Seconds of which the speed is drawn."""
+
+HINTS = (
+    ("F7", "on/off", "app.perform('provide.toggle')"),
+    ("Tab", "next part", "screen.part(1)"),
+    ("e", "end", "screen.end"),
+    ("b", "block", "screen.block"),
+    ("Enter", "change", "screen.open('offer')"),
+    ("y", "copy key", "screen.copy"),
+    ("s", "sort", "screen.sort"),
+    ("Esc", "chat", "app.perform('app.chat')"),
+)
+NOBODY_BLOCKED = "Nobody is blocked. b on a request blocks its user."
+
+Part = Literal["requests", "blocked", "offer"]
+PARTS: tuple[Part, ...] = ("requests", "blocked", "offer")
+
+
+class ProvideScreen(Screen[None]):
+    """Made once; it stays, with its order and cursors, while another view is shown."""
+
+    app: InfraxaApp
+    AUTO_FOCUS = "#requests Table"
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape", "app.chat", "Chat", show=False),
+        Binding("e", "end", "End a request", show=False),
+        Binding("b", "block", "Block its user", show=False),
+        Binding("y", "copy", "Copy the user's key", show=False),
+        Binding("tab", "part(1)", "Next part", show=False),
+        Binding("shift+tab", "part(-1)", "Part before", show=False),
+    ]
+    DEFAULT_CSS = """
+    ProvideScreen { background: $background; layers: base top; }
+    ProvideScreen #headline, ProvideScreen #reach {
+        height: auto; max-height: 3; width: 1fr; padding: 0 1;
+        link-style: none; link-color: $foreground; link-background: transparent;
+        link-style-hover: none; link-color-hover: $text-primary; link-background-hover: transparent;
+    }
+    ProvideScreen #headline { margin-top: 1; }
+    ProvideScreen #reach { link-color: $foreground 60%; max-height: 2; }
+    ProvideScreen #provide { height: 1fr; width: 1fr; margin-top: 1; }
+    ProvideScreen #tables { height: 2; width: 1fr; padding: 0 1; }
+    ProvideScreen #tables.-open { height: 1fr; }
+    ProvideScreen #offer { padding: 0 1; }
+    ProvideScreen Table { height: 1fr; }
+    ProvideScreen #detail {
+        height: 2; width: 1fr; padding: 0 1; text-wrap: nowrap; text-overflow: ellipsis;
+    }
+    ProvideScreen.-short #detail, ProvideScreen.-short #reach { display: none; }
+    ProvideScreen.-short #headline { max-height: 1; margin-top: 0; }
+    ProvideScreen.-short #provide { margin-top: 0; }
+
+    ProvideScreen.-wide #headline, ProvideScreen.-wide #reach { padding: 0 2; }
+    ProvideScreen.-wide #tables { height: 1fr; padding: 0 2; }
+    ProvideScreen.-wide #requests { height: 1fr; }
+    ProvideScreen.-wide #blocked { margin-top: 1; }
+    ProvideScreen.-wide #offer { dock: right; width: 44; height: 1fr; background: $surface; padding: 1 2; }
+    ProvideScreen.-wide FactList {
+        background: $surface; margin-top: 1; scrollbar-background: $surface;
+        scrollbar-background-hover: $surface; scrollbar-background-active: $surface;
+    }
+    ProvideScreen.-wide #detail { height: 3; padding: 1 2 0 2; }
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._seen = Seen()
+        self._served: list[Served] = []
+        self._blocked: list[BlockedUser] = []
+        self._speeds: deque[float] = deque(maxlen=KEPT)
+        """Of the last seconds in which somebody looked, newest last."""
+        self._had_node = True
+        self._stale = True
+        """The lists must be read again."""
+        self._painted_at = float("-inf")
+        self._reading: Timer | None = None
+        self._ticking: Timer | None = None
+
+    def compose(self) -> ComposeResult:
+        yield ViewTabs("app.provide", HINTS)
+        yield Static("", id="headline", markup=False)
+        yield Static("", id="reach", markup=False)
+        with Vertical(id="provide"):
+            with Vertical(id="tables", classes="-open"):
+                yield Section("requests", "Requests", self._table(served_rows.REQUESTS, ""))
+                yield Section(
+                    "blocked", "Blocked users", self._table(served_rows.BLOCKED, NOBODY_BLOCKED, sort_by=1)
+                )
+            yield Section("offer", "Offer", FactList(classes="part-body"))
+            yield Static("", id="detail", markup=False)
+        yield StatusBar(id="status", time_of_day=self.app.clock, hints=("app.help", "app.palette"))
+        yield Static("", id="too-small", markup=False)
+
+    def _table(self, columns: Sequence[Column], empty: str, *, sort_by: int = 0) -> Table:
+        table = Table(columns, empty=empty, sort_by=sort_by)
+        table.add_class("part-body")
+        return table
+
+    def on_mount(self) -> None:
+        self.query_one(StatusBar).follow(self.app.chat_screen.query_one(StatusBar))
+        self.app.told.subscribe(self, self._hear)
+        self._ticking = self.set_interval(1.0, self._tick, pause=True)
+        self._look()
+        self._open("requests")
+
+    def on_screen_resume(self) -> None:
+        """It is seen again: read all that changed meanwhile, and let the seconds run."""
+        self._stale = True
+        self._speeds.clear()
+        self._read()
+        if self._ticking is not None:
+            self._ticking.resume()
+
+    def on_screen_suspend(self) -> None:
+        """Nobody looks."""
+        if self._ticking is not None:
+            self._ticking.pause()
+
+    def on_resize(self) -> None:
+        width, height = self.size
+        if width < 32 or height < 8:
+            self.query_one("#too-small", Static).update(
+                f"infraxa needs a terminal of 32×8; this one is {width}×{height}."
+            )
+        self.call_after_refresh(self._paint)
+
+    # Reading what Node knows.
+
+    def _hear(self, event: Event) -> None:
+        at_once = False
+        match event:
+            case ProviderChanged():
+                at_once = event.status.mode != self._seen.status.mode
+            case SettingsChanged():
+                at_once = True
+            case ServedChanged():
+                self._stale = True
+            case NetworkChanged() | EngineChanged():
+                pass
+            case _:
+                return
+        if self.is_current:
+            self._soon(at_once=at_once)
+
+    def _soon(self, *, at_once: bool = False) -> None:
+        """Read and paint now, or when a second has passed since the last time."""
+        # Textual divides by a timer's time.
+        wait = SOON if at_once else max(SOON, self._painted_at + CALM - self.app.clock())
+        if at_once and self._reading is not None:
+            self._reading.stop()
+            self._reading = None
+        if self._reading is None:
+            self._reading = self.set_timer(min(wait, CALM), self._read)
+
+    def _read(self) -> None:
+        self._reading = None
+        self._painted_at = self.app.clock()
+        self.app.attempt(self._fetch(), group="provide view", screen=self)
+
+    async def _fetch(self) -> None:
+        """Read what changed, and show it. All that this view knows of Node comes in here."""
+        self._look()
+        if not self.app.opened:
+            self._served, self._blocked = [], []
+        elif self._stale:
+            self._stale = False
+            self._served = await self.app.node.list_served()
+            self._blocked = await self.app.node.list_blocked_users()
+        self._paint()
+
+    def _look(self) -> None:
+        """What Node answers without being waited for."""
+        if not self.app.opened:
+            self._seen = Seen(settings=self.app.settings)
+            return
+        engine, mode = self.app.node.engine, self.app.provider_mode
+        self._seen = Seen(
+            mode.status,
+            self.app.settings,
+            self.app.node.network,
+            mode.model,
+            engine.progress if engine.state in ("starting", "loading") else None,
+        )
+
+    def _tick(self) -> None:
+        """A second later: ages, the seconds of a wait, the speed."""
+        if self.app.opened != self._had_node:  # it was lost, or is there again
+            self._had_node = self.app.opened
+            self._stale = True
+        if self._seen.status.since_ms:
+            self._speeds.append(self._seen.status.tokens_per_second)
+        if self._reading is None:
+            self._read()
+
+    # Showing it.
+
+    @property
+    def _now_ms(self) -> int:
+        return int(self.app.clock() * 1000)
+
+    def _paint(self) -> None:
+        seen, now_ms = self._seen, self._now_ms
+        width = max(20, self.size.width - (4 if self.has_class("-wide") else 2))
+        self.query_one("#headline", Static).update(provider_facts.headline(seen, now_ms, width))
+        self.query_one("#reach", Static).update(provider_facts.reach(seen))
+        requests = self._section("requests").query_one(Table)
+        requests.empty = provider_facts.nobody(seen, now_ms)
+        requests.show(served_rows.request_rows(self._served, now_ms))
+        self._section("blocked").query_one(Table).show(served_rows.blocked_rows(self._blocked, now_ms))
+        offer = self.query_one(FactList)
+        if width := offer.scrollable_content_region.width:
+            offer.show(provider_facts.facts(seen, self._speeds, now_ms, width))
+        self._paint_headings()
+        self._share_room()
+        self._paint_detail()
+
+    def _paint_headings(self) -> None:
+        ended = sum(bool(one.ended_ms) for one in self._served)
+        waiting = sum(one.state == "waiting" for one in self._served)
+        running = len(self._served) - ended - waiting
+        parts = [f"{running:,} running", f"{waiting:,} in line", f"{ended:,} ended"]
+        if ended > served_rows.SHOWN_ENDED:
+            parts[-1] += f", the newest {served_rows.SHOWN_ENDED} are shown"
+        asides: dict[Part, str] = {
+            "requests": " · ".join(parts) if self._served else "",
+            "offer": "",
+            "blocked": f"{len(self._blocked):,}" if self._blocked else "",
+        }
+        for part, aside in asides.items():
+            self._section(part).paint_heading(aside, folded=not self.has_class("-wide"))
+
+    def _share_room(self) -> None:
+        """Where all parts are seen, the blocked users have the lines they need, up to half."""
+        blocked = self._section("blocked")
+        if not self.has_class("-wide"):
+            blocked.styles.clear_rule("height")
+            return
+        sections = [self._section("requests"), blocked]
+        room = self.query_one("#tables").size.height - 1  # one empty line between two parts
+        wants = [section.wanted_lines(section.size.width) for section in sections]
+        blocked.styles.height = share(room, wants)[1]
+
+    def _section(self, part: Part) -> Section:
+        return self.query_one(f"#{part}", Section)
+
+    @on(Table.Moved)
+    @on(FactList.Moved)
+    def _moved(self) -> None:
+        self._paint_detail()
+
+    def _paint_detail(self) -> None:
+        self.query_one("#detail", Static).update(self._detail())
+
+    def _detail(self) -> Content:
+        focused = self.focused
+        if isinstance(focused, FactList):
+            fact = focused.highlighted
+            if fact is None:
+                return Content("")
+            change = "\nEnter changes it." if fact.setting else ""
+            return Content.assemble(fact.help, (change, "$foreground 60%"))
+        blocked = {one.user for one in self._blocked}
+        return served_rows.in_full(self._under_cursor(), blocked, self._now_ms)
+
+    def _under_cursor(self) -> object:
+        row = self.focused.highlighted if isinstance(self.focused, Table) else None
+        return row.of if row is not None else None
+
+    # What can be done here.
+
+    def on_descendant_focus(self, event: events.DescendantFocus) -> None:
+        for part in PARTS:
+            if self._section(part) in event.widget.ancestors:
+                self._open(part)
+        self._paint_detail()
+
+    def _open(self, part: Part) -> None:
+        for each in PARTS:
+            self._section(each).set_class(each == part, "-open")
+        self.query_one("#tables").set_class(part != "offer", "-open")
+        self._paint_headings()
+        self.call_after_refresh(self._paint)  # what is open now had no width before
+
+    def action_open(self, part: Part) -> None:
+        """Go to a part, which a narrow screen then shows."""
+        self._open(part)
+        self.call_after_refresh(self._section(part).body.focus)
+
+    def action_part(self, step: int) -> None:
+        """Go to the next part, or the one before."""
+        shown = next(at for at, part in enumerate(PARTS) if self._section(part).has_class("-open"))
+        self.action_open(PARTS[(shown + step) % len(PARTS)])
+
+    def action_sort(self) -> None:
+        """Sort the table that has the focus by its next column."""
+        if isinstance(self.focused, Table):
+            self.focused.action_sort()
+
+    def action_copy(self) -> None:
+        """Copy the key of the user under the cursor."""
+        match self._under_cursor():
+            case Served(user=user) | BlockedUser(user=user) if user:
+                self.app.copy(id_text(user), "key of the user")
+            case _:
+                self.app.flash("no user is under the cursor")
+
+    @on(FactList.Chosen)
+    def _chosen(self, event: FactList.Chosen) -> None:
+        self.app.attempt(
+            provide_settings.change(self.app, event.fact.setting, self._read), group="change", screen=self
+        )
+
+    def action_end(self) -> None:
+        """End the request under the cursor, after a question."""
+        one = self._under_cursor()
+        if not isinstance(one, Served) or one.ended_ms:
+            self.app.flash("no running request is under the cursor")
+            return
+
+        async def end() -> None:
+            await self.app.node.end_served(one.number)
+            self._stale = True
+            self._read()
+
+        def answered(yes: bool | None) -> None:
+            if yes:
+                self.app.attempt(end(), group="end")
+
+        self.app.push_screen(
+            Confirm(
+                f"End request {one.number}?",
+                f"Its user, {served_rows.user_text(one.user)}, keeps what came until now and is told that it "
+                "ended here. This cannot be undone.",
+                "End it",
+            ),
+            answered,
+        )
+
+    def action_block(self) -> None:
+        """Block the user under the cursor, or take that back."""
+        one = self._under_cursor()
+        if not isinstance(one, Served | BlockedUser) or not one.user:
+            self.app.flash("no user is under the cursor")
+            return
+        is_blocked = any(each.user == one.user for each in self._blocked)
+        self.app.attempt(self._block(one.user, not is_blocked), group="block")
+
+    async def _block(self, user: bytes, blocked: bool) -> None:
+        await self.app.node.block_user(user, blocked)
+        who = served_rows.user_text(user)
+        self.app.flash(f"{who} is blocked · b takes it back" if blocked else f"{who} may ask again")
+        self._stale = True
+        self._read()
