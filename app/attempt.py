@@ -65,7 +65,7 @@ class Setback(NamedTuple):
     limit: int = 0
     """Tokens that it can hold; 0 = unknown."""
     stale: bool = False
-    """The session had ended before anything was lost with it."""
+    """It was on a session of an earlier order, which had ended before anything was lost with it."""
 
 
 class Telling(NamedTuple):
@@ -105,10 +105,13 @@ class Attempt:
 
     async def run(self, order: Order, prompt: Prompt) -> Done | Setback:
         """Raises NodeError `offline`: this node is."""
+        began = self._tally.now()
         try:
             link = await self._connect()
         except NetError as error:
             return await self._unreached(error)
+        if fresh := link.since >= began:
+            self._tally.connected(self._tally.now() - began)
         # Here, because it imports what the app's first frame need not wait for.
         from infraxa.net.purchase import OrderFailed, Purchase
 
@@ -122,6 +125,8 @@ class Attempt:
             outcome = Outcome("answered")
             return done
         except OrderFailed as error:
+            if not fresh and not error.sent and error.code in ("expired", "gone"):
+                return Setback(error.code, order_words.ended(error.code, self._name), stale=True)
             setback, outcome = self._failed(error, link)
             return setback
         finally:
@@ -133,16 +138,12 @@ class Attempt:
             )
 
     async def _connect(self) -> Link:
-        began = self._tally.now()
         self._telling.say(Waits(order_words.connecting(self._name), now_ms(), CONNECT_S))
         try:
             async with asyncio.timeout(CONNECT_S):
-                link = await self._network.order_link(self._node)
+                return await self._network.order_link(self._node)
         except TimeoutError:
             raise NetError("timeout", "The node did not answer.") from None
-        if link.since >= began:
-            self._tally.connected(self._tally.now() - began)
-        return link
 
     async def _follow(self, bought: Purchase, patience: Patience, part: Part) -> Done:
         """Tell what comes, until it is whole. Raises OrderFailed."""
@@ -231,8 +232,7 @@ class Attempt:
             retry_after_s=retry_s,
             limit=error.limit,
         )
-        stale = not error.sent and error.code in ("expired", "gone")
-        return Setback(error.code, words, retry_s, error.limit, stale), outcome
+        return Setback(error.code, words, retry_s, error.limit), outcome
 
     async def _observed(self, outcome: Outcome) -> None:
         await self._drivers.observed(self._node, self._offer.model.model_id, outcome)
