@@ -73,6 +73,7 @@ def _peer_info(
         bytes_in=link.bytes_in,
         bytes_out=link.bytes_out,
         account=link.account or b"",
+        session=link.handshake_hash[:8],
     )
 
 

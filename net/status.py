@@ -41,6 +41,8 @@ class PeerInfo(Struct, frozen=True):
     protocol: int = 1
     account: bytes = b""
     """Of an order session: the key by which the provider knows the user, which is no node's."""
+    session: bytes = b""
+    """Tells this link from all others."""
 
 
 class SeenNode(Struct, frozen=True):

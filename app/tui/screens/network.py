@@ -335,9 +335,9 @@ class NetworkScreen(Screen[None]):
         """Copy the id of what is under the cursor; in the part on this node, its own."""
         row = self.focused.highlighted if isinstance(self.focused, Table) else None
         match row.of if row is not None else None:
-            case PeerInfo(id=node) | SeenNode(id=node) | Refused(peer=bytes() as node):
+            case PeerInfo(id=node) | SeenNode(id=node) | Refused(peer=bytes() as node) if node:
                 self.app.copy(id_text(node), "id")
-            case Refused(address=address):
+            case PeerInfo(address=address) | Refused(address=address):
                 self.app.copy(rows.address_text(address), "address")
             case _:
                 self.action_copy_own()

@@ -72,15 +72,23 @@ def round_trip(milliseconds: float | None) -> str:
 
 
 def peer_key(peer: PeerInfo) -> bytes:
-    """What tells a link from others: there may be two with one node, one each way, or one for an order."""
-    return peer.id + peer.direction.encode() + peer.kind.encode()
+    """What tells a link from others: with a peer there may be two, one each way, and one that takes the place
+    of another is the same row; of sessions there may be many with one node, or with who knows whom."""
+    return peer.id + peer.direction.encode() if peer.kind == "peer" else peer.session
+
+
+def _other_side(peer: PeerInfo) -> str:
+    """An account is not a node: who dials for an order does not say which one it is."""
+    if peer.id:
+        return display(peer.name, peer.id)
+    return f"account·{short_id(peer.account)}" if peer.account else "stranger"
 
 
 def peer_rows(peers: Iterable[PeerInfo], now_ms: int) -> list[Row]:
     """`now_ms`: milliseconds since the epoch."""
     rows: list[Row] = []
     for peer in peers:
-        who, address = display(peer.name, peer.id), _short_address(peer.address)
+        who, address = _other_side(peer), _short_address(peer.address)
         age = (now_ms - peer.since_ms) / 1000
         total = peer.bytes_in + peer.bytes_out
         rows.append(
@@ -197,8 +205,17 @@ def in_full(thing: object) -> Content:
 
 
 def _peer_in_full(peer: PeerInfo) -> Content:
-    kind = "" if peer.kind == "peer" else " · a link for one order"
-    return _two_lines(id_text(peer.id), f"{one_line(peer.address, 128)} · protocol {peer.protocol}{kind}")
+    match peer.kind:
+        case "peer":
+            kind = ""
+        case "order":
+            kind = " · a session for orders"
+        case "stranger":
+            kind = " · nobody said who dials" if peer.direction == "in" else " · it is not told who dials"
+    whose = (
+        id_text(peer.id) if peer.id else f"account {id_text(peer.account)}" if peer.account else "A stranger"
+    )
+    return _two_lines(whose, f"{one_line(peer.address, 128)} · protocol {peer.protocol}{kind}")
 
 
 def _node_in_full(node: SeenNode) -> Content:
