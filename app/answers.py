@@ -95,8 +95,10 @@ class Running:
     """What is known so far, with what a resumed answer had."""
     dropped_turns: int = 0
     waits: Waits | None = None
+    moved: bool = False
+    """Who writes is known."""
     moves: list[AnswerMoved] = field(default_factory=list)
-    """Who wrote it since it was started; empty: this machine alone, as before."""
+    """What was told of that."""
     source: Source | None = None
     work: asyncio.Task[Finished] | None = None
     warned: bool = False
@@ -234,8 +236,8 @@ class Answers:
             async for item in source:
                 match item:
                     case Delta():
-                        if not run.n_out and not run.moves and run.facts.drivers:
-                            # Of drivers the source would have told: this machine goes on with their text.
+                        if not run.moved and run.facts.drivers:
+                            # A driver would have been told of: this machine goes on with the text of one.
                             await self._moved(run, message, Moved(DriverPart(model=run.facts.model)))
                         run.n_out += len(item.token_ids)
                         if item.text:
@@ -278,6 +280,7 @@ class Answers:
 
     async def _moved(self, run: Running, message: Message, moved: Moved) -> None:
         """Somebody else writes from here on; not so when it is who wrote before."""
+        run.moved = True
         part = msgspec.structs.replace(moved.part, at=len(message.content) + moved.part.at)
         before = run.facts.drivers
         if part.at and not before:
