@@ -56,6 +56,8 @@ class Drivers:
     ) -> None:
         """`on_change` is called when the evidence or a mark is another one. `clock`: milliseconds since the
         epoch."""
+        self.fallback: frozenset[bytes] = frozenset()
+        """The model_ids that nobody is chosen for who has another one: what every node has anyway."""
         self._on_change = on_change
         self._clock = clock
         self._rng = rng or random.Random()
@@ -85,7 +87,7 @@ class Drivers:
 
     def offers(self, nodes: Iterable[SeenNode]) -> list[OfferSeen]:
         """One for each model of those that serve any: pinned ones first, blocked ones last, in between those
-        that are online first, and what answers soonest."""
+        that are online first, the `fallback` models after others, and what answers soonest."""
         now = self._clock()
         listed = [(self._order(one, now), self._seen(one, now)) for one in self._candidates(nodes)]
         listed.sort(key=lambda pair: pair[0])
@@ -124,7 +126,7 @@ class Drivers:
         """A driver for a prompt and an answer of `context` tokens together; None when nobody can be, see
         `nobody`. `exclude`: ids of nodes that are not to be asked."""
         now = self._clock()
-        wanted = Wanted(model_id, context)
+        wanted = Wanted(model_id, context, fallback=self.fallback)
         chosen = routing.choose(self._candidates(nodes), wanted, now, self._rng, exclude)
         return None if chosen is None else self._seen(chosen, now)
 
@@ -200,11 +202,11 @@ class Drivers:
             problem=_PROBLEMS.get("blocked" if candidate.blocked else node.status, ""),
         )
 
-    @staticmethod
-    def _order(candidate: Candidate, now: int) -> tuple[bool, bool, int, float, bytes]:
+    def _order(self, candidate: Candidate, now: int) -> tuple[bool, bool, int, bool, float, bytes]:
         node = candidate.node
         expected = routing.expected_ms(candidate, now)
-        return candidate.blocked, not candidate.pinned, _RANK[node.status], expected, node.id
+        fallback = candidate.model.model_id in self.fallback
+        return candidate.blocked, not candidate.pinned, _RANK[node.status], fallback, expected, node.id
 
     async def _write_soon(self) -> None:
         await asyncio.sleep(WRITE_S)

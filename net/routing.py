@@ -123,6 +123,8 @@ class Wanted(Struct, frozen=True):
     """Tokens of the prompt and the answer together."""
     n_out: int = N_OUT
     """Tokens that the answer will have, about."""
+    fallback: Collection[bytes] = ()
+    """Models that are taken only where no other one can be."""
 
 
 def observed(evidence: Evidence, outcome: Outcome, now_ms: int) -> Evidence:
@@ -255,9 +257,18 @@ def choose(
             cooling.append(candidate)
     if not ready:
         return min(cooling, key=lambda one: cooling_ms(one.evidence, now_ms), default=None)
-    pool = [candidate for candidate in ready if candidate.pinned] or _lane(ready, rng)
-    drawn = rng.sample(pool, min(2, len(pool)))
-    return min(drawn, key=lambda one: expected_ms(one, now_ms, wanted.n_out))
+    pool = [candidate for candidate in ready if candidate.pinned] or ready
+    pool = [candidate for candidate in pool if candidate.model.model_id not in wanted.fallback] or pool
+    if not pool[0].pinned:
+        pool = _lane(pool, rng)
+    # Nodes are drawn, not models: a card full of models is no more likely.
+    nodes = list(dict.fromkeys(candidate.node.id for candidate in pool))
+    drawn = rng.sample(nodes, min(2, len(nodes)))
+    return min(
+        # In the order in which they were drawn: between equals, that decides.
+        (candidate for node in drawn for candidate in pool if candidate.node.id == node),
+        key=lambda one: expected_ms(one, now_ms, wanted.n_out),
+    )
 
 
 def _lane(ready: list[Candidate], rng: random.Random) -> list[Candidate]:

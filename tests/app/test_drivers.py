@@ -195,6 +195,17 @@ async def test_offers_in_the_order_of_what_one_would_choose(tmp_path: Path) -> N
         assert order_of(drivers.offers(nodes))[:4] == [5, 7, 7, 1]
 
 
+async def test_what_every_node_has_anyway_comes_after_other_models(tmp_path: Path) -> None:
+    quick, slow = node(1, GUIDE, first_token_ms=1), node(2, first_token_ms=5000)
+    busy = node(3, status="busy")
+    async with opened(tmp_path) as drivers:
+        assert order_of(drivers.offers([slow, quick, busy])) == [1, 2, 3]
+        drivers.fallback = frozenset({GUIDE.model_id})
+        assert order_of(drivers.offers([slow, quick, busy])) == [2, 1, 3]
+        assert (drivers.choose([quick, slow]) or pytest.fail()).node == slow
+        assert (drivers.choose([quick, slow], GUIDE.model_id) or pytest.fail()).node == quick
+
+
 async def test_a_price_is_that_of_now(tmp_path: Path) -> None:
     dear = node(1, GUIDE, QWEN, prices=(PriceNow(1, 70, 90), PriceNow(5, 1, 1)))
     async with opened(tmp_path) as drivers:

@@ -301,6 +301,30 @@ def test_new_ones_get_their_share_and_no_more_however_many_they_are() -> None:
     assert all(share(crowd))
 
 
+def test_a_card_full_of_models_is_no_more_likely() -> None:
+    fast, slow = (after(*[replace(ANSWERED, tokens_per_second=speed)] * NEW_ANSWERS) for speed in (40.0, 5.0))
+    greedy = [
+        replace(candidate(1, slow), model=replace(OFFER, model_id=bytes([number]) * 32))
+        for number in range(8)
+    ]
+    others = [candidate(number, fast) for number in (2, 3, 4)]
+    assert share([*greedy, *others])[0] == 0
+    best = replace(greedy[0], evidence=fast)
+    chosen = {choose([best, *greedy[1:]], ANY, NOW, random.Random(seed)) for seed in range(20)}
+    assert chosen == {best}
+
+
+def test_a_fallback_is_taken_where_there_is_nothing_else() -> None:
+    wanted = Wanted(fallback={OTHER})
+    quick = after(*[replace(ANSWERED, tokens_per_second=500.0)] * NEW_ANSWERS)
+    small = replace(candidate(1, quick), model=replace(OFFER, model_id=OTHER))
+    assert share([small, candidate(2), candidate(3, NOTHING)], wanted)[0] == 0
+    assert share([small, candidate(2, status="offline")], wanted) == [1, 0]
+    assert share([replace(small, pinned=True), candidate(2)], wanted) == [1, 0]
+    assert share([replace(small, pinned=True), replace(candidate(2), pinned=True)], wanted) == [0, 1]
+    assert share([small, candidate(2)], Wanted(OTHER, fallback={OTHER})) == [1, 0]
+
+
 candidates = st.builds(
     lambda number, evidence, status, util, blocked, pinned, slots, at: replace(
         candidate(number, after(*evidence, now_ms=NOW - at), status=status, util=util, slots=slots),
