@@ -31,6 +31,8 @@ class DriverPart(msgspec.Struct, frozen=True):
     """The name of its model, as claimed."""
     at: int = 0
     """Characters of the answer before its part."""
+    reason: str = ""
+    """Why it is not the one before any more; one sentence. Empty for the first."""
 
 
 class AnswerFacts(msgspec.Struct, frozen=True):

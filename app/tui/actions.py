@@ -107,8 +107,12 @@ ACTIONS: tuple[Action, ...] = (
         slash="rename", argument="title", enabled=lambda now: now.chat or now.chats,
     ),
     Action(
-        "chat.options", "Options of this chat", "Its model, system prompt and sampling.",
+        "chat.options", "Options of this chat", "Its driver, model, system prompt and sampling.",
         "chat_options", "ctrl+t", slash="options", enabled=lambda now: now.opened,
+    ),
+    Action(
+        "chat.driver", "Driver of this chat", "This machine answers, whoever infraxa chooses, or a provider.",
+        "driver", "alt+d", slash="driver", argument="words", enabled=lambda now: now.opened,
     ),
     Action(
         "chat.export", "Export the chat", "Write it to a Markdown file.", "export_chat", "ctrl+s",
@@ -125,6 +129,10 @@ ACTIONS: tuple[Action, ...] = (
     Action(
         "app.chat", "Chat", "The conversations; Esc leads back to them too.", "chat", "alt+c", "app",
         slash="chat",
+    ),
+    Action(
+        "app.market", "Market", "Who offers which model; choose who answers the chat.", "market", "alt+m",
+        "app", slash="market", enabled=lambda now: now.opened,
     ),
     Action(
         "app.provide", "Provide", "Provider mode: who is served, with what, within which limits.", "provide",
@@ -186,7 +194,7 @@ HINTS = {
 }
 """What the status bar says of actions, by id; what comes first is shown where room is short."""
 
-VIEWS = ("app.chat", "app.provide", "app.network")
+VIEWS = ("app.chat", "app.market", "app.provide", "app.network")
 """The actions that lead to the full-screen views, in the order of their tabs."""
 
 BY_ID = {action.id: action for action in ACTIONS}

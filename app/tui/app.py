@@ -61,7 +61,7 @@ HEIGHTS = [(0, "-too-low"), (8, "-short"), (16, "-tall")]
 
 
 _FROM_VIEWS = {
-    "models", "settings", "log", "help", "themes", "chat", "network", "next_view", "invite", "join",
+    "models", "settings", "log", "help", "themes", "chat", "market", "network", "next_view", "invite", "join",
     "provide", "toggle_provider",
 }  # fmt: skip
 """Actions for which an open view gives way."""
@@ -85,12 +85,19 @@ def _provide() -> Screen[None]:
     return ProvideScreen()
 
 
+def _market() -> Screen[None]:
+    from infraxa.app.tui.screens.market import MarketScreen
+
+    return MarketScreen()
+
+
 class InfraxaApp(Themed):
     """infraxa in a terminal."""
 
     TITLE = "infraxa"
     CSS_PATH = Path(__file__).with_name("app.tcss")
     SCREENS: ClassVar[dict[str, Callable[[], Screen[Any]]]] = {
+        "market": _market,
         "provide": _provide,
         "network": _network,
     }
@@ -461,6 +468,9 @@ class InfraxaApp(Themed):
     def action_chat(self) -> None:
         self._show("chat")
 
+    def action_market(self) -> None:
+        self._show("market")
+
     def action_provide(self) -> None:
         self._show("provide")
 
@@ -598,7 +608,7 @@ class InfraxaApp(Themed):
             self.animation_level = "none" if settings.reduced_motion else "full"
         elif name == "send_key":
             self.chat_screen.prompt.send_key = settings.send_key
-        elif name == "model":
+        elif name in ("model", "driver"):
             self.chat_screen.model_changed()
 
     # The terminal around the app.

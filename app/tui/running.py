@@ -3,10 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from time import monotonic
 
-from infraxa.app.events import AnswerEnded, AnswerGrew, AnswerStarted, Event, PromptRead
+import msgspec
+
+from infraxa.app.answering import Waits
+from infraxa.app.events import (
+    AnswerEnded,
+    AnswerGrew,
+    AnswerMoved,
+    AnswerStarted,
+    AnswerWaits,
+    Event,
+    PromptRead,
+)
+from infraxa.app.tui.widgets.facts import with_part
+from infraxa.store.records import DriverPart
 
 
 @dataclass
@@ -21,6 +34,10 @@ class Progress:
     last_at: float = 0.0
     first_n: int = 0
     """How many tokens came with the first ones."""
+    waits: Waits | None = None
+    """What its driver is waited for, while nothing comes."""
+    parts: list[DriverPart] = field(default_factory=list)
+    """Who wrote it so far, when that was told."""
 
     @property
     def rate(self) -> float | None:
@@ -44,10 +61,17 @@ class RunningAnswers:
                 self.by_chat[event.chat_id] = Progress(event.message.id)
             case PromptRead():
                 if progress := self.by_chat.get(event.chat_id):
-                    progress.prompt_read = (event.done, event.total)
+                    progress.prompt_read, progress.waits = (event.done, event.total), None
+            case AnswerWaits():
+                if progress := self.by_chat.get(event.chat_id):
+                    progress.waits = event.waits
+            case AnswerMoved():
+                if progress := self.by_chat.get(event.chat_id):
+                    part = msgspec.structs.replace(event.part, reason=event.reason)
+                    progress.parts = with_part(progress.parts, part)
             case AnswerGrew():
                 if progress := self.by_chat.get(event.chat_id):
-                    progress.n_out = event.n_out
+                    progress.n_out, progress.waits = event.n_out, None
                     progress.last_at = self._clock()
                     if progress.first_at is None:
                         progress.first_at, progress.first_n = progress.last_at, event.n_out

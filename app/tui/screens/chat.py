@@ -18,7 +18,9 @@ from textual.widgets import ContentSwitcher, Static
 from infraxa.app.events import (
     AnswerEnded,
     AnswerGrew,
+    AnswerMoved,
     AnswerStarted,
+    AnswerWaits,
     BranchChanged,
     ChatsChanged,
     EngineChanged,
@@ -78,7 +80,7 @@ class ChatScreen(Talk):
 
     def on_mount(self) -> None:
         self._offer_commands()
-        self._paint_status()
+        self._paint_driver()
         self.watch(self.prompt.area, "selection", self._typed, init=False)
         self.call_after_refresh(self.app.begin)
 
@@ -164,6 +166,13 @@ class ChatScreen(Talk):
                 if self._shows(event.chat_id) and self.app.opened:
                     self.conversation.set_progress(event.message_id, event.done, event.total)
                     self._paint_status()
+            case AnswerWaits():
+                if self._shows(event.chat_id) and self.app.opened:
+                    self._tell_wait(event.chat_id)
+                    self._paint_status()
+            case AnswerMoved():
+                if self._shows(event.chat_id) and self.app.opened:
+                    self.conversation.move(event.message_id, event.part)
             case AnswerStarted() | BranchChanged():
                 if self._shows(event.chat_id):
                     self.call_next(self._show_branch)
@@ -180,9 +189,9 @@ class ChatScreen(Talk):
                 self._paint_engine()
             case NetworkChanged():
                 self._network = event.status
-                self._paint_status()
+                self._paint_driver()
             case _:
-                return
+                self.hear_driver(event)
 
     async def _answer_ended(self, message: Message) -> None:
         if self._shows(message.chat_id):
@@ -202,6 +211,7 @@ class ChatScreen(Talk):
         if (
             self.chat is not None
             and waiting
+            and self.driver.kind == "local"
             and (progress := self.running.by_chat.get(self.chat.id)) is not None
         ):
             percent = f" {self._engine.progress:.0%}" if self._engine.progress is not None else ""

@@ -7,16 +7,19 @@ from collections.abc import Iterator, Mapping
 from time import monotonic
 from typing import TYPE_CHECKING, ClassVar
 
+import msgspec
 from textual.binding import Binding, BindingType
 from textual.screen import Screen
 from textual.timer import Timer
 from textual.widgets import ContentSwitcher, Input, Static
 
+from infraxa.app.config import LOCAL
 from infraxa.app.errors import NodeError
 from infraxa.app.tui import actions
 from infraxa.app.tui.running import RunningAnswers
 from infraxa.app.tui.widgets.chat_list import ChatList
-from infraxa.app.tui.widgets.facts import can_continue, model_label
+from infraxa.app.tui.widgets.driver import Driver, find_driver, names_in, where_to
+from infraxa.app.tui.widgets.facts import can_continue, can_move, model_label
 from infraxa.app.tui.widgets.model_card import Card, ModelCard
 from infraxa.app.tui.widgets.prompt import Prompt, SlashCommand
 from infraxa.app.tui.widgets.status_bar import Status, StatusBar
@@ -24,11 +27,12 @@ from infraxa.app.tui.widgets.text import one_line
 from infraxa.app.tui.widgets.welcome import Welcome
 from infraxa.engine.types import EngineStatus
 from infraxa.net.status import NetworkStatus
-from infraxa.store.records import Chat, ChatOptions, ChatSummary, Turn
+from infraxa.store.records import AnswerFacts, Chat, ChatOptions, ChatSummary, Turn
 
 if TYPE_CHECKING:
     from infraxa.app.choices import ModelEntry
     from infraxa.app.facade import NodeFacade
+    from infraxa.app.offers import OfferSeen
     from infraxa.app.tui.app import InfraxaApp
     from infraxa.app.tui.widgets.conversation import Conversation
 
@@ -79,6 +83,10 @@ class ChatBase(Screen[None]):
         self._models: list[ModelEntry] = []
         self._options = ChatOptions()
         """Options chosen for a conversation that is not kept yet."""
+        self.driver = Driver()
+        """Who answers what is sent next."""
+        self._offers: list[OfferSeen] | None = None
+        """What is offered on the network, as it was last looked at; None: nobody needed to look."""
         self._waiting: tuple[str, str | None] | None = None
         """What was sent before it could be."""
         self._deleted: list[str] = []
@@ -122,16 +130,36 @@ class ChatBase(Screen[None]):
             if chat is None or not self.app.opened:
                 return
             try:
-                self.shown_turns = await self.node.branch(chat.id)
+                turns = await self.node.branch(chat.id)
             except NodeError as error:
                 if error.code != "gone":
                     raise
                 return  # the next node shows it
-            if self.chat is not chat:
+            if self.chat is None or self.chat.id != chat.id:
                 return
+            self.shown_turns = [self._as_told(turn) for turn in turns]
             await self.conversation.show(self.shown_turns, streaming=_Partials(self.node))
+            self._tell_wait(chat.id)
             self.query_one(ContentSwitcher).current = "conversation" if self.shown_turns else "welcome"
         self._situation_changed()
+
+    def _as_told(self, turn: Turn) -> Turn:
+        """A running answer with what was told of its drivers, of which the store may not know yet."""
+        progress = self.running.by_chat.get(turn.message.chat_id)
+        if progress is None or progress.message_id != turn.message.id or not progress.parts:
+            return turn
+        facts = turn.message.facts or AnswerFacts()
+        first = progress.parts[0].at
+        parts = (*(part for part in facts.drivers if part.at < first), *progress.parts)
+        told = msgspec.structs.replace(facts, drivers=parts)
+        return Turn(msgspec.structs.replace(turn.message, facts=told), turn.sibling_ids)
+
+    def _tell_wait(self, chat_id: str) -> None:
+        """Say what the chat's running answer waits for, if its driver does not get on."""
+        progress = self.running.by_chat.get(chat_id)
+        if progress is not None and progress.waits is not None:
+            passed = max(0.0, self.app.clock() - progress.waits.since_ms / 1000)
+            self.conversation.set_driver_wait(progress.message_id, progress.waits, passed)
 
     def _paint_running(self) -> None:
         self.chat_list.show_busy(self.running.by_chat)
@@ -149,9 +177,12 @@ class ChatBase(Screen[None]):
             if self._waiting is not None:
                 opening += ", then your message is sent"
         model = self._model()
+        label = model.label if model is not None else model_label(self._model_name())
+        here = self.driver.kind == "local"
         status = Status(
-            engine=self._engine,
-            model=model.label if model is not None else model_label(self._model_name()),
+            # This machine's own engine has no part in what a driver on the network answers.
+            engine=self._engine if here else EngineStatus("ready"),
+            model=label if here else self.driver.name,
             opening=opening,
             problem=self.app.problem,
             attached_to=self.app.attached_to,
@@ -175,13 +206,37 @@ class ChatBase(Screen[None]):
         name = self._model_name()
         return next((entry for entry in self._models if entry.name == name), None)
 
+    def _wanted_driver(self) -> tuple[str, str | None]:
+        """The driver of the shown chat, or of the one that begins, and its model, as they are chosen."""
+        options = self.chat.options if self.chat is not None else self._options
+        return options.driver or self.app.settings.driver, options.driver_model
+
+    def _paint_driver(self) -> None:
+        """Show who answers what is sent next, and how that driver is."""
+        if not self.query(StatusBar):
+            return
+        before, (wanted, model) = self.driver, self._wanted_driver()
+        names = names_in(turn.message for turn in self.shown_turns) if wanted != LOCAL else {}
+        online = self._network.activity not in ("off", "closing")
+        self.driver = driver = find_driver(wanted, model, self._offers, names, online=online)
+        if driver != before or not self.prompt.has_where:
+            self.prompt.set_where(where_to(driver), leaves=driver.kind != "local")
+            self.query_one(Welcome).driver = driver
+        self._paint_status()
+        if (driver.kind, driver.id, driver.model_id) != (before.kind, before.id, before.model_id):
+            self._driver_changed()
+
+    def _driver_changed(self) -> None:
+        """Another driver is the one to show."""
+
     def _card(self) -> Card:
+        if self.driver.kind != "local":
+            return Card(driver=self.driver, last=self._last_facts())
         entry = self._model()
         if entry is None:
             return Card(label=model_label(self._model_name()))
         loaded = self._engine.loaded
         n_ctx = loaded.n_ctx if loaded is not None and loaded.path == entry.path else entry.context_length
-        facts = (turn.message.facts for turn in reversed(self.shown_turns) if turn.message.facts is not None)
         return Card(
             label=entry.label,
             builtin=entry.builtin,
@@ -191,14 +246,19 @@ class ChatBase(Screen[None]):
             quantization=entry.quantization,
             license=entry.license,
             n_ctx=n_ctx,
-            last=next(facts, None),
+            last=self._last_facts(),
             problem=entry.problem,
         )
+
+    def _last_facts(self) -> AnswerFacts | None:
+        """Of the newest answer of the shown chat."""
+        facts = (turn.message.facts for turn in reversed(self.shown_turns) if turn.message.facts is not None)
+        return next(facts, None)
 
     def _paint_model(self) -> None:
         entry = self._model()
         self.query_one(Welcome).builtin = entry is None or entry.builtin
-        self._paint_status()
+        self._paint_driver()
 
     def role_changed(self) -> None:
         """Provider mode is another one."""
@@ -242,7 +302,7 @@ class ChatBase(Screen[None]):
             chats=bool(self._chats),
             answered=bool(answers),
             answering=self.chat is not None and self.chat.id in self.running,
-            continuable=bool(answers) and can_continue(answers[-1]),
+            continuable=bool(answers) and (can_continue(answers[-1]) or can_move(answers[-1])),
             deleted=bool(self._deleted),
         )
 

@@ -11,7 +11,7 @@ from textual.widgets import ContentSwitcher
 from infraxa.app.tui.screens.chat_base import ChatBase, SearchBox
 from infraxa.app.tui.widgets.chat_list import UNTITLED, ChatList
 from infraxa.app.tui.widgets.text import one_line
-from infraxa.store.records import ChatOptions
+from infraxa.store.records import Chat, ChatOptions
 
 DRAFT_AFTER = 1.0
 """Seconds without typing after which what is typed is kept."""
@@ -23,9 +23,14 @@ class Library(ChatBase):
     async def _list_chats(self) -> None:
         self._chats = await self.node.list_chats()
         if self.chat is not None:
-            known = next((chat for chat in self._chats if chat.id == self.chat.id), None)
-            if known is not None and known.title != self.chat.title:
-                self.chat = await self.node.get_chat(self.chat.id)
+            # Another terminal may have renamed it, or chosen another driver: what is shown must be so.
+            shown = self.chat
+            if any(chat.id == shown.id for chat in self._chats):
+                fresh = await self.node.get_chat(shown.id)
+                if self._shows(fresh.id):
+                    self.chat = fresh
+                    if fresh.options != shown.options:
+                        self._paint_model()
         self._paint_title()
         await self._search()
         self._situation_changed()
@@ -154,11 +159,19 @@ class Library(ChatBase):
             return
         text = self.prompt.text
         if self.chat is None and text.strip():
-            chat = await self.node.create_chat()
+            chat = await self._create_chat()
             await self.node.save_draft(chat.id, text)
             await self.node.remember_last_chat(chat.id)
         elif self.chat is not None:
             await self.node.save_draft(self.chat.id, text)
+
+    async def _create_chat(self) -> Chat:
+        """Keep the conversation that begins, with the options that were chosen for it."""
+        chat = await self.node.create_chat()
+        if self._options == ChatOptions():
+            return chat
+        await self.node.set_chat_options(chat.id, self._options)
+        return await self.node.get_chat(chat.id)
 
     def _typed(self) -> None:
         if self._draft_timer is not None:

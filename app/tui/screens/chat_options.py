@@ -1,4 +1,4 @@
-"""What a person sets for one chat: its model, what the model is told first, how the next token is chosen."""
+"""What a person sets for one chat: driver, model, what the model is told first, how a token is chosen."""
 
 from __future__ import annotations
 
@@ -14,14 +14,20 @@ from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, VerticalScroll
 from textual.widgets import Button, Input, Select, Static, TextArea
 
-from infraxa.app.config import Settings
+from infraxa.app.config import ANY, LOCAL, Settings
 from infraxa.app.tui.screens.view import View
+from infraxa.app.tui.widgets.driver import CHOSEN_BY_INFRAXA, THIS_MACHINE, find_driver, model_name
 from infraxa.app.tui.widgets.text import one_line
 from infraxa.engine.types import Sampling
+from infraxa.net.identity import display, id_text
 from infraxa.store.records import ChatOptions
 
 if TYPE_CHECKING:
     from infraxa.app.choices import ModelEntry
+    from infraxa.app.offers import OfferSeen
+
+Driven = tuple[str, str | None]
+"""A driver, and a model_id in hex or None for any."""
 
 
 class Field(msgspec.Struct, frozen=True):
@@ -104,6 +110,15 @@ class ChatOptionsScreen(View[ChatOptions]):
         options = self._options
         entry = self._entry(options.model)
         with VerticalScroll(id="options", can_focus=False):
+            with Horizontal(classes="row"):
+                yield Static("driver", classes="name")
+                yield Select(
+                    self._drivers(None),
+                    prompt="default",
+                    value=Select.NULL if options.driver is None else (options.driver, options.driver_model),
+                    id="driver",
+                    compact=True,
+                )
             with Horizontal(classes="row tall"):
                 yield Static("model", classes="name")
                 known = [(one_line(model.label, 60), model.name) for model in self._models]
@@ -146,6 +161,31 @@ class ChatOptionsScreen(View[ChatOptions]):
 
     def on_mount(self) -> None:
         self.query_one("#system", TextArea).focus()
+        if self.app.node.network.activity not in ("off", "closing"):
+            self.app.attempt(self._list_drivers(), screen=self)
+
+    async def _list_drivers(self) -> None:
+        """Offer the providers too; what is chosen stays."""
+        offers = await self.app.node.list_offers()
+        select = self.query_one("#driver", Select)
+        chosen = select.value
+        drivers = self._drivers(offers)
+        select.set_options(drivers)
+        if chosen in [value for _, value in drivers]:
+            select.value = chosen
+
+    def _drivers(self, offers: Sequence[OfferSeen] | None) -> list[tuple[str, Driven]]:
+        """Who can be chosen: always whoever is chosen now."""
+        listed: list[tuple[str, Driven]] = [(THIS_MACHINE, (LOCAL, None)), (CHOSEN_BY_INFRAXA, (ANY, None))]
+        for offer in offers or ():
+            name = f"{display(offer.node.name, offer.node.id)} · {one_line(offer.model.name, 40)}"
+            listed.append((name, (id_text(offer.node.id), offer.model.model_id.hex())))
+        driver, model = self._options.driver, self._options.driver_model
+        if driver is not None and (driver, model) not in [value for _, value in listed]:
+            known = find_driver(driver, model, offers, {})
+            name = " · ".join(part for part in (known.name, model_name(known)) if part)
+            listed.append((name, (driver, model)))
+        return listed
 
     def _entry(self, name: str | None) -> ModelEntry | None:
         name = name or self._settings.model
@@ -157,9 +197,13 @@ class ChatOptionsScreen(View[ChatOptions]):
             field.name: parse_number(field, self.query_one(f"#{field.name}", Input).value) for field in FIELDS
         }
         model = self.query_one("#model", Select).value
+        driver = self.query_one("#driver", Select).value
+        chosen = (None, None) if driver is Select.NULL else typing.cast(Driven, driver)
         system = self.query_one("#system", TextArea).text
         return ChatOptions(
             model=None if model is Select.NULL else typing.cast(str, model),
+            driver=chosen[0],
+            driver_model=chosen[1],
             system=system if system.strip() else None,
             stop=parse_stop(self.query_one("#stop", Input).value),
             **values,
@@ -188,6 +232,7 @@ class ChatOptionsScreen(View[ChatOptions]):
 
     @on(Button.Pressed, "#defaults")
     def _defaults(self) -> None:
+        self.query_one("#driver", Select).clear()
         self.query_one("#model", Select).clear()
         self.query_one("#system", TextArea).text = ""
         for box in self.query(Input):

@@ -6,15 +6,16 @@ from textual import on
 
 from infraxa.app.errors import NodeError
 from infraxa.app.tui import actions
-from infraxa.app.tui.screens.chat_library import Library
+from infraxa.app.tui.screens.chat_driver import Driving
 from infraxa.app.tui.widgets import requests
+from infraxa.app.tui.widgets.facts import can_move
 from infraxa.app.tui.widgets.prompt import Prompt
 from infraxa.app.tui.widgets.welcome import Question
 from infraxa.engine.types import EngineError
-from infraxa.store.records import ChatOptions, Message, StoreError
+from infraxa.store.records import Message, StoreError
 
 
-class Talk(Library):
+class Talk(Driving):
     """The prompt and the conversation."""
 
     @on(Prompt.Submitted)
@@ -38,12 +39,8 @@ class Talk(Library):
                 await self.node.edit(editing, text)
                 return
             if self.chat is None:
-                chat = await self.node.create_chat()
-                if self._options != ChatOptions():
-                    await self.node.set_chat_options(chat.id, self._options)
-                    chat = await self.node.get_chat(chat.id)
-                self.chat = chat
-                await self.node.remember_last_chat(chat.id)
+                self.chat = await self._create_chat()
+                await self.node.remember_last_chat(self.chat.id)
                 self._painted()
             await self.node.send(self.chat.id, text)
         except (NodeError, EngineError, StoreError):
@@ -68,7 +65,10 @@ class Talk(Library):
             self.app.attempt(self.node.regenerate(answer.id), group="send")
 
     def action_continue(self) -> None:
-        if (answer := self._last("assistant")) is not None:
+        answer = self._last("assistant")
+        if answer is not None and can_move(answer):
+            self.go_elsewhere(answer)
+        elif answer is not None:
             self.app.attempt(self.node.continue_answer(answer.id), group="send")
 
     def action_edit_last(self) -> None:

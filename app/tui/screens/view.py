@@ -41,9 +41,14 @@ class View(ModalScreen[T]):
 
     def compose(self) -> ComposeResult:
         with Vertical(id="view"):
-            yield Static(self.HEADING, id="view-heading", markup=False)
+            yield Static(self.heading, id="view-heading", markup=False)
             yield from self.compose_body()
             yield Static(Content(self.KEYS), id="view-keys", markup=False)
+
+    @property
+    def heading(self) -> str:
+        """What stands at the top."""
+        return self.HEADING
 
     def compose_body(self) -> ComposeResult:
         """What stands between the heading and the line of keys."""

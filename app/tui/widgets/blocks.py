@@ -24,6 +24,14 @@ TAB_SIZE = 4
 COPY = "copy"
 
 
+class Mark(NamedTuple):
+    """A line within a block that is no part of its text: from here on somebody else writes."""
+
+    at: int
+    """Characters of the block's text before it; in a table, rows."""
+    label: str
+
+
 class Line(NamedTuple):
     """One line of a block."""
 
@@ -35,6 +43,8 @@ class Line(NamedTuple):
     """Component class for the whole line, its padding included."""
     copy_at: int | None = None
     """Where the word that copies this block stands."""
+    aside: bool = False
+    """Not of the text: it is never selected or copied."""
 
 
 class Body(Protocol):
@@ -68,6 +78,29 @@ def wrap(content: Content, width: int, fill: str = "") -> list[Line]:
     return lines or [Line(Content(""), fill=fill)]
 
 
+def marked_line(mark: Mark, width: int) -> Line:
+    """The line that shows a mark."""
+    return Line(Content(f" {mark.label}").truncate(width, ellipsis=True), fill="moved", aside=True)
+
+
+def wrap_marked(content: Content, width: int, fill: str, marks: Sequence[Mark]) -> list[Line]:
+    """`content` as `wrap` gives it, cut where the marks stand."""
+    plain = content.plain
+    lines: list[Line] = []
+    start = 0
+    for mark in marks:
+        at = max(start, min(mark.at, len(plain)))
+        end = start + len(plain[start:at].rstrip())
+        goes_on = at + len(plain[at:]) - len(plain[at:].lstrip())
+        if end > start:
+            lines += wrap(content[start:end], width, fill)
+            if goes_on < len(plain):
+                lines[-1] = lines[-1]._replace(join=plain[end:goes_on])
+        lines.append(marked_line(mark, width))
+        start = goes_on
+    return lines + wrap(content[start:], width, fill) if start < len(plain) else lines
+
+
 def fold(text: str, width: int) -> list[str]:
     """One line of text cut into pieces of at most `width` cells, wherever that falls."""
     if text.isascii():
@@ -82,12 +115,17 @@ class Prose:
     content: Content
     fill: str = ""
     """`h1` to `h6` for headings."""
+    marks: tuple[Mark, ...] = ()
     _lines: list[Line] = field(default_factory=list, repr=False)
     _width: int = -1
 
     def height(self, width: int) -> int:
         if width != self._width:
-            self._lines = wrap(self.content, width, self.fill)
+            self._lines = (
+                wrap_marked(self.content, width, self.fill, self.marks)
+                if self.marks
+                else wrap(self.content, width, self.fill)
+            )
             self._width = width
         return len(self._lines)
 
@@ -96,7 +134,12 @@ class Prose:
         return self._lines[y]
 
     def same(self, other: Body) -> bool:
-        return isinstance(other, Prose) and self.fill == other.fill and self.content.is_same(other.content)
+        return (
+            isinstance(other, Prose)
+            and self.fill == other.fill
+            and self.marks == other.marks
+            and self.content.is_same(other.content)
+        )
 
 
 @dataclass
@@ -104,41 +147,63 @@ class Plain:
     """Text shown as it is, cut at the width: for what is too long or too deep to be read as Markdown."""
 
     text: str
-    _pieces: list[tuple[str, bool]] = field(default_factory=list, repr=False)
+    marks: tuple[Mark, ...] = ()
+    _pieces: list[tuple[str, bool] | Mark] = field(default_factory=list, repr=False)
+    """Of each line on the screen: its text, and whether a line of the text ends with it."""
     _width: int = -1
 
     def height(self, width: int) -> int:
         if width != self._width:
-            self._pieces = [
-                (piece, index == len(pieces) - 1)
-                for text in self.text.expandtabs(TAB_SIZE).split("\n")
-                for pieces in (fold(text, width),)
-                for index, piece in enumerate(pieces)
-            ]
+            self._pieces = []
+            start = 0
+            for mark in self.marks:
+                at = max(start, min(mark.at, len(self.text)))
+                if at > start:
+                    self._fold(self.text[start:at], width, cut=at < len(self.text))
+                self._pieces.append(mark)
+                start = at
+            if start < len(self.text) or not self.marks:
+                self._fold(self.text[start:], width)
             self._width = width
         return len(self._pieces)
 
+    def _fold(self, text: str, width: int, *, cut: bool = False) -> None:
+        """`cut`: the text goes on after this part, maybe in the middle of a line."""
+        ends = not cut or text.endswith("\n")
+        lines = (text.removesuffix("\n") if cut else text).expandtabs(TAB_SIZE).split("\n")
+        for number, line in enumerate(lines):
+            pieces = fold(line, width)
+            last = number == len(lines) - 1
+            self._pieces += [
+                (piece, index == len(pieces) - 1 and (ends or not last)) for index, piece in enumerate(pieces)
+            ]
+
     def line(self, width: int, y: int, theme: type[HighlightTheme]) -> Line:
         self.height(width)
-        piece, ends = self._pieces[y]
+        found = self._pieces[y]
+        if isinstance(found, Mark):
+            return marked_line(found, width)
+        piece, ends = found
         return Line(Content(piece, strip_control_codes=False), "\n" if ends else "")
 
     def same(self, other: Body) -> bool:
-        return isinstance(other, Plain) and self.text == other.text
+        return isinstance(other, Plain) and self.text == other.text and self.marks == other.marks
 
 
 @dataclass
 class Rule:
     """A horizontal rule."""
 
+    marks: tuple[Mark, ...] = ()
+
     def height(self, width: int) -> int:
-        return 1
+        return 1 + len(self.marks)
 
     def line(self, width: int, y: int, theme: type[HighlightTheme]) -> Line:
-        return Line(Content.styled("─" * width, ".rule"))
+        return Line(Content.styled("─" * width, ".rule")) if not y else marked_line(self.marks[y - 1], width)
 
     def same(self, other: Body) -> bool:
-        return isinstance(other, Rule)
+        return isinstance(other, Rule) and self.marks == other.marks
 
 
 @dataclass
@@ -149,8 +214,10 @@ class Code:
     language: str = ""
     open: bool = False
     """Still being written: shown without colours, which come once when it is closed."""
+    marks: tuple[Mark, ...] = ()
     _folded: list[tuple[int, int, int]] = field(default_factory=list, repr=False)
-    """For each line on the screen: number of the line of code, and the part of it."""
+    """For each line on the screen: number of the line of code, and the part of it; -1 and its place for a
+    mark."""
     _lines: list[str] = field(default_factory=list, repr=False)
     _width: int = -1
     _coloured: list[Content] | None = field(default=None, repr=False)
@@ -166,18 +233,33 @@ class Code:
                 for piece in fold(text, room) if len(text) * 2 > room else (text,):
                     self._folded.append((number, start, start + len(piece)))
                     start += len(piece)
+            for index, mark in enumerate(self.marks):
+                self._cut(index, mark)
             self._width = width
         return len(self._folded) + 1
+
+    def _cut(self, index: int, mark: Mark) -> None:
+        """Put a mark among the lines on the screen; one that it falls into becomes two."""
+        number = self.code.count("\n", 0, mark.at)
+        column = len(self.code[self.code.rfind("\n", 0, mark.at) + 1 : mark.at].expandtabs(TAB_SIZE))
+        for place, (line, start, end) in enumerate(self._folded):
+            if line == number and (column < end or column == end == len(self._lines[number])):
+                before = [(line, start, column)] if column > start or start == end else []
+                after = [(line, column, end)] if column < end else []
+                self._folded[place : place + 1] = [*before, (-1, index, 0), *after]
+                return
 
     def line(self, width: int, y: int, theme: type[HighlightTheme]) -> Line:
         self.height(width)
         if y == 0:
             return self._label(width)
         number, start, end = self._folded[y - 1]
+        if number < 0:
+            return marked_line(self.marks[start], width)
         text = self._lines[number]
         coloured = self._colours(theme)
         content = coloured[number][start:end] if coloured else Content(text[start:end])
-        ends = y == len(self._folded) or self._folded[y][0] != number
+        ends = all(line != number for line, _, _ in self._folded[y : y + 1 + len(self.marks)])
         return Line(Content(" ") + content, "\n" if ends else "", "fence")
 
     def _label(self, width: int) -> Line:
@@ -208,6 +290,7 @@ class Code:
             and self.code == other.code
             and self.language == other.language
             and self.open == other.open
+            and self.marks == other.marks
         )
 
 
@@ -219,10 +302,12 @@ class Table:
     rows: list[list[Content]]
     aligns: Sequence[str]
     """`left`, `center` or `right` for each column."""
+    marks: tuple[Mark, ...] = ()
     _width: int = -1
     _columns: list[int] = field(default_factory=list, repr=False)
     _places: list[tuple[int, int]] = field(default_factory=list, repr=False)
-    """For each line on the screen: the row (-1 the head, -2 the rule) and the line in it."""
+    """For each line on the screen: the row (-1 the head, -2 the rule) and the line in it; -3 and its place
+    for a mark."""
     _wrapped: dict[tuple[int, int], list[list[Content]]] = field(default_factory=dict, repr=False)
 
     def height(self, width: int) -> int:
@@ -231,8 +316,11 @@ class Table:
             self._wrapped.clear()
             self._places = [(-1, line) for line in range(self._row_height(-1))] + [(-2, 0)]
             roomy = self._columns == self._natural()
+            self._places += [(-3, at) for at, mark in enumerate(self.marks) if mark.at <= 0]
             for row in range(len(self.rows)):
                 self._places += [(row, line) for line in range(1 if roomy else self._row_height(row))]
+                if self.marks:
+                    self._places += [(-3, at) for at, mark in enumerate(self.marks) if mark.at == row + 1]
             self._width = width
         return len(self._places)
 
@@ -241,6 +329,8 @@ class Table:
         row, line = self._places[y]
         if row == -2:
             return Line(Content.styled("─┼─".join("─" * column for column in self._columns), ".table-line"))
+        if row == -3:
+            return marked_line(self.marks[line], width)
         separator = Content.styled(" │ ", ".table-line")
         parts: list[Content] = []
         for column, lines in enumerate(self._cells(row)):
@@ -296,6 +386,7 @@ class Table:
             isinstance(other, Table)
             and len(self.rows) == len(other.rows)
             and list(self.aligns) == list(other.aligns)
+            and self.marks == other.marks
             and all(
                 len(mine) == len(theirs) and all(a.is_same(b) for a, b in zip(mine, theirs, strict=True))
                 for mine, theirs in zip([self.head, *self.rows], [other.head, *other.rows], strict=True)

@@ -22,11 +22,12 @@ from textual.screen import Screen
 from textual.widget import Widget
 from textual.widgets import Static
 
+from infraxa.app.answering import Waits
 from infraxa.app.tui.widgets import requests
 from infraxa.app.tui.widgets.facts import model_label
 from infraxa.app.tui.widgets.markdown import MarkdownView
 from infraxa.app.tui.widgets.message import AnswerView, UserMessage
-from infraxa.store.records import Message, Turn
+from infraxa.store.records import DriverPart, Message, Turn
 
 PAGE = 20
 """Turns mounted at a time."""
@@ -75,6 +76,7 @@ class Conversation(VerticalScroll, can_focus=False):
     RegenerateRequested = requests.RegenerateRequested
     EditRequested = requests.EditRequested
     ContinueRequested = requests.ContinueRequested
+    ElsewhereRequested = requests.ElsewhereRequested
     DropOldestRequested = requests.DropOldestRequested
     VersionRequested = requests.VersionRequested
     StopRequested = requests.StopRequested
@@ -210,12 +212,22 @@ class Conversation(VerticalScroll, can_focus=False):
     def set_progress(self, message_id: str, done: int, total: int) -> None:
         """The model has read `done` of `total` tokens of the prompt."""
         if view := self._answer(message_id):
-            view.wait_for(f"reading the prompt {done}/{total}")
+            view.set_progress(done, total)
 
     def set_waiting(self, message_id: str, what: str) -> None:
         """Say what the answer waits for, such as `waiting for the model to load 40 %`."""
         if view := self._answer(message_id):
             view.wait_for(what)
+
+    def set_driver_wait(self, message_id: str, waits: Waits, passed: float) -> None:
+        """Say what a driver is waited for, since `passed` seconds."""
+        if view := self._answer(message_id):
+            view.wait_until(waits, passed)
+
+    def move(self, message_id: str, part: DriverPart) -> None:
+        """Who writes the answer from a place on."""
+        if view := self._answer(message_id):
+            view.move(part)
 
     def grow(self, message_id: str, text: str) -> None:
         """More text of a running answer. Only takes note: it is shown at the pace of the screen."""

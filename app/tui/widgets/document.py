@@ -18,6 +18,7 @@ from markdown_it.token import Token
 from textual.content import Content
 
 from infraxa.app.tui.widgets.blocks import Block, Plain
+from infraxa.app.tui.widgets.marks import Place, place, put
 from infraxa.app.tui.widgets.reading import (
     MAX_DOCUMENT,
     MAX_INLINE,
@@ -44,12 +45,16 @@ class Document:
         self._read_at = MAX_INLINE
         """Length of the tail when it was last read, once it is long."""
         self._links: dict[str, Any] = {}
+        self.marks: tuple[tuple[int, str], ...] = ()
+        """Where somebody else goes on, in characters of the source, and what is said there; in order."""
+        self._places: list[Place] = []
         if source:
             self.replace(source)
 
     def replace(self, source: str) -> int:
-        """Another whole text."""
+        """Another whole text, without marks."""
         self.source = source
+        self.set_marks(())
         changed = self._show(0, self._read(source))
         self._tail = len(source)
         return changed
@@ -57,6 +62,19 @@ class Document:
     def finish(self, blocks: list[Block] | None = None) -> int:
         """The text is complete; `blocks` is what `read` made of it, when that was done elsewhere."""
         return self._show(0, self._read(self.source) if blocks is None else blocks)
+
+    def set_marks(self, marks: Sequence[tuple[int, str]]) -> int:
+        """Mark these places, and no others. They are no part of the text."""
+        if tuple(marks) == self.marks:
+            return len(self.blocks)
+        self.marks = tuple(marks)
+        changed = {each.block for each in self._places}
+        self._places = [place(self.source[:at], label) for at, label in marks]
+        changed |= {each.block for each in self._places}
+        for index in changed:
+            if index < len(self.blocks):
+                self.blocks[index] = put(self.blocks[index], index, self._places)
+        return min(changed, default=len(self.blocks))
 
     def append(self, text: str) -> int:
         """More text at the end."""
@@ -96,6 +114,9 @@ class Document:
                 break
             first += 1
         self.blocks = old[:first] + blocks[first - start :]
+        for index in {each.block for each in self._places}:
+            if first <= index < len(self.blocks):
+                self.blocks[index] = put(self.blocks[index], index, self._places)
         return first
 
     def _settle(self, tokens: Sequence[Token], builder: Builder) -> None:

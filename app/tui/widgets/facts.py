@@ -3,13 +3,29 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterable
 
-from infraxa.store.records import AnswerFacts, Message
+from infraxa.app.tui.widgets.driver import THIS_MACHINE, named
+from infraxa.app.tui.widgets.text import one_line
+from infraxa.store.records import AnswerFacts, DriverPart, Message
 
 BUILT_IN_MODEL = "guide"
 BUILT_IN_LABEL = "built-in guide (tiny)"
 READABLE_BY = "readable by this machine only"
 READABLE_BY_SHORT = "this machine only"
+LONG_CONNECT_MS = 200.0
+"""A connection that took longer is worth a word."""
+LONG_LINE_MS = 500.0
+"""So is a longer wait in line."""
+
+_WITHOUT_DRIVER = frozenset({"no_driver", "offline", "unreachable", "timeout", "refused", "expired"})
+"""Errors of an answer with whose driver there was no session at all."""
+BLAMES = {
+    "own": "this machine's own network failed",
+    "relay": "the relay in between failed",
+    "peer": "the driver failed",
+}
+"""Whose fault it was, for each `AnswerFacts.blame`."""
 
 
 def model_label(name: str) -> str:
@@ -30,6 +46,60 @@ def ending(message: Message) -> str:
     if message.facts is not None and message.facts.finish == "length":
         return "cut at the limit of tokens"
     return ""
+
+
+def driver_name(part: DriverPart) -> str:
+    """Who wrote a part of an answer: `maple·7k2m9x4q`, or this machine."""
+    return named(part.name, part.id) if part.id else THIS_MACHINE
+
+
+def who_answered(facts: AnswerFacts, label: Callable[[str], str] = model_label) -> str:
+    """Who gave the answer, and its model: `maple·7k2m9x4q · Qwen3 8B`; this machine's model by its label.
+
+    Empty while no driver has said anything.
+    """
+    if not any(part.id for part in facts.drivers):
+        return one_line(label(facts.model), 60) if facts.model else ""
+    said: list[str] = []
+    for part in facts.drivers:
+        model = one_line(part.model, 48) if part.id else one_line(label(part.model or facts.model), 48)
+        text = f"{driver_name(part)} · {model}" if model else driver_name(part)
+        if not said or said[-1] != text:
+            said.append(text)
+    return ", then ".join(said)
+
+
+def readers(facts: AnswerFacts | None) -> str:
+    """Every other node that was sent the prompt; empty: none was."""
+    if facts is None:
+        return ""
+    return ", ".join(dict.fromkeys(named(reader.name, reader.id) for reader in facts.readers))
+
+
+def moved_lines(facts: AnswerFacts | None) -> list[str]:
+    """Who went on in whose place, and why: a sentence for each time."""
+    if facts is None:
+        return []
+    return [
+        f"↪ {driver_name(part)} went on: {one_line(part.reason, 300)}"
+        for part in facts.drivers
+        if part.reason
+    ]
+
+
+def moved_label(part: DriverPart) -> str:
+    """What stands in an answer where another driver goes on."""
+    return f"↪ {driver_name(part)} goes on"
+
+
+def with_part(parts: Iterable[DriverPart], part: DriverPart) -> list[DriverPart]:
+    """Who wrote an answer, when `part` is told of: who had begun at the same place wrote nothing."""
+    return [*(one for one in parts if one.at < part.at), part]
+
+
+def moved_places(parts: Iterable[DriverPart]) -> list[DriverPart]:
+    """Those that went on with the text of another."""
+    return [part for part in parts if part.at]
 
 
 def facts_lines(facts: AnswerFacts | None) -> list[list[str]]:
@@ -53,12 +123,22 @@ def facts_lines(facts: AnswerFacts | None) -> list[list[str]]:
         if facts.dropped_turns:
             turns = "turn" if facts.dropped_turns == 1 else "turns"
             always.append(f"without the oldest {facts.dropped_turns} {turns}")
+        if facts.wait_ms is not None and facts.wait_ms >= LONG_LINE_MS:
+            first.insert(0, f"{short_time(facts.wait_ms)} in line")
+        if facts.connect_ms is not None and facts.connect_ms >= LONG_CONNECT_MS:
+            first.insert(0, f"connected in {short_time(facts.connect_ms)}")
+        if facts.blame:
+            always.append(BLAMES[facts.blame])
+    others = readers(facts)
+    long, short = (
+        (f"readable by {others} only", f"{others} only") if others else (READABLE_BY, READABLE_BY_SHORT)
+    )
     return [
-        [*first, *always, *prompt, READABLE_BY],
-        [*first, *always, *prompt, READABLE_BY_SHORT],
-        [*first, *always, READABLE_BY_SHORT],
-        [*always, READABLE_BY_SHORT],
-        [*always[-1:], READABLE_BY_SHORT],
+        [*first, *always, *prompt, long],
+        [*first, *always, *prompt, short],
+        [*first, *always, short],
+        [*always, short],
+        [*always[-1:], short],
     ]
 
 
@@ -78,6 +158,15 @@ def can_continue(message: Message) -> bool:
         return False
     cut = message.facts is not None and message.facts.finish == "length"
     return message.state in ("stopped", "failed", "interrupted") or cut
+
+
+def can_move(message: Message) -> bool:
+    """Whether another driver can be asked to go on, as the one that was asked failed."""
+    facts = message.facts
+    if message.role != "assistant" or message.state != "failed" or facts is None:
+        return False
+    away = facts.readers or facts.blame or any(part.id for part in facts.drivers)
+    return bool(away) or facts.error_code in _WITHOUT_DRIVER
 
 
 def too_long(message: Message) -> bool:

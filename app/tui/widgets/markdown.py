@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from bisect import bisect_right
+from collections.abc import Sequence
 from typing import ClassVar
 
 from rich.segment import Segment
@@ -36,7 +37,7 @@ class MarkdownView(Widget):
     COMPONENT_CLASSES: ClassVar[set[str]] = {
         *("em", "strong", "s", "code", "link", "bullet", "quote", "rule"),
         *("h1", "h2", "h3", "h4", "h5", "h6"),
-        *("fence", "fence-label", "fence-copy", "table-head", "table-line"),
+        *("fence", "fence-label", "fence-copy", "table-head", "table-line", "moved"),
     }
     DEFAULT_CSS = """
     MarkdownView {
@@ -59,6 +60,7 @@ class MarkdownView(Widget):
         & > .fence-copy { color: $foreground 60%; text-style: underline; }
         & > .table-head { color: $text-primary; text-style: bold; }
         & > .table-line { color: $foreground 25%; }
+        & > .moved { color: $text-accent; background: $accent 12%; text-style: italic; }
     }
     """
 
@@ -107,6 +109,10 @@ class MarkdownView(Widget):
     def replace(self, source: str) -> None:
         """Another text."""
         self._changed(len(self._head) + self.document.replace(source))
+
+    def set_marks(self, marks: Sequence[tuple[int, str]]) -> None:
+        """Lines that say who goes on: after how many characters of the source, and what is said."""
+        self._changed(len(self._head) + self.document.set_marks(marks))
 
     def set_head(self, content: Content) -> None:
         """What stands above the text."""
@@ -262,6 +268,8 @@ class MarkdownView(Widget):
             if span is None or not self._is_text(index):
                 continue
             prefix, line = self._line(index, y, self._laid_out)
+            if line.aside:
+                continue
             skip = len(prefix.plain) if joined else 0
             start, end = span
             text = prefix.plain + line.content.plain

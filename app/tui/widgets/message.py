@@ -11,22 +11,39 @@ from collections.abc import Callable
 from time import monotonic
 from typing import ClassVar
 
+import msgspec
 from textual.binding import Binding, BindingType
 from textual.content import Content, Span
 from textual.message import Message as TextualMessage
 from textual.style import Style
 from textual.timer import Timer
 
+from infraxa.app.answering import Waits
 from infraxa.app.tui.widgets import requests
-from infraxa.app.tui.widgets.facts import can_continue, ending, facts_lines, model_label, too_long
+from infraxa.app.tui.widgets.facts import (
+    can_continue,
+    can_move,
+    driver_name,
+    ending,
+    facts_lines,
+    model_label,
+    moved_label,
+    moved_lines,
+    moved_places,
+    too_long,
+    who_answered,
+    with_part,
+)
 from infraxa.app.tui.widgets.markdown import MarkdownView
 from infraxa.app.tui.widgets.streaming import Flusher
 from infraxa.app.tui.widgets.text import Cleaner, clean, one_line
 from infraxa.net.tasks import TaskGroup
-from infraxa.store.records import Message, Turn
+from infraxa.store.records import AnswerFacts, DriverPart, Message, Turn
 
 SPINNER = "·∙•∙"
 SPINNER_SECONDS = 0.25
+FIRST_WAIT = "waiting for the model"
+"""What is said until something is told."""
 PAINT_TIMEOUT = 1.0
 """Seconds to wait for a paint; a widget that was just removed is never painted."""
 
@@ -41,6 +58,7 @@ WORDS = {
     "regenerate": "regenerate",
     "edit": "edit",
     "continue": "continue",
+    "elsewhere": "continue elsewhere",
     "drop_oldest": "drop the oldest turns and answer again",
     "stop": "stop",
 }
@@ -62,6 +80,7 @@ class MessageView(MarkdownView, can_focus=True):
         Binding("r", "regenerate", "Regenerate", id="message.regenerate"),
         Binding("e", "edit", "Edit", id="message.edit"),
         Binding("c", "continue", "Continue", id="message.continue"),
+        Binding("c", "elsewhere", "Continue elsewhere", id="message.elsewhere"),
         Binding("d", "drop_oldest", "Drop oldest turns", id="message.drop_oldest"),
         Binding("left,h", "version(-1)", "Previous version", id="message.previous_version", show=False),
         Binding("right,l", "version(1)", "Next version", id="message.next_version", show=False),
@@ -115,8 +134,12 @@ class MessageView(MarkdownView, can_focus=True):
     def _offers(self) -> Content:
         """The applicable actions as clickable words."""
         return Content.styled(" · ", FAINT).join(
-            [word(WORDS[action], action) for action in self.applicable()]
+            [word(self._word(action), action) for action in self.applicable()]
         )
+
+    def _word(self, action: str) -> str:
+        """What an action is called under this message."""
+        return WORDS[action]
 
     def refresh_words(self) -> None:
         """Show what is known and offered now."""
@@ -195,8 +218,16 @@ class AnswerView(MessageView):
         self._timer: Timer | None = None
         self._asked_at = clock()
         self._ticks = 0
-        self._waiting_for = "waiting for the model"
-        self._has_text = False
+        self._waiting_for = FIRST_WAIT
+        self._limit: float | None = None
+        """Seconds after which what is waited for is given up."""
+        self._idle = True
+        """Nothing comes, and it is said why."""
+        self._parts: list[DriverPart] = list(turn.message.facts.drivers) if turn.message.facts else []
+        """Who writes, as far as it was told."""
+        self._at = len(turn.message.content) if turn.message.state != "streaming" else 0
+        """Characters of the answer that are shown, as they came."""
+        self._mark()
         self._calm = False
         self.refresh_words()
 
@@ -222,10 +253,15 @@ class AnswerView(MessageView):
             return
         self._asked_at = self._clock()
         self._showing = self._tasks.spawn(self._flusher.run(), name=f"show {self.message.id}")
-        self._timer = self.set_interval(1.0 if self._calm else SPINNER_SECONDS, self._tick)
+        self._count()
+
+    def _count(self) -> None:
+        """Count the seconds of a wait."""
+        if self._timer is None and self._showing is not None:
+            self._timer = self.set_interval(1.0 if self._calm else SPINNER_SECONDS, self._tick)
 
     def _tick(self) -> None:
-        if self._has_text and self._timer is not None:
+        if not self._idle and self._timer is not None:
             self._timer.stop()
             self._timer = None
         self._ticks += 1
@@ -244,11 +280,51 @@ class AnswerView(MessageView):
         self._waiting_for = what
         self.refresh_words()
 
-    async def _grow(self, text: str) -> None:
-        first = not self._has_text
-        self._has_text = True
+    def wait_until(self, waits: Waits, passed: float) -> None:
+        """Say what its driver is waited for, since `passed` seconds, and for how long at most."""
+        self._waiting_for, self._limit = f"waiting for {one_line(waits.what, 100)}", waits.limit_s
+        self._asked_at = self._clock() - passed
+        self._idle = True
+        self._count()
+        self.refresh_words()
+
+    def set_progress(self, done: int, total: int) -> None:
+        """The model has read so much of the prompt."""
+        self._limit, self._idle = None, True
+        self._count()
+        reader = driver_name(self._parts[-1]) if self._parts and self._parts[-1].id else ""
+        self.wait_for(
+            f"{reader} reads the prompt {done}/{total}" if reader else f"reading the prompt {done}/{total}"
+        )
+
+    def move(self, part: DriverPart) -> None:
+        """Who writes from a place on, which was not reached yet or is the end of what was fed."""
+        self._parts = with_part(self._parts, part)
+        self.refresh_words()
+
+    def _mark(self) -> None:
+        """Show in the text where another driver went on."""
+        content = self.message.content
+        places = [part for part in moved_places(self._parts) if part.at < len(content)]
+        if places or self.document.marks:
+            self.set_marks([(len(clean(content[: part.at])), moved_label(part)) for part in places])
+
+    def _append(self, text: str) -> None:
+        """More text, cut where another driver goes on, so that the mark comes between."""
+        for part in moved_places(self._parts):
+            ahead = part.at - self._at
+            if 0 <= ahead < len(text):
+                self.append(self._clean(text[:ahead]))
+                self._at, text = part.at, text[ahead:]
+                self.set_marks([*self.document.marks, (len(self.source), moved_label(part))])
+        self._at += len(text)
         self.append(self._clean(text))
-        if first:
+
+    async def _grow(self, text: str) -> None:
+        was_idle = self._idle
+        self._idle, self._limit = False, None
+        self._append(text)
+        if was_idle:
             self.refresh_words()
         painted = asyncio.Event()
         self.call_after_refresh(painted.set)
@@ -263,6 +339,8 @@ class AnswerView(MessageView):
         was_streaming = self.is_streaming
         self.turn = turn
         if self.is_streaming:
+            if not was_streaming:
+                self._waiting_for = FIRST_WAIT
             self._start()
         elif was_streaming or self.source != clean(turn.message.content):
             await self._end()
@@ -287,6 +365,10 @@ class AnswerView(MessageView):
             self.replace(text)
         else:
             await super().finish()
+        self._at, self._idle, self._limit = len(self.message.content), True, None
+        if self.message.facts is not None and self.message.facts.drivers:
+            self._parts = list(self.message.facts.drivers)
+        self._mark()
 
     def applicable(self) -> list[str]:
         message = self.message
@@ -295,32 +377,41 @@ class AnswerView(MessageView):
         actions = ["copy"] if message.content else []
         if self.has_focus and message.content and self.codes:
             actions.append("copy_code")
-        if can_continue(message):
+        if can_move(message):
+            actions.append("elsewhere")
+        elif can_continue(message):
             actions.append("continue")
         actions.append("regenerate")
         if too_long(message):
             actions.append("drop_oldest")
         return actions
 
+    def _word(self, action: str) -> str:
+        if action == "elsewhere" and not self.message.content:
+            return "send elsewhere"
+        return super()._word(action)
+
     def refresh_words(self) -> None:
         facts = self.message.facts
-        label = self._label(facts.model) if facts is not None else ""
-        who = Content.styled(one_line(label, 60), "$text-secondary bold")
+        if self.is_streaming and self._parts:
+            facts = msgspec.structs.replace(facts or AnswerFacts(), drivers=tuple(self._parts))
+        label = who_answered(facts, self._label) if facts is not None else ""
+        who = Content.styled(label, "$text-secondary bold")
         self.set_head(who + self._versions())
         self.set_foot(self._waiting() if self.is_streaming else self._ended())
 
     def _waiting(self) -> Content:
-        sign = "…" if self._calm or self._has_text else SPINNER[self._ticks % len(SPINNER)]
-        parts = [f"{sign} answering" if self._has_text else f"{sign} {self._waiting_for}"]
+        sign = "…" if self._calm or not self._idle else SPINNER[self._ticks % len(SPINNER)]
+        parts = [f"{sign} {self._waiting_for}" if self._idle else f"{sign} answering"]
         seconds = int(self._clock() - self._asked_at)
-        if not self._has_text and seconds:
-            parts.append(f"{seconds} s")
+        if self._idle and (seconds or self._limit is not None):
+            parts.append(f"{seconds} s" if self._limit is None else f"{seconds} s of {self._limit:.0f} s")
         said = Content.styled(" · ".join(parts) + "   ", MUTED)
         return said + word(f"{WORDS['stop']} (Esc)", "stop")
 
     def _ended(self) -> Content:
         message = self.message
-        lines: list[Content] = []
+        lines = [Content.styled(moved, MUTED) for moved in moved_lines(message.facts)]
         if message.error:
             error = one_line(message.error, 600)
             lines.append(Content.styled(error, "$text-error"))
@@ -350,6 +441,9 @@ class AnswerView(MessageView):
 
     def action_continue(self) -> None:
         self.post_message(requests.ContinueRequested(self.message.id))
+
+    def action_elsewhere(self) -> None:
+        self.post_message(requests.ElsewhereRequested(self.message.id))
 
     def action_drop_oldest(self) -> None:
         self.post_message(requests.DropOldestRequested(self.message.id))

@@ -1,4 +1,7 @@
-"""The card at the right: who answers this chat, where, and who can read it."""
+"""The card at the right: who answers this chat, where, and who can read it.
+
+What it says of a driver on the network is in driver_card.py, which is imported when there is one.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from textual.content import Content
 from textual.reactive import reactive
 from textual.widget import Widget
 
+from infraxa.app.tui.widgets.driver import Driver
 from infraxa.app.tui.widgets.facts import READABLE_BY, short_time, speed
 from infraxa.app.tui.widgets.text import one_line
 from infraxa.store.records import AnswerFacts
@@ -16,8 +20,10 @@ BAR = 24
 
 
 class Card(msgspec.Struct, frozen=True):
-    """What is known of the model that answers; 0 and "" mean: not known."""
+    """What is known of who answers; 0 and "" mean: not known."""
 
+    driver: Driver | None = None
+    """The one on the network; None: this machine, of whose model all that follows is."""
     label: str = ""
     builtin: bool = False
     architecture: str = ""
@@ -58,6 +64,10 @@ class ModelCard(Widget):
 
     def render(self) -> Content:
         card = self.card
+        if card.driver is not None:
+            from infraxa.app.tui.widgets.driver_card import lines_of
+
+            return Content("\n").join(lines_of(card.driver, card.last))
         if not card.label:
             return Content("")
         lines = [
@@ -72,8 +82,9 @@ class ModelCard(Widget):
         )
         for name, value in (("model", kind), ("file", file), ("licence", card.license)):
             if value:
-                lines.append(_row(name, one_line(value, 60)))
-        lines += self._context_rows(card)
+                lines.append(row(name, one_line(value, 60)))
+        used = card.last.n_prompt + card.last.n_out if card.last is not None else 0
+        lines += context_rows(used, card.n_ctx)
         lines += self._speed(card)
         lines += [Content(""), Content.styled(READABLE_BY, "$text-success")]
         if card.problem:
@@ -92,25 +103,27 @@ class ModelCard(Widget):
             ]
         return Content("\n").join(lines)
 
-    def _context_rows(self, card: Card) -> list[Content]:
-        if not card.n_ctx:
-            return []
-        used = card.last.n_prompt + card.last.n_out if card.last is not None else 0
-        share = min(1.0, used / card.n_ctx)
-        full = round(share * BAR)
-        style = "$text-error" if share > 0.9 else "$text-warning" if share > 0.7 else "$text-primary"
-        bar = Content.assemble(("━" * full, style), ("━" * (BAR - full), "$foreground 15%"))
-        return [_row("context", f"{thousands(used)} of {thousands(card.n_ctx)}"), bar]
-
     def _speed(self, card: Card) -> list[Content]:
         facts = card.last
         if facts is None or facts.tokens_per_second is None:
             return []
-        lines = [Content(""), _row("speed", speed(facts.tokens_per_second))]
+        lines = [Content(""), row("speed", speed(facts.tokens_per_second))]
         if facts.first_token_ms is not None:
-            lines.append(_row("first token", short_time(facts.first_token_ms)))
+            lines.append(row("first token", short_time(facts.first_token_ms)))
         return lines
 
 
-def _row(name: str, value: str) -> Content:
+def context_rows(used: int, n_ctx: int) -> list[Content]:
+    """How many tokens of the context the chat takes, in words and as a bar."""
+    if not n_ctx:
+        return []
+    share = min(1.0, used / n_ctx)
+    full = round(share * BAR)
+    style = "$text-error" if share > 0.9 else "$text-warning" if share > 0.7 else "$text-primary"
+    bar = Content.assemble(("━" * full, style), ("━" * (BAR - full), "$foreground 15%"))
+    return [row("context", f"{thousands(used)} of {thousands(n_ctx)}"), bar]
+
+
+def row(name: str, value: str) -> Content:
+    """One fact."""
     return Content.assemble((f"{name:<12}", "$foreground 60%"), value)

@@ -114,6 +114,17 @@ class Prompt(Vertical):
             scrollbar-size-vertical: 1;
             &:focus { border-left: outer $primary !important; }
         }
+        & > .where {
+            display: none;
+            height: 1;
+            padding: 0 1;
+            background: $surface;
+            border-left: outer $foreground 20%;
+            text-wrap: nowrap;
+            text-overflow: ellipsis;
+        }
+        &:focus-within > .where { border-left: outer $primary; }
+        &.-where > .where { display: block; }
         & > .notice {
             display: none;
             height: 1;
@@ -177,6 +188,7 @@ class Prompt(Vertical):
         commands = OptionList(markup=False)
         commands.can_focus = False
         yield commands
+        yield Static("", markup=False, classes="where")
         yield self._area
 
     def on_mount(self) -> None:
@@ -215,6 +227,17 @@ class Prompt(Vertical):
     def set_history(self, prompts: Sequence[str]) -> None:
         """Earlier prompts, newest last."""
         self._history.load(prompts)
+
+    @property
+    def has_where(self) -> bool:
+        """It is said where what is typed goes."""
+        return self.has_class("-where")
+
+    def set_where(self, where: Content, *, leaves: bool) -> None:
+        """Say above the text where it goes when it is sent; `leaves`: out of this machine."""
+        self.query_one(".where", Static).update(where)
+        self.set_class(leaves, "-leaves")
+        self.add_class("-where")
 
     def begin_edit(self, message_id: str, text: str) -> None:
         """Edit a message that was sent; what was being typed comes back afterwards."""

@@ -28,6 +28,10 @@ class ContinueRequested(_AboutMessage, namespace="conversation"):
     """Go on where this answer ended."""
 
 
+class ElsewhereRequested(_AboutMessage, namespace="conversation"):
+    """Have another driver go on with this answer, whose driver failed."""
+
+
 class DropOldestRequested(_AboutMessage, namespace="conversation"):
     """Answer again without the oldest turns, which do not fit the context."""
 

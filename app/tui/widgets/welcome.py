@@ -14,6 +14,7 @@ from textual.reactive import reactive
 from textual.widgets import Static
 
 from infraxa.app.tui.actions import BY_METHOD, key_label
+from infraxa.app.tui.widgets.driver import Driver
 
 QUESTIONS = ("What is infraxa?", "What is a driver?", "How do I add a real model?")
 
@@ -59,16 +60,35 @@ class Welcome(VerticalScroll, can_focus=False):
 
     builtin: reactive[bool] = reactive(True, init=False)
     """The built-in guide answers here."""
+    driver: reactive[Driver] = reactive(Driver, init=False)
+    """Who answers what is asked first."""
 
     def compose(self) -> ComposeResult:
         with Vertical(id="welcome-body"):
             yield Static(Content.styled("infraxa", "bold $text-primary"), id="welcome-title")
-            yield Static(
-                "Talk with a model that runs on this machine. Nothing you write leaves it.", classes="gap"
-            )
+            yield Static(self._promise(), classes="gap", id="welcome-promise", markup=False)
             for question in QUESTIONS:
                 yield Question(question)
             yield Static(self._hint(), id="welcome-hint")
+
+    def _promise(self) -> str:
+        match self.driver.kind:
+            case "local":
+                return "Talk with a model that runs on this machine. Nothing you write leaves it."
+            case "auto":
+                return (
+                    "infraxa chooses who answers when you send. What you write goes there, sealed on the "
+                    "way, and can be read there."
+                )
+        return (
+            f"Talk with a model that {self.driver.name} serves. What you write goes there, sealed on "
+            "the way, and can be read there."
+        )
+
+    def watch_driver(self) -> None:
+        for promise in self.query("#welcome-promise").results(Static):
+            promise.update(self._promise())
+        self.watch_builtin()
 
     def watch_builtin(self) -> None:
         for hint in self.query("#welcome-hint").results(Static):
@@ -76,7 +96,7 @@ class Welcome(VerticalScroll, can_focus=False):
 
     def _hint(self) -> Content:
         parts: list[Content] = [Content("")]
-        if self.builtin:
+        if self.builtin and self.driver.kind == "local":
             parts.append(
                 Content.assemble(
                     ("The built-in guide (tiny) answers. It knows infraxa, small sums and a few facts; "

@@ -1,0 +1,106 @@
+"""The card of a driver on the network: how it is, what it offers, what was seen of it, who can read.
+
+What this machine measured and what the driver claims are never one number: claims are called so.
+"""
+
+from __future__ import annotations
+
+from textual.content import Content
+
+from infraxa.app.network_words import span
+from infraxa.app.offers import OfferSeen
+from infraxa.app.tui.widgets.driver import Driver, readable_next, remedy, trouble
+from infraxa.app.tui.widgets.facts import short_time, speed
+from infraxa.app.tui.widgets.market_rows import (
+    busy_slots,
+    label,
+    percent,
+    promised_first_token,
+    promised_speed,
+)
+from infraxa.app.tui.widgets.model_card import context_rows, row, thousands
+from infraxa.app.tui.widgets.network_rows import round_trip
+from infraxa.app.tui.widgets.offer_facts import prices
+from infraxa.net.identity import short_id
+from infraxa.net.status import SeenNode
+from infraxa.store.records import AnswerFacts
+
+FRESH = 10.0
+"""Seconds for which news are now."""
+_QUIET = "$foreground 60%"
+_SIGNS = {"online": ("●", "$text-success"), "busy": ("◐", "$text-warning"), "offline": ("○", "$text-error")}
+
+
+def lines_of(driver: Driver, last: AnswerFacts | None) -> list[Content]:
+    """The lines of the card. `last`: what was measured of the newest answer of the chat."""
+    lines = [Content.styled("DRIVER", _QUIET)]
+    if driver.kind == "auto":
+        lines += [
+            Content.styled("infraxa chooses", "bold $text-primary"),
+            Content.styled("for each answer, by model, health and load", _QUIET),
+        ]
+    else:
+        lines.append(Content.styled(driver.name, "bold $text-primary"))
+    if driver.offer is not None:
+        lines += _offer(driver.offer, last if _is_of(last, driver) else None)
+    lines += [Content(""), Content.styled(readable_next(driver), "$text-warning")]
+    if driver.offer is not None and (first := driver.offer.node.same_name_as) is not None:
+        warned = f"Another node had this name first: {short_id(first)}. Is this the one you mean?"
+        lines += [Content(""), Content.styled(warned, "$text-warning")]
+    if wrong := trouble(driver):
+        subject = "It" if driver.kind == "node" else "Whoever would be chosen"
+        lines += [Content(""), Content.styled(f"{subject} {wrong}. {remedy(driver)}.", "$text-error")]
+    elif driver.kind == "node" and driver.offer is None:
+        lines += [Content(""), Content.styled("It was not looked for yet.", _QUIET)]
+    return lines
+
+
+def _is_of(last: AnswerFacts | None, driver: Driver) -> bool:
+    return last is not None and bool(last.drivers) and last.drivers[-1].id == driver.id
+
+
+def _offer(offer: OfferSeen, last: AnswerFacts | None) -> list[Content]:
+    node, model = offer.node, offer.model
+    sign, style = _SIGNS.get(node.status, ("○", _QUIET))
+    age = "now" if node.age_s < FRESH else f"{span(node.age_s)} ago"
+    lines = [
+        Content.assemble((f"{sign} {node.status}", style), (f" · {age}", _QUIET)),
+        Content(""),
+        row("model", label(model.name) or "unnamed"),
+    ]
+    if kind := " · ".join(part for part in (label(model.quantization), label(model.arch)) if part):
+        lines.append(row("file", kind))
+    if last is not None:
+        lines += context_rows(last.n_prompt + last.n_out, model.context)
+    else:
+        lines.append(row("context", thousands(model.context)))
+    lines += [row("price", prices(offer)), row("reached", _reached(node))]
+    if node.rtt_ms is not None:
+        lines.append(row("round trip", round_trip(node.rtt_ms)))
+    if node.slots:
+        lines.append(row("slots", f"{busy_slots(node)} of {node.slots} in use"))
+    return [*lines, Content(""), *_seen(offer)]
+
+
+def _reached(node: SeenNode) -> str:
+    """How a session with it would come about."""
+    if any(not address.startswith("relay:") for address in node.addresses):
+        return "on this LAN" if node.via == "lan" else "directly"
+    return "through a relay" if node.addresses or node.relays else "no address yet"
+
+
+def _seen(offer: OfferSeen) -> list[Content]:
+    """What was seen of its answers here, and what it claims where nothing was."""
+    asked = offer.answered + offer.failed
+    share = f"{percent(offer.success)} of {asked}" if offer.success is not None else "none yet"
+    lines = [row("answered", share)]
+    first, rate = promised_first_token(offer), promised_speed(offer)
+    if offer.tokens_per_second is not None:
+        lines.append(row("speed", speed(offer.tokens_per_second)))
+    elif rate is not None:
+        lines.append(row("claims", speed(rate)))
+    if offer.first_token_ms is not None:
+        lines.append(row("first token", short_time(offer.first_token_ms)))
+    elif first is not None:
+        lines.append(row("claims", f"first in {short_time(first)}"))
+    return lines
