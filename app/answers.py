@@ -10,9 +10,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import msgspec
@@ -22,13 +22,13 @@ from infraxa.app.errors import FAILURES, NodeError, sentence
 from infraxa.app.events import (
     AnswerEnded,
     AnswerGrew,
-    AnswerMoved,
     AnswerStarted,
     AnswerWaits,
     Event,
     LogLine,
     PromptRead,
 )
+from infraxa.app.running import Running
 from infraxa.engine.host import Engine
 from infraxa.engine.types import Delta, EngineError, ErrorInfo, Finished, Progress, Request, Usage
 from infraxa.net.tasks import TaskGroup
@@ -74,45 +74,6 @@ class Unstored(NamedTuple):
     whole: Message
 
 
-@dataclass(eq=False)
-class Running:
-    """One answer on its way; before it has begun, the chat that is kept for it."""
-
-    over: asyncio.Event = field(default_factory=asyncio.Event)
-    """The answer is stored, or there will be none."""
-    stopped: bool = False
-    message: Message | None = None
-    resumed: Message | None = None
-    """The answer as it was, when this one goes on where that ended."""
-    text: str = ""
-    """All of it so far, with what a resumed answer had."""
-    unsaved: str = ""
-    dirty: asyncio.Event = field(default_factory=asyncio.Event)
-    ended: asyncio.Event = field(default_factory=asyncio.Event)
-    """Nothing more comes."""
-    n_out: int = 0
-    facts: AnswerFacts = field(default_factory=AnswerFacts)
-    """What is known so far, with what a resumed answer had."""
-    dropped_turns: int = 0
-    waits: Waits | None = None
-    moved: bool = False
-    """Who writes is known."""
-    moves: list[AnswerMoved] = field(default_factory=list)
-    """What was told of that."""
-    source: Source | None = None
-    work: asyncio.Task[Finished] | None = None
-    warned: bool = False
-    """That it cannot be saved was said."""
-
-    def stop(self) -> None:
-        """End it now; what was said stays."""
-        self.stopped = True
-        if self.source is not None:
-            self.source.cancel()
-        elif self.work is not None:
-            self.work.cancel()
-
-
 class Answers:
     """The answers that are running, by chat."""
 
@@ -155,14 +116,7 @@ class Answers:
     def present(self) -> Iterator[Event]:
         """The events that tell of the answers which are running, as far as they are."""
         for run in self._running.values():
-            if run.message is not None:
-                chat_id, message_id = run.message.chat_id, run.message.id
-                yield AnswerStarted(chat_id, run.message)
-                yield from run.moves
-                if run.n_out:
-                    yield AnswerGrew(chat_id, message_id, run.text[len(run.message.content) :], run.n_out)
-                if run.waits is not None:
-                    yield AnswerWaits(chat_id, message_id, run.waits)
+            yield from run.present()
 
     def start(self, run: Running, message: Message, prepare: Prepare, resumed: Message | None = None) -> None:
         """Begin to write the stored `message`, whose content may hold text to go on from, in a reserved chat.
@@ -223,8 +177,7 @@ class Answers:
     async def _work(self, run: Running, message: Message, prepare: Prepare) -> Finished:
         try:
             async with prepare() as prepared:
-                run.facts = msgspec.structs.replace(run.facts, model=prepared.model or run.facts.model)
-                run.dropped_turns = prepared.dropped_turns
+                run.begin(prepared.model, prepared.dropped_turns)
                 source = prepared.source
                 run.source = self._engine.generate(source) if isinstance(source, Request) else source()
                 return await self._generate(run, message, run.source)
@@ -269,39 +222,16 @@ class Answers:
 
     async def _sent(self, run: Running, message: Message, sent: Sent) -> None:
         """Store who may read the prompt from now on. Raises StoreError, and then it is not sent."""
-        known = run.facts.readers
-        if all(reader.id != sent.reader.id for reader in known):
-            run.facts = msgspec.structs.replace(run.facts, readers=(*known, sent.reader))
-            run.message = msgspec.structs.replace(
-                message,
-                facts=msgspec.structs.replace(message.facts or AnswerFacts(), readers=run.facts.readers),
-            )
+        run.sent(sent)
         await self._store.run(messages.keep_facts, message.id, run.facts)
 
     async def _moved(self, run: Running, message: Message, moved: Moved) -> None:
-        """Somebody else writes from here on; not so when it is who wrote before."""
-        run.moved = True
-        part = msgspec.structs.replace(moved.part, at=len(message.content) + moved.part.at)
-        before = run.facts.drivers
-        if part.at and not before:
-            before = (DriverPart(model=run.facts.model),)
-        run.facts = msgspec.structs.replace(run.facts, model=part.model)
-        # A driver whose place begins where this one's does has written nothing.
-        before = tuple(one for one in before if one.at < part.at)
-        if before and (before[-1].id, before[-1].model) == (part.id, part.model):
+        """Store who writes from here on, with the text before, so that after a crash the places are right."""
+        told = run.move(moved)
+        if told is None:
             return
-        run.facts = msgspec.structs.replace(run.facts, drivers=(*before, part))
-        run.moves.append(AnswerMoved(message.chat_id, message.id, part, moved.reason))
-        self._emit(run.moves[-1])
-        # With the text before its place, so that after a crash the places are right.
-        text, run.unsaved = run.unsaved, ""
-        try:
-            await self._store.run(messages.keep_facts, message.id, run.facts, text)
-        except BaseException as error:
-            run.unsaved = text + run.unsaved
-            if not isinstance(error, StoreError):
-                raise
-            self._warn(run, error)
+        self._emit(told)
+        await self._save(run, lambda text: self._store.run(messages.keep_facts, message.id, run.facts, text))
 
     async def _write_ticks(self, run: Running, message_id: str) -> None:
         while True:
@@ -311,21 +241,22 @@ class Answers:
             if run.ended.is_set():
                 return
             run.dirty.clear()
+            await self._save(run, lambda text: self._store.run(messages.append_text, message_id, text))
+
+    async def _save(self, run: Running, write: Callable[[str], Awaitable[None]]) -> None:
+        """Have the text stored that is not yet."""
+        async with run.saving:
             text, run.unsaved = run.unsaved, ""
             try:
-                await self._store.run(messages.append_text, message_id, text)
+                await write(text)
             except BaseException as error:
                 # The answer goes on in memory; what could not be written is tried again with the next tick.
                 run.unsaved = text + run.unsaved
                 if not isinstance(error, StoreError):
                     raise
-                self._warn(run, error)
-
-    def _warn(self, run: Running, error: StoreError) -> None:
-        """What cannot be written now is tried again; that is said once."""
-        if not run.warned:
-            run.warned = True
-            self._emit(LogLine("infraxa", sentence(error)))
+                if not run.warned:
+                    run.warned = True
+                    self._emit(LogLine("infraxa", sentence(error)))
 
     async def _store_end(self, run: Running, message: Message, finished: Finished) -> Message:
         before, error = run.resumed, finished.error
@@ -341,7 +272,7 @@ class Answers:
                 message,
                 content=run.text,
                 state=_STATES[finished.reason],
-                facts=self._facts(run, finished),
+                facts=run.ended_facts(finished),
                 error=sentence(error) if error else "",
             )
         rest = msgspec.structs.replace(end, content=run.unsaved)
@@ -358,21 +289,6 @@ class Answers:
         """Store how the answer ended; its content is the text that the store does not have yet."""
         return await self._store.run(
             messages.finish_message, end.id, end.state, end.facts, end.error, end.content
-        )
-
-    def _facts(self, run: Running, finished: Finished) -> AnswerFacts:
-        usage = finished.usage
-        return msgspec.structs.replace(
-            run.facts,
-            finish=finished.reason,
-            n_prompt=usage.n_prompt,
-            n_cached=usage.n_cached,
-            n_out=usage.n_out + run.facts.n_out,
-            first_token_ms=usage.first_token_ms,
-            decode_ms=usage.decode_ms,
-            tokens_per_second=usage.tokens_per_second,
-            dropped_turns=run.dropped_turns,
-            error_code=finished.error.code if finished.error else "",
         )
 
 
