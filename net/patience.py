@@ -28,8 +28,8 @@ class PatienceLimits(Struct, frozen=True):
     """Between two places in line, which are said every 5 s."""
     upload: float = 120.0
     """For the prompt to be taken, all in all."""
-    taken: float = 15.0
-    """In which nothing more of the prompt is taken."""
+    taken: float = 30.0
+    """In which nothing more of the prompt is taken; a driver says so for every 128 KiB, see streams.py."""
     advance: float = 60.0
     """Of reading the prompt without getting on."""
     reading: float = 3600.0
