@@ -16,6 +16,7 @@ from textual.content import Content
 from infraxa.app.commands import offer_rows, output
 from infraxa.app.offers import OfferSeen
 from infraxa.app.tui.widgets import network_rows, node_facts
+from infraxa.app.tui.widgets.table import Cell, Row
 from infraxa.app.tui.widgets.traffic import Traffic
 from infraxa.net import identity, names, table
 from infraxa.net.records import ModelOffer
@@ -68,13 +69,17 @@ def printed(claim: str) -> str:
     offers = [OfferSeen(one, one.models[0], 1, 1) for one in (node, other)]
     rows = offer_rows.rows_of(offers, [node, other])
     terminal = io.StringIO()
-    cells = offer_rows.cells_of(rows)
+    shown = offer_rows.cells_of(rows)
     Console(file=terminal, force_terminal=True, no_color=True, width=240, color_system=None).print(
-        output.table(cells.titles, cells.rows)
+        output.table(shown.titles, shown.rows)
     )
-    pipe = "".join(output._one_line(cell) for row in cells.rows for cell in row)
+    pipe = "".join(output._one_line(cell) for row in shown.rows for cell in row)
     told = msgspec.json.encode(rows).decode()
     return terminal.getvalue().replace("\n", "") + pipe + told
+
+
+def cells(row: Row) -> tuple[Cell, ...]:
+    return row.cells() if callable(row.cells) else row.cells
 
 
 def drawn(claim: str) -> str:
@@ -85,9 +90,9 @@ def drawn(claim: str) -> str:
         bytes_in=0, bytes_out=0,
     )  # fmt: skip
     refused = Refusal(0, "rate", None, claim)
-    parts: list[object] = [cell for row in network_rows.node_rows([node, other], 0.0) for cell in row.cells]
-    parts += [cell for row in network_rows.peer_rows([peer], 0) for cell in row.cells]
-    parts += [cell for row in network_rows.refused_rows([refused], 0) for cell in row.cells]
+    rows = network_rows.node_rows([node, other], 0.0)
+    rows += network_rows.peer_rows([peer], 0) + network_rows.refused_rows([refused], 0)
+    parts: list[object] = [cell for row in rows for cell in cells(row)]
     parts += [network_rows.in_full(thing) for thing in (node, other, peer, refused)]
     status = NetworkStatus(id=FIRST, name=claim, network=claim, reachability_reason=claim, listening=(claim,))
     parts += [node_facts.facts(status, node, Traffic(), 80)]
@@ -166,7 +171,7 @@ def test_an_impostor_is_shown_as_one() -> None:
         (row,) = offer_rows.rows_of([], [impostor])
         assert f"same name as {identity.display(name, FIRST)}" in offer_rows.cells_of([row]).rows[0][0]
         (drawn_row,) = network_rows.node_rows([impostor], 0.0)
-        cell = drawn_row.cells[0]
+        cell = cells(drawn_row)[0]
         assert isinstance(cell, tuple) and cell[0].startswith("! ")
         assert identity.short_id(FIRST) in network_rows.in_full(impostor).plain
         assert identity.short_id(IMPOSTOR) in cell[0]
