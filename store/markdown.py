@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from infraxa.store.records import AnswerFacts, Chat, Message, Turn
+from infraxa.store.records import AnswerFacts, Chat, DriverPart, Message, Turn
 
 if TYPE_CHECKING:
     from markdown_it import MarkdownIt
@@ -100,7 +100,9 @@ def _facts_line(message: Message, index: int, siblings: int) -> str:
 
 def _facts(facts: AnswerFacts) -> list[str]:
     found = []
-    if facts.model:
+    if any(part.id for part in facts.drivers):
+        found.append(f"answered by {', then '.join(_part(part) for part in facts.drivers)}")
+    elif facts.model:
         found.append(_plain(facts.model))
     if facts.first_token_ms is not None:
         found.append(f"{facts.first_token_ms / 1000:.2f} s to first token")
@@ -108,7 +110,21 @@ def _facts(facts: AnswerFacts) -> list[str]:
         found.append(f"{facts.tokens_per_second:.1f} tok/s")
     if facts.n_out:
         found.append(f"{facts.n_out} tokens")
+    readers = ", ".join(dict.fromkeys(_node(reader.name, reader.id) for reader in facts.readers))
+    found.append(f"readable by {readers or 'this machine'} only")
     return found
+
+
+def _part(part: DriverPart) -> str:
+    who = _node(part.name, part.id) if part.id else "this machine"
+    return f"{who} ({_plain(part.model)})" if part.model else who
+
+
+def _node(name: str, node: str) -> str:
+    """A node as people know it: the name that it claimed, and the whole id, by which it can be told from
+    others with that name."""
+    claimed = "".join(character for character in name if character.isprintable())
+    return _plain(f"{claimed} ({node})" if claimed else node)
 
 
 def _plain(text: str) -> str:

@@ -9,7 +9,17 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
 from infraxa.store.markdown import to_markdown
-from infraxa.store.records import AnswerFacts, Chat, ChatOptions, Message, MessageRole, MessageState, Turn
+from infraxa.store.records import (
+    AnswerFacts,
+    Chat,
+    ChatOptions,
+    DriverPart,
+    Message,
+    MessageRole,
+    MessageState,
+    Reader,
+    Turn,
+)
 
 PARSER = MarkdownIt("commonmark").enable("table")
 
@@ -68,7 +78,7 @@ What is a driver?
 
 The provider you chose.
 
-*guide · 1.25 s to first token · 33.8 tok/s · 412 tokens · version 2 of 2*
+*guide · 1.25 s to first token · 33.8 tok/s · 412 tokens · readable by this machine only · version 2 of 2*
 
 ## User
 
@@ -133,10 +143,22 @@ def test_turns_stay_apart_whatever_they_say(said: list[tuple[bool, str]], title:
     assert headings(document)[0][0] == "h1"
 
 
+def test_it_says_who_answered_and_who_could_read() -> None:
+    maple, cedar = "7k2m" * 13, "9x4q" * 13
+    parts = (DriverPart(maple, "maple", "Qwen3 8B"), DriverPart(cedar, "", "Qwen3 8B", 12), DriverPart(at=40))
+    readers = (Reader(maple, "maple"), Reader("4b8a" * 13, "elm"), Reader(cedar), Reader(maple, "maple"))
+    facts = AnswerFacts("guide", drivers=parts, readers=readers)
+    assert to_markdown(chat(), [turn("Yes.", facts=facts)]).splitlines()[-1] == (
+        f"*answered by maple ({maple}) (Qwen3 8B), then {cedar} (Qwen3 8B), then this machine"
+        f" · readable by maple ({maple}), elm ({'4b8a' * 13}), {cedar} only*"
+    )
+
+
 @settings(max_examples=100, deadline=None)
 @given(HOSTILE)
 def test_names_and_errors_stay_in_their_line(text: str) -> None:
-    facts = AnswerFacts(model=text)
+    part, reader = DriverPart("7k2m", text, text), Reader("7k2m", text)
+    facts = AnswerFacts(model=text, drivers=(part,), readers=(reader,))
     document = to_markdown(chat(), [turn("a", state="failed", error=text, facts=facts), turn("b", "user")])
     assert headings(document) == [("h1", "A chat"), ("h2", "Assistant"), ("h2", "User")]
     paragraphs = [token.content for token in tokens(document) if token.type == "inline"]

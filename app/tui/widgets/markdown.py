@@ -270,7 +270,8 @@ class MarkdownView(Widget):
             prefix, line = self._line(index, y, self._laid_out)
             if line.aside:
                 continue
-            skip = len(prefix.plain) if joined else 0
+            # Code stands one cell from the edge of its block.
+            skip = len(prefix.plain) + (line.fill == "fence") if joined else 0
             start, end = span
             text = prefix.plain + line.content.plain
             parts.append(text[max(start, skip) :] + line.join if end == -1 else text[max(start, skip) : end])
