@@ -99,7 +99,8 @@ TestOrders.settings = settings(deadline=None, max_examples=150, stateful_step_co
 @given(st.lists(st.sampled_from(["arrive", "end"]), max_size=60), st.integers(1, 5))
 @settings(deadline=None, max_examples=100)
 def test_never_more_run_than_there_are_slots(steps: list[str], capacity: int) -> None:
-    admission, running = Admission(capacity), []
+    admission = Admission(capacity)
+    running: list[int] = []
     for number, step in enumerate(steps):
         if step == "arrive":
             admission.arrive(number, number % 3, number % 3, 0.0)
