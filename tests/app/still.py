@@ -157,7 +157,10 @@ OFFERS = [
         "birch", "Qwen3-4B-Instruct-2507", "Q4_K_M", 262144, speed=45, node=_BIRCH, backend="metal",
         answered=41, failed=1, success=0.981, first_token_ms=212.0, tokens_per_second=33.8, mark="pinned",
     ),
-    offered("birch", "gemma-3-12b-it", "Q4_0", 131072, speed=18, node=_BIRCH, arch="gemma3", backend="metal"),
+    offered(
+        "birch", "gemma-3-12b-it", "Q4_0", 131072, speed=18, node=_BIRCH, arch="gemma3", backend="metal",
+        mark="pinned",
+    ),
     offered(
         "juniper", "Qwen3-30B-A3B", "Q5_K_M", 40960, speed=70, node=_JUNIPER, arch="qwen3moe",
         answered=12, success=1.0, first_token_ms=260.0, tokens_per_second=61.2,

@@ -23,13 +23,15 @@ from infraxa.app.config import ANY, LOCAL
 from infraxa.app.events import Event, NetworkChanged, NodesChanged, OffersChanged
 from infraxa.app.offers import Mark, OfferSeen
 from infraxa.app.tui.widgets import market_rows as rows
+from infraxa.app.tui.widgets.driver import CHOSEN_BY_INFRAXA, THIS_MACHINE
 from infraxa.app.tui.widgets.market_rows import Wanted, who
 from infraxa.app.tui.widgets.offer_facts import card, in_lines
 from infraxa.app.tui.widgets.status_bar import StatusBar
 from infraxa.app.tui.widgets.table import Table
 from infraxa.app.tui.widgets.text import one_line
 from infraxa.app.tui.widgets.view_tabs import ViewTabs
-from infraxa.net.identity import id_text
+from infraxa.net.errors import NetError
+from infraxa.net.identity import id_text, parse_id
 from infraxa.net.status import Activity, NetworkStatus
 
 if TYPE_CHECKING:
@@ -113,11 +115,13 @@ class MarketScreen(Screen[None]):
     MarketScreen #market { height: 1fr; width: 1fr; margin-top: 1; padding: 0 1; }
     MarketScreen Table { height: 1fr; }
     MarketScreen #offer {
-        display: none; width: 46; height: 1fr; background: $surface; padding: 0 2; margin-left: 2;
+        display: none; width: 46; height: 1fr; background: $surface; padding: 1 2; margin-left: 2;
         scrollbar-size-vertical: 1; scrollbar-background: $surface;
         scrollbar-background-hover: $surface; scrollbar-background-active: $surface;
     }
-    MarketScreen #offer-text { height: auto; width: 1fr; link-style: none; link-background: transparent; }
+    MarketScreen #offer-text {
+        height: auto; width: 1fr; link-style: none; link-color: $foreground 60%; link-background: transparent;
+    }
     MarketScreen #detail {
         height: 5; width: 1fr; padding: 1 1 0 1; text-wrap: nowrap; text-overflow: ellipsis;
     }
@@ -312,28 +316,36 @@ class MarketScreen(Screen[None]):
         parts.append(_switch("o", f"online{only}", "screen.only('online')", on=self.wanted.online))
         self._say("#switches", Content("   ").join(parts), layout=True)
 
-    def _driver(self) -> tuple[str, str | None]:
-        """Who answers the shown chat, and with which model."""
-        chat = self.app.chat_screen
-        options = chat.chat.options if chat.chat is not None else chat._options
-        return options.driver or self.app.settings.driver, options.driver_model
+    def _driver(self) -> tuple[bytes, str | None]:
+        """The node that answers the shown chat, empty when that is no certain one, and with which model."""
+        driver = self.app.chat_screen.driver
+        if driver.kind != "node":
+            return b"", None
+        if driver.offer is not None:
+            return driver.offer.node.id, driver.model_id
+        try:
+            return parse_id(driver.id), driver.model_id
+        except NetError:  # the beginning of an id, in the settings
+            return b"", None
 
     def _paint_answering(self) -> None:
         """The three kinds of driver that the shown chat can have, the present one marked."""
-        driver, _ = self._driver()
-        there = next((offer for offer in self._offers if id_text(offer.node.id) == driver), None)
-        somebody = who(there.node) if there is not None else f"a provider, {one_line(driver, 8)}"
-        by_hand = driver not in (LOCAL, ANY)
+        driver = self.app.chat_screen.driver
         narrow = self.has_class("-narrow") or self.has_class("-too-narrow")
+        if driver.kind == "node":
+            node, _ = self._driver()
+            there = (who(offer.node) for offer in self._offers if offer.node.id == node)
+            by_hand = _switch("", next(there, one_line(driver.name, 64)), "", on=True)
+        else:
+            by_hand = _switch("Enter", "the one below", "screen.choose", on=False)
+        which = "infraxa chooses" if narrow else CHOSEN_BY_INFRAXA
+        if driver.kind == "auto" and driver.model_id is not None:
+            known = (offer.model for offer in self._offers if offer.model.model_id.hex() == driver.model_id)
+            which += f", with {next((rows.label(model.name) for model in known), 'one model')}"
         parts = [
-            _switch("l", "this machine", "screen.local", on=driver == LOCAL),
-            _switch(
-                "a",
-                "infraxa chooses" if narrow else "whoever infraxa chooses",
-                "screen.auto",
-                on=driver == ANY,
-            ),
-            _switch("Enter", somebody if by_hand else "the one below", "screen.choose", on=by_hand),
+            _switch("l", THIS_MACHINE, "screen.local", on=driver.kind == "local"),
+            _switch("a", which, "screen.auto", on=driver.kind == "auto"),
+            by_hand,
         ]
         lead = "" if narrow else "This chat is answered by   "
         self._say("#answering", Content.styled(lead, _QUIET) + Content("   ").join(parts))
@@ -461,17 +473,17 @@ class MarketScreen(Screen[None]):
 
     def action_auto(self) -> None:
         """Have infraxa choose for each answer who gives it."""
-        self._use(ANY, None, "whoever infraxa chooses")
+        self._use(ANY, None, CHOSEN_BY_INFRAXA)
 
     def action_auto_model(self) -> None:
         """The same, but only among those that offer the very model under the cursor."""
         if (offer := self._offer()) is not None:
             name = rows.label(offer.model.name) or "this model"
-            self._use(ANY, offer.model.model_id.hex(), f"whoever infraxa chooses with {name}")
+            self._use(ANY, offer.model.model_id.hex(), f"{CHOSEN_BY_INFRAXA} with {name}")
 
     def action_local(self) -> None:
         """Have this machine answer."""
-        self._use(LOCAL, None, "this machine")
+        self._use(LOCAL, None, THIS_MACHINE)
 
     def _use(self, driver: str, model: str | None, label: str) -> None:
         if self.app.opened:
@@ -482,11 +494,11 @@ class MarketScreen(Screen[None]):
 
 
 def _switch(key: str, word: str, action: str, *, on: bool | None) -> Content:
-    """A key, what it does, and a mark for whether that is so; None: it is nothing that can be so."""
+    """A key, a mark for whether what it does is so (None: it is nothing that can be so), and what that is."""
     mark = "" if on is None else "● " if on else "○ "
     text = Content.assemble(
+        (f"{key} " if key else "", "$footer-key-foreground"),
         (mark, "$text-success" if on else _QUIET),
         (word, "bold $text-primary" if on else _QUIET),
-        (f" {key}", "$footer-key-foreground"),
     )
-    return text.stylize(Style.from_meta({"@click": action}))
+    return text.stylize(Style.from_meta({"@click": action})) if action else text

@@ -151,9 +151,9 @@ def rank(offer: OfferSeen) -> float:
     return standing * 1e9 + min(expected, 1e8)
 
 
-def offer_rows(offers: Iterable[OfferSeen], older_s: float, driver: tuple[str, str | None]) -> list[Row]:
-    """`older_s`: seconds since `offers` were listed; `driver`: id and model_id, as texts, of who answers the
-    shown chat."""
+def offer_rows(offers: Iterable[OfferSeen], older_s: float, driver: tuple[bytes, str | None]) -> list[Row]:
+    """`older_s`: seconds since `offers` were listed; `driver`: the node that answers the shown chat, and the
+    model_id in hex when that is a certain one."""
     rows: list[Row] = []
     taken: set[bytes] = set()
     chosen, chosen_model = driver
@@ -163,9 +163,7 @@ def offer_rows(offers: Iterable[OfferSeen], older_s: float, driver: tuple[str, s
         while key in taken:  # a card may name one model twice
             key += b"+"
         taken.add(key)
-        is_driver = (
-            bool(chosen) and id_text(node.id) == chosen and chosen_model in (None, model.model_id.hex())
-        )
+        is_driver = node.id == chosen and chosen_model in (None, model.model_id.hex())
         age = node.age_s + older_s
         rate = offer.tokens_per_second
         first = offer.first_token_ms

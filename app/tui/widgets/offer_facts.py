@@ -26,6 +26,7 @@ from infraxa.app.tui.widgets.market_rows import (
 from infraxa.app.tui.widgets.model_card import thousands
 from infraxa.app.tui.widgets.network_rows import address_text, round_trip
 from infraxa.app.tui.widgets.text import one_line
+from infraxa.net.addresses import DEFAULT_PORT
 from infraxa.net.identity import id_text, short_id
 from infraxa.net.status import SeenNode
 
@@ -38,7 +39,7 @@ _QUIET = "$foreground 60%"
 
 def reached(node: SeenNode) -> str:
     """How a session with it would come about: `on this LAN · 192.168.178.31`."""
-    direct = [address_text(address) for address in node.addresses if not address.startswith("relay:")]
+    direct = [_host(address) for address in node.addresses if not address.startswith("relay:")]
     if direct:
         return f"{'on this LAN' if node.via == 'lan' else 'direct'} · {direct[0]}"
     if node.relays:
@@ -46,6 +47,13 @@ def reached(node: SeenNode) -> str:
     if node.addresses:
         return f"through a {address_text(node.addresses[0])}"
     return "on this LAN" if node.via == "lan" else "no address told"
+
+
+def _host(address: str) -> str:
+    """An address without the port that all nodes have unless told otherwise."""
+    text = address_text(address)
+    host = text.removesuffix(f":{DEFAULT_PORT}")
+    return host.strip("[]") if host != text else text
 
 
 def warnings(offer: OfferSeen, older_s: float) -> list[tuple[str, str]]:
@@ -110,13 +118,13 @@ def in_lines(offer: OfferSeen, older_s: float) -> Content:
             Content.assemble(("! ", f"bold {style}"), (text, style)) for text, style in found
         )
     else:
-        heard = f"heard {span(node.age_s + older_s)} ago by {_by(node)}"
+        heard = f"heard {span(node.age_s + older_s)} ago {_by(node)}"
         last = Content(f"{prices(offer)} · {state(offer)} · {reached(node)} · {heard}")
     return Content("\n").join((first, second, third, last))
 
 
 def _by(node: SeenNode) -> str:
-    return {"lan": "the LAN", "invite": "an invite", "gossip": "gossip"}.get(node.via, "itself")
+    return {"lan": "over the LAN", "invite": "by an invite", "gossip": "by gossip"}.get(node.via, "")
 
 
 def measured(offer: OfferSeen) -> list[str]:
@@ -191,7 +199,7 @@ def card(offer: OfferSeen, older_s: float, width: int) -> Content:
         fact("", "cr per 1M tokens")
     fact("state", state(offer))
     fact("reached", reached(node))
-    fact("heard", f"{span(node.age_s + older_s)} ago by {_by(node)}")
+    fact("heard", f"{span(node.age_s + older_s)} ago {_by(node)}")
     heading("HEALTH", "measured", "its claim")
     for name, here, claimed in (
         ("first token", _time(offer.first_token_ms), _time(promised_first_token(offer))),

@@ -1,0 +1,132 @@
+"""What the Market view costs while every provider changes every second, next to the same app at rest.
+
+The app runs in a real terminal, 500 providers in its market. CPU of its process, as the operating system
+counts it; the cost of making the changed offers is in it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import msgspec
+import psutil
+
+from infraxa.app.config import Settings
+from infraxa.app.folders import Folders
+from infraxa.app.node import Node
+from infraxa.app.offers import OfferSeen
+from infraxa.app.tui.app import InfraxaApp
+from tests.app.still import StillNode, offered, seen
+from tests.e2e.terminal import Terminal
+
+PROVIDERS = 500
+SECONDS = 10.0
+ROUNDS = 5
+BUDGET = 0.08
+"""Of one core."""
+MODELS = ("Qwen3-8B", "gemma-3-4b-it", "Llama-3.3-70B-Instruct", "Mistral-Small-3.2-24B", "SmolLM3-3B")
+
+
+class Market(StillNode):
+    """Every second every offer says something else: state, load, round trip, what was measured."""
+
+    models_each = 1
+    changing = False
+
+    async def start(self) -> None:
+        await super().start()
+        self._random = random.Random(1)
+        self.offers = [
+            offered(
+                f"node-{at}", MODELS[(at + model) % len(MODELS)], f"Q4_{model}", speed=20 + at % 60,
+                node=seen(f"node-{at}", at % 40, f"ws://198.51.100.{at % 250}:7741", slots=8),
+            )
+            for at in range(PROVIDERS)
+            for model in range(self.models_each)
+        ]  # fmt: skip
+        if self.changing:
+            self._tasks.spawn(self._change(), name="change the market")
+
+    async def _change(self) -> None:
+        while True:
+            await asyncio.sleep(1)
+            self.become_market([self._changed(offer) for offer in self.offers])
+
+    def _changed(self, offer: OfferSeen) -> OfferSeen:
+        draw = self._random.random
+        node = msgspec.structs.replace(
+            offer.node,
+            status="busy" if draw() < 0.1 else "online",
+            age_s=draw() * 60,
+            util=int(draw() * 255),
+            rtt_ms=1 + draw() * 200,
+            first_token_ms=int(100 + draw() * 900),
+        )
+        return msgspec.structs.replace(
+            offer, node=node, success=draw(), first_token_ms=100 + draw() * 900, tokens_per_second=draw() * 80
+        )
+
+
+def child(folder: str, models_each: int, changing: bool) -> None:
+    """The app, on this process's terminal."""
+    Market.models_each, Market.changing = models_each, changing
+
+    async def open_node(settings: Settings, folders: Folders) -> Node:
+        return Market(settings, folders)
+
+    settings = Settings(online=False, threads=1, reduced_motion=True)
+    InfraxaApp(settings, Folders.find(Path(folder), {}), open_node=open_node).run()
+
+
+def share(view: str, models_each: int, *, changing: bool, size: tuple[int, int]) -> float:
+    """CPU seconds per second of the app; `view`: `market`, or `chat` for the app at rest."""
+    with tempfile.TemporaryDirectory() as folder:
+        env = {**os.environ, "TERM": "xterm-256color", "COLORTERM": "truecolor"}
+        argv = [sys.executable, "-m", "tests.bench.market_view", folder, str(models_each), str(int(changing))]
+        terminal = Terminal(argv, env, size=size)
+        try:
+            terminal.wait_for("peers", seconds=60)
+            if view == "market":
+                terminal.press("alt+m")
+                terminal.wait_for("providers there", seconds=60)
+            _drain(terminal, 3.0)
+            process = psutil.Process(terminal.process.pid)
+            before, start = process.cpu_times(), time.monotonic()
+            _drain(terminal, SECONDS)
+            after, passed = process.cpu_times(), time.monotonic() - start
+            return (after.user + after.system - before.user - before.system) / passed
+        finally:
+            terminal.close()
+
+
+def _drain(terminal: Terminal, seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        terminal.read(0.2)
+
+
+def main() -> None:
+    for models_each, size in ((1, (120, 36)), (1, (200, 60)), (8, (200, 60))):
+        idle, busy = [], []
+        for _ in range(ROUNDS):
+            idle.append(share("chat", models_each, changing=False, size=size))
+            busy.append(share("market", models_each, changing=True, size=size))
+        rest, market = statistics.median(idle), statistics.median(busy)
+        within = f", {'within' if market <= BUDGET else 'OVER'} {BUDGET:.0%}" if models_each == 1 else ""
+        print(
+            f"{PROVIDERS} providers of {models_each} model{'s' * (models_each != 1)} changing every second, "
+            f"{size[0]}x{size[1]}: {market:.1%} of a core{within}; "
+            f"{market / max(rest, 0.001):.1f} × the app at rest ({rest:.1%})",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    child(sys.argv[1], int(sys.argv[2]), sys.argv[3] == "1")
