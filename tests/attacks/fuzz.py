@@ -23,7 +23,19 @@ from zeroconf import ServiceInfo
 
 from infraxa.app.control import messages
 from infraxa.engine.frames import FrameError
-from infraxa.net import addresses, codec, hello, identity, invites, keyfile, link, records, relay, wire
+from infraxa.net import (
+    addresses,
+    codec,
+    hello,
+    identity,
+    invites,
+    keyfile,
+    link,
+    orders,
+    records,
+    relay,
+    wire,
+)
 from infraxa.net.connect import verify_card
 from infraxa.net.discovery import SERVICE, read_label, read_places
 from infraxa.net.door import Admitted, Door, DoorLimits
@@ -115,6 +127,15 @@ def run(decoder: Decoder, cases: int, seed: int) -> Outcome:
     return Outcome(decoder.name, cases, accepted, refused, time.perf_counter() - begun)
 
 
+TURN: Final = orders.Turn("user", "What is a maple?")
+ANSWER: Final[tuple[orders.Frame, ...]] = (
+    orders.Placed(3),
+    orders.Claimed(4096, 100),
+    orders.Piece((1, 2), "A tree: Érable."),
+    orders.Done("stop", 5, 2, 2, 1, 2, 3),
+)
+
+
 def samples() -> list[msgspec.Struct]:
     """One message of every type that crosses the network."""
     key, _ = keyfile.make()
@@ -136,12 +157,13 @@ def samples() -> list[msgspec.Struct]:
         wire.DialedBack(False, "timeout"), wire.RelayReserve(), wire.RelayReserved(1, 2, 3),
         wire.RelayDial(id_), wire.RelayDialed(), wire.RelayIncoming(), wire.Probe(), wire.CardPlease(),
         wire.Push((record, record)), wire.Root(bytes(8), 3), wire.Failure("busy", 1000, 5, "field"),
+        wire.Order(bytes(16), id_, 100, 50, seed=7), TURN, orders.Prompt((TURN, TURN), ("stop",)), *ANSWER,
     ]  # fmt: skip
 
 
 def message_types() -> Iterator[type[msgspec.Struct]]:
     """Of the modules whose structs cross the network."""
-    modules: tuple[ModuleType, ...] = (wire, records)
+    modules: tuple[ModuleType, ...] = (wire, records, orders)
     for module in modules:
         for _, kind in inspect.getmembers(module, inspect.isclass):
             if issubclass(kind, msgspec.Struct) and kind.__module__ == module.__name__:
@@ -296,6 +318,31 @@ def _mux_decoder() -> Decoder:
     return Decoder("mux, records", seeds, talked, (ProtocolError,))
 
 
+def _order_decoders() -> Iterator[Decoder]:
+    prompts = [orders.Prompt((TURN,)), orders.Prompt((TURN,) * 5, ("a", "\n"))]
+
+    def prompt(data: bytes) -> bool:
+        found = orders.decode_prompt(data)
+        assert orders.decode_prompt(orders.encode_prompt(found)) == found
+        return True
+
+    yield Decoder("order, a prompt", list(map(orders.encode_prompt, prompts)), prompt, (ProtocolError,))
+
+    placed, claimed, piece, done = map(orders.encode_frame, ANSWER)
+    answers = [placed * 3 + claimed + piece + done, claimed + piece, placed + claimed]
+    order = wire.Order(bytes(16), bytes(32), 100, 8)
+
+    def answered(data: bytes) -> bool:
+        reader = orders.FrameReader(order)
+        step = 1 + len(data) % 50
+        frames = [one for at in range(0, len(data), step) for one in reader.feed(data[at : at + step])]
+        tokens = [token for one in frames if isinstance(one, orders.Piece) for token in one.ids]
+        assert len(tokens) == reader.course.n_out <= 8
+        return bool(frames)
+
+    yield Decoder("order, an answer", answers, answered, (ProtocolError,))
+
+
 def _text_decoders() -> Iterator[Decoder]:
     node = bytes(range(32))
     relay_text = f"relay:{identity.id_text(node)}"
@@ -429,6 +476,7 @@ def decoders() -> list[Decoder]:
         *_door_decoders(),
         *_session_decoders(),
         _mux_decoder(),
+        *_order_decoders(),
         *_text_decoders(),
         _lan_decoder(),
         *_control_decoders(),
