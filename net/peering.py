@@ -278,9 +278,7 @@ class Peering:
 
     async def handle(self, link: Link, stream: Stream, request: wire.Request) -> None:
         """Answer a request. ProtocolError closes the link."""
-        if link.initiator and link not in self._introducing and self._peer_on(link) is None:
-            # This node did not say who it is there, and any answer could show it.
-            raise ProtocolError("not_asked", "by a node that was only to be asked")
+        self._check_named(link)
         if isinstance(request, wire.Auth):
             await self._authenticate(link, stream, request)
         elif isinstance(request, wire.BucketsPlease | wire.DigestsPlease | wire.RecordsPlease):
@@ -297,6 +295,11 @@ class Peering:
             await (stream.send(card) if (card := self._my_card()) else stream.fail(wire.Failure("internal")))
         else:
             await self._events.serve(link, stream, request)
+
+    def _check_named(self, link: Link) -> None:
+        """Where this node did not say who it is, any answer could show it. Raises ProtocolError."""
+        if link.initiator and link not in self._introducing and self._peer_on(link) is None:
+            raise ProtocolError("not_asked", "by a node that was only to be asked")
 
     async def _introduced(self, link: Link) -> bytes:
         """As _node_of, when the introduction that is under way is over."""
