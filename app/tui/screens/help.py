@@ -34,6 +34,17 @@ LIST_KEYS = (
     ("F2, F8 or Delete", "rename, delete the chat under the cursor"),
 )
 
+MARKET_KEYS = (
+    ("Enter", "the provider under the cursor answers the shown chat; so does a double click"),
+    ("a, A", "infraxa chooses for each answer; only among those with the model under the cursor"),
+    ("l", "this machine answers"),
+    ("/", "filter by provider or model; Esc shows all"),
+    ("f, o", "only what is free, only who is online"),
+    ("s, S", "sort by the next column, the other way round; ★ is the best first"),
+    ("p, b", "pin, block the provider; again, or ctrl+z, takes it back"),
+    ("y", "copy the id of the provider"),
+)
+
 NETWORK_KEYS = (
     ("i, j", "make an invite, join with one"),
     ("Tab, shift+Tab", "from part to part: peers, nodes, refused, this node"),
@@ -92,6 +103,7 @@ def sections() -> list[tuple[str, list[tuple[str, str, str]]]]:
         ("infraxa", action_rows("app")),
         ("Messages", [(key, "", text) for key, text in MESSAGE_KEYS]),
         ("List of chats", [(key, "", text) for key, text in LIST_KEYS]),
+        ("Market", [(key, "", text) for key, text in MARKET_KEYS]),
         ("Provide", [(key, "", text) for key, text in PROVIDE_KEYS]),
         ("Network", [(key, "", text) for key, text in NETWORK_KEYS]),
     ]
