@@ -23,7 +23,7 @@ from infraxa.net.names import clean_name
 from infraxa.net.orders import Claimed, Done, Piece, Placed, Prompt
 from infraxa.net.patience import Patience, PatienceLimits
 from infraxa.net.routing import Blame, Outcome
-from infraxa.net.status import SeenNode
+from infraxa.net.status import NetworkStatus, SeenNode
 from infraxa.net.wire import Order
 from infraxa.store.db import now_ms
 from infraxa.store.records import Reader
@@ -46,6 +46,9 @@ _UNREACHED: Final = frozenset({"unreachable", "timeout", "refused"})
 
 class Ordering(Protocol):
     """What is needed of the network."""
+
+    @property
+    def status(self) -> NetworkStatus: ...
 
     def nodes(self) -> list[SeenNode]: ...
 
@@ -90,7 +93,7 @@ class Attempt:
         moved: Moved,
     ) -> None:
         """`moved` is told when the first of its text comes."""
-        self.text = ""
+        self.texts: list[str] = []
         """What has come of the answer."""
         self._network = network
         self._drivers = drivers
@@ -153,7 +156,7 @@ class Attempt:
                 case Piece() as piece:
                     first = part.first_at is None
                     part.piece(len(piece.ids))
-                    self.text += piece.text
+                    self.texts.append(piece.text)
                     if first:
                         await self._telling.tell(self._moved)
                     await self._telling.tell(Delta(piece.text, piece.ids))

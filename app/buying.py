@@ -28,7 +28,7 @@ from infraxa.net.identity import id_text
 from infraxa.net.names import clean_name
 from infraxa.net.orders import encode_prompt
 from infraxa.net.patience import PatienceLimits
-from infraxa.net.status import SeenNode
+from infraxa.net.status import NetworkStatus, SeenNode
 from infraxa.net.tasks import TaskGroup
 from infraxa.store.db import now_ms
 from infraxa.store.records import DriverPart
@@ -101,7 +101,7 @@ class Buying(Pulled):
 
     async def _work(self) -> End:
         try:
-            offer, reason = await self._first(), ""
+            offer, reason = await self._first()
             while True:
                 ended = await self._ask(offer, reason)
                 if isinstance(ended, End):
@@ -115,29 +115,36 @@ class Buying(Pulled):
         except (NodeError, NetError) as error:
             return End("failed", ErrorInfo(error.code, error.message, error.remedy))
 
-    async def _first(self) -> OfferSeen:
-        """The first driver. Shortly after the start nobody is known yet: then it waits. Raises NodeError."""
-        began = time.monotonic()
+    async def _first(self) -> tuple[OfferSeen, str]:
+        """The first driver, and why it is not the one that was wanted. Shortly after the start nobody is
+        known yet: then it waits. Raises NodeError."""
         began_ms = now_ms()
-        limit = began + FIND_S
+        limit = time.monotonic() + FIND_S
         heard = _heard(self._network.nodes())
         while True:
             nodes = self._network.nodes()
             try:
-                return self._look(nodes)
-            except NodeError:
+                return self._look(nodes), ""
+            except NodeError as error:
                 now = time.monotonic()
                 if heard or now >= limit:
+                    if self._wanted.may_move and self._wanted.driver != ANY:
+                        return self._chosen(nodes), error.message
                     raise
                 if _heard(nodes):
                     limit = min(limit, now + SETTLE_S)
+            if not nodes and (status := self._network.status).activity in ("off", "blocked"):
+                raise _offline(status)
             self._say(Waits(order_words.A_DRIVER, began_ms, FIND_S))
             await asyncio.sleep(0.1)
 
     def _look(self, nodes: list[SeenNode]) -> OfferSeen:
-        driver, model = self._wanted.driver, self._wanted.driver_model
-        if driver != ANY:
-            return self._drivers.find(nodes, driver, model)
+        if self._wanted.driver == ANY:
+            return self._chosen(nodes)
+        return self._drivers.find(nodes, self._wanted.driver, self._wanted.driver_model)
+
+    def _chosen(self, nodes: list[SeenNode]) -> OfferSeen:
+        model = self._wanted.driver_model
         model_id = bytes.fromhex(model) if model else None
         found = self._drivers.choose(nodes, model_id, self._need())
         if found is None:
@@ -221,8 +228,18 @@ class Buying(Pulled):
         )
         order = order_of(os.urandom(16), offer.model.model_id, size, sampling, left)
         ended = await attempt.run(order, prompt)
-        self._text += attempt.text
+        self._text += "".join(attempt.texts)
         return ended if isinstance(ended, Setback) else End(ended.finish)
+
+
+def _offline(status: NetworkStatus) -> NodeError:
+    if status.notices:
+        return NodeError("offline", status.notices[0].message, status.notices[0].remedy)
+    return NodeError(
+        "offline",
+        "This node is offline, so no driver can be reached.",
+        "Turn the setting online on, or let this machine answer.",
+    )
 
 
 def _heard(nodes: list[SeenNode]) -> bool:

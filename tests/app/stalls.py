@@ -22,7 +22,7 @@ from infraxa.net.patience import PatienceLimits
 from infraxa.net.records import ModelOffer
 from infraxa.net.routing import Blame, Outcome
 from infraxa.net.sale import Sale, SaleEnded
-from infraxa.net.status import SeenNode
+from infraxa.net.status import NetworkStatus, SeenNode
 from tests.net.nodes import Node
 
 MODEL = bytes(range(32))
@@ -120,6 +120,7 @@ class Market:
         self.user = Node()
         self.drivers = Drivers(lambda: None, rng=random.Random(1))
         self.buyer = Buyer(self, self.drivers, limits=limits)
+        self.status = NetworkStatus("online")
         self.links: dict[bytes, Link] = {}
         self.fault: Blame = "peer"
         self.hold: asyncio.Event | None = None

@@ -17,6 +17,7 @@ from infraxa.net.identity import id_text
 from infraxa.net.link import Link, Stream
 from infraxa.net.orders import Claimed, Done, Piece, Placed, Turn, encode_frame
 from infraxa.net.sale import Sale
+from infraxa.net.status import NetworkStatus, Notice
 from infraxa.store.records import ChatOptions, DriverPart, Reader
 from tests.app.stalls import (
     MODEL,
@@ -621,6 +622,31 @@ async def test_who_is_not_there_is_said_at_once_when_others_are() -> None:
         found = await told(place.buy(maple))
         assert found.end.error is not None and found.end.error.code == "no_driver"
         assert found.waits == []
+
+
+async def test_an_offline_node_says_so_at_once() -> None:
+    maple = Stall("maple", silent)
+    maple.seen = False
+    notice = Notice("clock", "The clock is wrong.", "Set it.")
+    async with market(maple) as place:
+        for status, words in (
+            (NetworkStatus("off"), "This node is offline, so no driver can be reached."),
+            (NetworkStatus("blocked", notices=(notice,)), "The clock is wrong."),
+        ):
+            place.status = status
+            found = await told(place.buy(maple))
+            assert found.end.error is not None and found.end.error.code == "offline"
+            assert found.end.error.message == words and found.waits == []
+
+
+async def test_another_answers_for_a_driver_that_is_not_there_where_that_may_be() -> None:
+    maple, birch = Stall("maple", silent), Stall("birch", saying("Hello"))
+    maple.seen = False
+    async with market(maple, birch) as place:
+        found = await told(place.buy(maple, failover="auto"))
+        assert (found.text, found.moves[0].reason) == ("Hello", "The driver is not on the network now.")
+        other = await told(place.buy(maple, failover="auto", driver_model=OTHER_MODEL.hex()))
+    assert other.end.error is not None and other.end.error.code == "no_driver"
 
 
 async def test_what_cannot_be_sent_is_said() -> None:
