@@ -46,9 +46,9 @@ def choose_size(
         raise EngineError("bad_request", f"A context of {n_ctx} tokens is none.", "Ask for 1 or more.")
     trained = n_ctx_train or CTX_COMFORT
     slots = max(1, slots)
-    usable, remedy = max(0, free_bytes // 2), "Close other programs, choose"
+    usable, found, remedy = max(0, free_bytes // 2), "{} can be used", "Close other programs"
     if limit_bytes is not None and limit_bytes < usable:
-        usable, remedy = max(0, limit_bytes), "Raise the memory limit, or choose"
+        usable, found, remedy = max(0, limit_bytes), "the memory limit leaves {}", "Raise the memory limit"
     room = usable // max(1, kv_bytes_per_token)
     """Tokens that all slots can have together."""
     wanted = min(n_ctx, trained) if n_ctx else trained
@@ -62,8 +62,9 @@ def choose_size(
         need = max(wanted, min(CTX_LEAST, trained)) * kv_bytes_per_token
         raise EngineError(
             "no_memory",
-            f"This model's context needs {_amount(need)} besides its weights; {_amount(usable)} can be used.",
-            f"{remedy} a smaller model or quantization, or a smaller context.",
+            f"This model's context needs {_amount(need)} besides its weights; "
+            f"{found.format(_amount(usable))}.",
+            f"{remedy}, choose a smaller model or quantization, or a smaller context.",
         )
     return Size(wanted, slots)
 

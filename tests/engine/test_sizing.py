@@ -13,8 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from infraxa.engine import opening, sizing
-from infraxa.engine.sizing import BusyCores, Size, choose_size, next_smaller
-from infraxa.engine.types import EngineError
+from infraxa.engine.guide import GUIDE_PATH
+from infraxa.engine.host import Engine
+from infraxa.engine.models import memory_estimate, read_metadata
+from infraxa.engine.sizing import BusyCores, Size, check_limit, choose_size, next_smaller
+from infraxa.engine.types import EngineError, Loaded, LoadOptions
 
 KIB = 1024
 
@@ -79,6 +82,67 @@ def test_the_caches_always_fit_in_half_of_what_is_free(
     assert size.n_ctx * size.slots * per_token <= free / 2
     assert 1 <= size.slots <= slots
     assert 0 < size.n_ctx <= (trained or 4096)
+
+
+@given(
+    st.one_of(st.none(), st.integers(1, 200_000)),
+    st.integers(1, 64),
+    st.integers(0, 200_000),
+    st.integers(1, 10**6),
+    st.integers(0, 10**12),
+    st.integers(-(10**9), 10**12),
+)
+def test_the_caches_always_fit_in_what_a_limit_leaves(
+    n_ctx: int | None, slots: int, trained: int, per_token: int, free: int, limit: int
+) -> None:
+    def choose(limit: int | None) -> Size | None:
+        try:
+            return choose_size(
+                n_ctx=n_ctx,
+                slots=slots,
+                n_ctx_train=trained,
+                kv_bytes_per_token=per_token,
+                free_bytes=free,
+                limit_bytes=limit,
+            )
+        except EngineError as error:
+            assert error.code == "no_memory"
+            assert ("memory limit" in error.remedy) == (limit is not None and limit < free // 2)
+            return None
+
+    limited, unlimited = choose(limit), choose(None)
+    if limit >= free // 2:
+        assert limited == unlimited
+    elif limited is not None:
+        assert limited.n_ctx * limited.slots * per_token <= limit
+
+
+def test_a_limit_that_the_weights_alone_exceed_says_what_is_needed() -> None:
+    assert check_limit(3_000_000_000, 2_000_000_000) == 1_000_000_000
+    with pytest.raises(
+        EngineError, match=r"needs 2\.0 GB and its context; the memory limit is 800 MB"
+    ) as caught:
+        check_limit(800_000_000, 2_000_000_000)
+    assert caught.value.code == "no_memory" and "memory limit" in caught.value.remedy
+
+
+async def test_a_model_keeps_to_its_memory_limit(open_engine: Callable[..., Engine]) -> None:
+    info = read_metadata(GUIDE_PATH)
+    fixed, slot = memory_estimate(info, 0, 0), memory_estimate(info, 1024, 1) - memory_estimate(info, 0, 1)
+    engine = open_engine()
+
+    async def load(limit: int | None) -> Loaded:
+        return await engine.load(GUIDE_PATH, LoadOptions(slots=4, threads=1, n_ctx=1024, memory_limit=limit))
+
+    loaded = await load(None)
+    assert (loaded.n_ctx, loaded.slots) == (1024, 4)
+    loaded = await load(fixed + 2 * slot + slot // 2)
+    assert (loaded.n_ctx, loaded.slots) == (1024, 2)
+    assert memory_estimate(info, loaded.n_ctx, loaded.slots) <= fixed + 2 * slot + slot // 2
+    for limit in (fixed, fixed + slot // 2):
+        with pytest.raises(EngineError, match="memory limit") as caught:
+            await load(limit)
+        assert caught.value.code == "no_memory"
 
 
 def test_shrinking_ends() -> None:
