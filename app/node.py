@@ -119,6 +119,7 @@ class Node(NodeFacade):
         self._provider.open(store)
         self._provider.on_offer, self._provider.on_load = self._net.offer, self._net.load
         self._net.sell(self._provider.serve)
+        self._tasks.spawn(self._know_the_guide(), name="know the guide", told=FAILURES)
         if self._load_model:
             self._tasks.spawn(self._load_at_start(), name="load model")
         self._net.start(store, self.settings)
@@ -551,6 +552,11 @@ class Node(NodeFacade):
         if network != self.settings.network:
             await self._write_setting("network", network)
         return met
+
+    async def _know_the_guide(self) -> None:
+        """Whoever offers the built-in model is chosen last: every node has it."""
+        guide = await self.models.entry(choices.GUIDE)
+        self._drivers.fallback = frozenset({await self.models.model_id(guide)})
 
     async def _load_at_start(self) -> None:
         try:

@@ -10,20 +10,23 @@ import contextlib
 import signal
 import sys
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from pathlib import Path
 
 import msgspec
 
 from infraxa.app import choices
+from infraxa.app.answering import Moved, Sent, Times, Waits
 from infraxa.app.choices import ModelEntry
 from infraxa.app.commands.failures import UsageError
-from infraxa.app.commands.front import attached_node
+from infraxa.app.commands.front import attached_node, is_open, opened_node
 from infraxa.app.commands.given import folders_of, settings_of
 from infraxa.app.commands.output import clean, is_terminal, note, print_json
-from infraxa.app.config import Settings
+from infraxa.app.commands.providers import require_online
+from infraxa.app.config import LOCAL, Settings
 from infraxa.app.errors import NodeError
-from infraxa.app.events import EngineChanged, Event
+from infraxa.app.events import EngineChanged, Event, NodesChanged
 from infraxa.app.facade import AskBegan, AskEvent
 from infraxa.app.folders import Folders, whole_path
 from infraxa.engine.host import Engine
@@ -37,10 +40,14 @@ from infraxa.engine.types import (
     Progress,
     Request,
 )
-from infraxa.store.records import ChatOptions
+from infraxa.store.records import ChatOptions, DriverPart, Reader
 
 MAX_INPUT = 16 << 20
 """Bytes of standard input; no context holds so much."""
+FIND_S = 10.0
+"""How long a driver is looked for by a command that joins the network for it."""
+NOT_FOUND = ("no_driver", "offline")
+"""What may change as soon as more is known of the network."""
 WAIT_NOTE = 2.0
 """After so many seconds without the end of standard input, say what is being waited for."""
 
@@ -65,13 +72,20 @@ def ask(
     text = _whole_question(question, _read_input())
     options = ChatOptions(
         model=settings.model,
+        driver=settings.driver,
         system=system,
         temperature=settings.temperature,
         max_tokens=max_tokens,
         seed=seed,
     )
     own = any(flags[name] is not None for name in OWN_ENGINE)
-    return asyncio.run(_Asking(folders, settings, as_json).run(text, options, own=own))
+    asking = _Asking(folders, settings, as_json)
+    if settings.driver != LOCAL:
+        if own:
+            raise UsageError("--threads, --context and --gpu-layers are for this machine's own model.")
+        require_online(settings)
+        return asyncio.run(asking.run(asking.ask_driver(text, options)))
+    return asyncio.run(asking.run((asking.ask_alone if own else asking.ask)(text, options)))
 
 
 class _Asking:
@@ -83,18 +97,22 @@ class _Asking:
         self._as_json = as_json
         self._model = settings.model
         self._load_ms = 0
+        self._drivers: list[DriverPart] = []
+        """Who answered, in order."""
+        self._readers: list[Reader] = []
+        self._times = Times()
         self._stop: Callable[[], None] | None = None
         """Ends the answer with its counts; there is none before the model is ready."""
         self._interrupted = False
         self._status_shown = False
         self._task: asyncio.Task[object] | None = None
 
-    async def run(self, text: str, options: ChatOptions, *, own: bool) -> int:
-        """`own`: with an engine of its own, whoever else has one."""
+    async def run(self, answer: Awaitable[tuple[str, Finished]]) -> int:
+        """Show it; the exit code."""
         self._task = asyncio.current_task()
         with self._stop_on_interrupt():
             try:
-                said, finished = await (self._ask_alone if own else self._ask)(text, options)
+                said, finished = await answer
             except asyncio.CancelledError:
                 if not self._interrupted:
                     raise
@@ -105,7 +123,26 @@ class _Asking:
             print_json(self._facts(said, finished))
         return self._end(finished)
 
-    async def _ask(self, text: str, options: ChatOptions) -> tuple[str, Finished]:
+    async def ask_driver(self, text: str, options: ChatOptions) -> tuple[str, Finished]:
+        """Have a driver answer. Where no infraxa is open this joins the network, and looks for a moment."""
+        limit = 0.0 if is_open(self._folders) else FIND_S
+        async with opened_node(self._folders, self._settings) as node:
+            found = asyncio.Event()
+            node.subscribe(lambda event: found.set() if isinstance(event, NodesChanged) else None)
+            until = time.monotonic() + limit
+            while True:
+                found.clear()
+                async with contextlib.aclosing(node.ask(text, options)) as stream:
+                    said, finished = await self._show(stream, stream.stop)
+                left = until - time.monotonic()
+                if finished.error is None or finished.error.code not in NOT_FOUND or left <= 0:
+                    return said, finished
+                self._status_line(f"looking for a driver: at most {left:.0f} s more")
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(left):
+                        await found.wait()
+
+    async def ask(self, text: str, options: ChatOptions) -> tuple[str, Finished]:
         """Have the infraxa that is open answer; alone when none is."""
         async with attached_node(self._folders, self._settings) as node:
             if node is not None:
@@ -115,10 +152,11 @@ class _Asking:
                 self._show_status(node.engine)
                 async with contextlib.aclosing(node.ask(text, options)) as stream:
                     return await self._show(stream, stream.stop)
-        return await self._ask_alone(text, options)
+        return await self.ask_alone(text, options)
 
-    async def _ask_alone(self, text: str, options: ChatOptions) -> tuple[str, Finished]:
+    async def ask_alone(self, text: str, options: ChatOptions) -> tuple[str, Finished]:
         entry = await _find(self._settings.model, self._folders)
+        self._drivers = [DriverPart(model=entry.name)]
         request = Request(
             choices.one_off(text, options), choices.resolve_sampling(options, self._settings, entry)
         )
@@ -144,6 +182,7 @@ class _Asking:
                 match event:
                     case AskBegan():
                         self._model, self._load_ms = event.model, event.load_ms
+                        self._drivers = [DriverPart(model=event.model)] if event.model else []
                         self._stop = stop
                     case Delta(text=text) if text:
                         self._clear_status()
@@ -155,6 +194,18 @@ class _Asking:
                             sys.stdout.flush()
                     case Progress(done=done, total=total):
                         self._status_line(f"reading the question: {done} of {total} tokens")
+                    case Waits(what=what, limit_s=limit):
+                        self._status_line(f"waiting for {what}: at most {limit:.0f} s")
+                    case Sent(reader=reader):
+                        self._readers.append(reader)
+                    case Moved(part=part, reason=reason):
+                        self._drivers.append(part)
+                        self._model = part.model
+                        if reason:
+                            self._clear_status()
+                            note(f"infraxa: {reason} {part.name or 'This machine'} goes on.")
+                    case Times():
+                        self._times = event
                     case Finished():
                         return "".join(parts), event
         finally:
@@ -179,6 +230,9 @@ class _Asking:
         return {
             "text": text,
             "model": self._model,
+            "drivers": self._drivers,
+            "readers": self._readers,
+            "connect_ms": self._times.connect_ms,
             "finish": finished.reason,
             "n_prompt": usage.n_prompt,
             "n_out": usage.n_out,

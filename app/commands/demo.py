@@ -29,6 +29,7 @@ from infraxa.app.commands.output import clean, note
 from infraxa.app.config import PREFIX, Settings
 from infraxa.app.errors import NodeError
 from infraxa.app.events import NodesChanged
+from infraxa.app.facade import NodeFacade
 from infraxa.app.folders import Folders
 from infraxa.app.offers import OfferSeen
 from infraxa.engine.types import Delta, Finished, Usage
@@ -49,7 +50,9 @@ QUESTION = "What is a driver?"
 class Provider:
     """`infraxa serve` in a process of its own, and what it says."""
 
-    def __init__(self, name: str, folder: Path, network: str, bootstrap: str, *, slots: int = SLOTS) -> None:
+    def __init__(
+        self, name: str, folder: Path, network: str, bootstrap: str, *, slots: int = SLOTS, mdns: bool = False
+    ) -> None:
         self.name = name
         self.port = 0
         self.events: queue.Queue[dict[str, Any] | None] = queue.Queue()
@@ -69,7 +72,7 @@ class Provider:
         self._process = subprocess.Popen(
             [
                 *(sys.executable, "-P", "-m", "infraxa", "--data-dir", str(folder), "serve"),
-                *("--json-events", "--until-eof", "--no-mdns", *given),
+                *("--json-events", "--until-eof", "--mdns" if mdns else "--no-mdns", *given),
             ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -217,7 +220,7 @@ class _Exchange:
             await node.close()
         return 0
 
-    async def _discover(self, node: Any, wanted: int) -> list[OfferSeen]:
+    async def _discover(self, node: NodeFacade, wanted: int) -> list[OfferSeen]:
         changed = asyncio.Event()
         end = node.subscribe(lambda event: changed.set() if isinstance(event, NodesChanged) else None)
         try:
@@ -231,7 +234,7 @@ class _Exchange:
             end()
         return offers
 
-    async def _ask(self, node: Any, offer: OfferSeen) -> None:
+    async def _ask(self, node: NodeFacade, offer: OfferSeen) -> None:
         name = display(offer.node.name, offer.node.id)
         self._say(f"you ask {name}: {QUESTION}")
         asked = time.perf_counter()

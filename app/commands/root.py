@@ -152,17 +152,25 @@ def ask(
     threads: options.Threads = None,
     context: options.Context = None,
     gpu_layers: options.GpuLayers = None,
+    driver: options.Driver = None,
+    local: Annotated[bool, typer.Option("--local", help="This machine answers, as --driver local.")] = False,
+    failover: options.Failover = None,
     json: options.Json = False,
 ) -> None:
     """One answer on standard output, as it comes; notes go to standard error.
 
     While infraxa is open, its model answers, and nothing is loaded twice; with --threads, --context or
-    --gpu-layers a model of its own is loaded that way.
+    --gpu-layers a model of its own is loaded that way. With --driver the question goes to another node,
+    which reads it.
     """
     from infraxa.app.commands import ask as work
 
+    if local and driver not in (None, "local"):
+        raise typer.BadParameter("--local and --driver contradict each other.")
     flags = {
         "model": model,
+        "driver": "local" if local else driver,
+        "failover": failover,
         "temperature": temperature,
         "threads": threads,
         "context": context,
@@ -253,6 +261,60 @@ def config_set(
     from infraxa.app.commands import settings as work
 
     work.set_setting(ctx.obj, name, value)
+
+
+@app.command(epilog="Example: infraxa serve --capacity 4 --provide-hours 22:00-07:00")
+def serve(
+    ctx: typer.Context,
+    model: options.ProvideModel = None,
+    capacity: options.Capacity = None,
+    provide_hours: options.ProvideHours = None,
+    pause_on_battery: options.PauseOnBattery = None,
+    upload_limit: options.UploadLimit = None,
+    memory_limit: options.MemoryLimit = None,
+    threads: options.Threads = None,
+    context: options.Context = None,
+    slots: options.Slots = None,
+    gpu_layers: options.GpuLayers = None,
+    announce: options.Announce = None,
+    name: options.NodeName = None,
+    network: options.Network = None,
+    listen_port: options.ListenPort = None,
+    listen_hosts: options.ListenHosts = None,
+    mdns: options.Mdns = None,
+    bootstrap: options.Bootstrap = None,
+    port_mapping: options.PortMapping = None,
+    relay: options.Relay = None,
+    json_events: Annotated[
+        bool, typer.Option("--json-events", help="A JSON object per line instead of a log for people.")
+    ] = False,
+    until_eof: Annotated[
+        bool,
+        typer.Option("--until-eof", help="End when standard input ends: with the program that started this."),
+    ] = False,
+) -> None:
+    """Serve this machine's model to other nodes, without a screen.
+
+    SIGTERM and Ctrl-C finish the running answers and say goodbye; a second one ends now. SIGHUP reads
+    config.toml again. Exit codes: 0 ended as asked, 1 failed with one line why, 2 wrong usage.
+    """
+    from infraxa.app.commands.serve import serve as work
+
+    flags = {name: value for name, value in ctx.params.items() if name not in ("json_events", "until_eof")}
+    flags["provide_model"] = flags.pop("model")
+    raise typer.Exit(work(ctx.obj, flags, json_events=json_events, until_eof=until_eof))
+
+
+@app.command(epilog="Example: infraxa demo --headless")
+def demo(
+    headless: Annotated[
+        bool, typer.Option("--headless", help="Print one full exchange with its timings, then end.")
+    ] = False,
+) -> None:
+    """A whole market on this machine: two providers and a user, thrown away afterwards."""
+    from infraxa.app.commands.demo import demo as work
+
+    raise typer.Exit(work(headless=headless))
 
 
 @app.command(epilog="Example: infraxa providers --watch")

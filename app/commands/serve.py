@@ -192,12 +192,10 @@ class _Serving:
         (self._asked_again if self._asked.is_set() else self._asked).set()
 
     def _reload(self) -> None:
-        if isinstance(self._node, Node):
+        if self._node is not None:
             self._tasks.spawn(self._read_again(self._node), name="read the settings again")
-        else:
-            self._print("the settings are those of the infraxa that is open; nothing was read again")
 
-    async def _read_again(self, node: Node) -> None:
+    async def _read_again(self, node: NodeFacade) -> None:
         try:
             settings = await asyncio.to_thread(config.load, self._folders, self._flags)
             changed = await node.use_settings(settings)
