@@ -39,7 +39,12 @@ _log = logging.getLogger(__name__)
 
 _NO_EVIDENCE = Evidence()
 _RANK = {"online": 0, "busy": 1, "offline": 2}
-_PROBLEMS = {"blocked": "You blocked this provider.", "offline": "It is offline."}
+_PROBLEMS: Final[dict[Reason | None, str]] = {
+    "blocked": "You blocked this provider.",
+    "offline": "It is offline.",
+    "no_way": "It told no address by which it can be reached, and no relay.",
+}
+"""Why one is not the driver, even if the person says so."""
 _ALIKE = str.maketrans("ilo", "110")
 """Letters that an id does not have, for those that they look like."""
 
@@ -160,6 +165,12 @@ class Drivers:
             )
         if node.status == "offline":
             raise NodeError("no_driver", f"{name} is offline.", "Choose another driver, or wait for it.")
+        if not node.dialable:
+            raise NodeError(
+                "no_driver",
+                f"{name} told no address by which it can be reached, and no relay.",
+                "Wait a moment: one may be heard of. Else ask for an invite, infraxa join takes it.",
+            )
         offered = list(self._candidates([node]))
         if not offered:
             raise NodeError("no_driver", f"{name} offers no model now.", "Choose another driver.")
@@ -199,7 +210,7 @@ class Drivers:
             first_token_ms=evidence.first_token_ms,
             tokens_per_second=evidence.tokens_per_second,
             cooling_s=routing.cooling_ms(evidence, now) / 1000,
-            problem=_PROBLEMS.get("blocked" if candidate.blocked else node.status, ""),
+            problem=_PROBLEMS.get(routing.why_not(candidate, Wanted(), now), ""),
         )
 
     def _order(self, candidate: Candidate, now: int) -> tuple[bool, bool, int, bool, float, bytes]:
@@ -277,6 +288,8 @@ def _nobody(why: Counter[Reason | None], context: int, *, tried: bool) -> NodeEr
         return error("No provider offers this model now.", "Choose another one in the market.")
     if tried:
         return error("There is no other provider to ask.", "Try again, or use this machine.")
+    if why["no_way"]:
+        return error("No way to the providers that are there is known.", "Try again in a moment.")
     if why["offline"] or why["blocked"]:
         return error(
             "All known providers are offline or blocked by you.", "Wait for one, or use this machine."

@@ -182,6 +182,7 @@ class Network(Parts):
     def _found(self, node: bytes, where: tuple[str, ...]) -> None:
         """The local network told of a node."""
         self._finder.book.put(node, where, "mdns")
+        self._teller.nodes_changed()
         self._finder.look()
 
     def _ran(self, code: str, well: bool) -> None:

@@ -33,13 +33,15 @@ def seen_nodes(
         peer = peering.peer(seen.id)
         rtt_ms = health.rtt_ms.get(seen.id, peer.link.rtt_ms if peer is not None else None)
         gone = seen.id in health.silent and peer is None
+        direct = finder.reaches(seen.id, seen.addresses)
         shown.append(
             structs.replace(
                 seen,
                 rtt_ms=rtt_ms,
                 status="offline" if gone else seen.status,
                 via=_via(seen.id, finder.book),
-                relayed=bool(seen.relays) and not finder.reaches(seen.id, seen.addresses),
+                relayed=bool(seen.relays) and not direct,
+                dialable=direct or bool(seen.relays),
             )
         )
     return sorted(shown, key=lambda seen: (seen.status == "offline", seen.age_s))

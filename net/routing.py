@@ -20,7 +20,7 @@ Blame = Literal["own", "relay", "peer"]
 """Whose fault it was: this machine's own network, a relay between, the driver."""
 
 Reason = Literal[
-    "blocked", "offline", "no_slots", "other_model", "too_small", "busy", "asked_to_wait", "cooling"
+    "blocked", "offline", "no_way", "no_slots", "other_model", "too_small", "busy", "asked_to_wait", "cooling"
 ]
 """Why a candidate is not chosen; one that has several has the first of them."""
 
@@ -217,6 +217,8 @@ def why_not(candidate: Candidate, wanted: Wanted, now_ms: int) -> Reason | None:
         return "blocked"
     if node.status == "offline":
         return "offline"
+    if not node.dialable:
+        return "no_way"
     if node.slots == 0:
         return "no_slots"
     if wanted.model_id is not None and candidate.model.model_id != wanted.model_id:

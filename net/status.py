@@ -69,6 +69,8 @@ class SeenNode(Struct, frozen=True):
     """Others outside its network reached it by a dial-back, says its card."""
     relayed: bool = False
     """Reached only through a relay."""
+    dialable: bool = True
+    """A way to it is known here: an address that may be dialled, or a relay."""
 
 
 class Offer(Struct, frozen=True):

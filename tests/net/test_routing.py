@@ -420,3 +420,11 @@ def test_load_spreads_over_those_that_are_alike() -> None:
 def test_one_that_is_slow_or_fails_gets_less() -> None:
     shares = served([*(Machine(number) for number in range(6)), Machine(6, speed=5), Machine(7, fails=0.3)])
     assert max(shares[6:]) < 0.5 * min(shares[:6]), shares
+
+
+def test_whoever_cannot_be_dialled_is_not_chosen() -> None:
+    near, far = candidate(1), candidate(2, dialable=False)
+    assert why_not(far, Wanted(), NOW) == "no_way"
+    assert choose([far], Wanted(), NOW, random.Random(1)) is None
+    for seed in range(20):
+        assert choose([far, near], Wanted(), NOW, random.Random(seed)) is near
