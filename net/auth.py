@@ -38,21 +38,16 @@ def body(role: wire.Role, handshake_hash: bytes) -> bytes:
 async def open_account(link: Link, key: Signer) -> None:
     """Tell the provider on a link that was dialled here which account this is, and not which node.
 
-    Raises NetError `busy`, `refused`, `timeout`; the link is closed then.
+    Raises NetError `busy`, `refused`, `timeout`; the link is of no use then.
     """
     try:
         await link.ask(prove(key, "account", link), wire.Authenticated, ANSWER_S)
     except StreamFailed as error:
-        await link.close()
         raise _turned_away(error.failure) from None
     except (StreamCancelled, LinkClosed, ProtocolError):
-        await link.close()
         raise NetError(
             "refused", "The provider ended the connection.", "Try again, or choose another driver."
         ) from None
-    except BaseException:
-        await link.close()
-        raise
     link.account = key.id
 
 

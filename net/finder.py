@@ -34,11 +34,15 @@ Purpose = Literal["watching", "relaying", "order"]
 is asked for two things on one link knows that they belong together."""
 
 SILENT_S: Final = 8.0
-"""A link that said nothing for so long, where a ping goes every 5 s, is not waited for: another one is made."""
+"""A link that said nothing for so long, where pings go every 5 s, is not waited for: another is made."""
 BOOTSTRAP_S: Final = 30.0
 """Between two tries of the bootstrap addresses, while there is no peer."""
 
 _log = logging.getLogger(__name__)
+
+
+async def _as_it_is(link: Link) -> None:
+    pass
 
 
 class Where:
@@ -210,7 +214,7 @@ class Finder:
         why: Purpose,
         node: bytes,
         places: Callable[[bytes], list[str]],
-        begin: Callable[[Link], Awaitable[None]] | None = None,
+        begin: Callable[[Link], Awaitable[None]] = _as_it_is,
     ) -> Link:
         """The link on which this node does not say who it is: one per node and purpose. `begin` is what comes
         first on a new one; it raises NetError."""
@@ -224,8 +228,11 @@ class Finder:
                 self._unnamed_links = {key: link for key, link in kept if not link.closed}
                 link = await self._dialer.dial(self._target(node), places(node))
                 self._peering.keep(link)
-                if begin is not None:
+                try:
                     await begin(link)
+                except BaseException:
+                    self._tasks.spawn(link.close(), name="close a link that did not begin")
+                    raise
                 self._unnamed_links[why, node] = link
             return link
 

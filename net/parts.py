@@ -126,16 +126,15 @@ class Parts(ABC):
                 self._linked, self._unlinked, self._teller.peers_changed, self._command, self._serve
             ),
         )
+        exchange = self._peering.exchange
         self._presence = Presence(
-            Publisher(
-                identity, self._gossip, keeper, clock, self._peering.perform, announce=options.announce
-            ),
+            Publisher(identity, self._gossip, keeper, clock, exchange.perform, announce=options.announce),
             self._gossip,
             prekeys,
             keeper,
             clock,
             self.notices,
-            self._peering.perform,
+            exchange.perform,
             name=options.name,
             network=self._network,
             recovery=identity.recovery,
@@ -184,7 +183,7 @@ class Parts(ABC):
         self._port = 0
         self._waiting: Waiting | None = None
         self._kick = asyncio.Event()
-        self._peering.kick = self._kick.set
+        exchange.kick = self._kick.set
         self._anchors = memory.anchors
 
     @property
@@ -239,7 +238,8 @@ class Parts(ABC):
             self._reaching.linked(peer, observed)
         if peer.direction == "out":
             self._tasks.spawn(self._remember(peer), name="remember a node")
-            self._tasks.spawn(self._peering.exchange(peer), name="ask for other nodes")
+            asking = self._peering.exchange.ask_for_nodes(peer.id, peer.link)
+            self._tasks.spawn(asking, name="ask for other nodes")
 
     async def _remember(self, peer: Peer) -> None:
         """Where a node was reached, for the next run."""
@@ -280,7 +280,7 @@ class Parts(ABC):
 
     def _learn_state(self, node: bytes, record: Record) -> None:
         now, now_ms = self._clock.monotonic(), self._clock.unix_ms()
-        self._peering.perform(self._gossip.learn(node, wire.Push((record,)), now, now_ms))
+        self._peering.exchange.perform(self._gossip.learn(node, wire.Push((record,)), now, now_ms))
 
     async def _serve(self, link: Link, stream: Stream, request: wire.Request) -> None:
         """Requests that are not about links or gossip."""

@@ -8,12 +8,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 from itertools import count
 from typing import Final, NamedTuple
 from weakref import WeakSet
 
-from infraxa.net import addresses, auth, codec, commands, wire
+from infraxa.net import addresses, auth, codec, wire
 from infraxa.net.auth import ANSWER_S
 from infraxa.net.commands import Command
 from infraxa.net.connect import Target, accept
@@ -105,13 +105,7 @@ class Peering:
         self._by_node: dict[bytes, Peer] = {}
         self._strangers = Strangers()
         self._customers = customers
-        self._exchange = Exchange(
-            gossip,
-            clock,
-            link_of=lambda node: peer.link if (peer := self._by_node.get(node)) is not None else None,
-            perform=self.perform,
-            refuse=lambda node, reason: self._refuse(node, reason, clock.monotonic()),
-        )
+        self.exchange = Exchange(gossip, overlay, clock, refusals, self._link_of, events.command)
         self._ended: deque[Heard] = deque(maxlen=MAX_ENDED)
         self._past = (0, 0)
         """Bytes in and out of links that have ended."""
@@ -121,12 +115,13 @@ class Peering:
         """Links on which the answer to `Auth` is waited for, and what was told meanwhile."""
         self._arrival: asyncio.Future[None] | None = None
         """Done when the next link with a node stands."""
-        self._due = float("inf")
-        self.kick: Callable[[], None] = lambda: None
-        """Told when gossip must be ticked earlier than it said before."""
 
     def peer(self, node: bytes) -> Peer | None:
         return self._by_node.get(node)
+
+    def _link_of(self, node: bytes) -> Link | None:
+        peer = self._by_node.get(node)
+        return peer.link if peer is not None else None
 
     async def linked_with(self, node: bytes) -> Peer:
         """Returns when a link with `node` stands; the caller sets the time limit."""
@@ -272,7 +267,7 @@ class Peering:
         if self._arrival is not None:
             self._arrival.set_result(None)
             self._arrival = None
-        self.perform(self._gossip.linked(node, now, now_ms, outbound=direction == "out"))
+        self.exchange.perform(self._gossip.linked(node, now, now_ms, outbound=direction == "out"))
         self._events.linked(peer, observed)
         return peer
 
@@ -287,7 +282,7 @@ class Peering:
                 await stream.send(chunk)
         elif isinstance(request, wire.PeersPlease):
             node = peer.id if (peer := self._peer_on(link)) is not None else b""
-            refusal = await self._exchange.answer_list(link, stream, request.count, node)
+            refusal = await self.exchange.answer_list(link, stream, request.count, node)
             if refusal is not None:
                 self._refusals.add(refusal, peer=link.peer, address=link.remote)
         elif isinstance(request, wire.CardPlease):
@@ -365,10 +360,6 @@ class Peering:
         self._refusals.add("full", peer=link.peer, address=link.remote)
         self._tasks.spawn(link.close(), name="make room for another link")
 
-    async def exchange(self, peer: Peer) -> None:
-        """Ask a node for others that it knows."""
-        await self._exchange.ask_for_nodes(peer.id, peer.link)
-
     def told(self, link: Link, message: wire.Tell) -> None:
         """What a peer tells unasked."""
         early = self._introducing.get(link)
@@ -379,50 +370,14 @@ class Peering:
             return
         node = self._node_of(link)
         now, now_ms = self._clock.monotonic(), self._clock.unix_ms()
-        self.perform(self._gossip.receive(node, message, now, now_ms))
-
-    def perform(self, todo: Iterable[Command]) -> None:
-        """Carry out what gossip wants."""
-        now = self._clock.monotonic()
-        for command in todo:
-            match command:
-                case commands.Send(peer=node, message=message):
-                    if peer := self._by_node.get(node):
-                        peer.link.tell_soon(message)
-                case commands.Sync(peer=node):
-                    self._tasks.spawn(self._exchange.run_round(node), name="anti-entropy")
-                case commands.Refused(peer=node, reason=reason):
-                    self._refuse(node, reason, now)
-                case commands.Drop(peer=node, reason=reason, ban_s=seconds):
-                    self._overlay.ban(node, seconds, now)
-                    if peer := self._by_node.get(node):
-                        self._tasks.spawn(peer.link.close(reason), name="drop a peer")
-                case _:
-                    self._events.command(command)
-        for node, records in self._gossip.take_news().items():
-            self._overlay.supplied(node, records, now)
-        due = self._gossip.next_tick(now)
-        if due < self._due:
-            self._due = due
-            self.kick()
+        self.exchange.perform(self._gossip.receive(node, message, now, now_ms))
 
     def tick(self) -> float:
         """Let gossip do what is due; returns when to call again at the latest."""
-        now, now_ms = self._clock.monotonic(), self._clock.unix_ms()
-        self._due = float("-inf")
-        self.perform(self._gossip.tick(now, now_ms))
         for peer in self._by_node.values():
             if peer.link.rtt_ms is not None:
                 self._overlay.measured(peer.id, peer.link.rtt_ms)
-        self._due = self._gossip.next_tick(now)
-        return self._due
-
-    def _refuse(self, node: bytes, reason: Refusal, now: float) -> None:
-        peer = self._by_node.get(node)
-        self._refusals.add(reason, peer=node, address=peer.link.remote if peer else "")
-        number = self._overlay.refused(node, reason, now)
-        if number is not None and number in self._peers:
-            self._tasks.spawn(self._peers[number].link.close(reason), name="drop a peer")
+        return self.exchange.tick()
 
     async def close(self) -> None:
         """End every link in good order; bounded."""
@@ -431,4 +386,5 @@ class Peering:
             self._tasks.spawn(link.close(), name="close a link")
         for link in links:
             await link.wait_closed()
+        await self.exchange.close()
         await self._tasks.cancel_all()
