@@ -144,8 +144,7 @@ class Buying(Pulled):
         return self._drivers.find(nodes, self._wanted.driver, self._wanted.driver_model)
 
     def _chosen(self, nodes: list[SeenNode]) -> OfferSeen:
-        model = self._wanted.driver_model
-        model_id = bytes.fromhex(model) if model else None
+        model_id = _model_id(self._wanted.driver_model)
         found = self._drivers.choose(nodes, model_id, self._need())
         if found is None:
             raise self._drivers.nobody(nodes, model_id, self._need())
@@ -230,6 +229,15 @@ class Buying(Pulled):
         ended = await attempt.run(order, prompt)
         self._text += "".join(attempt.texts)
         return ended if isinstance(ended, Setback) else End(ended.finish)
+
+
+def _model_id(text: str | None) -> bytes | None:
+    try:
+        return None if text is None else bytes.fromhex(text)
+    except ValueError:
+        raise NodeError(
+            "no_model", "This is not the id of a model.", "infraxa providers shows the models there are."
+        ) from None
 
 
 def _offline(status: NetworkStatus) -> NodeError:

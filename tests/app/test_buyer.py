@@ -646,7 +646,9 @@ async def test_another_answers_for_a_driver_that_is_not_there_where_that_may_be(
         found = await told(place.buy(maple, failover="auto"))
         assert (found.text, found.moves[0].reason) == ("Hello", "The driver is not on the network now.")
         other = await told(place.buy(maple, failover="auto", driver_model=OTHER_MODEL.hex()))
+        odd = await told(place.buy(driver_model="no hex"))
     assert other.end.error is not None and other.end.error.code == "no_driver"
+    assert odd.end.error is not None and odd.end.error.code == "no_model"
 
 
 async def test_what_cannot_be_sent_is_said() -> None:
