@@ -8,6 +8,7 @@ from memory.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 from collections import Counter
@@ -69,6 +70,8 @@ class Drivers:
         self._store: Store | None = None
         self._evidence: dict[tuple[bytes, bytes], Evidence] = {}  # what changed last is the last
         self._marks: dict[bytes, Mark] = {}
+        self._pending: Counter[bytes] = Counter()
+        """Orders that a node has not answered yet."""
         self._unwritten: set[tuple[bytes, bytes]] = set()
         self._tasks = TaskGroup()
         self._writing: asyncio.Task[None] | None = None
@@ -135,6 +138,17 @@ class Drivers:
         chosen = routing.choose(self._candidates(nodes), wanted, now, self._rng, exclude)
         return None if chosen is None else self._seen(chosen, now)
 
+    @contextlib.contextmanager
+    def asked(self, node: bytes) -> Iterator[None]:
+        """An order is under way at this node: others rather go elsewhere."""
+        self._pending[node] += 1
+        try:
+            yield
+        finally:
+            self._pending[node] -= 1
+            if not self._pending[node]:
+                del self._pending[node]
+
     def nobody(
         self,
         nodes: Iterable[SeenNode],
@@ -190,7 +204,9 @@ class Drivers:
             mark = self._marks.get(node.id)
             for model in node.models:
                 evidence = self._evidence.get((node.id, model.model_id), _NO_EVIDENCE)
-                yield Candidate(node, model, mark == "pinned", mark == "blocked", evidence)
+                yield Candidate(
+                    node, model, mark == "pinned", mark == "blocked", evidence, self._pending[node.id]
+                )
 
     def _seen(self, candidate: Candidate, now: int) -> OfferSeen:
         node, model, evidence = candidate.node, candidate.model, candidate.evidence

@@ -112,6 +112,8 @@ class Candidate(Struct, frozen=True):
     pinned: bool = False
     blocked: bool = False
     evidence: Evidence = Evidence()
+    pending: int = 0
+    """Orders of this machine that it has not answered yet: newer than what it says of its load."""
 
 
 class Wanted(Struct, frozen=True):
@@ -202,10 +204,12 @@ def expected_ms(candidate: Candidate, now_ms: int, n_out: int = N_OUT) -> float:
     if speed is None:
         speed = min(candidate.model.speed / 1000, _MAX_PROMISE) or _SPEED
     decode_ms = n_out / speed * 1000
-    util = node.util / 255
-    # Answers share the machine; when all slots are taken, the first of them is free after a slots-th of the
-    # mean answer (exponential service times).
-    line_ms = decode_ms / max(node.slots, 1) if node.util == 255 else 0.0
+    slots = max(node.slots, 1)
+    util = max(node.util / 255, min(1.0, candidate.pending / slots))
+    # Answers share the machine; when all slots are taken, one of them is free after a slots-th of the mean
+    # answer (exponential service times), for each who is before.
+    line = max(int(node.util == 255), candidate.pending + 1 - slots)
+    line_ms = line * decode_ms / slots
     p = _likelihood(evidence, now_ms)
     return first_ms * (1 + util) + decode_ms * (1 + util) + line_ms + (1 - p) / p * _FAILURE_MS
 

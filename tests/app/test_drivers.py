@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import sqlite3
+from collections import Counter
 from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -310,3 +312,19 @@ async def test_names_in_a_sentence_are_few(tmp_path: Path) -> None:
     async with opened(tmp_path) as drivers:
         with pytest.raises(NodeError, match=r"n3·\w+ and 5 more"):
             drivers.find(crowd, short_id(crowd[0].id))
+
+
+async def test_what_this_machine_asks_for_at_once_is_spread(tmp_path: Path) -> None:
+    """Nobody has said yet how busy it is: one's own orders are known before."""
+    nodes = [node(number) for number in range(1, 6)]
+    async with opened(tmp_path) as drivers:
+        with contextlib.ExitStack() as under_way:
+            asked: Counter[int] = Counter()
+            for _ in range(30):
+                offer = drivers.choose(nodes)
+                assert offer is not None
+                under_way.enter_context(drivers.asked(offer.node.id))
+                asked[offer.node.id[0]] += 1
+        assert len(asked) == 5 and max(asked.values()) - min(asked.values()) <= 3, asked
+        with drivers.asked(nodes[0].id):
+            assert {drivers.choose(nodes[:2]).node.id[0] for _ in range(20)} == {2}  # type: ignore[union-attr]
