@@ -103,7 +103,7 @@ class Models:
         self._holders[entry.path] = self._holders.get(entry.path, 0) + 1
         self._guests += guest
         try:
-            await self.load(entry, settings)
+            await self.load(entry, settings, as_it_is=guest)
             yield
         finally:
             self._guests -= guest
@@ -111,8 +111,11 @@ class Models:
             if not self._holders[entry.path]:
                 del self._holders[entry.path]
 
-    async def load(self, entry: ModelEntry, settings: Settings) -> None:
-        """Have the engine load this model, unless it has it; returns when it is ready. Raises EngineError."""
+    async def load(self, entry: ModelEntry, settings: Settings, *, as_it_is: bool = False) -> None:
+        """Have the engine load this model, unless it has it; returns when it is ready. Raises EngineError.
+
+        `as_it_is`: a model that is loaded with other options than these settings say will do.
+        """
         if entry.problem:
             raise EngineError("not_found", entry.problem, "Choose another model, or add it again.")
         options = LoadOptions(
@@ -123,12 +126,14 @@ class Models:
             memory_limit=None if settings.memory_limit is None else settings.memory_limit * 1_000_000,
         )
         wanted = (entry.path, options)
-        if self._loading is not None and self._loading[0] == wanted:
+        if self._loading is not None and (
+            self._loading[0] == wanted or (as_it_is and self._loading[0][0] == entry.path)
+        ):
             # Whoever waits may give up; the model goes on loading for the next one.
             await asyncio.shield(self._loading[1])
             return
         # Other options do for now when others are using the model: they come into force with the next load.
-        shared = self._holders.get(entry.path, 0) > 1
+        shared = as_it_is or self._holders.get(entry.path, 0) > 1
         if self._loaded is not None and (
             self._loaded == wanted or (shared and self._loaded[0] == entry.path)
         ):

@@ -42,9 +42,9 @@ CALM_S: Final = 0.25
 """At most so often the program is told of changes."""
 CHOSEN_S: Final = 10.0
 """So often it is looked whether the model is still there."""
-REFUSED_PER_S: Final = 1.0
-"""Lines in the log for requests that are refused, after a burst of REFUSED_BURST: anybody can ask."""
-REFUSED_BURST: Final = 20.0
+UNANSWERED_PER_S: Final = 1.0
+"""Lines in the log for requests of which nothing was answered, after a burst: anybody can ask."""
+UNANSWERED_BURST: Final = 20.0
 LOAD_S: Final = 1800.0
 """What loading a model takes at most; see engine.host.Limits."""
 
@@ -114,9 +114,9 @@ class Provider:
         """Runs while it is on."""
         self._draining: asyncio.Task[None] | None = None
         self._teller = Calm(self._tell, CALM_S)
-        self._refusals = Bucket(REFUSED_PER_S, REFUSED_BURST)
+        self._unanswered = Bucket(UNANSWERED_PER_S, UNANSWERED_BURST)
         self._unlogged = 0
-        """Requests that were refused since the last line in the log."""
+        """Requests since the last line in the log."""
         models.send_guests_away = self._send_guests_away
 
     def open(self, store: Store) -> None:
@@ -164,9 +164,9 @@ class Provider:
                 self._records.reset()
                 self._state = ProviderStatus(since_ms=self._clock())
             self._retry = self._limits.retry
+            self._keeper = self._tasks.repeat(self._turn, name="provider mode", pause_s=self._limits.look)
             self._shut(lambda: Refusal("busy", "Provider mode was starting.", retry_after_ms=10_000))
             self._become("starting", wait=self._waiting("the model", LOAD_S))
-            self._keeper = self._tasks.repeat(self._turn, name="provider mode", pause_s=self._limits.look)
         self._wake.set()
 
     def engine_changed(self, status: EngineStatus) -> None:
@@ -387,7 +387,8 @@ class Provider:
     def _moved(self) -> None:
         """An order moved on, or the mode is another one."""
         sales = self._sales
-        self._offering.load(sales.admission, self._records.first_token_ms, shut=sales.shut is not None)
+        shut = self._keeper is not None and sales.shut is not None
+        self._offering.load(sales.admission, self._records.first_token_ms, shut=shut)
         self._teller.changed()
 
     def _tell(self) -> None:
@@ -395,11 +396,12 @@ class Provider:
         self._emit(ServedChanged())
 
     def _log_end(self, row: Row) -> None:
-        if row.state == "refused" and not self._refusals.take(1, time.monotonic()):
+        nothing = not row.n_out and row.state != "done"
+        if nothing and not self._unanswered.take(1, time.monotonic()):
             self._unlogged += 1
             return
         before, self._unlogged = self._unlogged, 0
-        more = f" ({before} more were refused before it)" if before else ""
+        more = f" ({before} more without an answer before it)" if before else ""
         self._say(f"Request {row.number} of {short_id(row.user)}: {row.in_words()}{more}")
 
 

@@ -258,6 +258,9 @@ class Sales:
                     case Delta():
                         if not row.n_out:
                             self._first_piece(run)
+                        if generation.complete:
+                            # Whoever waits need not wait until the user has read the rest.
+                            self._release(run)
                         await self._send(sale, item)
                         self._records.sent(row, len(item.token_ids), time.monotonic())
                         self._count_bytes(run, sale)
@@ -274,7 +277,6 @@ class Sales:
                         return item
         finally:
             generation.cancel()
-            # Whoever waits need not wait until the user has read the end.
             self._release(run)
         raise EngineError("closed", "The engine was closed.")
 

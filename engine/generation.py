@@ -132,6 +132,11 @@ class Generation(AsyncIterator[Progress | Delta | Finished]):
         self._over = isinstance(event, Finished)
         return event
 
+    @property
+    def complete(self) -> bool:
+        """The engine has nothing more to do for it; what came may not have been taken yet."""
+        return self._answer.finished is not None
+
     def cancel(self) -> None:
         """Ends the generation at the worker's next step. What was generated until then still comes, then
         `Finished("cancelled")` with the usage. Does nothing the second time or after the end."""

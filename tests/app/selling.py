@@ -53,6 +53,7 @@ class ScriptedGeneration:
     def __init__(self, request: Request) -> None:
         self.request = request
         self.cancelled = False
+        self.complete = False
         self.n_out = 0
         self._items: asyncio.Queue[Progress | Delta | Finished] = asyncio.Queue()
 
@@ -76,6 +77,7 @@ class ScriptedGeneration:
     def finish(self, error: ErrorInfo | None = None) -> None:
         usage = Usage(n_prompt=5, n_out=self.n_out, first_token_ms=10.0, decode_ms=100.0)
         self._items.put_nowait(Finished("failed" if error else "stop", usage, error))
+        self.complete = True
 
 
 class Scripted:

@@ -226,6 +226,7 @@ async def test_off_until_it_is_turned_on(tmp_path: Path) -> None:
         await shop.use(provide=False)
         await shop.mode("off")
         assert shop.offers[-1] is None
+        assert [load.status for load in shop.loads] == ["busy", "online"], "then it is no provider"
         told = [line for line in shop.log if line.startswith("Provider mode")]
         assert told == [
             "Provider mode is starting.",
@@ -381,6 +382,21 @@ async def test_guests_go_when_the_person_wants_another_model(tmp_path: Path, pat
             assert generation.cancelled
         await wanted
         assert shop.provider.status.mode == "paused"
+
+
+async def test_guests_take_the_model_as_it_is(tmp_path: Path) -> None:
+    async with scripted(tmp_path) as shop:
+        await shop.open()
+        entry = await shop.models.entry("guide")
+        async with shop.models.held(entry, msgspec.structs.replace(SETTINGS, threads=2)):
+            pass
+        await shop.mode("serving")
+        loads = len(engine_of(shop).loads)
+        assert loads == 2
+        answer = asyncio.ensure_future((await shop.user()).bought())
+        (await engine_of(shop).asked(1))[0].finish()
+        await answer
+        assert len(engine_of(shop).loads) == loads
 
 
 async def test_hours(tmp_path: Path) -> None:

@@ -385,7 +385,29 @@ async def test_a_flood_of_refusals_does_not_fill_the_log(tmp_path: Path) -> None
         generation.finish()
         await bought
         await shop.free()
-        assert "more were refused before it" in shop.log[-1]
+        assert "more without an answer before it" in shop.log[-1]
+
+
+async def test_a_slot_is_free_when_its_answer_was_generated(tmp_path: Path) -> None:
+    """However long the user takes to read it."""
+    async with scripted(tmp_path, context=100_000) as shop:
+        await shop.open(capacity=1)
+        async with (await shop.user()).buy() as purchase:
+            async for item in purchase:
+                if isinstance(item, Claimed):
+                    break
+            reading = asyncio.ensure_future(anext(purchase))
+            (generation,) = await engine_of(shop).asked(1)
+            for _ in range(20):
+                generation.say("x" * 50_000, 1000)
+            await reading  # and nothing more
+            await until(lambda: generation.n_out > shop.provider.status.tokens)
+            generation.finish()
+            other = asyncio.ensure_future((await shop.user()).bought())
+            (await engine_of(shop).asked(2))[1].finish()
+            await other
+            assert (await shop.state("answering", 1)).n_out < 20_000
+        await shop.free()
 
 
 async def test_a_hundred_orders_of_many_are_all_answered_or_refused(tmp_path: Path) -> None:
