@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import zlib
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from infraxa.net.codec import network_id
 from infraxa.net.identity import base32
 from infraxa.net.noise import TAG
 from infraxa.net.session import BUCKETS
+from tests.e2e.conftest import INFRAXA
 from tests.e2e.lab import Lab
 from tests.e2e.lab_capture import tcp_streams, websocket_payloads
 from tests.e2e.nodes import NetworkNode
@@ -20,6 +22,9 @@ WORDS = [
     network_id("public"),
 ]
 """Texts that records and messages hold, and the id of the network."""
+QUESTION = "What is a driver?"
+ANSWER = "the provider that you chose for a chat"
+"""Part of what the built-in guide says."""
 
 
 def marks(node: NetworkNode) -> list[bytes]:
@@ -77,3 +82,45 @@ def test_nothing_that_is_said_can_be_read_on_the_cable(lab: Lab, tmp_path: Path)
     assert not found(sealed, [*marks(ada), *marks(bob), *WORDS])
     # Nor has it any other pattern: what is sealed cannot be compressed.
     assert len(sealed) > 5_000 and len(zlib.compress(sealed, 9)) > len(sealed)
+
+
+def test_a_chat_is_read_by_nobody_but_its_driver(
+    lab: Lab, environment: dict[str, str], tmp_path: Path
+) -> None:
+    """Neither the question nor the answer is on the cable, nor in what either side prints or keeps."""
+    lan = lab.segment()
+    provider, user = lab.host("ada", lan, "10.0.0.1/24"), lab.host("bob", lan, "10.0.0.2/24")
+    capture = user.capture()
+    env = {**environment, "INFRAXA_ONLINE": "true"}
+    folders = {name: tmp_path / name for name in ("ada", "bob")}
+    said = (tmp_path / "events").open("wb")
+    serving = provider.start(
+        *(*INFRAXA, "--data-dir", str(folders["ada"]), "serve", "--json-events"),
+        env=env,
+        stdout=said,
+        stderr=said,
+    )
+    asked = user.run(
+        *(*INFRAXA, "--data-dir", str(folders["bob"]), "ask", QUESTION, "--driver", "auto", "--json"),
+        *("--temperature", "0"),
+        env=env,
+        timeout=60,
+    )
+    assert asked.returncode == 0, asked.stderr
+    answer = json.loads(asked.stdout)
+    assert ANSWER in answer["text"] and len(answer["readers"]) == 1
+    serving.terminate()
+    assert serving.wait(30) == 0
+    said.close()
+    events = [json.loads(line) for line in (tmp_path / "events").read_text().splitlines()]
+    requests = [event for event in events if event["event"] == "request"]
+    assert [(one["state"], one["n_out"]) for one in requests] == [("done", answer["n_out"])]
+
+    secrets = [text.encode() for text in (QUESTION, ANSWER, ANSWER[:12], ANSWER[-12:])]
+    wire = b"\n".join(frame.data for frame in capture.stop())
+    assert len(wire) > 5_000 and not found(wire, secrets)
+    assert not found((tmp_path / "events").read_bytes(), secrets)
+    files = [path for folder in folders.values() for path in folder.rglob("*") if path.is_file()]
+    assert {path.name for path in files} >= {"identity.key", "infraxa.db"}, files
+    for path in files:
+        assert not found(path.read_bytes(), secrets), path
