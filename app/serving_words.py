@@ -119,7 +119,7 @@ def hours(setting: str | None, now: float) -> str:
     is_open = pauses.within(found, now)
     other = pauses.Hours(found.end, found.start) if is_open else found
     left = pauses.begin(other, now) - now
-    return f"{setting} · {'closes' if is_open else 'opens'} in {span(left)}"
+    return f"{setting}, {'closes' if is_open else 'opens'} in {span(left)}"
 
 
 def opens(setting: str | None, now: float) -> str:

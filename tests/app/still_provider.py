@@ -6,8 +6,10 @@ from collections.abc import Sequence
 
 import msgspec
 
+from infraxa.app.config import Settings
 from infraxa.app.errors import NodeError
 from infraxa.app.events import ProviderChanged, ServedChanged
+from infraxa.app.folders import Folders
 from infraxa.app.serving import BlockedUser, Mode, ProviderStatus, Served, ServedState
 from infraxa.net.status import NetworkStatus, Waiting
 from tests.app.still import DAY, HOUR, MINUTE, NOW, ONLINE, StillNode, an_id
@@ -39,10 +41,8 @@ SERVING = now_in(
     tokens_per_second=132.4,
     first_token_ms=184,
 )
-ON_BATTERY = now_in(
-    "paused", reason="This machine runs on its battery.", remedy="It goes on by itself once it is plugged in."
-)
-CLOSED = now_in("paused", reason="It serves only at 22:00-07:00, as set.", remedy="It goes on at 22:00.")
+ON_BATTERY = now_in("paused", reason="This machine runs on its battery.")
+CLOSED = now_in("paused", reason="It serves only at 22:00-07:00, as set.")
 DRAINING = msgspec.structs.replace(
     SERVING, mode="draining", running=2, waiting=0, wait=Waiting("answers to end", NOW - 12_000, 120.0)
 )
@@ -109,13 +109,12 @@ class ProvidingNode(StillNode):
     def provider(self) -> ProviderStatus:
         return self.said
 
-    @property
-    def asked(self) -> list[tuple[object, ...]]:
+    def __init__(self, settings: Settings, folders: Folders) -> None:
+        super().__init__(settings, folders)
+        self.asked: list[tuple[object, ...]] = []
         """What was asked of the provider, first to last."""
-        asked: list[tuple[object, ...]] = self.__dict__.setdefault("_asked_of_it", [])
-        return asked
 
-    async def provide(self, on: bool, *, now: bool = False) -> None:
+    async def provide(self, on: bool, *, now: bool = False, keep: bool = True) -> None:
         self.asked.append(("provide", on, now))
         if on and not self.accepted:
             raise NodeError("notice", "Serving strangers has not been agreed to.", "Turn it on in the app.")
@@ -127,9 +126,10 @@ class ProvidingNode(StillNode):
         else:
             self.become_provider(OFF, [one for one in self.served if one.ended_ms])
 
-    async def accept_serving(self) -> None:
+    async def accept_serving(self) -> bool:
         self.asked.append(("accept",))
         self.accepted = True
+        return True
 
     async def list_served(self) -> list[Served]:
         return list(self.served)

@@ -526,7 +526,7 @@ def test_a_refusal_of_somebody_unknown_has_a_row() -> None:
     from infraxa.app.tui.widgets.network_rows import refused_rows
 
     row = refused_rows([Refused(NOW, "silent", None, "")] * 2, NOW + 61_000)
-    assert [cell for cell in row[0].cells] == ["1 min", "silent", "unknown", "said nothing in time"]
+    assert row[0].cells == ("1 min", "silent", "unknown", "said nothing in time")
     assert row[0].key != row[1].key
 
 

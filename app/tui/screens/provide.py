@@ -78,13 +78,8 @@ class ProvideScreen(Screen[None]):
     ]
     DEFAULT_CSS = """
     ProvideScreen { background: $background; layers: base top; }
-    ProvideScreen #headline, ProvideScreen #reach {
-        height: auto; max-height: 3; width: 1fr; padding: 0 1;
-        link-style: none; link-color: $foreground; link-background: transparent;
-        link-style-hover: none; link-color-hover: $text-primary; link-background-hover: transparent;
-    }
-    ProvideScreen #headline { margin-top: 1; }
-    ProvideScreen #reach { link-color: $foreground 60%; max-height: 2; }
+    ProvideScreen #headline { height: auto; max-height: 4; width: 1fr; padding: 0 1; margin-top: 1; }
+    ProvideScreen #reach { height: auto; max-height: 2; width: 1fr; padding: 0 1; }
     ProvideScreen #provide { height: 1fr; width: 1fr; margin-top: 1; }
     ProvideScreen #tables { height: 2; width: 1fr; padding: 0 1; }
     ProvideScreen #tables.-open { height: 1fr; }
@@ -304,8 +299,7 @@ class ProvideScreen(Screen[None]):
             fact = focused.highlighted
             if fact is None:
                 return Content("")
-            change = "\nEnter changes it." if fact.setting else ""
-            return Content.assemble(fact.help, (change, "$foreground 60%"))
+            return Content.assemble(fact.help, "\n", (fact.change, "$foreground 60%"))
         blocked = {one.user for one in self._blocked}
         return served_rows.in_full(self._under_cursor(), blocked, self._now_ms)
 
@@ -350,6 +344,11 @@ class ProvideScreen(Screen[None]):
                 self.app.copy(id_text(user), "key of the user")
             case _:
                 self.app.flash("no user is under the cursor")
+
+    @on(events.Click, "#headline, #reach")
+    async def _clicked(self, event: events.Click) -> None:
+        if action_id := event.style.meta.get("leads_to"):
+            await self.run_action(f"app.perform({action_id!r})")
 
     @on(FactList.Chosen)
     def _chosen(self, event: FactList.Chosen) -> None:

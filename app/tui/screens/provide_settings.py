@@ -88,7 +88,7 @@ class PickModel(Dialog[str]):
 
 def _option(name: str, more: str, *, is_current: bool) -> Content:
     mark = ("● ", "$text-success") if is_current else ("  ", "")
-    return Content.assemble(mark, (name, "bold"), (f"  {more}", "$foreground 60%"))
+    return Content.assemble(mark, (name, "bold"), "\n", (f"  {more}", "$foreground 60%"))
 
 
 async def change(app: InfraxaApp, name: str, done: Callable[[], None]) -> None:

@@ -30,13 +30,13 @@ class ServingNotice(Dialog[bool]):
     ]
     DEFAULT_CSS = """
     ServingNotice > #dialog { width: 78; }
-    ServingNotice #points { height: auto; width: 1fr; scrollbar-size-vertical: 1; }
+    ServingNotice #points { height: auto; max-height: 60vh; width: 1fr; scrollbar-size-vertical: 1; }
     ServingNotice .point { width: 1fr; height: auto; }
-    ServingNotice .points { layout: grid; }
     ServingNotice .mark { width: 2; height: 1; }
     ServingNotice .row { width: 1fr; height: auto; }
     ServingNotice .buttons { margin-top: 1; }
-    ServingNotice.-short > #dialog { padding: 0 2; }
+    ServingNotice.-short > #dialog { padding: 0 1; }
+    ServingNotice.-short #points { max-height: 70vh; }
     ServingNotice.-short .heading, ServingNotice.-short .buttons { margin: 0; }
     """
 

@@ -32,6 +32,8 @@ class Fact:
     """What Enter changes; empty: nothing."""
     help: str = ""
     """One sentence."""
+    change: str = ""
+    """What Enter does, and when that takes effect."""
 
 
 class FactList(PaintedRows[Fact]):

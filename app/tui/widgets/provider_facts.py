@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import msgspec
 from textual.content import Content
-from textual.style import Style
 
 from infraxa.app import config
 from infraxa.app import serving_words as words
@@ -18,12 +17,16 @@ from infraxa.app.tui.widgets.fact_list import NAME, Fact
 from infraxa.app.tui.widgets.facts import short_time, speed
 from infraxa.app.tui.widgets.model_card import human_size, thousands
 from infraxa.app.tui.widgets.network_rows import address_text
-from infraxa.app.tui.widgets.status_bar import waiting_text
+from infraxa.app.tui.widgets.status_bar import leads_to, passed_text, waiting_text
 from infraxa.app.tui.widgets.text import one_line
 from infraxa.app.tui.widgets.traffic import sparkline
 from infraxa.net.addresses import parse
 from infraxa.net.errors import NetError
 from infraxa.net.status import NetworkStatus
+
+NO_PEERS = """No other node knows of the offer. On the same network they are found by themselves; elsewhere, \
+invite somebody, with i in the Network view (alt+n)."""
+ABOVE = "Above stands what keeps others away, and what helps."
 
 _QUIET = "$foreground 60%"
 
@@ -48,9 +51,8 @@ class Seen(msgspec.Struct, frozen=True):
 def toggle_key(what: str) -> Content:
     """`F7 turns it off`, to be clicked."""
     action = BY_ID["provide.toggle"]
-    return Content.assemble((key_label(action.key), "$footer-key-foreground"), f" {what}").stylize(
-        Style.from_meta({"@click": f"app.perform({action.id!r})"})
-    )
+    key = (key_label(action.key), "bold $footer-key-foreground")
+    return Content.assemble(key, f" {what}").stylize(leads_to(action.id))
 
 
 def headline(seen: Seen, now_ms: int, width: int) -> Content:
@@ -73,17 +75,20 @@ def headline(seen: Seen, now_ms: int, width: int) -> Content:
             sign, said, more = ("‖", "bold $text-warning"), "Paused:", _because(status) + _opens(seen, now_ms)
             key = "turns it off."
         case "draining":
-            left = f"{words.answers(status.running)} may finish" if status.running else "ending"
-            wait = f" · {waiting_text(status.wait, now_ms)}" if status.wait is not None else ""
-            sign, said, more = ("◌", "$text-warning"), f"Turned off: {left}.", wait
+            left = f"{words.answers(status.running)} may finish" if status.running else "it ends"
+            wait = f", {passed_text(status.wait, now_ms)}" if status.wait is not None else ""
+            sign, said, more = ("◌", "$text-warning"), f"Turned off: {left}", f"{wait}."
             key = "again ends them now." if status.running != 1 else "again ends it now."
         case _:
             sign, said, more = ("✕", "$text-error"), "Provider mode does not work:", _because(status)
             key = "turns it off; once more, and it is tried again."
-    line = Content.assemble(sign, " ", (said, "bold"), more)
+    lines = Content.assemble((said, "bold"), more).wrap(width - 2)
     toggle = toggle_key(key)
-    gap = "  " if line.cell_length + 2 + toggle.cell_length <= width else "\n  "
-    return Content.assemble(line, gap, toggle)
+    if len(lines) == 1 and lines[0].cell_length + 4 + toggle.cell_length <= width:
+        lines = [Content.assemble(lines[0], "  ", toggle)]
+    else:
+        lines.append(toggle)
+    return Content.assemble(sign, " ", Content("\n  ").join(lines))
 
 
 def _starting(seen: Seen, now_ms: int) -> str:
@@ -94,9 +99,11 @@ def _starting(seen: Seen, now_ms: int) -> str:
 
 
 def _opens(seen: Seen, now_ms: int) -> str:
-    """When the schedule lets others in again, if it is what keeps them out."""
+    """When others are let in again, as far as that is known."""
     opens = words.opens(seen.settings.provide_hours, now_ms / 1000)
-    return f" It goes on at {opens}." if opens else ""
+    if opens:
+        return f" It goes on at {opens}."
+    return "" if seen.status.remedy else " It goes on by itself when that is over."
 
 
 def _because(status: ProviderStatus) -> str:
@@ -107,7 +114,7 @@ def reach(seen: Seen) -> Content:
     """How others come to this node, and who knows of its offer, in one line."""
     text, is_good = _reach(seen)
     style = _QUIET if is_good else "$text-warning"
-    return Content.styled(text, style).stylize(Style.from_meta({"@click": "app.perform('app.network')"}))
+    return Content.styled(text, style).stylize(leads_to("app.network"))
 
 
 def _reach(seen: Seen) -> tuple[str, bool]:
@@ -173,9 +180,9 @@ def _nobody_came(seen: Seen, now_ms: int) -> str:
     """Honest about what is known: who was told, and whether they can come in."""
     network = seen.network
     came = f"Serving {words.since(seen.status.since_ms, now_ms)}; nobody has asked yet."
-    text, is_good = _reach(seen)
+    _, is_good = _reach(seen)
     if not is_good:
-        return f"{came}\n\n{text}"
+        return f"{came}\n\n{NO_PEERS if network.listening and not network.peers else ABOVE}"
     told = (
         f"{peers_text(network.peers)} {'has' if network.peers == 1 else 'have'} your offer and pass"
         f"{'es' * (network.peers == 1)} it on; {network.known:,} node{'s' * (network.known != 1)} "
@@ -199,10 +206,11 @@ def _heading(text: str) -> Fact:
     return Fact("", text, _QUIET)
 
 
-def _setting(name: str, value: str, setting: str, *, style: str = "") -> Fact:
-    later = f" It takes effect {config.LATER[setting]}." if setting in config.LATER else ""
+def _setting(name: str, value: str, setting: str) -> Fact:
+    later = f"; it takes effect {config.LATER[setting]}" if setting in config.LATER else ""
     help_text = config.help_text(setting)
-    return Fact(name, value, style, setting, f"{help_text[0].upper()}{help_text[1:]}.{later}")
+    sentence = f"{help_text[0].upper()}{help_text[1:]}."
+    return Fact(name, value, setting=setting, help=sentence, change=f"Enter changes it{later}.")
 
 
 def _offer(seen: Seen, width: int) -> list[Fact]:

@@ -126,16 +126,17 @@ def sign(status: NetworkStatus) -> tuple[str, str]:
 
 def waiting_text(waiting: Waiting, now_ms: int) -> str:
     """`looking for peers · 3 s of 10 s`: what is waited for, since when, for how long at most."""
-    return f"{one_line(waiting.what, 80)} · {_seconds(waiting, now_ms)}"
+    return f"{one_line(waiting.what, 80)} · {passed_text(waiting, now_ms)}"
 
 
-def _seconds(waiting: Waiting, now_ms: int) -> str:
+def passed_text(waiting: Waiting, now_ms: int) -> str:
+    """`3 s of 10 s`."""
     passed = min(max(0.0, (now_ms - waiting.since_ms) / 1000), waiting.limit_s)
     return f"{int(passed)} s of {waiting.limit_s:.0f} s"
 
 
-def _leads_to(action_id: str) -> Style:
-    # Not as a link, whose one colour would take the place of those of the words.
+def leads_to(action_id: str) -> Style:
+    """A click on it does this action. Not as a link, whose one colour would take the place of the others."""
     return Style.from_meta({"leads_to": action_id})
 
 
@@ -172,9 +173,9 @@ def network_words(status: NetworkStatus, role: Role, now_ms: int) -> list[Conten
 
 def role_contents(role: Role, now_ms: int) -> tuple[Content, Content]:
     """The provider's role, long and short."""
-    wait = f" · {_seconds(role.wait, now_ms)}" if role.wait is not None else ""
+    wait = f" · {passed_text(role.wait, now_ms)}" if role.wait is not None else ""
     words, short = (
-        Content.styled(f"{one_line(text, 48)}{wait}", role.style).stylize(_leads_to("app.provide"))
+        Content.styled(f"{one_line(text, 48)}{wait}", role.style).stylize(leads_to("app.provide"))
         if text
         else Content("")
         for text in (role.words, role.short)
@@ -262,12 +263,12 @@ class StatusBar(Widget):
         now_ms = int(self._time_of_day() * 1000)
         for words in network_words(self.status.network, self.status.role, now_ms):
             if words.cell_length <= width:
-                return words.stylize_before("$foreground 60%").stylize_before(_leads_to("app.network"))
+                return words.stylize_before("$foreground 60%").stylize_before(leads_to("app.network"))
         return Content("")
 
     async def on_click(self, event: Click) -> None:
-        if leads_to := event.style.meta.get("leads_to"):
-            await self.run_action(f"app.perform({leads_to!r})")
+        if action_id := event.style.meta.get("leads_to"):
+            await self.run_action(f"app.perform({action_id!r})")
 
     def _left(self) -> Content:
         status = self.status
