@@ -6,6 +6,9 @@ from collections.abc import Callable
 from typing import Final
 
 from infraxa.app.admission import Admission
+from infraxa.app.choices import ModelEntry
+from infraxa.app.errors import NodeError
+from infraxa.app.models import Models
 from infraxa.app.terms import Terms
 from infraxa.net.orders import MAX_OUT
 from infraxa.net.records import ModelOffer
@@ -67,3 +70,23 @@ class Offering:
         if offer != self._offer:
             self._offer = offer
             self._on_offer(offer)
+
+
+async def servable(
+    models: Models, name: str, known: tuple[ModelEntry, bytes] | None
+) -> tuple[ModelEntry, bytes]:
+    """The model of this name, and its id, which is taken from `known` if that is the same one.
+
+    Raises NodeError and EngineError when there is no such model, or none that may be served: one whose file
+    was not added can be another one at any time.
+    """
+    entry = await models.entry(name)
+    if entry.problem:
+        raise NodeError("no_model", entry.problem, "Choose another model, or add it again.")
+    if not entry.builtin and not entry.sha256:
+        raise NodeError(
+            "no_model", "Only a model that was added can be served.", "infraxa models add FILE adds it."
+        )
+    if known is not None and known[0] == entry:
+        return known
+    return entry, await models.model_id(entry)

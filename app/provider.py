@@ -21,15 +21,13 @@ from infraxa.app.config import Settings
 from infraxa.app.errors import FAILURES, NodeError
 from infraxa.app.events import Event, LogLine, ProviderChanged, ServedChanged
 from infraxa.app.models import Models
-from infraxa.app.offering import Offering
+from infraxa.app.offering import Offering, servable
 from infraxa.app.sales import Sales
-from infraxa.app.served import Records, Row
+from infraxa.app.served import Records, RequestLog, Row
 from infraxa.app.serving import BlockedUser, Mode, ProviderStatus, Served
 from infraxa.app.terms import Refusal, Terms, Why
 from infraxa.engine.host import Engine
 from infraxa.engine.types import EngineError, EngineStatus, Loaded
-from infraxa.net.identity import short_id
-from infraxa.net.rates import Bucket
 from infraxa.net.status import Load, Offer, Waiting
 from infraxa.net.tasks import TaskGroup
 from infraxa.store import users
@@ -42,9 +40,6 @@ CALM_S: Final = 0.25
 """At most so often the program is told of changes."""
 CHOSEN_S: Final = 10.0
 """So often it is looked whether the model is still there."""
-UNANSWERED_PER_S: Final = 1.0
-"""Lines in the log for requests of which nothing was answered, after a burst: anybody can ask."""
-UNANSWERED_BURST: Final = 20.0
 LOAD_S: Final = 1800.0
 """What loading a model takes at most; see engine.host.Limits."""
 
@@ -108,15 +103,14 @@ class Provider:
         self._displaced_until = 0.0
         self._retry_at = 0.0
         self._retry = self._limits.retry
+        self._engine_seen = ("", "")
         self._wake = asyncio.Event()
         self._tasks = TaskGroup()
         self._keeper: asyncio.Task[None] | None = None
         """Runs while it is on."""
         self._draining: asyncio.Task[None] | None = None
         self._teller = Calm(self._tell, CALM_S)
-        self._unanswered = Bucket(UNANSWERED_PER_S, UNANSWERED_BURST)
-        self._unlogged = 0
-        """Requests since the last line in the log."""
+        self._log = RequestLog()
         models.send_guests_away = self._send_guests_away
 
     def open(self, store: Store) -> None:
@@ -171,7 +165,10 @@ class Provider:
 
     def engine_changed(self, status: EngineStatus) -> None:
         """The engine has another status."""
-        self._wake.set()
+        seen = (status.state, status.model)
+        if seen != self._engine_seen:  # and not only other counts
+            self._engine_seen = seen
+            self._wake.set()
 
     async def stop(self, *, now: bool) -> None:
         """Turn it off. `now`: end what runs, and return when that is done; else this returns at once, those
@@ -291,21 +288,11 @@ class Provider:
                 self._wake.set()
 
     async def _choose(self, settings: Settings) -> tuple[ModelEntry, bytes]:
-        """The model to serve. Raises NodeError, EngineError."""
+        """The model to serve, looked at again now and then. Raises NodeError, EngineError."""
         now = time.monotonic()
         if self._chosen is None or now >= self._chosen_until:
-            entry = await self._models.entry(settings.provide_model or settings.model)
-            if entry.problem:
-                raise NodeError("no_model", entry.problem, "Choose another model, or add it again.")
-            if not entry.builtin and not entry.sha256:
-                raise NodeError(
-                    "no_model",
-                    "Only a model that was added can be served.",
-                    "infraxa models add FILE adds it.",
-                )
-            known = self._chosen is not None and self._chosen[0] == entry
-            if self._chosen is None or not known:
-                self._chosen = (entry, await self._models.model_id(entry))
+            name = settings.provide_model or settings.model
+            self._chosen = await servable(self._models, name, self._chosen)
             self._chosen_until = now + CHOSEN_S
         return self._chosen
 
@@ -396,13 +383,8 @@ class Provider:
         self._emit(ServedChanged())
 
     def _log_end(self, row: Row) -> None:
-        nothing = not row.n_out and row.state != "done"
-        if nothing and not self._unanswered.take(1, time.monotonic()):
-            self._unlogged += 1
-            return
-        before, self._unlogged = self._unlogged, 0
-        more = f" ({before} more without an answer before it)" if before else ""
-        self._say(f"Request {row.number} of {short_id(row.user)}: {row.in_words()}{more}")
+        if (line := self._log.line(row, time.monotonic())) is not None:
+            self._say(line)
 
 
 _MODES: Final[dict[Mode, str]] = {

@@ -126,7 +126,7 @@ class Sales:
                     raise
                 raise run.stopped from None
         except Refusal as refusal:
-            failed = refusal.fault or row.n_out > 0
+            failed = refusal.fault or row.state == "answering"
             self._over(run, "failed" if failed else "refused", refusal.reason, refusal.code)
             await _fail(sale, refusal)
         except SaleEnded as ended:

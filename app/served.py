@@ -11,11 +11,16 @@ from statistics import median
 from typing import Final
 
 from infraxa.app.serving import Served, ServedState
+from infraxa.net.identity import short_id
+from infraxa.net.rates import Bucket
 
 ENDED_KEPT: Final = 200
 RATE_S: Final = 10
 """Seconds over which a rate is measured."""
 MEDIAN_OF: Final = 50
+UNANSWERED_PER_S: Final = 1.0
+"""Lines in the log for requests of which nothing was answered, after a burst."""
+UNANSWERED_BURST: Final = 20.0
 SPEED_TOKENS: Final = 8
 """Answers of fewer tokens say little of how quick the model is."""
 
@@ -138,3 +143,22 @@ class Records:
     def tokens_per_second(self, now: float) -> float:
         """Of all answers together."""
         return self._rate.per_second(now)
+
+
+class RequestLog:
+    """A line for each request that ended, for a person; fewer for those that got no answer, since anybody can
+    ask."""
+
+    def __init__(self) -> None:
+        self._unanswered = Bucket(UNANSWERED_PER_S, UNANSWERED_BURST)
+        self._left_out = 0
+        """Since the last line."""
+
+    def line(self, row: Row, now: float) -> str | None:
+        """What to write of it, if anything."""
+        if not row.n_out and row.state != "done" and not self._unanswered.take(1, now):
+            self._left_out += 1
+            return None
+        more = f" ({self._left_out} more without an answer before it)" if self._left_out else ""
+        self._left_out = 0
+        return f"Request {row.number} of {short_id(row.user)}: {row.in_words()}{more}"
