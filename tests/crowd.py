@@ -91,15 +91,17 @@ async def ask(
 
 
 async def offers(node: Node, count: int = 1) -> list[OfferSeen]:
-    """So many offers, once the node sees them."""
+    """So many offers that can be taken, once the node sees them."""
     changed = asyncio.Event()
     end = node.subscribe(lambda event: changed.set() if isinstance(event, NodesChanged) else None)
     try:
         async with asyncio.timeout(FOUND_S):
-            while len(found := await node.list_offers()) < count:
+            while True:
+                found = [offer for offer in await node.list_offers() if not offer.problem]
+                if len(found) >= count:
+                    return found
                 await changed.wait()
                 changed.clear()
-        return found
     finally:
         end()
 
