@@ -288,6 +288,39 @@ async def test_the_user_hears_that_its_order_lives(tmp_path: Path, monkeypatch: 
         assert before == 0, "nothing tells of it any more"
 
 
+async def test_the_user_hears_that_its_order_lives_while_the_model_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with scripted(tmp_path) as shop:
+        await shop.open(capacity=1)
+        first = asyncio.ensure_future((await shop.user()).bought())
+        await engine_of(shop).asked(1)
+        heard: list[Item] = []
+        user = await shop.user()
+
+        async def follow() -> None:
+            async with user.buy() as purchase:
+                async for item in purchase:
+                    heard.append(item)
+
+        second = asyncio.ensure_future(follow())
+        await until(lambda: heard)
+        monkeypatch.setattr(sales, "ALIVE_S", 0.05)
+        loaded = engine_of(shop).status.loaded
+        engine_of(shop).become("restarting", error=ErrorInfo("worker_died", "It died."))
+        await shop.mode("paused")
+        engine_of(shop).generations[0].finish()
+        await first
+        await until(lambda: shop.provider.status.running == 1)
+        count = len(heard)
+        await until(lambda: len(heard) > count + 3)
+        assert set(heard) == {Placed(0)}
+        engine_of(shop).become("ready", loaded=loaded)
+        (await engine_of(shop).asked(2))[1].finish()
+        await second
+        await shop.free()
+
+
 async def test_who_waits_too_long_is_told_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from infraxa.app import admission
 
