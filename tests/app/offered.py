@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 
@@ -15,7 +17,6 @@ from infraxa.app.events import (
     AnswerWaits,
     BranchChanged,
     ChatsChanged,
-    OffersChanged,
     PromptRead,
 )
 from infraxa.app.offers import OfferSeen
@@ -32,7 +33,7 @@ QWEN = ModelOffer(
 GEMMA = ModelOffer("Gemma 3 12B", "gemma3", "Q5_K_M", hashlib.sha256(b"gemma").digest(), 8192, 2048, 0, 0)
 
 
-def node(name: str, *models: ModelOffer, **more: object) -> SeenNode:
+def node(name: str, *models: ModelOffer, **more: Any) -> SeenNode:
     """A provider."""
     return seen(name, 2.0, "ws://192.0.2.7:7741", models=models, util=128, rtt_ms=23.0, **more)
 
@@ -63,19 +64,12 @@ def reader(node: SeenNode) -> Reader:
 class OfferedNode(StillNode):
     """Its providers are `offers`; answers begin, wait, grow and end when the test says so."""
 
-    offers: list[OfferSeen] = OFFERS
+    offers: Sequence[OfferSeen] = OFFERS
 
     async def start(self) -> None:
-        self.watched: list[tuple[bytes, ...]] = []
         self.moved: list[tuple[str, str, str | None]] = []
         self._said: dict[str, str] = {}
         await super().start()
-
-    async def list_offers(self) -> list[OfferSeen]:
-        return self.offers
-
-    async def watch_nodes(self, nodes: tuple[bytes, ...]) -> None:
-        self.watched.append(nodes)
 
     async def continue_elsewhere(self, message_id: str, driver: str, driver_model: str | None = None) -> str:
         self.moved.append((message_id, driver, driver_model))
@@ -95,11 +89,6 @@ class OfferedNode(StillNode):
 
     def partial(self, message_id: str) -> str:
         return self._said.get(message_id, "")
-
-    def become_offers(self, offers: list[OfferSeen]) -> None:
-        """Other providers from now on."""
-        self.offers = offers
-        self._emit(OffersChanged())
 
     def wait(self, answer: Message, what: str, passed_s: float = 3.0, limit_s: float = 15.0) -> None:
         waits = Waits(what, NOW - round(passed_s * 1000), limit_s)

@@ -1,4 +1,4 @@
-"""Where another driver goes on: a line in any block, at its place, live as after reading, never part of the text."""
+"""Where another driver goes on: a line in any block, at its place, live as after reading, never text."""
 
 from __future__ import annotations
 

@@ -136,6 +136,7 @@ class ChatScreen(Talk):
         self._engine = EngineStatus()
         self._network = NetworkStatus()
         self._paint_running()
+        self._paint_driver()
         self._situation_changed()
 
     async def _show_again(self, chat_id: str) -> None:

@@ -217,7 +217,7 @@ class ChatBase(Screen[None]):
             return
         before, (wanted, model) = self.driver, self._wanted_driver()
         names = names_in(turn.message for turn in self.shown_turns) if wanted != LOCAL else {}
-        online = self._network.activity not in ("off", "closing")
+        online = not self.app.opened or self._network.activity not in ("off", "closing")
         self.driver = driver = find_driver(wanted, model, self._offers, names, online=online)
         if driver != before or not self.prompt.has_where:
             self.prompt.set_where(where_to(driver), leaves=driver.kind != "local")

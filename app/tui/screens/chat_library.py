@@ -258,8 +258,12 @@ class Library(ChatBase):
         if self.chat is None:
             self._options = options
         else:
-            await self.node.set_chat_options(self.chat.id, options)
-            self.chat = await self.node.get_chat(self.chat.id)
+            chat_id = self.chat.id
+            await self.node.set_chat_options(chat_id, options)
+            chat = await self.node.get_chat(chat_id)
+            if not self._shows(chat_id):
+                return
+            self.chat = chat
         self._paint_model()
 
     def action_export_chat(self, path: str = "") -> None:

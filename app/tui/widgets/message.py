@@ -44,6 +44,7 @@ SPINNER = "·∙•∙"
 SPINNER_SECONDS = 0.25
 FIRST_WAIT = "waiting for the model"
 """What is said until something is told."""
+CLICK_SECONDS = 0.3
 PAINT_TIMEOUT = 1.0
 """Seconds to wait for a paint; a widget that was just removed is never painted."""
 
@@ -150,7 +151,11 @@ class MessageView(MarkdownView, can_focus=True):
 
     def watch_has_focus(self, value: bool) -> None:
         super().watch_has_focus(value)
-        self.refresh_words()
+        if value and self.region.contains_point(self.app.mouse_position):
+            # Maybe it is pressed on: what is clicked must be in its place when the button comes up.
+            self.set_timer(CLICK_SECONDS, self.refresh_words)
+        else:
+            self.refresh_words()
 
     def action_copy(self) -> None:
         self.post_message(requests.CopyRequested(self.message.content or self.source, "message"))
