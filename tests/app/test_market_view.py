@@ -454,14 +454,14 @@ async def test_all_of_the_row_is_told_and_its_id_copied(
 
 def test_claims_and_measurements_never_stand_in_one_number() -> None:
     birch = OFFERS[0]
-    for text in (in_lines(birch, 0.0).plain, card(birch, 0.0, 42).plain):
+    for text in (in_lines(birch, 0.0, 200).plain, card(birch, 0.0, 42).plain):
         for word in ("33.8 tok/s", "45.0 tok/s", "41 of 42 whole · 98 %", id_text(birch.node.id)[:26]):
             assert word in text
     cells = next(row.cells for row in offer_rows([birch], 0.0, (b"", None)))
     assert callable(cells) and cells()[BY_SPEED][0] == "33.8"
     new = next(row.cells for row in offer_rows([OFFERS[1]], 0.0, (b"", None)))
     assert callable(new) and new()[BY_SPEED][0] == "~18.0"
-    assert in_lines(OFFERS[9], 0.0).plain.count("nothing yet") == 2
+    assert in_lines(OFFERS[9], 0.0, 80).plain.count("nothing yet") == 2
 
 
 def test_a_promise_does_not_stand_above_what_was_kept() -> None:

@@ -106,6 +106,7 @@ class MarketScreen(Screen[None]):
         height: 1; width: 28; padding: 0 1; border: none; background: $panel; display: none; margin-left: 2;
     }
     MarketScreen #filter.-open { display: block; }
+    MarketScreen.-narrow #filter { width: 18; margin-left: 1; }
     MarketScreen #switches, MarketScreen #answering {
         height: 1; link-style: none; link-color: $foreground 60%; link-background: transparent;
         link-style-hover: none; link-color-hover: $foreground; link-background-hover: $block-hover-background;
@@ -113,7 +114,7 @@ class MarketScreen(Screen[None]):
     MarketScreen #switches { width: auto; margin-left: 2; }
     MarketScreen #answering { width: 1fr; padding: 0 1; }
     MarketScreen #market { height: 1fr; width: 1fr; margin-top: 1; padding: 0 1; }
-    MarketScreen Table { height: 1fr; }
+    MarketScreen Table { height: 1fr; scrollbar-gutter: stable; }
     MarketScreen #offer {
         display: none; width: 46; height: 1fr; background: $surface; padding: 1 2; margin-left: 2;
         scrollbar-size-vertical: 1; scrollbar-background: $surface;
@@ -302,14 +303,17 @@ class MarketScreen(Screen[None]):
         nodes = {offer.node.id: offer.node.status for offer in self._offers}
         there = sum(status != "offline" for status in nodes.values())
         count = f"{shown:,} of {all_of_them:,}" if shown != all_of_them else f"{shown:,}"
-        headline = Content.assemble(
-            (f"{count} offer{'s' * (all_of_them != 1)}", "bold"),
-            (f" · {there:,} of {len(nodes):,} provider{'s' * (len(nodes) != 1)} there", _QUIET),
+        headline = Content.styled(
+            f"{count} offer{'s' * (all_of_them != 1)}" if all_of_them else "Market", "bold"
         )
-        self._say("#headline", headline if all_of_them else Content.styled("Market", "bold"))
         narrow = self.has_class("-narrow") or self.has_class("-too-narrow")
+        is_open = self.query_one(FilterBox).has_class("-open")
+        if all_of_them and not (narrow and (is_open or self.size.width < 70)):
+            providers = f" · {there:,} of {len(nodes):,} provider{'s' * (len(nodes) != 1)} there"
+            headline += Content.styled(providers, _QUIET)
+        self._say("#headline", headline)
         parts: list[Content] = []
-        if not self.query_one(FilterBox).has_class("-open"):
+        if not is_open:
             parts.append(_switch("/", "filter", "screen.filter", on=None))
         only = "" if narrow else " only"
         parts.append(_switch("f", f"free{only}", "screen.only('free')", on=self.wanted.free))
@@ -357,7 +361,9 @@ class MarketScreen(Screen[None]):
             text = card(offer, self._older, width) if offer is not None and width else Content("")
             self._say("#offer-text", text, layout=True)
         else:
-            self._say("#detail", in_lines(offer, self._older) if offer is not None else Content(""))
+            width = max(20, self.size.width - (4 if self.has_class("-wide") else 2))
+            text = in_lines(offer, self._older, width) if offer is not None else Content("")
+            self._say("#detail", text)
 
     def _offer(self) -> OfferSeen | None:
         """The one under the cursor."""

@@ -236,10 +236,12 @@ def _measured(here: float | None, promised: float | None, text: Callable[[float]
 
 def _state(offer: OfferSeen) -> Cell:
     status = offer.node.status
+    if offer.mark == "blocked":
+        return (status, ".table--aside")
     if status == "online" and (offer.cooling_s or offer.problem):
         return ("failed" if offer.cooling_s else "not now", ".table--warn")
     if status == "online":
-        return ("online", "" if offer.mark == "blocked" else ".table--good")
+        return ("online", ".table--good")
     return (status, ".table--warn" if status == "busy" else ".table--aside")
 
 

@@ -5,6 +5,7 @@ What the provider claims and what was measured on this machine never stand in on
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from textwrap import wrap
 
 from textual.content import Content
@@ -101,57 +102,73 @@ def _limits(offer: OfferSeen) -> str:
     return f"context {thousands(model.context)} · answers ≤ {thousands(model.max_out)}"
 
 
-def in_lines(offer: OfferSeen, older_s: float) -> Content:
-    """All of it in four lines, what matters most at the left."""
+def in_lines(offer: OfferSeen, older_s: float, width: int) -> Content:
+    """All of it in four lines of `width` cells, what matters most at the left."""
     node, model = offer.node, offer.model
-    first = Content.assemble((who(node), "bold"), ("  id ", _QUIET), (id_text(node.id), _QUIET))
+    whole = id_text(node.id)
+    name = Content.styled(who(node), "bold").truncate(max(8, width - len(whole) - 5), ellipsis=True)
+    first = Content.assemble(name, ("  id ", _QUIET), (whole, _QUIET))
     kind = " · ".join(part for part in (label(model.quantization), label(model.arch)) if part)
     second = Content.assemble(
         (label(model.name) or "unnamed", "bold $text-primary"),
         (f"  {kind} · {_limits(offer)} · {label(model.backend)}".rstrip(" ·"), _QUIET),
     )
-    third = Content.assemble(("measured here ", _QUIET), _numbers(measured(offer)), ("  it claims ", _QUIET))
-    third += _numbers(claims(offer))
-    found = warnings(offer, older_s)
-    if found:
+    third = _fitting(width, lambda short: _health_line(offer, short=short))
+    if found := warnings(offer, older_s):
         last = Content("  ").join(
             Content.assemble(("! ", f"bold {style}"), (text, style)) for text, style in found
         )
     else:
-        heard = f"heard {span(node.age_s + older_s)} ago {_by(node)}"
-        last = Content(f"{prices(offer)} · {state(offer)} · {reached(node)} · {heard}")
-    return Content("\n").join((first, second, third, last))
+        last = _fitting(width, lambda short: _state_line(offer, older_s, short=short))
+    return Content("\n").join(line.truncate(width, ellipsis=True) for line in (first, second, third, last))
+
+
+def _fitting(width: int, line: Callable[[bool], Content]) -> Content:
+    """The line as it is, or the short form of it when it has no room."""
+    whole = line(False)
+    return whole if whole.cell_length <= width else line(True)
+
+
+def _health_line(offer: OfferSeen, *, short: bool) -> Content:
+    return Content.assemble(
+        ("measured " if short else "measured here ", _QUIET), _numbers(measured(offer, short=short)),
+        ("  claims " if short else "  it claims ", _QUIET), _numbers(claims(offer, short=short)),
+    )  # fmt: skip
+
+
+def _state_line(offer: OfferSeen, older_s: float, *, short: bool) -> Content:
+    ago = f"{span(offer.node.age_s + older_s)} ago"
+    heard = ago if short else f"heard {ago} {_by(offer.node)}"
+    return Content(f"{prices(offer)} · {state(offer)} · {reached(offer.node)} · {heard}")
 
 
 def _by(node: SeenNode) -> str:
     return {"lan": "over the LAN", "invite": "by an invite", "gossip": "by gossip"}.get(node.via, "")
 
 
-def measured(offer: OfferSeen) -> list[str]:
+def measured(offer: OfferSeen, *, short: bool) -> list[str]:
     """What was measured on this machine."""
-    return [
-        part
-        for part in (
-            f"{short_time(offer.first_token_ms)} to first token" if offer.first_token_ms is not None else "",
-            speed(offer.tokens_per_second) if offer.tokens_per_second is not None else "",
-            answers(offer),
-            f"{round_trip(offer.node.rtt_ms)} away" if offer.node.rtt_ms is not None else "",
-        )
-        if part
-    ]
+    asked = offer.answered + offer.failed
+    parts = _times(offer.first_token_ms, offer.tokens_per_second, short=short)
+    if asked:
+        parts.append(f"{offer.answered:,} of {asked:,} whole" if short else answers(offer))
+    if not short and offer.node.rtt_ms is not None:
+        parts.append(f"{round_trip(offer.node.rtt_ms)} away")
+    return parts
 
 
-def claims(offer: OfferSeen) -> list[str]:
+def claims(offer: OfferSeen, *, short: bool) -> list[str]:
     """What the provider says of itself."""
-    first, rate = promised_first_token(offer), promised_speed(offer)
-    return [
-        part
-        for part in (
-            f"{short_time(first)} to first token" if first is not None else "",
-            speed(rate) if rate is not None else "",
-        )
-        if part
-    ]
+    return _times(promised_first_token(offer), promised_speed(offer), short=short)
+
+
+def _times(first_token_ms: float | None, rate: float | None, *, short: bool) -> list[str]:
+    parts = []
+    if first_token_ms is not None:
+        parts.append(short_time(first_token_ms) + ("" if short else " to first token"))
+    if rate is not None:
+        parts.append(speed(rate))
+    return parts
 
 
 def _numbers(parts: list[str]) -> Content:

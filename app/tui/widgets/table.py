@@ -188,8 +188,13 @@ class Table(PaintedRows[Row]):
         first = self.scroll_offset.y
         return self._rows[first : first + max(0, self.size.height - 1)]
 
+    @property
+    def _room(self) -> int:
+        """Cells of a line: all but those of the scrollbar."""
+        return self.scrollable_content_region.width
+
     def _measure(self) -> None:
-        width = self.scrollable_content_region.width
+        width = self._room
         self.virtual_size = Size(width, self._lines(width))
 
     def _lines(self, width: int) -> int:
@@ -215,7 +220,7 @@ class Table(PaintedRows[Row]):
 
     def action_sort(self) -> None:
         """Sort by the next column that is shown."""
-        shown = [at for at, _ in self._layout(self.size.width)]
+        shown = [at for at, _ in self._layout(self._room)]
         after = [at for at in shown if at > self.sorted_by]
         self.sort_by((after or shown)[0])
 
@@ -255,12 +260,12 @@ class Table(PaintedRows[Row]):
         width = self.size.width
         base = self.visual_style
         if not self._rows:
-            said = self._said(self.scrollable_content_region.width)
+            said = self._said(self._room)
             line = y + self.scroll_offset.y
             text = said[line] if line < len(said) else ""
             return self._strip(Content.styled(text, ".table--aside"), width, base)
         if y == 0:
-            return self._strip(self._heading(width), width, base)
+            return self._strip(self._heading(), width, base)
         at = y - 1 + self.scroll_offset.y
         if at >= len(self._rows):
             return self._strip(Content(""), width, base)
@@ -269,23 +274,23 @@ class Table(PaintedRows[Row]):
             base = self.get_visual_style("table--cursor")
         elif at == self.hovered:
             base = self.get_visual_style("table--hover")
-        return self._strip(self._line(self._rows[at], width, plain=under), width, base)
+        return self._strip(self._line(self._rows[at], plain=under), width, base)
 
-    def _heading(self, width: int) -> Content:
+    def _heading(self) -> Content:
         cells: list[Cell] = []
         for at, column in enumerate(self._columns):
             mark = ("▾" if self.descending else "▴") if at == self.sorted_by else ""
             cells.append((column.title + mark, ".table--sorted" if mark else ".table--heading"))
-        return self._joined(cells, width)
+        return self._joined(cells)
 
-    def _line(self, row: Row, width: int, *, plain: bool) -> Content:
+    def _line(self, row: Row, *, plain: bool) -> Content:
         """`plain`: in the colours of the cursor alone."""
         cells = row.cells() if callable(row.cells) else row.cells
-        return self._joined([cell[0] if plain and isinstance(cell, tuple) else cell for cell in cells], width)
+        return self._joined([cell[0] if plain and isinstance(cell, tuple) else cell for cell in cells])
 
-    def _joined(self, cells: Sequence[Cell], width: int) -> Content:
+    def _joined(self, cells: Sequence[Cell]) -> Content:
         parts: list[Content] = []
-        for at, room in self._layout(width):
+        for at, room in self._layout(self._room):
             cell = cells[at]
             text, style = cell if isinstance(cell, tuple) else (cell, "")
             content = _cut(text, room, self._columns[at].tail)
@@ -312,7 +317,7 @@ class Table(PaintedRows[Row]):
                     self.action_choose()
             return
         start = 0
-        for at, room in self._layout(self.size.width):
+        for at, room in self._layout(self._room):
             if start <= offset.x < start + room + GAP:
                 self.sort_by(at)
                 return
