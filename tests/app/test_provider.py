@@ -16,6 +16,7 @@ import msgspec
 import pytest
 import pytest_asyncio
 
+from infraxa.app.calm import Calm
 from infraxa.app.choices import ModelEntry
 from infraxa.app.errors import NodeError
 from infraxa.app.events import LogLine, ProviderChanged, ServedChanged
@@ -374,6 +375,9 @@ async def test_guests_go_when_the_person_wants_another_model(tmp_path: Path, pat
         assert (await waiting).code == "busy"
         assert (await user.refused()).code == "busy"
         if patient:
+            for _ in range(6):  # it looks at itself, and stays so
+                await asyncio.sleep(0.05)
+                assert shop.provider.status.mode == "paused"
             assert not wanted.done()
             generation.finish()
             assert text_of(await running) == "half"
@@ -472,6 +476,27 @@ async def test_what_is_told_is_calm_and_the_last_is_told(tmp_path: Path) -> None
         assert 1 < len(told) <= 4 * seconds + 2
         assert shop.told.status.tokens == 300 and shop.told.status.running == 0
         await until(lambda: shop.offers[-1] is not None and shop.offers[-1].models[0].speed)
+
+
+async def test_changes_are_told_at_once_then_in_calm_and_the_last_always() -> None:
+    told, value = [], 1
+    calm = Calm(lambda: told.append(value), 0.1)
+    calm.changed()
+    assert told == [1]
+    while value < 8:
+        value += 1
+        calm.changed()
+    assert told == [1]
+    await until(lambda: told == [1, 8])
+    await asyncio.sleep(0.25)
+    assert told == [1, 8], "nothing changed"
+    calm.changed()
+    value = 9
+    calm.changed()
+    calm.stop()
+    assert told == [1, 8, 8, 9]
+    calm.changed()
+    assert told == [1, 8, 8, 9]
 
 
 async def test_load_is_told_when_it_is_news(tmp_path: Path) -> None:
