@@ -277,12 +277,13 @@ async def asked_back(node: Target, request: wire.Request) -> bytes | None:
         node.knows(trap.id, trap.address)
         link = await node.network.order_link(trap.id)
         await until(lambda: trap.links)
-        try:
-            async with asyncio.timeout(10), await trap.links[0].request(request) as stream:
-                return await anext(stream)
-        except (LinkClosed, StreamFailed, StopAsyncIteration):
-            await link.wait_closed()
-            return None
+        async with asyncio.timeout(10):
+            try:
+                async with await trap.links[0].request(request) as stream:
+                    return await anext(stream)
+            except (LinkClosed, StreamFailed, StopAsyncIteration):
+                await link.wait_closed()
+                return None
 
 
 class Curious(Node):
