@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any, cast
 
@@ -480,3 +482,59 @@ async def test_a_hundred_orders_of_many_are_all_answered_or_refused(tmp_path: Pa
         assert status.answered == outcomes.count("answered")
         assert most <= 2
         assert not status.users and not shop.provider._sales.admission.waiting
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_whatever_befalls_them_nothing_is_left(tmp_path: Path, seed: int) -> None:
+    """Orders that are answered, fail, are given up, ended or lose their link, at any time and all at once."""
+    fates = random.Random(seed)
+    async with scripted(tmp_path) as shop:
+        await shop.open(capacity=2)
+        engine = engine_of(shop)
+        users = [await shop.user() for _ in range(6)]
+
+        async def ask() -> str:
+            user = fates.choice(users)
+            try:
+                async with asyncio.timeout(fates.choice((0.02, 0.2, 30))):
+                    items = await user.bought("some words " * fates.choice((1, 5000)))
+            except OrderFailed as failed:
+                return failed.code
+            except TimeoutError:
+                return "given up"
+            return text_of(items) or "nothing"
+
+        async def generate() -> None:
+            at = 0
+            while True:
+                await asyncio.sleep(fates.choice((0, 0.005, 0.02)))
+                for generation in engine.generations[at:]:
+                    generation.read(1, 2)
+                    if fates.random() < 0.7:
+                        generation.say("word ")
+                    if fates.random() < 0.3:
+                        generation.finish(ErrorInfo("worker_died", "It died."))
+                    elif fates.random() < 0.9:
+                        generation.finish()
+                at = len(engine.generations)
+                assert shop.provider.status.running <= 2
+                for served in shop.provider.served():
+                    if not served.ended_ms and fates.random() < 0.05:
+                        await shop.provider.end(served.number)
+
+        generating = asyncio.ensure_future(generate())
+        asking = [asyncio.ensure_future(ask()) for _ in range(40)]
+        await asyncio.wait(asking, timeout=0.3)
+        await users[0].link.close()
+        await shop.provider.block(users[1].key, True)
+        outcomes = Counter(await asyncio.gather(*asking))
+        await shop.free()
+        assert not generating.done(), "it met no failed assertion"
+        generating.cancel()
+        assert sum(outcomes.values()) == 40
+        assert all(generation.cancelled or generation.complete for generation in engine.generations)
+        after = asyncio.ensure_future(users[2].bought())
+        generation = (await engine.asked(len(engine.generations) + 1))[-1]
+        generation.say("next")
+        generation.finish()
+        assert text_of(await after) == "next"
