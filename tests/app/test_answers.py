@@ -218,12 +218,15 @@ async def test_drivers_and_this_machine_go_on_with_one_another(desk: Desk) -> No
     first = await desk.play(Scripted(Delta("one ", (1,)), STOP), "guide")
     assert facts_of(first).drivers == () and desk.told(AnswerMoved) == []
     cut = Finished("cancelled", Usage(n_out=1))
-    second = await desk.play(Scripted(sent(MAPLE), Moved(MAPLE), Delta("two ", (2,)), cut), "", first)
+    second = await desk.play(
+        Scripted(sent(MAPLE), Moved(MAPLE), Delta("two ", (2,)), Times(1.0, 2.0, "peer"), cut), "", first
+    )
     here = DriverPart(model="guide")
     assert facts_of(second).drivers == (here, at(MAPLE, 4))
     third = await desk.play(Scripted(sent(MAPLE), Moved(MAPLE), Delta("more ", (2,)), cut), "", second)
     assert facts_of(third).drivers == (here, at(MAPLE, 4)), "the same goes on"
     fourth = await desk.play(Scripted(Delta("four ", (3,)), STOP), "guide", third)
+    assert (facts_of(fourth).connect_ms, facts_of(fourth).wait_ms, facts_of(fourth).blame) == (None, None, "")
     assert facts_of(fourth).drivers == (here, at(MAPLE, 4), at(here, 13))
     fifth = await desk.play(Scripted(sent(BIRCH), Moved(BIRCH), Delta("five", (3,)), STOP), "", fourth)
     facts = facts_of(fifth)

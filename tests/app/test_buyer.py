@@ -202,6 +202,13 @@ async def test_at_most_three_and_none_twice() -> None:
     assert len(set(found.readers)) == 3
 
 
+async def test_nobody_is_asked_twice_though_nothing_is_held_against_him() -> None:
+    maple, birch = Stall("maple", refusing("bad_request")), Stall("birch", refusing("bad_request"))
+    async with market(maple, birch) as place:
+        found = await told(place.buy())
+    assert (found.end.reason, len(maple.orders), len(birch.orders)) == ("failed", 1, 1)
+
+
 async def test_the_same_model_goes_on_if_there_is_one() -> None:
     def stalls() -> list[Stall]:
         return [
@@ -266,6 +273,7 @@ async def test_too_long_a_wait_is_left_to_the_person(chosen: bool, retry_after_s
     assert found.end.error.message == "maple is busy with other answers."
     assert found.end.error.remedy == f"Try again in {retry_after_s:.0f} s, or choose another driver."
     assert (offer.failed, offer.cooling_s, found.times.blame) == (0, 0, "")
+    assert len(maple.orders) == 1
 
 
 async def killed(link: Link, stream: Stream) -> None:
@@ -600,6 +608,13 @@ async def test_a_driver_with_more_room_is_taken_when_one_has_too_little() -> Non
         await place.trust(maple)
         found = await told(place.buy(said=long_chat(20)))
     assert (found.text, found.readers) == ("y", ["maple", "oak"])
+    maple, _ = holding(500)
+    birch = Stall("birch", saying("x"), context=500)
+    async with market(maple, birch) as place:
+        await place.trust(maple)
+        found = await told(place.buy(said=long_chat(20)))
+    assert found.end.error is not None and found.end.error.code == "prompt_too_long"
+    assert birch.orders == []
 
 
 async def test_at_the_start_it_waits_for_nodes_to_be_heard_of() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import msgspec
 import pytest
 
 from infraxa.store.chats import create_chat, get_chat, list_chats
@@ -13,12 +14,13 @@ from infraxa.store.messages import (
     append_text,
     finish_message,
     get_message,
+    keep_facts,
     mark_interrupted,
     resume_message,
     select_sibling,
     shown_branch,
 )
-from infraxa.store.records import AnswerFacts, MessageState, StoreError
+from infraxa.store.records import AnswerFacts, MessageState, Reader, StoreError
 
 FACTS = AnswerFacts(model="guide", finish="stop", n_prompt=10, n_out=3, first_token_ms=12.5, decode_ms=40.0)
 
@@ -52,6 +54,22 @@ def test_the_end_keeps_text_facts_and_error(conn: Connection, state: MessageStat
     )
     assert conn.execute("SELECT count(*) FROM pieces").fetchone()[0] == 0
     assert get_chat(conn, ended.chat_id).updated_at == list_chats(conn)[0].updated_at > ended.created_at
+
+
+def test_facts_are_kept_while_it_is_written(conn: Connection) -> None:
+    answer = streaming(conn)
+    readers = AnswerFacts(readers=(Reader("7k2m", "maple"),))
+    keep_facts(conn, answer, readers)
+    keep_facts(conn, answer, msgspec.structs.replace(readers, model="m7"), "Be")
+    append_text(conn, answer, "cause")
+    found = get_message(conn, answer)
+    assert (found.content, found.state) == ("Because", "streaming")
+    assert found.facts == AnswerFacts(model="m7", readers=(Reader("7k2m", "maple"),))
+    finish_message(conn, answer, "complete", FACTS)
+    with pytest.raises(StoreError) as error:
+        keep_facts(conn, answer, readers, "more")
+    assert error.value.code == "not_found"
+    assert get_message(conn, answer).content == "Because" and get_message(conn, answer).facts == FACTS
 
 
 def test_a_cut_answer_goes_on(conn: Connection) -> None:
