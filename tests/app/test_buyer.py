@@ -7,10 +7,14 @@ from typing import Any
 
 import pytest
 
-from infraxa.app.answering import Moved, Sent, Waits
+from infraxa.app.answering import Moved, Sent, Times, Waits
+from infraxa.app.asking import Asking
 from infraxa.app.buyer import wanted
 from infraxa.app.buying import BUSY_S, FIND_S, Wanted
 from infraxa.app.config import Settings
+from infraxa.app.facade import AskBegan
+from infraxa.app.models import Models
+from infraxa.engine.host import Engine
 from infraxa.engine.types import ChatMessage, Delta, Finished, Progress, Sampling
 from infraxa.net import orders, wire
 from infraxa.net.identity import id_text
@@ -18,6 +22,7 @@ from infraxa.net.link import Link, Stream
 from infraxa.net.orders import Claimed, Done, Piece, Placed, Turn, encode_frame
 from infraxa.net.sale import Sale
 from infraxa.net.status import NetworkStatus, Notice
+from infraxa.net.tasks import TaskGroup
 from infraxa.store.records import ChatOptions, DriverPart, Reader
 from tests.app.stalls import (
     MODEL,
@@ -707,6 +712,29 @@ async def test_the_node_closes_in_mid_answer() -> None:
                 break
         await place.buyer.close()
         assert [type(item).__name__ for item in [item async for item in buying]] == ["Times", "Finished"]
+
+
+async def test_a_single_question_to_a_driver() -> None:
+    maple = Stall("maple", saying("Hello"))
+    engine, tasks = Engine(), TaskGroup()
+    options = ChatOptions(driver=id_text(maple.id), system="Be brief.")
+    async with market(maple) as place:
+
+        def ask() -> Asking:
+            return Asking(Models(engine, tasks), engine, Settings(), "Hi", options, place.buyer)
+
+        began, *items = [item async for item in ask()]
+        assert began == AskBegan("", 0) and Told(items).text == "Hello"  # type: ignore[arg-type] # all but that
+        stopped = ask()
+        stopped.stop()
+        assert [type(item) for item in [item async for item in stopped]] == [AskBegan, Times, Finished]
+        left = ask()
+        async for event in left:
+            if isinstance(event, Delta):
+                break
+        await left.aclose()
+        assert len(maple.orders) == 2
+    assert engine.status.state == "off"
 
 
 def test_who_answers_is_the_chats_choice_before_the_settings() -> None:
