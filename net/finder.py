@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from functools import lru_cache
 from typing import Final, Literal
 from weakref import WeakValueDictionary
 
@@ -35,6 +36,8 @@ is asked for two things on one link knows that they belong together."""
 
 SILENT_S: Final = 8.0
 """A link that said nothing for so long, where pings go every 5 s, is not waited for: another is made."""
+MAX_JUDGED: Final = 2**15
+"""Addresses that are not judged anew for a screen that lists a full table again and again."""
 BOOTSTRAP_S: Final = 30.0
 """Between two tries of the bootstrap addresses, while there is no peer."""
 
@@ -56,12 +59,7 @@ class Where:
         self.prefixes: tuple[Prefix, ...] = ()
 
     def may_dial(self, address: str, source: Source) -> bool:
-        if address in self.own:
-            return False
-        try:
-            return addresses.may_dial(addresses.parse(address), source, self.prefixes if self.private else ())
-        except NetError:
-            return False
+        return address not in self.own and _may_dial(address, source, self.prefixes if self.private else ())
 
     def to_announce(self) -> list[str]:
         """The own addresses that may stand in a card."""
@@ -70,6 +68,14 @@ class Where:
             for address in self.own
             if addresses.may_announce(addresses.parse(address), local=self.private)
         ]
+
+
+@lru_cache(maxsize=MAX_JUDGED)
+def _may_dial(address: str, source: Source, prefixes: tuple[Prefix, ...]) -> bool:
+    try:
+        return addresses.may_dial(addresses.parse(address), source, prefixes)
+    except NetError:
+        return False
 
 
 class Finder:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any, cast
 
 import pytest
@@ -135,6 +136,26 @@ async def test_a_session_with_a_sale_that_runs_never_goes(monkeypatch: pytest.Mo
     assert await ordered(it, serving) == "busy"
     assert found == [(idle,), True, None]
     assert it.add(link("5.6.7.5"), KEYS[5]) == (serving,), "it is over"
+
+
+async def test_who_is_served_while_this_node_leaves_is_told_so_and_nothing_takes_it_back() -> None:
+    """A handler that is cancelled would have its stream cancelled, and what waits on it dropped."""
+    it, one, stream = Customers(), link("5.6.7.8"), Answers()
+    it.add(one, KEYS[0])
+    serving = asyncio.Event()
+
+    async def hang(sale: Sale) -> None:
+        serving.set()
+        await asyncio.Event().wait()
+
+    it.handler = hang
+    order = wire.Order(NUMBER, bytes(32), 10)
+    handling = asyncio.ensure_future(it.serve(one, cast(Stream, stream), order))
+    async with asyncio.timeout(10):
+        await serving.wait()
+        await it.close()
+    assert handling.done() and not handling.cancelled()
+    assert [failure.code for failure in stream.failures] == ["leaving"]
 
 
 async def test_so_many_numbers_of_orders_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:

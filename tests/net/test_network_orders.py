@@ -6,13 +6,15 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
+from typing import Any
 
 import pytest
 
 from infraxa.net import auth, codec, orders, wire
+from infraxa.net.connect import accept
 from infraxa.net.errors import NetError
 from infraxa.net.interfaces import Survey
-from infraxa.net.link import Clock, Link, LinkClosed, Stream, StreamFailed
+from infraxa.net.link import Clock, Link, LinkClosed, LinkEnd, Stream, StreamFailed
 from infraxa.net.network import Network
 from infraxa.net.orders import Claimed, Done, Piece, Placed, Prompt, Turn
 from infraxa.net.patience import Patience, PatienceLimits
@@ -124,6 +126,25 @@ async def test_an_order_is_served_and_shows_an_account_and_no_node() -> None:
         assert (there.kind, there.id, there.direction, there.account) == ("order", b"", "in", account)
         assert seen(birch, oak) is None
         assert account != oak.identity.account_key(oak.id).id
+
+
+async def test_who_says_its_account_at_once_has_one_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Requests may be answered before a link is seen as accepted."""
+
+    async def slow(*args: Any, **options: Any) -> Link:
+        link = await accept(*args, **options)
+        await asyncio.sleep(0.2)
+        accepted.append(link)
+        return link
+
+    accepted: list[Link] = []
+    monkeypatch.setattr("infraxa.net.peering.accept", slow)
+    async with market() as (birch, oak):
+        await oak.net.order_link(birch.id)
+        assert not accepted and [peer.kind for peer in birch.net.peers()] == ["order"]
+        await until(lambda: accepted)
+        await asyncio.sleep(0)
+        assert [peer.kind for peer in birch.net.peers()] == ["order"]
 
 
 async def test_all_orders_to_one_provider_share_a_session(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -258,6 +279,7 @@ async def test_a_handler_ends_when_its_user_cancels_or_goes() -> None:
             await link.close()
             await until(lambda: ended == running == 2)
         assert birch.net._customers.sales == 0
+        await until(lambda: not birch.net.peers())
 
 
 async def test_a_handler_that_fails_says_nothing_of_the_prompt(caplog: pytest.LogCaptureFixture) -> None:
@@ -478,6 +500,25 @@ async def test_what_is_said_before_the_start_stands_in_the_first_card() -> None:
         assert not found.relayed and not found.reachable
 
 
+async def test_what_is_offered_while_the_first_card_is_signed_is_not_lost() -> None:
+    async with asyncio.timeout(60), village("birch") as (birch,):
+        await birch.close()
+        keep, signing, may_go_on = birch.kept.seq_used, asyncio.Event(), asyncio.Event()
+
+        async def slow(seq: int) -> None:
+            signing.set()
+            await may_go_on.wait()
+            await keep(seq)
+
+        birch.kept.seq_used = slow  # type: ignore[method-assign]
+        opening = asyncio.ensure_future(birch.open())
+        await signing.wait()
+        birch.net.offer(an_offer())
+        may_go_on.set()
+        await opening
+        await until(lambda: card_of(birch).models == an_offer().models)
+
+
 async def test_what_is_offered_while_a_card_is_signed_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
     async with asyncio.timeout(60), village("birch") as (birch,):
         keep, signing, may_go_on = birch.kept.seq_used, asyncio.Event(), asyncio.Event()
@@ -570,6 +611,14 @@ async def test_all_links_that_fall_silent_are_this_machines_fault() -> None:
             silent.heard_at -= 30
         assert oak.net.blame(birch.id, link) == "own"
         assert oak.net.blame(birch.id, None) == "own"
+        for node in (oak, elm):
+            node.net._finder.look = lambda: None  # type: ignore[method-assign]
+        for silent in others:
+            silent.heard_at -= 30
+            silent._close_soon(LinkEnd("silent", "carrier"))
+        await until(lambda: [peer.id for peer in oak.net._peering.peers()] == [birch.id])
+        link.heard_at -= 30
+        assert oak.net.blame(birch.id, link) == "own", "they fell silent a moment ago"
 
 
 async def test_no_network_is_this_machines_fault() -> None:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 
 from infraxa.net import overview, sampling
 from infraxa.net.entries import Entry
 from infraxa.net.gossip import Gossip
+from infraxa.net.identity import base32
+from infraxa.net.peering import Heard
 from infraxa.net.reach import Decision
 from infraxa.net.records import Card
 from infraxa.net.status import Activity, Notice
@@ -105,6 +110,42 @@ async def test_a_watched_node_that_is_silent_and_no_peer_is_not_there() -> None:
         assert [seen.via for seen in oak.net.nodes()] == ["invite"]
         oak.net._finder.book.put(birch.id, birch.where, "mdns")
         assert [seen.via for seen in oak.net.nodes()] == ["lan"]
+
+
+NODE, RELAY, OTHER = node_id(1), node_id(2), node_id(3)
+RELAYED = f"relay:{base32(RELAY)}"
+
+
+def fault(
+    remote: str = "", *, heard: tuple[Heard, ...] = (), relays: tuple[bytes, ...] = (), direct: str = ""
+) -> str:
+    """Who is to blame for a link with NODE at `remote` that was last heard 15 s ago; for none without it."""
+    found: Any = SimpleNamespace(
+        direct=lambda node: [direct] if direct else [],
+        relays_of=lambda node: relays,
+        carrier=lambda relay: SimpleNamespace(heard_at=START) if relay == OTHER else None,
+        heard=lambda: heard,
+    )
+    silent: Any = SimpleNamespace(remote=remote, heard_at=START - 15) if remote else None
+    return overview.find_fault(NODE, silent, found, found, networked=True, now=START)
+
+
+def test_only_those_count_who_say_something_about_the_way() -> None:
+    silent = Heard(OTHER, "9.9.9.9", START - 20)
+    assert fault("8.8.8.8", heard=(silent,)) == fault(direct="ws://8.8.8.8:7741", heard=(silent,)) == "own"
+    near = Heard(None, "192.168.1.7", START)
+    assert fault("8.8.8.8", heard=(silent, near)) == "own", "the local network is not the way there"
+    assert fault("192.168.1.8", heard=(silent, near)) == "peer"
+    itself = Heard(NODE, "8.8.8.8", START - 20)
+    assert fault("8.8.8.8", heard=(itself,)) == "peer", "its other link falls silent with it"
+
+
+def test_a_relay_is_to_blame_when_no_link_with_it_works() -> None:
+    carrier = Heard(RELAY, "7.7.7.7", START - 20)
+    assert fault(RELAYED, heard=(carrier,)) == "relay", "and its own silence is nobody else's"
+    assert fault(heard=(carrier,), relays=(RELAY,)) == "relay"
+    assert fault(heard=(carrier,), relays=(RELAY, OTHER)) == "peer", "the other relay was there"
+    assert fault(direct="ws://8.8.8.8:7741", relays=(RELAY,)) == "peer", "it has another way"
 
 
 @pytest.mark.parametrize(
