@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from pathlib import Path
 
 import msgspec
@@ -14,6 +15,7 @@ from infraxa.app import serving_words as words
 from infraxa.app.config import Settings
 from infraxa.app.errors import NodeError
 from infraxa.app.folders import Folders
+from infraxa.app.node import SERVING_ACCEPTED
 from infraxa.app.serving import BlockedUser, ProviderStatus, Served
 from infraxa.app.serving_notice import points
 from infraxa.app.tui.screens.dialogs import Ask, Confirm
@@ -26,10 +28,15 @@ from infraxa.app.tui.widgets.fact_list import Fact, FactList
 from infraxa.app.tui.widgets.provider_facts import Seen, headline, nobody, only_here, reach
 from infraxa.app.tui.widgets.served_rows import SHOWN_ENDED, in_full, request_rows
 from infraxa.app.tui.widgets.table import Table
+from infraxa.engine.types import Finished
+from infraxa.net import addresses
 from infraxa.net.identity import id_text, short_id
 from infraxa.net.status import NetworkStatus
-from tests.app.networked import settings_of
-from tests.app.shell import SETTINGS, Shell, shell
+from infraxa.store import state
+from infraxa.store.db import Store
+from infraxa.store.records import ChatOptions
+from tests.app.networked import network_name, running, settings_of
+from tests.app.shell import LIMIT, SETTINGS, Shell, shell
 from tests.app.still import ALONE, NOW, ONLINE, TROUBLED, an_id
 from tests.app.still_provider import (
     BLOCKED,
@@ -265,6 +272,41 @@ async def test_a_real_provider_is_turned_on_and_off(tmp_path: Path) -> None:
         assert not settings_of(tmp_path).provide
 
 
+async def test_another_node_asks_and_is_seen(tmp_path: Path) -> None:
+    here = {"network": network_name(tmp_path), "mdns": False, "listen_hosts": "127.0.0.1", "listen_port": 0}
+    settings = msgspec.structs.replace(SETTINGS, online=True, provide=True, **here)
+    (tmp_path / "provider").mkdir()
+    store = await Store.open(tmp_path / "provider")
+    await store.run(state.set_value, SERVING_ACCEPTED, True)
+    await store.close()
+    async with shell(tmp_path / "provider", settings=settings) as it:
+        await open_provide(it)
+        await it.until(lambda: it.node.provider.mode == "serving", "provider mode")
+        await it.until(lambda: bool(it.node.network.listening), "an address")
+        port, provider = addresses.parse(it.node.network.listening[0]).port, it.node.network.id
+        async with running(tmp_path / "user", bootstrap=f"127.0.0.1:{port}", **here) as user:
+            async with asyncio.timeout(LIMIT):
+                while not any(offer.node.id == provider for offer in await user.list_offers()):  # noqa: ASYNC110 - a question
+                    await asyncio.sleep(0.05)
+            asked = user.ask("What is 2+2?", ChatOptions(driver=id_text(provider)))
+            async with contextlib.aclosing(asked):
+                said = [item async for item in asked]
+            assert said
+            await it.until(lambda: "✓ done" in it.screen_text(), "the request")
+            assert "Reached from this machine only · 1 peer" in it.screen_text()
+            await it.until(lambda: it.node.provider.answered == 1, "the count")
+            row = table(it, "requests").rows[0].of
+            assert isinstance(row, Served) and row.n_out and row.where == "local"
+            assert id_text(row.user) in it.screen_text() and row.user != user.network.id
+            await it.pilot.press("b")
+            await it.until(lambda: len(table(it, "blocked").rows) == 1, "the block")
+            asked = user.ask("What is 2+2?", ChatOptions(driver=id_text(provider)))
+            async with contextlib.aclosing(asked):
+                last = [item async for item in asked][-1]
+            assert isinstance(last, Finished) and last.reason == "failed"
+            await it.until(lambda: "– refused" in it.screen_text(), "the refusal")
+
+
 async def test_an_attached_app_does_the_same(tmp_path: Path) -> None:
     owner = Unread(SETTINGS, Folders.find(tmp_path, {}))
     owner.said, owner.served = SERVING, REQUESTS
@@ -386,6 +428,7 @@ def test_when_nobody_came_it_says_why_that_may_be() -> None:
     )
     assert "Above stands what keeps others away" in nobody(seen(QUIET, network=NetworkStatus()), NOW)
     assert "invite somebody" in nobody(seen(QUIET, network=ALONE), NOW)
+    assert "listens on this machine alone" in nobody(seen(QUIET, network=LOOPBACK), NOW)
     assert "let the port through" in nobody(seen(QUIET, network=TROUBLED), NOW)
     assert "F7 turns provider mode on" in nobody(seen(OFF), NOW)
 
@@ -410,7 +453,7 @@ async def test_requests_stand_in_their_groups_however_they_are_sorted(tmp_path: 
         await serving(it)
         text = it.screen_text()
         for part in (
-            "reading 1200/4000", "in line, 1 before", "next in line", "its prompt comes", "through a relay",
+            "reading 1200/4000", "in line, 1 before", "next in line", "its prompt comes", "by a relay",
             "203.0.113.0/24", "33.8 tok/s", "4 running · 2 in line · 4 ended", "18 no room",
             "Its prompt of 9,204 tokens",
         ):  # fmt: skip
@@ -469,6 +512,13 @@ def test_a_request_in_full() -> None:
     text = in_full(refused, {refused.user}, NOW).plain
     assert text.startswith(id_text(refused.user) + "\n")
     assert "blocked · Its prompt of 9,204 tokens is longer" in text and "ended 2 min ago" in text
+    for where, said in (
+        ("relay", "came by a relay"),
+        ("local", "from the local network"),
+        ("", "from unknown"),
+    ):
+        one = msgspec.structs.replace(refused, where=where)
+        assert said in in_full(one, (), NOW).plain
 
 
 async def test_a_request_is_ended_after_a_question(tmp_path: Path) -> None:

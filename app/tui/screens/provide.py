@@ -230,7 +230,7 @@ class ProvideScreen(Screen[None]):
             self._had_node = self.app.opened
             self._stale = True
         if self._seen.status.since_ms:
-            self._speeds.append(self._seen.status.tokens_per_second)
+            self._speeds.append(provider_facts.now_speed(self._seen.status))
         if self._reading is None:
             self._read()
 
@@ -260,11 +260,12 @@ class ProvideScreen(Screen[None]):
         ended = sum(bool(one.ended_ms) for one in self._served)
         waiting = sum(one.state == "waiting" for one in self._served)
         running = len(self._served) - ended - waiting
-        parts = [f"{running:,} running", f"{waiting:,} in line", f"{ended:,} ended"]
+        counts = {"running": running, "in line": waiting, "ended": ended}
+        parts = [f"{count:,} {word}" for word, count in counts.items() if count]
         if ended > served_rows.SHOWN_ENDED:
             parts[-1] += f", the newest {served_rows.SHOWN_ENDED} are shown"
         asides: dict[Part, str] = {
-            "requests": " · ".join(parts) if self._served else "",
+            "requests": " · ".join(parts),
             "offer": "",
             "blocked": f"{len(self._blocked):,}" if self._blocked else "",
         }

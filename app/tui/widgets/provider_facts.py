@@ -188,8 +188,13 @@ def _nobody_came(seen: Seen, now_ms: int) -> str:
         f"{'es' * (network.peers == 1)} it on; {network.known:,} node{'s' * (network.known != 1)} "
         f"{'is' if network.known == 1 else 'are'} known here."
     )
-    how = REACHABLE[network.reachability].sentence if network.reachability != "reachable" else ""
-    return f"{came}\n\n{told}" + (f"\n\n{how}" if how else "")
+    if only_here(network.listening):
+        told = (
+            "This node listens on this machine alone, by the setting listen_hosts: nobody else can come in."
+        )
+    elif network.reachability in ("relayed", "unreachable"):
+        told += f"\n\n{REACHABLE[network.reachability].sentence}"
+    return f"{came}\n\n{told}"
 
 
 def facts(seen: Seen, speeds: Sequence[float], now_ms: int, width: int) -> list[Fact]:
@@ -293,11 +298,16 @@ def _totals(status: ProviderStatus, speeds: Sequence[float], now_ms: int, width:
         Fact("tokens", thousands(status.tokens), help="Of answers, sent to users."),
         Fact("sent", human_size(status.bytes_out), help="Bytes of answers."),
         Fact("first token", first, help="Median of the last answers, from the request to the first word."),
-        Fact("speed", speed(status.tokens_per_second), help="All answers together, over the last 10 s."),
+        Fact("speed", speed(now_speed(status)), help="All answers together, over the last 10 s."),
     ]  # fmt: skip
     if any(speeds):
         lines.append(Fact("", Content.styled(sparkline(speeds, width), "$text-primary")))
     return lines
+
+
+def now_speed(status: ProviderStatus) -> float:
+    """Tokens per second now: what was told last is old when nothing runs."""
+    return status.tokens_per_second if status.running else 0.0
 
 
 def _way_in(seen: Seen) -> list[Fact]:

@@ -43,6 +43,7 @@ BLOCKED = (
 
 _ORDER = ("answering", "reading", "sending", "waiting", "done", "failed", "cancelled", "refused")
 """By which states are sorted."""
+_PLACES = {"relay": "by a relay", "local": "local network"}
 _WAITING, _ENDED = 1, 2
 """Groups of rows; those that are being served are above."""
 
@@ -53,8 +54,8 @@ def user_text(user: bytes) -> str:
 
 
 def from_text(where: str) -> str:
-    """Where a request came from."""
-    return "through a relay" if where == "relay" else one_line(where, 64) or "unknown"
+    """Where a request came from: a group of addresses."""
+    return _PLACES.get(where) or one_line(where, 64) or "unknown"
 
 
 def request_rows(served: Iterable[Served], now_ms: int) -> list[Row]:
@@ -131,7 +132,8 @@ def in_full(thing: object, blocked: Collection[bytes], now_ms: int) -> Content:
 
 def _served_in_full(one: Served, is_blocked: bool, now_ms: int) -> Content:
     parts = [one_line(one.reason, 160).rstrip(".")] if one.reason else []
-    parts.append(f"from {from_text(one.where)}" if one.where != "relay" else from_text(one.where))
+    came = {"relay": "came by a relay", "local": "from the local network"}
+    parts.append(came.get(one.where) or f"from {from_text(one.where)}")
     if one.n_prompt:
         parts.append(f"prompt {thousands(one.n_prompt)} tokens")
     parts.append(f"asked {words.time_of_day(one.since_ms)}")
