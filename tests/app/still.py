@@ -166,21 +166,13 @@ OFFERS = [
         answered=12, success=1.0, first_token_ms=260.0, tokens_per_second=61.2,
     ),
     offered("juniper", "gpt-oss-20b", "MXFP4", 131072, speed=95, node=_JUNIPER, arch="gpt-oss"),
-    offered(
-        "ostrich", "Llama-3.3-70B-Instruct", "Q8_0", 131072, speed=28.5, node=_OSTRICH, arch="llama",
-        answered=3, failed=2, success=0.62, first_token_ms=1420.0, tokens_per_second=11.9, cooling_s=42.0,
-    ),
-    offered(
-        "quartz", "Mistral-Small-3.2-24B-Instruct", "IQ4_XS", speed=24, arch="llama", backend="vulkan",
-        node=_provider(
-            "quartz", 12.0, "ws://198.51.100.7:7741", rtt_ms=118.0, status="busy", util=255, slots=4
-        ),
-    ),
-    offered(
-        "birch", "Qwen3-4B-Instruct-2507", "Q4_K_M", 262144, speed=400, arch="qwen3",
-        node=_provider(
-            "birch", 9.0, "ws://192.0.2.66:7741", id=an_id("another birch"), same_name_as=an_id("birch")
-        ),
+    *(
+        offered(
+            f"node-{at}", ("Qwen3-8B", "gemma-3-4b-it", "SmolLM3-3B")[at % 3], "Q4_K_M",
+            speed=12.5 + at * 3.25,
+            node=_provider(f"node-{at}", 20.0 + at, f"ws://198.51.100.{at + 20}:7741", util=at * 11),
+        )
+        for at in reversed(range(18))
     ),
     offered(
         "ソメイヨシノ", "桜-7B-日本語", "Q6_K", speed=31, arch="llama",
@@ -192,25 +184,33 @@ OFFERS = [
     ),
     offered("granite", "Phi-4-mini", "Q8_0", 131072, arch="phi3", backend="cpu", node=_GRANITE),
     offered(
-        "elm", "DeepSeek-R1-Distill-14B", "Q4_K_M", 131072, arch="qwen2", mark="blocked",
-        problem="You blocked this provider.",
-        node=_provider("elm", 14.0, "ws://192.0.2.10:7741", rtt_ms=64.0),
+        "birch", "Qwen3-4B-Instruct-2507", "Q4_K_M", 262144, speed=400, arch="qwen3",
+        node=_provider(
+            "birch", 9.0, "ws://192.0.2.66:7741", id=an_id("another birch"), same_name_as=an_id("birch")
+        ),
+    ),
+    offered(
+        "ostrich", "Llama-3.3-70B-Instruct", "Q8_0", 131072, speed=28.5, node=_OSTRICH, arch="llama",
+        answered=3, failed=2, success=0.62, first_token_ms=1420.0, tokens_per_second=11.9, cooling_s=42.0,
+    ),
+    offered(
+        "quartz", "Mistral-Small-3.2-24B-Instruct", "IQ4_XS", speed=24, arch="llama", backend="vulkan",
+        node=_provider(
+            "quartz", 12.0, "ws://198.51.100.7:7741", rtt_ms=118.0, status="busy", util=255, slots=4
+        ),
     ),
     offered(
         "fjord", "Qwen3-8B", "Q4_K_M", speed=52, answered=88, failed=4, success=0.95, first_token_ms=310.0,
         tokens_per_second=47.5, node=_provider("fjord", 190.0, "ws://192.0.2.20:7741", status="offline"),
-        problem="fjord is offline.",
+        problem="It is offline.",
     ),
-    *(
-        offered(
-            f"node-{at}", ("Qwen3-8B", "gemma-3-4b-it", "SmolLM3-3B")[at % 3], "Q4_K_M",
-            speed=12.5 + at * 3.25,
-            node=_provider(f"node-{at}", 20.0 + at, f"ws://198.51.100.{at + 20}:7741", util=at * 11),
-        )
-        for at in range(18)
+    offered(
+        "elm", "DeepSeek-R1-Distill-14B", "Q4_K_M", 131072, arch="qwen2", mark="blocked",
+        problem="You blocked this provider.",
+        node=_provider("elm", 14.0, "ws://192.0.2.10:7741", rtt_ms=64.0),
     ),
 ]  # fmt: skip
-"""A market with some of everything."""
+"""A market with some of everything, the best first."""
 
 
 class StillNode(Node):

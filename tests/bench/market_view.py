@@ -1,7 +1,7 @@
 """What the Market view costs while every provider changes every second, next to the same app at rest.
 
 The app runs in a real terminal, 500 providers in its market. CPU of its process, as the operating system
-counts it; the cost of making the changed offers is in it.
+counts it; what it costs to change the nodes and to list their offers is in it.
 """
 
 from __future__ import annotations
@@ -19,10 +19,12 @@ import msgspec
 import psutil
 
 from infraxa.app.config import Settings
+from infraxa.app.events import NodesChanged
 from infraxa.app.folders import Folders
 from infraxa.app.node import Node
 from infraxa.app.offers import OfferSeen
 from infraxa.app.tui.app import InfraxaApp
+from infraxa.net.status import SeenNode
 from tests.app.still import StillNode, offered, seen
 from tests.e2e.terminal import Terminal
 
@@ -35,7 +37,7 @@ MODELS = ("Qwen3-8B", "gemma-3-4b-it", "Llama-3.3-70B-Instruct", "Mistral-Small-
 
 
 class Market(StillNode):
-    """Every second every offer says something else: state, load, round trip, what was measured."""
+    """Every second every node says something else: its state, load, news, round trip, time to first token."""
 
     models_each = 1
     changing = False
@@ -43,34 +45,36 @@ class Market(StillNode):
     async def start(self) -> None:
         await super().start()
         self._random = random.Random(1)
-        self.offers = [
-            offered(
-                f"node-{at}", MODELS[(at + model) % len(MODELS)], f"Q4_{model}", speed=20 + at % 60,
-                node=seen(f"node-{at}", at % 40, f"ws://198.51.100.{at % 250}:7741", slots=8),
+        self._nodes = [
+            seen(
+                f"node-{at}", at % 40, f"ws://198.51.100.{at % 250}:7741", slots=8, models=tuple(
+                    offered("", MODELS[(at + model) % len(MODELS)], f"Q4_{model}", speed=20 + at % 60).model
+                    for model in range(self.models_each)
+                ),
             )
             for at in range(PROVIDERS)
-            for model in range(self.models_each)
         ]  # fmt: skip
         if self.changing:
             self._tasks.spawn(self._change(), name="change the market")
 
+    async def list_offers(self) -> list[OfferSeen]:
+        return self._drivers.offers(self._nodes)
+
     async def _change(self) -> None:
         while True:
             await asyncio.sleep(1)
-            self.become_market([self._changed(offer) for offer in self.offers])
+            self._nodes = [self._changed(node) for node in self._nodes]
+            self._emit(NodesChanged())
 
-    def _changed(self, offer: OfferSeen) -> OfferSeen:
+    def _changed(self, node: SeenNode) -> SeenNode:
         draw = self._random.random
-        node = msgspec.structs.replace(
-            offer.node,
+        return msgspec.structs.replace(
+            node,
             status="busy" if draw() < 0.1 else "online",
             age_s=draw() * 60,
             util=int(draw() * 255),
             rtt_ms=1 + draw() * 200,
             first_token_ms=int(100 + draw() * 900),
-        )
-        return msgspec.structs.replace(
-            offer, node=node, success=draw(), first_token_ms=100 + draw() * 900, tokens_per_second=draw() * 80
         )
 
 
@@ -99,8 +103,11 @@ def share(view: str, models_each: int, *, changing: bool, size: tuple[int, int])
             _drain(terminal, 3.0)
             process = psutil.Process(terminal.process.pid)
             before, start = process.cpu_times(), time.monotonic()
+            seen_before = terminal.text
             _drain(terminal, SECONDS)
             after, passed = process.cpu_times(), time.monotonic() - start
+            if changing and terminal.text == seen_before:
+                raise AssertionError(f"nothing changed on the screen:\n{terminal.text}")
             return (after.user + after.system - before.user - before.system) / passed
         finally:
             terminal.close()

@@ -472,7 +472,8 @@ class MarketScreen(Screen[None]):
         if (offer := self._offer()) is None:
             return
         if offer.problem or offer.mark == "blocked":
-            why = one_line(offer.problem, 200) or "You blocked it; b takes that back."
+            blocked = offer.mark == "blocked"
+            why = "You blocked it; b takes that back." if blocked else one_line(offer.problem, 200)
             self.app.notify(f"{who(offer.node)}: {why}", severity="warning", markup=False)
             return
         self._use(id_text(offer.node.id), offer.model.model_id.hex(), who(offer.node))

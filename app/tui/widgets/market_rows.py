@@ -45,7 +45,7 @@ COLUMNS = (
     Column("heard", 6, right=True, from_width=122),
 )
 BEST = 0
-"""The column that sorts the best first."""
+"""The column that keeps offers as Node lists them, the best first."""
 
 
 class Wanted(NamedTuple):
@@ -152,12 +152,12 @@ def rank(offer: OfferSeen) -> float:
 
 
 def offer_rows(offers: Iterable[OfferSeen], older_s: float, driver: tuple[bytes, str | None]) -> list[Row]:
-    """`older_s`: seconds since `offers` were listed; `driver`: the node that answers the shown chat, and the
-    model_id in hex when that is a certain one."""
+    """`offers`: the best first; `older_s`: seconds since they were listed; `driver`: who answers the shown
+    chat, and the model_id in hex when that is a certain one."""
     rows: list[Row] = []
     taken: set[bytes] = set()
     chosen, chosen_model = driver
-    for offer in offers:
+    for at, offer in enumerate(offers):
         node, model = offer.node, offer.model
         key = node.id + model.model_id
         while key in taken:  # a card may name one model twice
@@ -172,7 +172,7 @@ def offer_rows(offers: Iterable[OfferSeen], older_s: float, driver: tuple[bytes,
                 key,
                 partial(_cells, offer, age, is_driver),
                 (
-                    rank(offer),
+                    at,
                     who(node).casefold(),
                     label(model.name).casefold(),
                     model.quantization,

@@ -61,10 +61,10 @@ def warnings(offer: OfferSeen, older_s: float) -> list[tuple[str, str]]:
     """What a person must know before they choose it, each with its style; the worst first."""
     node = offer.node
     found = []
-    if offer.problem:
-        found.append((one_line(offer.problem, 200), "$text-error"))
     if offer.mark == "blocked":
-        found.append(("You blocked it: nothing is sent to it. b takes that back.", "$text-warning"))
+        found.append(("You blocked it: nothing is sent to it. b takes that back.", "$text-error"))
+    elif offer.problem:
+        found.append((one_line(offer.problem, 200), "$text-error"))
     if node.same_name_as is not None:
         first = short_id(node.same_name_as)
         found.append((f"Not the first with this name: {first} had it before.", "$text-warning"))
