@@ -223,7 +223,7 @@ class Purchase:
             else:
                 done = frame
         if texts:
-            self.shown = True
+            self.shown, self._progress = True, None
             if ids:
                 self._patience.piece(now)
             self._items.append(orders.Piece(tuple(ids), "".join(texts)))

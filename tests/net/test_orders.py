@@ -172,17 +172,24 @@ def test_no_longer_text_than_tokens_can_be() -> None:
     assert reader.course.n_out < 16_000 + 2000
 
 
-def test_an_answer_is_bounded_as_a_whole() -> None:
+@pytest.mark.parametrize(("tokens", "size"), [(1000, 2048), (16, 2048)])
+def test_an_answer_is_bounded_as_a_whole(tokens: int, size: int) -> None:
     reader = FrameReader(an_order())
-    reader.feed(encode_frame(Claimed(2**20, orders.MAX_OUT)))
-    piece = encode_frame(Piece((1,) * 1000, "a" * 2048))
-    most = {"tokens": 0, "text": 0}
-    with pytest.raises(ProtocolError):
+    reader.feed(encode_frame(Claimed(2**24, orders.MAX_OUT)))
+    piece = encode_frame(Piece((1,) * tokens, "a" * size))
+    taken = 0
+    with pytest.raises(ProtocolError) as error:
         for _ in range(100_000):
             reader.feed(piece)
-            most = {"tokens": most["tokens"] + 1000, "text": most["text"] + 2048}
-    assert orders.MAX_OUT - 1000 < most["tokens"] <= orders.MAX_OUT
-    assert most["text"] <= orders.MAX_ANSWER
+            taken += 1
+    assert error.value.reason == "too_large"
+    assert taken == min(orders.MAX_OUT // tokens, orders.MAX_ANSWER // size)
+
+
+def test_nothing_follows_an_answer() -> None:
+    whole = encoded(CLAIMED, Done("stop", 5, 0, 0))
+    for rest in (b"\x00", encoded(Placed(1)), encoded(CLAIMED)[:-1]):
+        assert read(FrameReader(an_order()), whole + rest)[1] == "not_asked"
 
 
 def test_a_frame_that_is_announced_too_long_is_not_waited_for() -> None:

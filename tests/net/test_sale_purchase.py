@@ -268,6 +268,8 @@ async def test_a_failure_at_any_point(after: int) -> None:
         here.serve = serve
         error = await here.failed()
         assert (error.code, error.sent, error.shown) == ("leaving", after > 1, after > 2)
+        await until(lambda: here.ends)
+        assert here.ends == [None]
         await here.nothing_left()
 
 
@@ -377,6 +379,38 @@ async def test_a_driver_that_breaks_the_protocol(what: str) -> None:
         assert error.sent == (frames(CLAIMED) in chunks)
         here.provider.links[0]._handler = honest
         await here.nothing_left()
+
+
+async def test_a_driver_that_ends_while_the_prompt_is_sent() -> None:
+    async def answer(link: Link, stream: Stream, request: wire.Request) -> None:
+        await stream.send(frames(CLAIMED))
+
+    async with shop() as here:
+        honest = here.provider.links[0]._handler
+        here.provider.links[0]._handler = answer
+        error = await here.failed(LONG)
+        assert (error.code, error.refusal, error.sent) == ("garbage", "truncated", True)
+        here.provider.links[0]._handler = honest
+        await here.nothing_left()
+
+
+async def test_an_order_that_failed_is_over_at_once() -> None:
+    """Its driver need not wait until whoever bought has let go of it."""
+
+    async def answer(link: Link, stream: Stream, request: wire.Request) -> None:
+        try:
+            await stream.send(frames(DONE))
+            await forever()
+        finally:
+            stopped.set()
+
+    stopped = asyncio.Event()
+    async with shop() as here:
+        here.provider.links[0]._handler = answer
+        async with asyncio.timeout(20), here.buy() as bought:
+            with pytest.raises(OrderFailed):
+                await anext(bought)
+            await stopped.wait()
 
 
 async def test_progress_that_says_nothing_is_not_told() -> None:
@@ -726,6 +760,22 @@ async def test_an_order_that_waits_for_its_own_link_is_bounded() -> None:
         assert (error.code, error.at, error.sent) == ("busy", "link", False)
 
 
+async def test_cancelled_while_it_waits_for_its_own_link() -> None:
+    async with shop() as here:
+        here.serve = silent
+        opens = here.link.mux._opens_out
+        opens.rate = 1.0
+        opens.take(opens.burst, here.link.clock.monotonic())
+        async with asyncio.timeout(20), here.buy() as bought:
+            waiting = asyncio.ensure_future(anext(bought))
+            await asyncio.sleep(0.1)
+            bought.cancel()
+            with pytest.raises(StopAsyncIteration):
+                await waiting
+        opens._full_at = 0.0
+        await here.nothing_left()
+
+
 async def test_cancelled_before_it_began() -> None:
     async with shop() as here:
         bought = here.buy()
@@ -816,7 +866,7 @@ async def test_a_prompt_that_is_never_sent() -> None:
 async def test_a_prompt_that_drips() -> None:
     async with shop() as here:
         here.limits = SaleLimits(upload=0.7)
-        assert await refused(here, [b"x"] * 50, 100, 0.1) == wire.Failure("expired", field="prompt")
+        assert await refused(here, [b"x"] * 400, 1000, 0.1) == wire.Failure("expired", field="prompt")
         assert here.ends == ["stalled"]
         await here.nothing_left()
 
