@@ -27,7 +27,7 @@ REFUSED: Mapping[str, Meaning] = {
     "bad_signature": Meaning("bad signature", "sent a record that its owner did not sign"),
     "tampered": Meaning("tampered", "its sealed traffic was changed, repeated or put in another order"),
     "truncated": Meaning("cut off", "the connection ended without a sealed goodbye"),
-    "replayed": Meaning("replayed", "repeated a hello that was used before"),
+    "replayed": Meaning("replayed", "repeated a hello or an order that was used before"),
     "clock": Meaning("clock", "its clock and this one are too far apart"),
     "prekey": Meaning("old key", "used a key of this node that is no longer valid"),
     "mac": Meaning("not for us", "knocked without knowing this node's key: a scanner, or an old card"),

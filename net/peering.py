@@ -294,7 +294,7 @@ class Peering:
     def _check_named(self, link: Link) -> None:
         """Where this node did not say who it is, any answer could show it. Raises ProtocolError."""
         if link.initiator and link not in self._introducing and self._peer_on(link) is None:
-            raise ProtocolError("not_asked", "by a node that was only to be asked")
+            raise ProtocolError("not_allowed", "by a node that was only to be asked")
 
     async def _introduced(self, link: Link) -> bytes:
         """As _node_of, when the introduction that is under way is over."""

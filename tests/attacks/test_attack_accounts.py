@@ -323,11 +323,11 @@ async def test_a_provider_asks_who_orders_for(what: str) -> None:
             assert record.signed.signer == weak.id
     async with target(weaken=no_dials) as node:
         assert await asked_back(node, TELLING[what]) is None
-        await node.counted("not_asked")
+        await node.counted("not_allowed")
     report.tell(
         f"accounts: the provider asks for {what}",
         weakened="learns which node its user is",
-        ours="closed, not_asked",
+        ours="closed, not_allowed",
     )
 
 

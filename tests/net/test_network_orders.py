@@ -204,7 +204,7 @@ async def test_a_provider_orders_nothing_of_its_user() -> None:
         link = await oak.net.order_link(birch.id)
         (back,) = birch.net._customers
         await back.request(an_order())
-        assert await ended(link) == "not_asked"
+        assert await ended(link) == "not_allowed"
 
 
 @pytest.mark.parametrize(
@@ -219,8 +219,8 @@ async def test_a_provider_learns_nothing_by_asking_its_user(request_: wire.Reque
         link = await oak.net.order_link(birch.id)
         (back,) = birch.net._customers
         await back.request(request_)
-        assert await ended(link) == "not_asked"
-        assert oak.net.status.refused == {"not_asked": 1}
+        assert await ended(link) == "not_allowed"
+        assert oak.net.status.refused == {"not_allowed": 1}
         assert [peer.id for peer in oak.net.peers()] == [birch.id]
 
 
