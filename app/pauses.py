@@ -5,7 +5,7 @@ Rules on a time that is passed in, and one look at the battery.
 
 from __future__ import annotations
 
-from datetime import datetime, time, timedelta, tzinfo
+from datetime import datetime, time, tzinfo
 from typing import NamedTuple
 
 
@@ -42,14 +42,12 @@ def within(hours: Hours, at: float, zone: tzinfo | None = None) -> bool:
 
 def begin(hours: Hours, at: float, zone: tzinfo | None = None) -> float:
     """The time, in seconds since the epoch, at which these hours begin next after `at`."""
-    today = datetime.fromtimestamp(at, zone).date()
-    # A day may have no such time, where the clock leaves it out, or two; a week has one.
-    moments = sorted(
-        datetime.combine(today + timedelta(days), hours.start, zone).replace(fold=fold).timestamp()
-        for days in range(8)
-        for fold in (0, 1)
-    )
-    return next(moment for moment in moments if moment > at and within(hours, moment, zone))
+    # By trying: a day may have no such hours, where the clock leaves them out, half of them, or two.
+    minute = int(at) // 60 * 60
+    while True:
+        minute += 60
+        if within(hours, minute, zone):
+            return minute
 
 
 def find_pause(
