@@ -41,7 +41,7 @@ def within(hours: Hours, at: float, zone: tzinfo | None = None) -> bool:
 
 
 def begin(hours: Hours, at: float, zone: tzinfo | None = None) -> float:
-    """The time, in seconds since the epoch, at which these hours begin next after `at`."""
+    """When these hours begin next after `at`, a time outside of them; both in seconds since the epoch."""
     # By trying: a day may have no such hours, where the clock leaves them out, half of them, or two.
     minute = int(at) // 60 * 60
     while True:
