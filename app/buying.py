@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from collections.abc import Callable
 from typing import Final, Literal, NamedTuple
 
 from infraxa.app import order_words
@@ -40,9 +41,13 @@ FIND_S: Final = 10.0
 SETTLE_S: Final = 2.0
 """For the others after it."""
 BUSY_S: Final = 30.0
-"""All in all for a driver that is busy and says when to ask again."""
-SHORT_S: Final = 5.0
-"""Who says that it is busy for no longer is asked again when infraxa chose it and there is nobody else."""
+"""All in all for drivers that are busy."""
+LOOK_S: Final = 0.25
+"""Between two looks whether anybody has room."""
+MAX_REFUSALS: Final = 8
+"""Drivers without room that are asked in a row, before it is waited."""
+NO_PLACE: Final = frozenset({"busy", "rate_limited"})
+"""Refusals before the prompt left, which say nothing against a driver."""
 RETRY_S: Final = 1.0
 """Until a driver is asked again that is busy and does not say for how long."""
 CUTS: Final = 6
@@ -92,6 +97,9 @@ class Buying(Pulled):
         self._text = ""
         """So far."""
         self._tried: list[bytes] = []
+        """Drivers that failed: none is asked twice for one answer."""
+        self._refused: set[bytes] = set()
+        """Those that had no room, since the last time that one was waited for."""
         self._renewed: set[bytes] = set()
         """Drivers with which a stale session was made anew."""
         self._busy_until: float | None = None
@@ -126,6 +134,8 @@ class Buying(Pulled):
             try:
                 return self._look(nodes), ""
             except NodeError as error:
+                if error.code == "busy" and (found := await self._wait_for_place(self._free)) is not None:
+                    return found, ""
                 now = time.monotonic()
                 if heard or now >= limit:
                     if self._wanted.may_move and self._wanted.driver != ANY:
@@ -145,10 +155,18 @@ class Buying(Pulled):
 
     def _chosen(self, nodes: list[SeenNode]) -> OfferSeen:
         model_id = _model_id(self._wanted.driver_model)
-        found = self._drivers.choose(nodes, model_id, self._need())
+        found = self._drivers.choose(nodes, model_id, self._need(), self._refused)
         if found is None:
             raise self._drivers.nobody(nodes, model_id, self._need())
         return found
+
+    def _free(self) -> OfferSeen | None:
+        try:
+            return self._chosen(self._network.nodes())
+        except NodeError as error:
+            if error.code != "busy":
+                raise
+            return None
 
     def _need(self) -> int:
         """Tokens that the context must hold, about."""
@@ -162,28 +180,55 @@ class Buying(Pulled):
         too_large = setback.code == "too_large"
         if too_large and self._shorten(setback.limit or offer.model.context):
             return offer
-        if self._wanted.may_move and len(self._tried) < MAX_DRIVERS:
+        no_place = setback.code in NO_PLACE
+        if no_place:
+            self._refused.add(offer.node.id)
+        elif offer.node.id not in self._tried:
+            self._tried.append(offer.node.id)
+        if self._wanted.may_move:
+            if len(self._tried) >= MAX_DRIVERS:
+                return None
             need = max(self._need(), setback.limit + 1) if too_large else self._need()
             if (other := self._other(offer, need)) is not None:
                 return other
-        if setback.code in ("busy", "rate_limited"):
+            return await self._wait_for_place(lambda: self._other(offer, need)) if no_place else None
+        if no_place:
             return await self._wait_for(offer, setback.retry_s or RETRY_S)
         return None
 
     def _other(self, offer: OfferSeen, context: int) -> OfferSeen | None:
         """One that was not tried: with the same model or, if none was asked for, with any."""
-        nodes = self._network.nodes()
-        found = self._drivers.choose(nodes, offer.model.model_id, context, self._tried)
+        nodes, exclude = self._network.nodes(), [*self._tried, *self._refused]
+        if len(self._refused) >= MAX_REFUSALS:
+            return None
+        found = self._drivers.choose(nodes, offer.model.model_id, context, exclude)
         if found is None and self._wanted.driver_model is None:
-            found = self._drivers.choose(nodes, None, context, self._tried)
+            found = self._drivers.choose(nodes, None, context, exclude)
+        return found
+
+    def _patience_left(self) -> float:
+        """Seconds that may still be waited for a place."""
+        now = time.monotonic()
+        if self._busy_until is None:
+            self._busy_until = now + BUSY_S
+        return self._busy_until - now
+
+    async def _wait_for_place(self, look: Callable[[], OfferSeen | None]) -> OfferSeen | None:
+        """Whoever has room first: those that said when to ask again are left alone until then."""
+        began_ms, limit = now_ms(), self._patience_left()
+        self._refused.clear()
+        while (found := look()) is None:
+            model_id = _model_id(self._wanted.driver_model)
+            wait = self._drivers.room_in(self._network.nodes(), model_id, self._need(), self._tried)
+            if wait is None or wait > self._patience_left() or self._patience_left() <= 0:
+                return None
+            self._say(Waits(order_words.A_PLACE, began_ms, limit))
+            await asyncio.sleep(min(LOOK_S, self._patience_left()))
         return found
 
     async def _wait_for(self, offer: OfferSeen, retry_s: float) -> OfferSeen | None:
         """The same driver, after the time that it asks for; None when that is too long."""
-        now = time.monotonic()
-        if self._busy_until is None:
-            self._busy_until = now + BUSY_S
-        if now + retry_s > self._busy_until or (self._wanted.driver == ANY and retry_s > SHORT_S):
+        if retry_s > self._patience_left():
             return None
         name = order_words.display_name(offer.node.name, offer.node.id)
         self._say(Waits(order_words.busy(name, retry_s), now_ms(), retry_s))
@@ -207,8 +252,6 @@ class Buying(Pulled):
             left -= self._tally.n_out
             if left <= 0:
                 return End("length")
-        if offer.node.id not in self._tried:
-            self._tried.append(offer.node.id)
         prompt = prompt_of(continued(self._said, self._text), sampling)
         try:
             size = len(encode_prompt(prompt))
@@ -226,7 +269,8 @@ class Buying(Pulled):
             Moved(_part(offer, len(self._text)), reason),
         )
         order = order_of(os.urandom(16), offer.model.model_id, size, sampling, left)
-        ended = await attempt.run(order, prompt)
+        with self._drivers.asked(offer.node.id):
+            ended = await attempt.run(order, prompt)
         self._text += "".join(attempt.texts)
         return ended if isinstance(ended, Setback) else End(ended.finish)
 

@@ -149,6 +149,22 @@ class Drivers:
             if not self._pending[node]:
                 del self._pending[node]
 
+    def room_in(
+        self,
+        nodes: Iterable[SeenNode],
+        model_id: bytes | None = None,
+        context: int = 1,
+        exclude: Collection[bytes] = (),
+    ) -> float | None:
+        """Seconds until one of those that are busy may have room, 0 when it did not say; None: none is."""
+        now, wanted = self._clock(), Wanted(model_id, context)
+        waits = []
+        for one in self._candidates(nodes):
+            why = None if one.node.id in exclude else routing.why_not(one, wanted, now)
+            if why == "busy" or why == "asked_to_wait":
+                waits.append(routing.waiting_ms(one.evidence, now) / 1000)
+        return min(waits, default=None)
+
     def nobody(
         self,
         nodes: Iterable[SeenNode],
@@ -156,7 +172,7 @@ class Drivers:
         context: int = 1,
         exclude: Collection[bytes] = (),
     ) -> NodeError:
-        """Why `choose` found nobody: `no_driver`, with what is closest to a driver."""
+        """Why `choose` found nobody: `busy`, or `no_driver` with what is closest to a driver."""
         now = self._clock()
         wanted = Wanted(model_id, context)
         left = [one for one in self._candidates(nodes) if one.node.id not in exclude]
@@ -295,7 +311,7 @@ def _nobody(why: Counter[Reason | None], context: int, *, tried: bool) -> NodeEr
         return NodeError("no_driver", message, remedy)
 
     if why["busy"] or why["asked_to_wait"]:
-        return error("Every provider that could answer is busy.", "Try again in a moment.")
+        return NodeError("busy", "Every provider that could answer is busy.", "Try again in a moment.")
     if why["too_small"]:
         return error(
             f"No provider has room for {context} tokens.", "Shorten the chat, or leave its oldest turns out."

