@@ -121,10 +121,11 @@ class Provider:
     def status(self) -> ProviderStatus:
         """As it is now."""
         records, admission, terms = self._records, self._sales.admission, self._sales.terms
+        chosen = self._chosen[0] if self._chosen and self._state.mode != "off" else None
         return msgspec.structs.replace(
             self._state,
-            model=terms.entry.name if terms else "",
-            quantization=terms.entry.quantization if terms else "",
+            model=chosen.name if chosen else "",
+            quantization=chosen.quantization if chosen else "",
             context=terms.context if terms else 0,
             capacity=admission.capacity if terms else 0,
             running=admission.running,

@@ -257,6 +257,7 @@ async def test_a_model_that_cannot_be_loaded(tmp_path: Path) -> None:
         await shop.mode("failed")
         status = shop.provider.status
         assert (status.reason, status.remedy) == ("There is no memory.", "Buy some.")
+        assert status.model == "guide"
         assert shop.offers == []
         await shop.mode("serving")
         assert len(engine_of(shop).loads) == 2, "it was tried again"
