@@ -17,7 +17,7 @@ from infraxa.app.tui.screens.chat_options import ChatOptionsScreen
 from infraxa.app.tui.screens.pick_driver import GoElsewhere, PickDriver
 from infraxa.app.tui.widgets.driver import Driver, find_driver, named, names_in, where_to
 from infraxa.app.tui.widgets.driver_card import lines_of
-from infraxa.app.tui.widgets.facts import can_move, facts_lines, who_answered
+from infraxa.app.tui.widgets.facts import can_move, ending, facts_lines, who_answered
 from infraxa.app.tui.widgets.message import AnswerView
 from infraxa.app.tui.widgets.model_card import ModelCard
 from infraxa.net.identity import display, id_text
@@ -144,19 +144,19 @@ def test_names_are_those_under_which_nodes_answered() -> None:
         (find_driver(MAPLE_ID, None, None, {MAPLE_ID: "maple"}), f"→ goes to {M} only · not seen yet"),
         (
             find_driver(MAPLE_ID, None, [], {MAPLE_ID: "maple"}),
-            f"! {M} is not there, or does not offer this model now · alt+d chooses another driver",
+            f"! {M} is not there, or does not offer this model now · alt+d picks another",
         ),
         (
             find_driver(MAPLE_ID, None, [replaced(OFFERS[1], status="offline", age_s=190.0)], {}),
-            f"! {M} is offline for 3 min · alt+d chooses another driver",
+            f"! {M} is offline for 3 min · alt+d picks another",
         ),
         (
             find_driver(MAPLE_ID, None, OFFERS, {}, online=False),
-            f"! {M} cannot be reached: infraxa is offline · F9 turns online on, alt+d chooses this machine",
+            f"! {M} cannot be reached: infraxa is offline · F9 turns online on, alt+d picks this machine",
         ),
         (
             find_driver("auto", None, OFFERS, {}, online=False),
-            "! infraxa cannot choose: it is offline · F9 turns online on, alt+d chooses this machine",
+            "! infraxa cannot choose: it is offline · F9 turns online on, alt+d picks this machine",
         ),
     ],
 )
@@ -200,7 +200,9 @@ def test_an_answer_says_who_gave_it_and_names_all_who_could_read() -> None:
     for line in facts_lines(moved_facts(9)):
         assert M in line[-1] and C in line[-1]
     blamed = msgspec.structs.replace(MEASURED, blame="relay")
-    assert "the relay in between failed" in facts_lines(blamed)[-2]
+    failed_by = Message("a", "c", None, "assistant", "", "failed", 0, blamed)
+    assert ending(failed_by) == "the relay in between failed"
+    assert ending(msgspec.structs.replace(failed_by, state="complete")) == ""
     assert facts_lines(AnswerFacts(readers=(reader(MAPLE),)))[0] == [f"readable by {M} only"]
 
 

@@ -18,14 +18,14 @@ from infraxa.app.errors import NodeError
 from infraxa.app.tui import actions
 from infraxa.app.tui.running import RunningAnswers
 from infraxa.app.tui.widgets.chat_list import ChatList
-from infraxa.app.tui.widgets.driver import Driver, find_driver, names_in, where_to
+from infraxa.app.tui.widgets.driver import Driver, find_driver, names_in, remedy, trouble, where_to
 from infraxa.app.tui.widgets.facts import can_continue, can_move, model_label
 from infraxa.app.tui.widgets.model_card import Card, ModelCard
 from infraxa.app.tui.widgets.prompt import Prompt, SlashCommand
 from infraxa.app.tui.widgets.status_bar import Status, StatusBar
 from infraxa.app.tui.widgets.text import one_line
 from infraxa.app.tui.widgets.welcome import Welcome
-from infraxa.engine.types import EngineStatus
+from infraxa.engine.types import EngineStatus, ErrorInfo
 from infraxa.net.status import NetworkStatus
 from infraxa.store.records import AnswerFacts, Chat, ChatOptions, ChatSummary, Turn
 
@@ -180,8 +180,7 @@ class ChatBase(Screen[None]):
         label = model.label if model is not None else model_label(self._model_name())
         here = self.driver.kind == "local"
         status = Status(
-            # This machine's own engine has no part in what a driver on the network answers.
-            engine=self._engine if here else EngineStatus("ready"),
+            engine=self._engine if here else self._driver_status(answering=mine is not None),
             model=label if here else self.driver.name,
             opening=opening,
             problem=self.app.problem,
@@ -197,6 +196,14 @@ class ChatBase(Screen[None]):
         )
         self.query_one(StatusBar).status = status
         self.query_one(ModelCard).card = self._card()
+
+    def _driver_status(self, *, answering: bool) -> EngineStatus:
+        """That of a driver on the network, in the place of the engine's, which has no part in its answers."""
+        wrong = "" if answering else trouble(self.driver)
+        if not wrong:
+            return EngineStatus("ready")
+        who = self.driver.name if self.driver.kind == "node" else "Whoever infraxa chooses"
+        return EngineStatus("failed", error=ErrorInfo("no_driver", f"{who} {wrong}: {remedy(self.driver)}."))
 
     def _model_name(self) -> str:
         options = self.chat.options if self.chat is not None else self._options

@@ -114,6 +114,8 @@ class PickDriver(View[Choice]):
         self._words = words
         self._offers: list[OfferSeen] | None = None
         self._shown: list[Candidate] = []
+        self._moved = False
+        """The person has moved the cursor."""
 
     def compose_body(self) -> ComposeResult:
         if said := self.said():
@@ -159,7 +161,7 @@ class PickDriver(View[Choice]):
     def _list(self) -> None:
         """Show those in which every typed word is found."""
         words = self.query_one(Input).value.casefold().split()
-        before = self._highlighted()
+        before = self._highlighted() if self._moved else None
         found = [one for one in self.all() if all(word in one.text for word in words)][:MOST]
         self._shown = found
         options = self.query_one(OptionList)
@@ -187,6 +189,7 @@ class PickDriver(View[Choice]):
         return self._shown[index] if index is not None and index < len(self._shown) else None
 
     def action_move(self, rows: int) -> None:
+        self._moved = True
         options = self.query_one(OptionList)
         options.action_cursor_down() if rows > 0 else options.action_cursor_up()
 

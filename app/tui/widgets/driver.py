@@ -104,8 +104,8 @@ def remedy(driver: Driver) -> str:
     """What to do when there is trouble."""
     key = key_label(BY_ID["chat.driver"].key)
     if not driver.online:
-        return f"{key_label(BY_ID['app.settings'].key)} turns online on, {key} chooses {THIS_MACHINE}"
-    return f"{key} chooses another driver"
+        return f"{key_label(BY_ID['app.settings'].key)} turns online on, {key} picks {THIS_MACHINE}"
+    return f"{key} picks another"
 
 
 def model_name(driver: Driver) -> str:

@@ -42,7 +42,8 @@ def ending(message: Message) -> str:
     if message.state == "interrupted":
         return "interrupted: infraxa ended in the middle of it"
     if message.state == "failed":
-        return "failed"
+        blame = message.facts.blame if message.facts is not None else ""
+        return BLAMES[blame] if blame else "failed"
     if message.facts is not None and message.facts.finish == "length":
         return "cut at the limit of tokens"
     return ""
@@ -127,8 +128,6 @@ def facts_lines(facts: AnswerFacts | None) -> list[list[str]]:
             first.insert(0, f"{short_time(facts.wait_ms)} in line")
         if facts.connect_ms is not None and facts.connect_ms >= LONG_CONNECT_MS:
             first.insert(0, f"connected in {short_time(facts.connect_ms)}")
-        if facts.blame:
-            always.append(BLAMES[facts.blame])
     others = readers(facts)
     long, short = (
         (f"readable by {others} only", f"{others} only") if others else (READABLE_BY, READABLE_BY_SHORT)
