@@ -33,7 +33,7 @@ from infraxa.app.tui.screens.dialogs import Confirm
 from infraxa.app.tui.widgets import provider_facts, served_rows
 from infraxa.app.tui.widgets.fact_list import FactList
 from infraxa.app.tui.widgets.provider_facts import Seen
-from infraxa.app.tui.widgets.sections import Section, share
+from infraxa.app.tui.widgets.sections import Section, say, share
 from infraxa.app.tui.widgets.status_bar import StatusBar
 from infraxa.app.tui.widgets.table import Column, Table
 from infraxa.app.tui.widgets.view_tabs import ViewTabs
@@ -243,8 +243,8 @@ class ProvideScreen(Screen[None]):
     def _paint(self) -> None:
         seen, now_ms = self._seen, self._now_ms
         width = max(20, self.size.width - (4 if self.has_class("-wide") else 2))
-        self.query_one("#headline", Static).update(provider_facts.headline(seen, now_ms, width))
-        self.query_one("#reach", Static).update(provider_facts.reach(seen))
+        say(self.query_one("#headline", Static), provider_facts.headline(seen, now_ms, width), layout=True)
+        say(self.query_one("#reach", Static), provider_facts.reach(seen), layout=True)
         requests = self._section("requests").query_one(Table)
         requests.empty = provider_facts.nobody(seen, now_ms)
         requests.show(served_rows.request_rows(self._served, now_ms))
@@ -292,7 +292,7 @@ class ProvideScreen(Screen[None]):
         self._paint_detail()
 
     def _paint_detail(self) -> None:
-        self.query_one("#detail", Static).update(self._detail())
+        say(self.query_one("#detail", Static), self._detail())
 
     def _detail(self) -> Content:
         focused = self.focused

@@ -21,6 +21,13 @@ def share(room: int, wants: Sequence[int]) -> list[int]:
     return given
 
 
+def say(where: Static, what: Content, *, layout: bool = False) -> None:
+    """Show `what`, unless it is shown already. `layout`: its height depends on it."""
+    said = where.content
+    if not isinstance(said, Content) or not said.is_same(what):
+        where.update(what, layout=layout)
+
+
 class Section(Vertical):
     """A part of a view under its heading, which says how much is in it. A click on the heading does the
     screen's action `open`."""
@@ -53,7 +60,7 @@ class Section(Vertical):
         heading = Content.assemble(
             mark, (self._title, "bold"), (f"  {aside}" if aside else "", "$foreground 60%")
         )
-        self.query_one(".part-heading", Static).update(heading.stylize(click))
+        say(self.query_one(".part-heading", Static), heading.stylize(click))
 
     def wanted_lines(self, width: int) -> int:
         """Lines for all that is in it, in a width of so many cells."""
