@@ -504,6 +504,7 @@ async def test_keys_addresses_and_reasons_of_others_are_text(tmp_path: Path) -> 
             await it.pilot.press("down")
             assert not {"\x1b", "\x07", "\u202e"} & set(it.screen_text())
         assert "[u]note[/u]" in it.screen_text()
+        assert "unknown   [31m[red]x" in it.screen_text()
         await it.pilot.press("home", "y", "b")
         await it.until(lambda: "no user is under the cursor" in it.screen_text(), "nobody to copy or block")
         assert providing(it).asked == []
