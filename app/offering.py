@@ -36,7 +36,8 @@ class Offering:
             self._speed = tokens_per_second
         info = terms.entry.info
         model = ModelOffer(
-            name=info.name[:96],
+            # The guide is called so everywhere; a model of the person's own as its maker calls it.
+            name=(terms.entry.name if terms.entry.builtin else info.name)[:96],
             arch=info.architecture[:32],
             quantization=info.quantization[:16],
             model_id=terms.model_id,

@@ -131,9 +131,12 @@ class _Serving:
 
     async def _serve(self, node: NodeFacade, gone: asyncio.Event) -> NodeError | None:
         """Returns when the end was asked for, or why there is nothing left to do."""
+        has_served = False
         while not self._asked.is_set():
             status = node.provider
-            if status.mode == "failed" and isinstance(node, Node):
+            has_served = has_served or status.mode == "serving"
+            # Later it is tried again by itself.
+            if status.mode == "failed" and isinstance(node, Node) and not has_served:
                 return NodeError("failed", status.reason, status.remedy)
             if gone.is_set():
                 return NodeError(

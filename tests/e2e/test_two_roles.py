@@ -100,6 +100,7 @@ def test_a_driver_dies_in_mid_answer_and_another_goes_on(
     )
     you.press("enter")  # the row under the cursor
     you.wait_for("answers from now on")
+    you.wait_for(re.compile(r"→ goes to \w+·").search)
     driver = next(name for name in slow_providers if f"→ goes to {name}·" in you.text)
     other = next(name for name in slow_providers if name != driver)
     ask(you, "tell me something long")
@@ -110,14 +111,15 @@ def test_a_driver_dies_in_mid_answer_and_another_goes_on(
     you.press("f5")
     you.wait_for("Continue elsewhere")
     you.send(other)
-    you.wait_for(re.compile(rf"● {other}·\w{{8}}").search)
+    you.wait_for(lambda screen: "whoever infraxa chooses" not in screen and f"{other}·" in screen)
     you.press("enter")
     you.wait_for(f"↪ {other}", seconds=60)
     you.wait_for(re.compile(rf"{driver}·\w{{8}} .*then").search)
-    you.press("escape")
+    you.press("esc")
     you.wait_for("stopped by you")
     # Both have read it, and both are said to have.
-    you.wait_for(re.compile(rf"{driver}·\w{{8}}, {other}·\w{{8}}").search)
+    you.wait_for(re.compile(rf"· {driver}·\w{{8}},").search)
+    you.wait_for(re.compile(rf"{other}·\w{{8}} only").search)
     quit_app(you)
 
 
