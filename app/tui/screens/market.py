@@ -1,7 +1,8 @@
 """The Market view: who offers which model, how each does, and which of them answers the shown chat.
 
 It reads what Node says at most once a second and stays calm meanwhile: columns have their widths, rows their
-places, the cursor its row. What is in the table is in market_rows.py.
+places, the cursor its row. What is in the table is in market_rows.py, what is said around it in
+market_words.py.
 """
 
 from __future__ import annotations
@@ -9,13 +10,12 @@ from __future__ import annotations
 from time import monotonic
 from typing import TYPE_CHECKING, ClassVar
 
-from textual import events, on
+from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, VerticalScroll
 from textual.content import Content
 from textual.screen import Screen
-from textual.style import Style
 from textual.timer import Timer
 from textual.widgets import Input, Static
 
@@ -23,6 +23,7 @@ from infraxa.app.config import ANY, LOCAL
 from infraxa.app.events import Event, NetworkChanged, NodesChanged, OffersChanged
 from infraxa.app.offers import Mark, OfferSeen
 from infraxa.app.tui.widgets import market_rows as rows
+from infraxa.app.tui.widgets import market_words as words
 from infraxa.app.tui.widgets.driver import CHOSEN_BY_INFRAXA, THIS_MACHINE
 from infraxa.app.tui.widgets.market_rows import Wanted, who
 from infraxa.app.tui.widgets.offer_facts import card, in_lines
@@ -30,9 +31,8 @@ from infraxa.app.tui.widgets.status_bar import StatusBar
 from infraxa.app.tui.widgets.table import Table
 from infraxa.app.tui.widgets.text import one_line
 from infraxa.app.tui.widgets.view_tabs import ViewTabs
-from infraxa.net.errors import NetError
-from infraxa.net.identity import id_text, parse_id
-from infraxa.net.status import Activity, NetworkStatus
+from infraxa.net.identity import id_text
+from infraxa.net.status import NetworkStatus
 
 if TYPE_CHECKING:
     from infraxa.app.tui.app import InfraxaApp
@@ -42,7 +42,7 @@ CALM = 1.0
 SETTLED = 5.0
 """Seconds for which rows keep their places, whatever they are sorted by says meanwhile."""
 WATCHED = 8
-"""Nodes whose health is asked for every second while somebody looks; as many as the network allows."""
+"""Nodes whose health is asked for every second while somebody looks."""
 CARD_FROM = 150
 """Columns of a screen on which all of the row under the cursor stands beside the table."""
 UNDONE = 20
@@ -56,19 +56,6 @@ HINTS = (
     ("s", "sort", "screen.sort"),
     ("Esc", "chat", "app.perform('app.chat')"),
 )
-NOBODY = """No provider yet.
-
-On the same network they are found by themselves. Elsewhere, join with an invite: alt+n, then j. To be one \
-yourself, press alt+p; to see a whole market on this machine, run: infraxa demo"""
-_NOBODY: dict[Activity, str] = {
-    "starting": "The network is starting.",
-    "closing": "The network is being left.",
-    "off": "The network is off: this machine alone answers.\n\n"
-    "Turn on the setting online (F9) to find providers.",
-    "blocked": "The network cannot be used: alt+n says why, and what helps.",
-}
-"""What is said in place of offers when there can be none."""
-_QUIET = "$foreground 60%"
 
 
 class FilterBox(Input):
@@ -234,7 +221,7 @@ class MarketScreen(Screen[None]):
                 self._offers = await node.list_offers()
                 self._listed_at = self.app.clock()
             else:
-                self._status, self._offers = NetworkStatus(), []
+                self._status, self._offers, self._watched = NetworkStatus(), [], ()
         finally:
             self._reading = False
         self._paint()
@@ -261,10 +248,10 @@ class MarketScreen(Screen[None]):
         if settle:
             self._placed_at = now
         shown = [offer for offer in self._offers if self.wanted.shows(offer)]
-        table.empty = self._nothing()
-        table.show(rows.offer_rows(shown, self._older, self._driver()), keep_places=not settle)
-        self._paint_headline(len(shown))
-        self._paint_answering()
+        table.empty = words.nothing(self._offers, self.wanted, self._status)
+        driver = words.driver_of(self.app.chat_screen.driver)
+        table.show(rows.offer_rows(shown, self._older, driver), keep_places=not settle)
+        self._paint_head(len(shown))
         self._paint_detail()
         self._watch_what_is_seen()
 
@@ -282,77 +269,15 @@ class MarketScreen(Screen[None]):
             self._painted[where] = painted
             self.query_one(where, Static).update(content, layout=layout)
 
-    def _nothing(self) -> str:
-        """What is said in place of rows."""
-        if self._offers:
-            named = f" with “{one_line(self.wanted.words, 40)}”" if self.wanted.words.strip() else ""
-            that = " and ".join(
-                word for word, on in (("free", self.wanted.free), ("online", self.wanted.online)) if on
-            )
-            kind = f" that is {that}" if that else ""
-            return f"No offer{named}{kind}.\n\nThere are {len(self._offers)} in all: Esc shows them."
-        known = self._status.known
-        if self._status.activity == "online" and known:
-            them = "1 node is" if known == 1 else f"{known:,} nodes are"
-            none = "it offers no model" if known == 1 else "none of them offers a model"
-            return f"{them} there, {none}.\n\nPress alt+p to serve yours."
-        return _NOBODY.get(self._status.activity, NOBODY)
-
-    def _paint_headline(self, shown: int) -> None:
-        all_of_them = len(self._offers)
-        nodes = {offer.node.id: offer.node.status for offer in self._offers}
-        there = sum(status != "offline" for status in nodes.values())
-        count = f"{shown:,} of {all_of_them:,}" if shown != all_of_them else f"{shown:,}"
-        headline = Content.styled(
-            f"{count} offer{'s' * (all_of_them != 1)}" if all_of_them else "Market", "bold"
-        )
-        narrow = self.has_class("-narrow") or self.has_class("-too-narrow")
+    def _paint_head(self, shown: int) -> None:
+        """All that stands above the table. `shown`: rows that the filter leaves."""
+        short = self.has_class("-narrow") or self.has_class("-too-narrow")
         is_open = self.query_one(FilterBox).has_class("-open")
-        if all_of_them and not (narrow and (is_open or self.size.width < 70)):
-            providers = f" · {there:,} of {len(nodes):,} provider{'s' * (len(nodes) != 1)} there"
-            headline += Content.styled(providers, _QUIET)
-        self._say("#headline", headline)
-        parts: list[Content] = []
-        if not is_open:
-            parts.append(_switch("/", "filter", "screen.filter", on=None))
-        only = "" if narrow else " only"
-        parts.append(_switch("f", f"free{only}", "screen.only('free')", on=self.wanted.free))
-        parts.append(_switch("o", f"online{only}", "screen.only('online')", on=self.wanted.online))
-        self._say("#switches", Content("   ").join(parts), layout=True)
-
-    def _driver(self) -> tuple[bytes, str | None]:
-        """The node that answers the shown chat, empty when that is no certain one, and with which model."""
-        driver = self.app.chat_screen.driver
-        if driver.kind != "node":
-            return b"", None
-        if driver.offer is not None:
-            return driver.offer.node.id, driver.model_id
-        try:
-            return parse_id(driver.id), driver.model_id
-        except NetError:  # the beginning of an id, in the settings
-            return b"", None
-
-    def _paint_answering(self) -> None:
-        """The three kinds of driver that the shown chat can have, the present one marked."""
-        driver = self.app.chat_screen.driver
-        narrow = self.has_class("-narrow") or self.has_class("-too-narrow")
-        if driver.kind == "node":
-            node, _ = self._driver()
-            there = (who(offer.node) for offer in self._offers if offer.node.id == node)
-            by_hand = _switch("", next(there, one_line(driver.name, 64)), "", on=True)
-        else:
-            by_hand = _switch("Enter", "the one below", "screen.choose", on=False)
-        which = "infraxa chooses" if narrow else CHOSEN_BY_INFRAXA
-        if driver.kind == "auto" and driver.model_id is not None:
-            known = (offer.model for offer in self._offers if offer.model.model_id.hex() == driver.model_id)
-            which += f", with {next((rows.label(model.name) for model in known), 'one model')}"
-        parts = [
-            _switch("l", THIS_MACHINE, "screen.local", on=driver.kind == "local"),
-            _switch("a", which, "screen.auto", on=driver.kind == "auto"),
-            by_hand,
-        ]
-        lead = "" if narrow else "This chat is answered by   "
-        self._say("#answering", Content.styled(lead, _QUIET) + Content("   ").join(parts))
+        shorter = short and (is_open or self.size.width < 70)
+        self._say("#headline", words.headline(self._offers, shown, short=shorter))
+        switches = words.switches(self.wanted, can_open=not is_open, short=short)
+        self._say("#switches", switches, layout=True)
+        self._say("#answering", words.answering(self.app.chat_screen.driver, self._offers, short=short))
 
     def _paint_detail(self) -> None:
         offer = self._offer()
@@ -396,7 +321,7 @@ class MarketScreen(Screen[None]):
         box = self.query_one(FilterBox)
         box.add_class("-open")
         box.focus()
-        self._paint_headline(len(self.table.rows))
+        self._paint_head(len(self.table.rows))
 
     def action_to_table(self) -> None:
         """Back to the rows; the words stay in sight while there are any."""
@@ -495,17 +420,3 @@ class MarketScreen(Screen[None]):
     def _use(self, driver: str, model: str | None, label: str) -> None:
         if self.app.opened:
             self.app.attempt(self.app.chat_screen.use_driver(driver, model, label), group="driver")
-
-    def on_descendant_focus(self, event: events.DescendantFocus) -> None:
-        self._paint_detail()
-
-
-def _switch(key: str, word: str, action: str, *, on: bool | None) -> Content:
-    """A key, a mark for whether what it does is so (None: it is nothing that can be so), and what that is."""
-    mark = "" if on is None else "● " if on else "○ "
-    text = Content.assemble(
-        (f"{key} " if key else "", "$footer-key-foreground"),
-        (mark, "$text-success" if on else _QUIET),
-        (word, "bold $text-primary" if on else _QUIET),
-    )
-    return text.stylize(Style.from_meta({"@click": action})) if action else text
