@@ -9,7 +9,7 @@ import re
 import time
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from infraxa.app.answering import Sent, Waits
 from infraxa.app.commands.demo import Provider
@@ -156,6 +156,6 @@ class Crowd:
             provider.wait_stopped()
 
 
-async def ask_all(nodes: Sequence[Node], count: int, **how: str) -> list[Asked]:
+async def ask_all(nodes: Sequence[Node], count: int, **how: Any) -> list[Asked]:
     """`count` questions at the same time, spread over the nodes."""
     return await asyncio.gather(*(ask(nodes[number % len(nodes)], number, **how) for number in range(count)))

@@ -21,6 +21,7 @@ from infraxa.net.hello import Prekey
 from infraxa.net.keyfile import make
 from infraxa.net.memory import KnownNode, Memory
 from infraxa.net.network import Network, NetworkOptions
+from infraxa.net.status import Load
 
 CROWD = 100
 LINKS = 6
@@ -101,7 +102,7 @@ async def health() -> None:
 
         await until("online", lambda: shown() == "online")
         began = time.perf_counter()
-        watched.say("busy")
+        watched.load(Load("busy"))
         await until("busy", lambda: shown() == "busy")
         changes.append(time.perf_counter() - began)
         began = time.perf_counter()

@@ -75,6 +75,10 @@ def slow_providers(
             provider.wait_stopped()
 
 
+def shows(pattern: str) -> Callable[[str], bool]:
+    return lambda screen: re.search(pattern, screen) is not None
+
+
 def ask(app: Terminal, text: str) -> None:
     app.send(text)
     app.wait_for(text)
@@ -100,7 +104,7 @@ def test_a_driver_dies_in_mid_answer_and_another_goes_on(
     )
     you.press("enter")  # the row under the cursor
     you.wait_for("answers from now on")
-    you.wait_for(re.compile(r"→ goes to \w+·").search)
+    you.wait_for(shows(r"→ goes to \w+·"))
     driver = next(name for name in slow_providers if f"→ goes to {name}·" in you.text)
     other = next(name for name in slow_providers if name != driver)
     ask(you, "tell me something long")
@@ -114,12 +118,12 @@ def test_a_driver_dies_in_mid_answer_and_another_goes_on(
     you.wait_for(lambda screen: "whoever infraxa chooses" not in screen and f"{other}·" in screen)
     you.press("enter")
     you.wait_for(f"↪ {other}", seconds=60)
-    you.wait_for(re.compile(rf"{driver}·\w{{8}} .*then").search)
+    you.wait_for(shows(rf"{driver}·\w{{8}} .*then"))
     you.press("esc")
     you.wait_for("stopped by you")
     # Both have read it, and both are said to have.
-    you.wait_for(re.compile(rf"· {driver}·\w{{8}},").search)
-    you.wait_for(re.compile(rf"{other}·\w{{8}} only").search)
+    you.wait_for(shows(rf"· {driver}·\w{{8}},"))
+    you.wait_for(shows(rf"{other}·\w{{8}} only"))
     quit_app(you)
 
 
@@ -135,15 +139,15 @@ def test_one_key_serves_another_person(person: Person) -> None:
     guest = person("fern")
     guest.wait_for("ready", seconds=60)
     guest.press("alt+m")
-    guest.wait_for(re.compile(r"oak·\w{8} .*online").search, seconds=30)
+    guest.wait_for(shows(r"oak·\w{8} .*online"), seconds=30)
     guest.press("enter")
     guest.wait_for("answers from now on")
     ask(guest, "What is a driver?")
     guest.wait_for("provider that you chose", seconds=60)
-    guest.wait_for(re.compile(r"oak·\w{8} only").search)
+    guest.wait_for(shows(r"oak·\w{8} only"))
     # What the other one sees of it: that it was, not what it said.
     host.press("alt+p")
-    host.wait_for(re.compile(r"done").search)
+    host.wait_for(shows(r"done"))
     assert "driver?" not in host.text and "you chose" not in host.text
     host.press("f7")
     host.wait_for("Provider mode is off")
