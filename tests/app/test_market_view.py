@@ -471,6 +471,7 @@ def test_how_a_node_is_reached() -> None:
         f"through a relay · {id_text(relay)[:8]}": seen("a", 1.0, relays=(relay,)),
         "through a relay 7k2m9x4q": seen("a", 1.0, "relay:" + "7k2m9x4q" * 6 + "7k2m"),
         "on this LAN": seen("a", 1.0, "", "lan"),
+        "as its invite says": seen("a", 1.0, "", "invite"),
         "no address told": seen("a", 1.0),
     }
     for words, node in cases.items():

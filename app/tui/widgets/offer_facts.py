@@ -47,7 +47,7 @@ def reached(node: SeenNode) -> str:
         return f"through a relay · {short_id(node.relays[0])}"
     if node.addresses:
         return f"through a {address_text(node.addresses[0])}"
-    return "on this LAN" if node.via == "lan" else "no address told"
+    return {"lan": "on this LAN", "invite": "as its invite says"}.get(node.via, "no address told")
 
 
 def _host(address: str) -> str:
