@@ -29,7 +29,6 @@ from infraxa.app.tui.widgets.provider_facts import Seen, headline, nobody, only_
 from infraxa.app.tui.widgets.served_rows import SHOWN_ENDED, in_full, request_rows
 from infraxa.app.tui.widgets.table import Table
 from infraxa.engine.types import Finished
-from infraxa.net import addresses
 from infraxa.net.identity import id_text, short_id
 from infraxa.net.status import NetworkStatus
 from infraxa.store import state
@@ -283,9 +282,10 @@ async def test_another_node_asks_and_is_seen(tmp_path: Path) -> None:
         await open_provide(it)
         await it.until(lambda: it.node.provider.mode == "serving", "provider mode")
         await it.until(lambda: bool(it.node.network.listening), "an address")
-        port, provider = addresses.parse(it.node.network.listening[0]).port, it.node.network.id
-        async with running(tmp_path / "user", bootstrap=f"127.0.0.1:{port}", **here) as user:
+        provider = it.node.network.id
+        async with running(tmp_path / "user", **here) as user:
             async with asyncio.timeout(LIMIT):
+                await user.join(await it.node.invite())
                 while not any(offer.node.id == provider for offer in await user.list_offers()):  # noqa: ASYNC110 - a question
                     await asyncio.sleep(0.05)
             asked = user.ask("What is 2+2?", ChatOptions(driver=id_text(provider)))
