@@ -72,7 +72,11 @@ def asked(step: Step, *keys: str) -> Callable[[Pilot[None]], Awaitable[None]]:
             while not chat.shown_turns or chat.shown_turns[-1].message.state != "streaming":
                 await pilot.pause(0.02)
         await step(pilot, node, chat.shown_turns[-1].message)
+        async with asyncio.timeout(30):
+            while chat.running or chat.shown_turns[-1].message.state == "streaming":
+                await pilot.pause(0.02)
         await settle(pilot, *keys)
+        assert app.screen.is_modal is bool(keys)
 
     return run
 
