@@ -236,6 +236,8 @@ def allowed(name: str) -> str:
         text = " or ".join(f'"{choice}"' for choice in typing.get_args(field.type))
     elif field.type is bool:
         text = "true or false"
+    elif name == "provide_hours":
+        text = "two times of day such as 22:00-07:00"
     elif field.type is str:
         text = "a text, not empty"
     else:

@@ -89,7 +89,8 @@ class Running:
         """Somebody writes from here on; what is to be told, None when it is who wrote before."""
         assert self.message is not None
         self.moved = True
-        part = msgspec.structs.replace(moved.part, at=len(self.message.content) + moved.part.at)
+        at = len(self.message.content) + moved.part.at
+        part = msgspec.structs.replace(moved.part, at=at, reason=moved.reason)
         before = self.facts.drivers
         if part.at and not before:
             before = (DriverPart(model=self.facts.model),)

@@ -20,7 +20,7 @@ from infraxa.app.events import Event, NodesChanged, OffersChanged
 from infraxa.app.tui.screens.view import View
 from infraxa.app.tui.widgets.driver import CHOSEN_BY_INFRAXA, THIS_MACHINE, find_driver, names_in, trouble
 from infraxa.app.tui.widgets.facts import short_time, speed
-from infraxa.app.tui.widgets.market_rows import label, rank, who
+from infraxa.app.tui.widgets.market_rows import label, who
 from infraxa.app.tui.widgets.network_rows import round_trip
 from infraxa.app.tui.widgets.offer_facts import prices
 from infraxa.net.identity import id_text
@@ -58,7 +58,7 @@ class Candidate(NamedTuple):
 
 def candidates(offers: Iterable[OfferSeen]) -> list[Candidate]:
     """What is offered, the best first; what cannot answer now at the end, with the reason."""
-    return [_offered(offer) for offer in sorted(offers, key=lambda offer: (bool(offer.problem), rank(offer)))]
+    return [_offered(offer) for offer in sorted(offers, key=lambda offer: bool(offer.problem))]
 
 
 def _offered(offer: OfferSeen) -> Candidate:

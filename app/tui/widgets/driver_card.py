@@ -84,9 +84,11 @@ def _offer(offer: OfferSeen, last: AnswerFacts | None) -> list[Content]:
 
 def _reached(node: SeenNode) -> str:
     """How a session with it would come about."""
-    if any(not address.startswith("relay:") for address in node.addresses):
-        return "on this LAN" if node.via == "lan" else "directly"
-    return "through a relay" if node.addresses or node.relays else "no address yet"
+    if not node.dialable:
+        return "no address yet"
+    if node.relayed:
+        return "through a relay"
+    return "on this LAN" if node.via == "lan" else "directly"
 
 
 def _seen(offer: OfferSeen) -> list[Content]:

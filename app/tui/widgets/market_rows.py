@@ -20,10 +20,6 @@ from infraxa.app.tui.widgets.text import one_line
 from infraxa.net.identity import SHORT_LENGTH, display, id_text
 from infraxa.net.status import SeenNode
 
-TYPICAL_TOKENS = 256
-"""Tokens of an answer by whose time offers are compared."""
-_UNKNOWN_MS = 60_000.0
-"""What is taken for a time of which nobody said anything."""
 _CACHED = 8192
 """Names whose safe form is remembered: cleaning one takes longer than painting it."""
 _WHOLE_ID = 12
@@ -135,20 +131,6 @@ def promised_speed(offer: OfferSeen) -> float | None:
 def promised_first_token(offer: OfferSeen) -> float | None:
     """Milliseconds to the first token, as the node says."""
     return offer.node.first_token_ms or None
-
-
-def rank(offer: OfferSeen) -> float:
-    """The smaller, the better: those that can answer now, then by the time of a typical answer in ms. A
-    promise counts for half: whoever promises most should not stand above who was seen to keep it."""
-    doubtful = offer.problem or offer.cooling_s or offer.node.same_name_as is not None
-    standing = {"online": 1 if doubtful else 0, "busy": 2, "offline": 3}[offer.node.status]
-    first, rate = offer.first_token_ms, offer.tokens_per_second
-    if first is None and (promised := promised_first_token(offer)) is not None:
-        first = 2 * promised
-    if rate is None and (promised := promised_speed(offer)) is not None:
-        rate = promised / 2
-    expected = (first or _UNKNOWN_MS) + (TYPICAL_TOKENS * 1000 / rate if rate else _UNKNOWN_MS)
-    return standing * 1e9 + min(expected, 1e8)
 
 
 def offer_rows(offers: Iterable[OfferSeen], older_s: float, driver: tuple[bytes, str | None]) -> list[Row]:

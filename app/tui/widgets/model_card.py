@@ -117,7 +117,8 @@ def context_rows(used: int, n_ctx: int) -> list[Content]:
     """How many tokens of the context the chat takes, in words and as a bar."""
     if not n_ctx:
         return []
-    share = min(1.0, used / n_ctx)
+    used = min(used, n_ctx)  # of an answer that went on, both counts hold its first part
+    share = used / n_ctx
     full = round(share * BAR)
     style = "$text-error" if share > 0.9 else "$text-warning" if share > 0.7 else "$text-primary"
     bar = Content.assemble(("━" * full, style), ("━" * (BAR - full), "$foreground 15%"))
