@@ -1,4 +1,4 @@
-"""Makes the pictures of this folder: a real chat with the built-in guide, in each size and colour.
+"""Makes the pictures of this folder: real chats with the built-in guide, and real nodes on this machine.
 
 make pictures
 """
@@ -6,6 +6,7 @@ make pictures
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 import tempfile
 from pathlib import Path
@@ -14,10 +15,14 @@ import msgspec
 from textual.widgets import TextArea
 
 from infraxa.app.config import Settings
-from infraxa.app.events import AnswerEnded, Event
+from infraxa.app.events import AnswerEnded, Event, NodesChanged
+from infraxa.app.facade import NodeFacade
 from infraxa.app.folders import Folders
 from infraxa.app.node import Node
+from infraxa.app.offers import OfferSeen
 from infraxa.app.tui.app import InfraxaApp
+from infraxa.net.identity import id_text
+from infraxa.store.records import ChatOptions
 
 HERE = Path(__file__).parent
 SIZES = [(80, 24), (120, 36), (200, 60)]
@@ -96,6 +101,77 @@ async def network(folder: Path, size: tuple[int, int], colour: str) -> None:
             await node.close()
 
 
+async def roles(folder: Path, size: tuple[int, int], colour: str) -> None:
+    """The Market, a chat with a driver, and the Provide view of a node that others ask."""
+    settings = Settings(listen_port=0, network="pictures", threads=1, slots=4, reduced_motion=True)
+    others = [
+        Node(msgspec.structs.replace(settings, name=name, provide=True), Folders.find(folder / name, {}))
+        for name in PEERS[:3]
+    ]
+    own = msgspec.structs.replace(settings, name="maple", theme=f"infraxa-{colour}")
+    app = InfraxaApp(own, Folders.find(folder / "maple", {}))
+    name = f"{size[0]}x{size[1]}-{colour}"
+    try:
+        for node in others:
+            await node.start()
+            await node.accept_serving()
+            await node.provide(True)
+        async with app.run_test(size=size) as pilot, asyncio.timeout(SECONDS):
+            while not (app.opened and app.node.engine.state == "ready"):
+                await pilot.pause(0.05)
+            await app.node.accept_serving()
+            offers = await offered(app.node, 3)
+            for offer in offers:
+                for question in ("What is gossip?", "What is infraxa?"):
+                    await answered(app.node, id_text(offer.node.id), question)
+            await app.node.mark_provider(offers[1].node.id, "pinned")
+            await pilot.press("alt+m")
+            await pilot.pause(6)
+            save(app, f"market-{name}")
+            await pilot.press("enter")
+            await pilot.pause(1)
+            await pilot.press(*"What is a driver?", "enter")
+            await pilot.pause(4)
+            for text in app.screen.query(TextArea):
+                text.cursor_blink = False
+            await pilot.pause(0.5)
+            save(app, f"driver-{name}")
+            await pilot.press("f7")
+            while app.node.provider.mode != "serving":
+                await pilot.pause(0.1)
+            me = app.node.network.id
+            for node in others:
+                while not any(offer.node.id == me for offer in await offered(node, 3)):
+                    await pilot.pause(0.1)
+                for question in ("What is a tab?", "What is 4+3?", "What is a receipt?"):
+                    await answered(node, id_text(me), question)
+            await pilot.press("alt+p")
+            await pilot.pause(3)
+            save(app, f"provide-{name}")
+    finally:
+        for node in others:
+            await node.close()
+
+
+async def offered(node: NodeFacade, count: int) -> list[OfferSeen]:
+    """So many offers, once the node can take them."""
+    changed = asyncio.Event()
+    end = node.subscribe(lambda event: changed.set() if isinstance(event, NodesChanged) else None)
+    try:
+        while len(found := [one for one in await node.list_offers() if not one.problem]) < count:
+            await changed.wait()
+            changed.clear()
+        return found
+    finally:
+        end()
+
+
+async def answered(node: NodeFacade, driver: str, question: str) -> None:
+    async with contextlib.aclosing(node.ask(question, ChatOptions(driver=driver))) as stream:
+        async for _ in stream:
+            pass
+
+
 def save(app: InfraxaApp, name: str) -> None:
     """What is on the screen, as SVG that fetches nothing from anywhere."""
     svg = app.export_screenshot(title="infraxa")
@@ -116,6 +192,8 @@ async def main() -> None:
     for colour in COLOURS:
         with tempfile.TemporaryDirectory() as folder:
             await network(Path(folder), (120, 36), colour)
+        with tempfile.TemporaryDirectory() as folder:
+            await roles(Path(folder), (120, 36), colour)
 
 
 if __name__ == "__main__":

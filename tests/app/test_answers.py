@@ -30,6 +30,10 @@ def at(part: DriverPart, place: int) -> DriverPart:
     return msgspec.structs.replace(part, at=place)
 
 
+def because(part: DriverPart, reason: str) -> DriverPart:
+    return msgspec.structs.replace(part, reason=reason)
+
+
 def sent(part: DriverPart) -> Sent:
     return Sent(Reader(part.id, part.name))
 
@@ -142,13 +146,15 @@ async def test_who_answered_and_who_could_read_it_is_kept(desk: Desk) -> None:
     )
     facts = facts_of(answer)
     assert (answer.content, answer.state) == ("The blue", "complete")
-    assert facts.drivers == (MAPLE, at(BIRCH, 6))
+    assert facts.drivers == (MAPLE, because(at(BIRCH, 6), "maple is gone."))
     assert facts.readers == (Reader("aaaa", "maple"), Reader("bbbb", "birch"))
     assert (facts.model, facts.n_out, facts.first_token_ms) == ("b3", 3, 10.0)
     assert (facts.connect_ms, facts.wait_ms, facts.blame, facts.dropped_turns) == (3.5, 20.0, "peer", 2)
     assert desk.told(AnswerWaits) == [AnswerWaits(desk.chat_id, answer.id, waits)]
     assert desk.told(AnswerMoved, AnswerGrew)[0] == AnswerMoved(desk.chat_id, answer.id, MAPLE, "")
-    assert desk.told(AnswerMoved)[1] == AnswerMoved(desk.chat_id, answer.id, at(BIRCH, 6), "maple is gone.")
+    assert desk.told(AnswerMoved)[1] == AnswerMoved(
+        desk.chat_id, answer.id, because(at(BIRCH, 6), "maple is gone."), "maple is gone."
+    )
 
 
 async def test_a_reader_is_on_disk_before_the_prompt_leaves(desk: Desk, tmp_path: Path) -> None:
@@ -196,7 +202,7 @@ async def test_after_a_crash_the_parts_are_at_their_places(desk: Desk, tmp_path:
         (answer,) = [turn.message for turn in messages.shown_branch(conn, desk.chat_id)][1:]
         conn.close()
         assert answer.content == "The bl"
-        assert facts_of(answer).drivers == (MAPLE, at(BIRCH, 6))
+        assert facts_of(answer).drivers == (MAPLE, because(at(BIRCH, 6), "gone"))
         assert facts_of(answer).model == "b3"
 
     answer = await desk.play(
@@ -211,7 +217,7 @@ async def test_a_driver_that_wrote_nothing_has_no_part(desk: Desk) -> None:
     answer = await desk.play(
         Scripted(Moved(MAPLE), Delta("", (1,)), Moved(BIRCH, "gone"), Delta("a", (2,)), STOP)
     )
-    assert facts_of(answer).drivers == (BIRCH,)
+    assert facts_of(answer).drivers == (because(BIRCH, "gone"),)
 
 
 async def test_drivers_and_this_machine_go_on_with_one_another(desk: Desk) -> None:
@@ -269,7 +275,7 @@ async def test_somebody_who_comes_in_mid_answer_is_told_all_of_it(desk: Desk) ->
     answer = before.id
     assert rest == [
         AnswerMoved(desk.chat_id, answer, at(MAPLE, 6), ""),
-        AnswerMoved(desk.chat_id, answer, at(BIRCH, 7), "gone"),
+        AnswerMoved(desk.chat_id, answer, because(at(BIRCH, 7), "gone"), "gone"),
         AnswerGrew(desk.chat_id, answer, "ab", 2),
         AnswerWaits(desk.chat_id, answer, more),
     ]

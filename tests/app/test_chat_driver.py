@@ -489,7 +489,7 @@ async def test_another_driver_goes_on_when_one_failed(tmp_path: Path, by: str) -
         await it.shows(C)
         text = it.screen_text()
         assert "The whole conversation and the text so far are sent" in " ".join(text.split())
-        names = [M, "whoever infraxa chooses", "this machine", C, "slate", E]
+        names = [M, "whoever infraxa chooses", "this machine", C, E, "slate"]
         places = [text.index(name, text.index("Continue elsewhere")) for name in names]
         assert places == sorted(places)
         await it.type("cedar", "enter")
