@@ -401,14 +401,15 @@ async def test_a_running_answer_says_the_same_when_its_chat_is_opened_again(tmp_
         it.drivers.move(answer, part(MAPLE))
         it.drivers.grow(answer, "One two ")
         it.drivers.move(answer, part(CEDAR, at=8), "maple fell silent in mid-answer.")
-        it.drivers.wait(answer, "cedar to answer", 4.0, 15.0)
         await it.pilot.press("ctrl+n")
         await it.until(lambda: it.chat.chat is None, "an empty conversation")
+        it.drivers.grow(answer, "and ")  # nobody looks
+        it.drivers.wait(answer, "cedar to answer", 4.0, 15.0)
         await it.chat.open_chat(answer.chat_id)
         await it.says("waiting for cedar to answer · ")
         assert seconds_said(it.lines) >= 4
         it.drivers.grow(answer, "three.")
-        await it.says(f"One two ↪ {C} goes on three. …")
+        await it.says(f"One two ↪ {C} goes on and three. …")
 
 
 async def test_where_another_goes_on_is_marked_live_at_the_end_and_after_a_reload(tmp_path: Path) -> None:

@@ -125,6 +125,9 @@ class Library(ChatBase):
         await self.keep_draft()
         chat = await self.node.get_chat(chat_id)
         self.prompt.cancel()
+        if self.chat is None:
+            async with self._showing:
+                await self.conversation.show([])  # what came while no chat was shown is not in it
         self.chat = chat
         self.prompt.text = chat.draft
         self._painted()

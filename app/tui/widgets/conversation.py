@@ -150,7 +150,7 @@ class Conversation(VerticalScroll, can_focus=False):
         Messages that are shown already stay; a branch that shares none of its mounted turns starts at its
         end.
         """
-        streaming = streaming or {}
+        streaming = {} if streaming is None else streaming  # it may know texts, and not how many
         async with self._lock:
             shared = 0
             for old, new in zip(self._turns, turns, strict=False):
