@@ -13,8 +13,9 @@ DEV_STAMP := $(VENV)/.installed-dev
 run: $(STAMP)
 	@$(BIN)/infraxa
 
+# A worker for each core. A file stays with one worker: its tests share an engine.
 test: $(DEV_STAMP)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 check: $(DEV_STAMP) build/dev/infraxa
 	$(BIN)/ruff check .
