@@ -239,7 +239,7 @@ def allowed(name: str) -> str:
     elif name == "provide_hours":
         text = "two times of day such as 22:00-07:00"
     elif field.type is str:
-        text = "a text, not empty"
+        text = f"a line of 1 to {field.meta.max_length} characters"
     else:
         kind = "a whole number" if field.type is int else "a number"
         text = f"{kind} from {field.meta.ge} to {field.meta.le}"

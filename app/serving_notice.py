@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 
-def points(capacity: int, stop: str) -> tuple[tuple[str, str], ...]:
-    """What to know, each with what it means. `capacity`: answers at the same time; `stop`: what stops it."""
+def points(capacity: int, stop: str, limits: str = "set in the Provide view") -> tuple[tuple[str, str], ...]:
+    """What to know, each with what it means.
+
+    `capacity`: answers at the same time; `stop`: what stops it; `limits`: how those are set, after "are".
+    """
     return (
         (
             "You can read their prompts.",
@@ -18,7 +21,7 @@ def points(capacity: int, stop: str) -> tuple[tuple[str, str], ...]:
         (
             "It costs you.",
             f"Processor, memory, electricity and line, for up to {capacity} "
-            f"answer{'s' * (capacity != 1)} at a time; limits are set in the Provide view. "
+            f"answer{'s' * (capacity != 1)} at a time; limits are {limits}. "
             "Users pay nothing.",
         ),
         (

@@ -38,6 +38,8 @@ from infraxa.net.tasks import TaskGroup
 
 CALM = 0.2
 """Seconds between two looks at the requests."""
+LIMITS = "set with options, or in the Provide view of an infraxa that is opened beside it"
+"""Where the limits of provider mode are, for who has no view of it."""
 DRAIN = 130.0
 """Seconds after which a drain is over in any case; provider mode has its own, shorter limit."""
 
@@ -84,6 +86,9 @@ class _Serving:
                 self._say(Entry("started", "", {"version": JSON_VERSION, "pid": self._pid(node)}))
                 if not own:
                     self._print(f"attached to the infraxa that is open (pid {self._pid(node)})")
+                on_before = not own and node.provider.mode not in ("off", "failed", "draining")
+                if on_before:
+                    self._print("provider mode is on there, and stays on when this command ends")
                 await self._accept(node)
                 if self._as_json:
                     self._tasks.spawn(self._follow_requests(node), name="requests", told=FAILURES)
@@ -92,7 +97,8 @@ class _Serving:
                 failed = await self._serve(node, gone)
                 if failed is not None:
                     raise failed
-                await self._end(node)
+                if not on_before:
+                    await self._end(node)
         self._say(Entry("stopped", "stopped", {}))
         return 0
 
@@ -126,7 +132,7 @@ class _Serving:
         """Who starts this command wants to serve; what that means is said, the first time."""
         if await node.accept_serving():
             self._print("Before others use this machine's model (this is said once):")
-            for point, meaning in points(capacity(node.settings), "Ctrl-C"):
+            for point, meaning in points(capacity(node.settings), "Ctrl-C", LIMITS):
                 self._print(f"- {point} {meaning}")
 
     async def _serve(self, node: NodeFacade, gone: asyncio.Event) -> NodeError | None:
@@ -154,8 +160,7 @@ class _Serving:
     async def _end(self, node: NodeFacade) -> None:
         """Nobody new; those that are being answered get their answers, unless it is asked for again."""
         await node.provide(False, keep=False)
-        if node.provider.mode == "draining":
-            running = node.provider.running
+        if node.provider.mode == "draining" and (running := node.provider.running):
             answers = "answer" if running == 1 else "answers"
             self._print(f"finishing {running} {answers}; the same signal again ends now")
         with contextlib.suppress(TimeoutError):

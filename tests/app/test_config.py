@@ -70,8 +70,8 @@ def test_texts_are_understood(folders: Folders, name: str, text: str, value: obj
         ('send_key = "tab"', 'send_key is \'tab\'; it must be "enter" or "ctrl+enter"'),
         ("mouse = 3", "mouse is 3; it must be true or false"),
         ('slots = "auto"', "slots is 'auto'; it must be a whole number from 1 to 64."),
-        ('theme = ""', "theme is ''; it must be a text, not empty"),
-        (r'model = "a\u001bb"', "model is 'a\\x1bb'; it must be a text"),
+        ('theme = ""', "theme is ''; it must be a line of 1 to 100 characters"),
+        (r'model = "a\u001bb"', "model is 'a\\x1bb'; it must be a line of"),
     ],
 )
 def test_a_bad_value_names_its_place_and_what_is_allowed(folders: Folders, line: str, words: str) -> None:

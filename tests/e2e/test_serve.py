@@ -113,6 +113,19 @@ def test_people_read_a_log(serve: Callable[..., Serving]) -> None:
     assert "You can read their prompts" not in "\n".join(again.lines)
 
 
+def test_a_second_one_in_the_folder_ends_nothing_but_itself(serve: Callable[..., Serving]) -> None:
+    serving = serve("--json-events")
+    serving.wait_mode("serving")
+    second = serve()
+    second.wait("attached", lambda: any("stays on when this command ends" in line for line in second.lines))
+    second.process.terminate()
+    assert second.process.wait(WAIT_S) == 0, second.lines
+    assert {event["mode"] for event in serving.events if event["event"] == "provider"} == {
+        "starting", "serving",
+    }  # fmt: skip
+    assert serving.process.poll() is None
+
+
 def test_it_ends_with_the_program_that_started_it(serve: Callable[..., Serving]) -> None:
     serving = serve("--json-events", "--until-eof")
     serving.wait_mode("serving")
