@@ -80,6 +80,8 @@ class Scheduler:
         """A cache can be cut at any token (recurrent models: only kept whole or cleared)."""
         self._running: list[Job | None] = [None] * slots
         self._cached: list[list[int]] = [[] for _ in range(slots)]
+        self._cached_of = [""] * slots
+        """Whose each of them is."""
         self._last_used = [0] * slots
         self._clock = 0
         self._waiting: OrderedDict[str, deque[Job]] = OrderedDict()
@@ -126,7 +128,13 @@ class Scheduler:
         return Admitted(job, n_keep)
 
     def _matching(self, slot: int, job: Job) -> int:
-        """Tokens of the slot's cache that begin the prompt."""
+        """Tokens of the slot's cache that begin the prompt.
+
+        What another user said does not count: how much of a prompt is known, and how soon it is read, would
+        tell what others ask.
+        """
+        if self._cached_of[slot] != job.user:
+            return 0
         cached = self._cached[slot]
         return common_prefix(cached, job.tokens, min(len(cached), job.n_prompt))
 
@@ -155,6 +163,7 @@ class Scheduler:
         slot = job.slot
         # One position stays free for a bridging token.
         self._cached[slot] = job.tokens[: min(job.n_past, self.n_ctx - 1)]
+        self._cached_of[slot] = job.user
         self._clock += 1
         self._last_used[slot] = self._clock
         self._running[slot] = None

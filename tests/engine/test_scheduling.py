@@ -192,6 +192,23 @@ def test_another_conversation_is_not_overwritten_for_a_few_equal_tokens() -> Non
     assert scheduler.admit()[0].n_keep == 9
 
 
+def test_what_another_user_said_does_not_count() -> None:
+    """Whoever guesses right must not learn it."""
+    for rewindable in (True, False):
+        scheduler = make(slots=2, rewindable=rewindable)
+        said = Job(1, "maple", [1, 2, 3, 4])
+        scheduler.submit(said)
+        run_step(scheduler)
+        scheduler.remove(said)
+        guess = Job(2, "birch", [*said.tokens, 9])
+        scheduler.submit(guess)
+        assert (scheduler.admit()[0].n_keep, guess.n_cached, guess.slot) == (0, 0, 1)
+        run_step(scheduler)
+        again = Job(3, "maple", [*said.tokens, 9])
+        scheduler.submit(again)
+        assert scheduler.admit()[0].n_keep == 4
+
+
 def test_of_equal_slots_the_one_unused_for_longest_is_taken() -> None:
     scheduler = make(slots=2)
     jobs = [Job(i, "", [i]) for i in (1, 2)]
