@@ -40,6 +40,10 @@ QUIET_S: Final = 3.0
 READING_S: Final = 6.0
 """The same before, where a driver says every 5 s how it gets on."""
 
+NO_PLACE: Final = frozenset({"busy", "rate_limited"})
+"""Refusals before the prompt left, which say nothing against a driver."""
+_OF_THE_ORDER: Final = frozenset({"too_large", "bad_request"})
+"""What a driver may find out only when it has the prompt, through no fault of its own."""
 _UNREACHED: Final = frozenset({"unreachable", "timeout", "refused"})
 """The driver, or the way to it, failed before there was a session."""
 
@@ -125,12 +129,14 @@ class Attempt:
         try:
             async with Purchase(link, order, prompt, patience) as bought:
                 done = await self._follow(bought, patience, part)
-            outcome = Outcome("answered")
+            # A driver that ends at once and says nothing must not look like the best of all.
+            outcome = Outcome("answered" if any(self.texts) else "cancelled")
             return done
         except OrderFailed as error:
             if not fresh and not error.sent and error.code in ("expired", "gone"):
                 return Setback(error.code, order_words.ended(error.code, self._name), stale=True)
-            setback, outcome = self._failed(error, link)
+            has_prompt = patience.until().wait in ("reading", "words")
+            setback, outcome = self._failed(error, link, has_prompt)
             return setback
         finally:
             part.over()
@@ -214,11 +220,17 @@ class Attempt:
             return Setback(error.code, ErrorInfo(error.code, error.message, error.remedy))
         return Setback(error.code, order_words.ended(error.code, self._name))
 
-    def _failed(self, error: OrderFailed, link: Link) -> tuple[Setback, Outcome]:
+    def _failed(self, error: OrderFailed, link: Link, has_prompt: bool) -> tuple[Setback, Outcome]:
         blame: Blame = "peer"
         retry_s = error.retry_after_ms / 1000
-        if error.at == "driver" and error.code not in order_words.FOUND_HERE:
-            outcome = Outcome("refused", code=error.code, retry_after_ms=error.retry_after_ms)
+        # Who has taken (some of) the prompt had a place.
+        code = "internal" if error.sent and error.code in NO_PLACE else error.code
+        if error.at == "driver" and code not in order_words.FOUND_HERE:
+            if has_prompt and code not in _OF_THE_ORDER:
+                # Whatever it calls that: else prompts could be gathered without ever being answered.
+                outcome = Outcome("failed")
+            else:
+                outcome = Outcome("refused", code=code, retry_after_ms=error.retry_after_ms)
         elif error.at == "link" and error.code != "gone":
             # This side has asked it for too much at a time, or for too long.
             outcome = Outcome("cancelled")
@@ -228,14 +240,14 @@ class Attempt:
             self._tally.blame = blame
             outcome = Outcome("failed", blame)
         words = order_words.ended(
-            error.code,
+            code,
             self._name,
             blame=blame,
             shown=error.shown,
             retry_after_s=retry_s,
             limit=error.limit,
         )
-        return Setback(error.code, words, retry_s, error.limit), outcome
+        return Setback(code, words, retry_s, error.limit), outcome
 
     async def _observed(self, outcome: Outcome) -> None:
         await self._drivers.observed(self._node, self._offer.model.model_id, outcome)

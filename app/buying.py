@@ -15,7 +15,7 @@ from typing import Final, Literal, NamedTuple
 
 from infraxa.app import order_words
 from infraxa.app.answering import Item, Moved, Waits
-from infraxa.app.attempt import Attempt, Ordering, Setback, Telling
+from infraxa.app.attempt import NO_PLACE, Attempt, Ordering, Setback, Telling
 from infraxa.app.config import ANY
 from infraxa.app.drivers import Drivers
 from infraxa.app.errors import NodeError
@@ -46,8 +46,6 @@ LOOK_S: Final = 0.25
 """Between two looks whether anybody has room."""
 MAX_REFUSALS: Final = 8
 """Drivers without room that are asked in a row, before it is waited."""
-NO_PLACE: Final = frozenset({"busy", "rate_limited"})
-"""Refusals before the prompt left, which say nothing against a driver."""
 RETRY_S: Final = 1.0
 """Until a driver is asked again that is busy and does not say for how long."""
 CUTS: Final = 6
@@ -193,7 +191,7 @@ class Buying(Pulled):
                 return other
             return await self._wait_for_place(lambda: self._other(offer, need)) if no_place else None
         if no_place:
-            return await self._wait_for(offer, setback.retry_s or RETRY_S)
+            return await self._wait_for(offer, max(setback.retry_s or RETRY_S, LOOK_S))
         return None
 
     def _other(self, offer: OfferSeen, context: int) -> OfferSeen | None:
@@ -216,6 +214,8 @@ class Buying(Pulled):
     async def _wait_for_place(self, look: Callable[[], OfferSeen | None]) -> OfferSeen | None:
         """Whoever has room first: those that said when to ask again are left alone until then."""
         began_ms, limit = now_ms(), self._patience_left()
+        if limit <= 0:
+            return None
         self._refused.clear()
         while (found := look()) is None:
             model_id = _model_id(self._wanted.driver_model)

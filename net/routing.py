@@ -63,6 +63,8 @@ _WAITS_MS: Final = {
 }
 """How long a provider that refused an order is left alone when it did not say, by the code on the wire. The
 other codes are about the order, not about the provider."""
+_LEAST_WAIT_MS: Final = 250
+"""One that asks for less would be asked again and again."""
 
 
 class Outcome(Struct, frozen=True):
@@ -135,7 +137,9 @@ def observed(evidence: Evidence, outcome: Outcome, now_ms: int) -> Evidence:
     if kind == "refused":
         if outcome.code != "internal":
             wait_ms = min(outcome.retry_after_ms or _WAITS_MS.get(outcome.code, 0), MAX_WAIT_MS)
-            return replace(evidence, refused_ms=now_ms, wait_ms=wait_ms) if wait_ms > 0 else evidence
+            if wait_ms > 0:
+                evidence = replace(evidence, refused_ms=now_ms, wait_ms=max(wait_ms, _LEAST_WAIT_MS))
+            return evidence
         kind, blame = "failed", "peer"
     evidence = replace(
         evidence,
