@@ -90,6 +90,8 @@ class Node(NodeFacade):
         self._net = NodeNetwork(folders, self._emit)
         self._drivers = Drivers(lambda: self._emit(OffersChanged()))
         self._provider = Provider(self.models, self._engine, self._emit)
+        self._providing = asyncio.Lock()
+        """Held while it is written whether provider mode is on."""
         self._buyer = Buyer(self._net, self._drivers)
         self._control = ControlServer(self, self._present, folders.data)
 
@@ -123,10 +125,7 @@ class Node(NodeFacade):
         if self._load_model:
             self._tasks.spawn(self._load_at_start(), name="load model")
         self._net.start(store, self.settings)
-        if self.settings.provide and not await self._serving_accepted():
-            self._emit(LogLine("infraxa", sentence(_unread_notice())))
-        else:
-            self._offer()
+        self._offer()
 
     def _present(self) -> list[Event]:
         """What somebody who comes now is told of how things are."""
@@ -456,7 +455,14 @@ class Node(NodeFacade):
             self._offer()
 
     def _offer(self) -> None:
-        self._tasks.spawn(self._provider.use(self.settings), name="provider mode", told=FAILURES)
+        self._tasks.spawn(self._provide_as_set(), name="provider mode", told=FAILURES)
+
+    async def _provide_as_set(self) -> None:
+        """Nobody is served, whatever the settings say, before the person has read what that means."""
+        if self.settings.provide and not await self._serving_accepted():
+            self._emit(LogLine("infraxa", sentence(_unread_notice())))
+        else:
+            await self._provider.use(self.settings)
 
     async def _write_setting(self, name: str, value: object) -> None:
         parsed = await asyncio.to_thread(configuration.set, self.folders, name, value)
@@ -497,14 +503,16 @@ class Node(NodeFacade):
         `keep`: it is so at the next start too. Raises NodeError `notice` when the person has not accepted
         yet what serving others means.
         """
-        if on and not await self._serving_accepted():
-            raise _unread_notice()
-        if on != self.settings.provide:
-            if keep:
-                await self._write_setting("provide", on)
-            else:
-                self.settings = msgspec.structs.replace(self.settings, provide=on)
-                self._emit(SettingsChanged(self.settings, "provide"))
+        async with self._providing:
+            if on and not await self._serving_accepted():
+                raise _unread_notice()
+            if on != self.settings.provide:
+                if keep:
+                    await self._write_setting("provide", on)
+                else:
+                    self.settings = msgspec.structs.replace(self.settings, provide=on)
+                    self._emit(SettingsChanged(self.settings, "provide"))
+        # Without a pause: what is asked for last is what becomes of it.
         if on:
             await self._provider.use(self.settings)
         else:
