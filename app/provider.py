@@ -285,7 +285,13 @@ class Provider:
             self._pause(pauses.Pause("You used another model a moment ago.", self._clock() / 1000 + left))
         elif now >= self._retry_at:
             self._become("starting", wait=self._waiting("the model", LOAD_S))
-            async with self._models.held(entry, settings, guest=True):
+            try:
+                # Not held: the person may want another model before this one is there.
+                await self._models.load(entry, settings, as_it_is=True)
+            except EngineError as error:
+                if error.code != "closed":
+                    raise
+            else:
                 self._wake.set()
 
     async def _choose(self, settings: Settings) -> tuple[ModelEntry, bytes]:

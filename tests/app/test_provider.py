@@ -25,7 +25,7 @@ from infraxa.app.provider import Limits, Provider
 from infraxa.app.serving import ProviderStatus
 from infraxa.engine.guide import GUIDE_PATH
 from infraxa.engine.host import Engine
-from infraxa.engine.types import EngineError, EngineStatus, ErrorInfo, Loaded
+from infraxa.engine.types import EngineError, EngineStatus, ErrorInfo, Loaded, LoadOptions
 from infraxa.net.orders import Claimed, Done, Piece
 from infraxa.net.purchase import OrderFailed
 from infraxa.net.tasks import TaskGroup
@@ -388,6 +388,32 @@ async def test_guests_go_when_the_person_wants_another_model(tmp_path: Path, pat
             assert generation.cancelled
         await wanted
         assert shop.provider.status.mode == "paused"
+
+
+async def test_a_model_that_is_being_loaded_for_guests_keeps_nobody_from_another(tmp_path: Path) -> None:
+    async with scripted(tmp_path / "data", limits=Limits(look=0.05, idle=0.2)) as shop:
+        engine, other = engine_of(shop), await other_model(shop, tmp_path)
+        load = engine.load
+        overtaken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        async def slowly(path: Path, options: LoadOptions | None = None) -> Loaded:
+            if not overtaken.done():
+                if path != GUIDE_PATH:
+                    overtaken.set_result(None)
+                else:
+                    engine.become("loading", path)
+                    await overtaken
+                    raise EngineError("closed", "Another model was loaded before this was complete.")
+            return await load(path, options)
+
+        engine.load = slowly  # type: ignore[method-assign] # as a large model is
+        await shop.use()
+        await until(lambda: engine.status.state == "loading")
+        async with asyncio.timeout(10), shop.models.held(other, SETTINGS):
+            assert engine.status.model == other.path
+            await shop.mode("paused")
+        await shop.mode("serving")
+        assert not [text for text in shop.log if "failed" in text]
 
 
 async def test_guests_take_the_model_as_it_is(tmp_path: Path) -> None:
