@@ -39,10 +39,8 @@ class Journal:
         self._network = NetworkStatus()
         self._provider = ProviderStatus()
         self._engine = EngineStatus()
-        self._told = 0
-        """The highest number of a request whose end was told."""
         self._ended: set[int] = set()
-        """Those above it."""
+        """Numbers of requests whose end was told, as far as they are still listed."""
 
     def take(self, event: Event) -> Iterator[Entry]:
         """What `event` has of news."""
@@ -63,14 +61,10 @@ class Journal:
 
     def requests(self, served: Sequence[Served]) -> Iterator[Entry]:
         """The requests that have ended since the last time, oldest first."""
+        told, self._ended = self._ended, {one.number for one in served if one.ended_ms}
         for one in sorted(served, key=lambda one: one.number):
-            if one.ended_ms and one.number > self._told and one.number not in self._ended:
-                self._ended.add(one.number)
+            if one.number in self._ended and one.number not in told:
                 yield _request(one)
-        numbers = sorted(self._ended)
-        while numbers and numbers[0] == self._told + 1:
-            self._told = numbers.pop(0)
-            self._ended.discard(self._told)
 
 
 def _network(before: NetworkStatus, now: NetworkStatus) -> Iterator[Entry]:
