@@ -40,6 +40,7 @@ from infraxa.engine.types import (
     Progress,
     Request,
 )
+from infraxa.net.identity import display, parse_id
 from infraxa.store.records import ChatOptions, DriverPart, Reader
 
 MAX_INPUT = 16 << 20
@@ -214,6 +215,9 @@ class _Asking:
         raise EngineError("closed", "The engine ended before the answer did.", "Try again.")
 
     def _end(self, finished: Finished) -> int:
+        if self._readers and not self._as_json:
+            names = (display(reader.name, parse_id(reader.id)) for reader in self._readers)
+            note(f"infraxa: readable by {', '.join(names)} only.")
         if finished.reason == "failed":
             error = finished.error or ErrorInfo("failed", "The answer failed.")
             note(f"infraxa: {error.message} {error.remedy}")
@@ -232,7 +236,7 @@ class _Asking:
             "model": self._model,
             "drivers": self._drivers,
             "readers": self._readers,
-            "connect_ms": self._times.connect_ms,
+            "connect_ms": None if self._times.connect_ms is None else round(self._times.connect_ms, 1),
             "finish": finished.reason,
             "n_prompt": usage.n_prompt,
             "n_out": usage.n_out,

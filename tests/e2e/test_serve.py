@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import signal
 import subprocess
 import threading
@@ -124,6 +125,29 @@ def test_a_second_one_in_the_folder_ends_nothing_but_itself(serve: Callable[...,
         "starting", "serving",
     }  # fmt: skip
     assert serving.process.poll() is None
+
+
+def test_ask_says_who_could_read_the_question(
+    serve: Callable[..., Serving], environment: dict[str, str], tmp_path: Path
+) -> None:
+    serving = serve("--json-events", "--name", "maple")
+    serving.wait_mode("serving")
+    asked = subprocess.run(
+        [*INFRAXA, "--data-dir", str(tmp_path / "user"), "ask", "What is a driver?", "--driver", "auto"],
+        env={
+            **environment,
+            "INFRAXA_ONLINE": "true",
+            "INFRAXA_NETWORK": network_name(tmp_path / "data"),
+            "INFRAXA_LISTEN_HOSTS": "127.0.0.1",
+            "INFRAXA_LISTEN_PORT": "0",
+            "INFRAXA_MDNS": "false",
+            "INFRAXA_BOOTSTRAP": f"127.0.0.1:{serving.wait_port()}",
+        },
+        stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=WAIT_S,
+    )  # fmt: skip
+    assert asked.returncode == 0, asked.stderr
+    assert "provider that you chose" in asked.stdout
+    assert re.fullmatch(r"infraxa: readable by maple·\w{8} only\.\n", asked.stderr), asked.stderr
 
 
 def test_it_ends_with_the_program_that_started_it(serve: Callable[..., Serving]) -> None:
