@@ -378,6 +378,13 @@ async def test_what_is_waited_for_is_said_with_seconds_and_limit(tmp_path: Path)
         it.drivers.wait(answer, f"the connection with {M}", 3.0, 15.0)
         await it.says(f"waiting for the connection with {M} · ")
         assert seconds_said(it.lines) >= 3 and " s of 15 s" in " ".join(it.lines)
+
+        def bar() -> str:
+            return it.screen_text().splitlines()[-1]
+
+        # The status bar says the same, with the same bound.
+        await it.until(lambda: f"◌ waiting for the connection with {M} · " in bar(), "the bar")
+        assert " s of 15 s" in bar()
         it.drivers.wait(answer, "a place at maple, 2 before you", 12.0, 180.0)
         await it.says("waiting for a place at maple, 2 before you · ")
         assert seconds_said(it.lines) >= 12 and " s of 180 s" in " ".join(it.lines)

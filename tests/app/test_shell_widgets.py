@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from textual.app import App, ComposeResult
 
+from infraxa.app.answering import Waits
 from infraxa.app.events import AnswerEnded, AnswerGrew, AnswerStarted, PromptRead
 from infraxa.app.tui.running import RunningAnswers
 from infraxa.app.tui.widgets.chat_list import ChatList, age, marked
@@ -104,13 +105,17 @@ READY = EngineStatus("ready")
         (Status(EngineStatus("ready")), 0, "ready"),
         (Status(EngineStatus("ready"), elsewhere=2), 0, "answering in 2 other chats"),
         (Status(READY, answering=True), 4, "waiting for the first word · 4 s"),
+        (
+            Status(READY, answering=True, n_out=7, waits=Waits("more from maple", 52_000, 60.0)), 0,
+            "waiting for more from maple · 8 s of 60 s",
+        ),
         (Status(READY, answering=True, prompt_read=(5, 10)), 0, "reading the prompt 5/10"),
         (Status(READY, answering=True, n_out=7, rate=33.84), 0, "answering · 33.8 tok/s · 7 tokens"),
         (Status(EngineStatus("ready"), flash="copied"), 0, "copied"),
     ],
 )  # fmt: skip
 def test_the_status_in_words(status: Status, seconds: float, words: str) -> None:
-    assert describe(status, seconds, 100.0)[1] == words
+    assert describe(status, seconds, 100.0, 60_000)[1] == words
 
 
 class Bars(App[None]):

@@ -186,6 +186,7 @@ class ChatBase(Screen[None]):
             problem=self.app.problem,
             attached_to=self.app.attached_to,
             answering=mine is not None,
+            waits=mine.waits if mine is not None else None,
             prompt_read=mine.prompt_read if mine is not None else None,
             n_out=mine.n_out if mine is not None else 0,
             rate=mine.rate if mine is not None else None,

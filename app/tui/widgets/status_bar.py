@@ -17,6 +17,7 @@ from textual.style import Style
 from textual.timer import Timer
 from textual.widget import Widget
 
+from infraxa.app.answering import Waits
 from infraxa.app.network_words import activity
 from infraxa.app.serving_words import Role
 from infraxa.app.tui.actions import BY_ID, HINTS, key_label
@@ -51,6 +52,8 @@ class Status(msgspec.Struct, frozen=True):
     """The process whose node this is, when it is another one."""
     answering: bool = False
     """The shown chat is being answered."""
+    waits: Waits | None = None
+    """What its driver is waited for."""
     prompt_read: tuple[int, int] | None = None
     n_out: int = 0
     """Tokens of the answer so far."""
@@ -74,15 +77,18 @@ def waited_for(status: Status) -> str:
         return "the model to be back"
     if engine.state in ("starting", "loading"):
         return "the model to load"
+    if status.waits is not None:
+        return status.waits.what
     if status.answering and not status.n_out:
         return "the first word"
     return ""
 
 
-def describe(status: Status, seconds: float, now: float) -> tuple[str, str, str]:
+def describe(status: Status, seconds: float, now: float, now_ms: int) -> tuple[str, str, str]:
     """Sign, words and their style: what happens now.
 
-    `seconds`: how long it has been waited; `now`: monotonic time, for when the engine tries again.
+    `seconds`: how long it has been waited; `now`: monotonic time, for when the engine tries again; `now_ms`:
+    milliseconds since the epoch, for the wait of a driver.
     """
     engine = status.engine
     since = f" · {int(seconds)} s" if seconds >= SHORT_WAIT else ""
@@ -105,6 +111,8 @@ def describe(status: Status, seconds: float, now: float) -> tuple[str, str, str]
     if engine.state in ("starting", "loading"):
         percent = f" {engine.progress:.0%}" if engine.progress is not None else ""
         return "◌", f"loading{percent}{since}", "$foreground 60%"
+    if status.waits is not None:
+        return "◌", f"waiting for {waiting_text(status.waits, now_ms)}", "$foreground 60%"
     if status.answering:
         if status.n_out:
             rate = f" · {speed(status.rate)}" if status.rate is not None else ""
@@ -124,12 +132,12 @@ def sign(status: NetworkStatus) -> tuple[str, str]:
     return _SIGNS.get(status.activity, ("◌", "$foreground 60%"))
 
 
-def waiting_text(waiting: Waiting, now_ms: int) -> str:
+def waiting_text(waiting: Waiting | Waits, now_ms: int) -> str:
     """`looking for peers · 3 s of 10 s`: what is waited for, since when, for how long at most."""
     return f"{one_line(waiting.what, 80)} · {passed_text(waiting, now_ms)}"
 
 
-def passed_text(waiting: Waiting, now_ms: int) -> str:
+def passed_text(waiting: Waiting | Waits, now_ms: int) -> str:
     """`3 s of 10 s`."""
     passed = min(max(0.0, (now_ms - waiting.since_ms) / 1000), waiting.limit_s)
     return f"{int(passed)} s of {waiting.limit_s:.0f} s"
@@ -273,11 +281,13 @@ class StatusBar(Widget):
     def _left(self) -> Content:
         status = self.status
         now = self._clock()
-        sign, words, style = describe(status, now - self._since if self._waiting else 0.0, now)
+        waited = now - self._since if self._waiting else 0.0
+        sign, words, style = describe(status, waited, now, int(self._time_of_day() * 1000))
         model = one_line(status.model, 40)
         parts: list[Content | tuple[str, str]] = [(f"{sign} ", style)]
-        # A reason needs the room.
-        if model and not status.flash and status.engine.state not in ("failed", "restarting"):
+        # A reason needs the room, and a wait names the driver.
+        told = status.flash or status.waits or status.engine.state in ("failed", "restarting")
+        if model and not told:
             parts += [(model, "bold"), Content("  ")]
         parts.append((words, style))
         if status.attached_to is not None:
