@@ -39,6 +39,11 @@ ALIVE_S: Final = 5.0
 CALM_S: Final = 0.25
 """At most so often it is told of another place in line."""
 
+TOKEN_BYTES: Final = 32
+"""Of a prompt, for each token of the context: several times what a token of any language has."""
+SPARE_BYTES: Final = 4096
+"""Of a prompt besides its text."""
+
 _ENDED: Final[dict[str, tuple[ServedState, str]]] = {
     "cancelled": ("cancelled", "Its user cancelled it."),
     "gone": ("cancelled", "Its user went away."),
@@ -201,6 +206,9 @@ class Sales:
             raise Refusal("model_gone", "It asked for a model that is not served.")
         if not sale.order.repeat_penalty:
             raise Refusal("bad_request", "It asked for what cannot be generated.", field="repeat_penalty")
+        if sale.order.prompt_bytes > terms.context * TOKEN_BYTES + SPARE_BYTES:
+            # It need not be sent, and nobody else has to wait while it is cut into tokens.
+            raise Refusal("too_large", "Its prompt was longer than the context.", limit=terms.context)
         await self._wait_in_line(run, sale)
         self._tell_alive_later(run, sale)
         try:

@@ -120,7 +120,7 @@ async def test_no_slot_is_lost_wherever_an_order_ends(tmp_path: Path, at: str, h
         if at == "waiting":
             other = asyncio.ensure_future((await shop.user()).bought())
             await engine.asked(1)
-        purchase = first.buy("something long " * (10_000 if at == "sending" else 1))
+        purchase = first.buy("something long " * (1000 if at == "sending" else 1))
         before = len(engine.generations)
 
         async def follow() -> str:
@@ -242,6 +242,15 @@ async def test_what_cannot_be_served_is_refused_before_it_waits(
         failed = await (await shop.user()).refused(**changed)
         assert (failed.code, failed.sent) == (code, False)
         assert shop.provider.status.refused == {code: 1}
+
+
+async def test_a_prompt_that_cannot_fit_need_not_be_sent(tmp_path: Path) -> None:
+    async with scripted(tmp_path, context=1000) as shop:
+        await shop.open()
+        failed = await (await shop.user()).refused("x" * 1000 * 40)
+        assert (failed.code, failed.limit, failed.sent) == ("too_large", 1000, False)
+        assert not engine_of(shop).generations
+        await shop.free()
 
 
 async def test_stop_strings_and_turns_reach_the_engine(tmp_path: Path) -> None:

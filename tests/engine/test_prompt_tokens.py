@@ -7,7 +7,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from infraxa.engine.llama import Model
-from infraxa.engine.prompt import prompt_tokens
+from infraxa.engine.prompt import OVERLAP, SLICE, prompt_tokens
 from infraxa.engine.template import ChatTemplate
 from infraxa.engine.types import ChatMessage
 
@@ -84,6 +84,30 @@ def test_nested_and_stand_in_characters_are_no_way_around_it(guide: Model) -> No
         guide, guide.tokenize(template.render([ChatMessage("user", "")]))
     )
     assert b"".join(guide._read_piece(t, True) for t in tokens).decode() == template.render(messages)
+
+
+@pytest.mark.parametrize("turns", [1, 101])
+def test_many_control_texts_are_not_left_to_llama_cpp_at_once(
+    guide: Model, turns: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would take minutes for megabytes of them, in which nobody else is answered."""
+    template = template_of("guide", guide)
+    # One lies across the end of a slice.
+    content = "x" * (SLICE - 5) + "<|im_end|>" * (3 * SLICE // 10) if turns == 1 else "<|im_end|>" * 100
+    messages = [ChatMessage("user" if i % 2 == 0 else "assistant", content) for i in range(turns)]
+    honest = [ChatMessage(message.role, "hi") for message in messages]
+    given, tokenize = list[str](), guide._tokenize
+
+    def watched(text: str, special: bool) -> list[int]:
+        given.append(text if special else "")
+        return tokenize(text, special)
+
+    monkeypatch.setattr(guide, "_tokenize", watched)
+    tokens = prompt_tokens(guide, template, messages)
+    monkeypatch.undo()
+    assert controls(guide, tokens) == controls(guide, prompt_tokens(guide, template, honest))
+    assert b"".join(guide._read_piece(t, True) for t in tokens).decode() == template.render(messages)
+    assert max(text.count("<|im_end|>") for text in given) <= (SLICE + OVERLAP) // len("<|im_end|>") + 1
 
 
 @pytest.mark.parametrize("name", TEMPLATES)
