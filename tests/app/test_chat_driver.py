@@ -139,8 +139,8 @@ def test_names_are_those_under_which_nodes_answered() -> None:
     [
         (Driver(), "stays on this machine"),
         (find_driver("auto", None, OFFERS, {}), "→ goes to whoever infraxa chooses"),
-        (find_driver(MAPLE_ID, None, OFFERS, {}), f"→ goes to {M} only · Qwen3 8B · free"),
-        (find_driver(id_text(ELM.id), None, OFFERS, {}), f"→ goes to {E} only · Gemma 3 12B · free · busy"),
+        (find_driver(MAPLE_ID, None, OFFERS, {}), f"→ goes to {M} only · free · Qwen3 8B"),
+        (find_driver(id_text(ELM.id), None, OFFERS, {}), f"→ goes to {E} only · free · busy · Gemma 3 12B"),
         (find_driver(MAPLE_ID, None, None, {MAPLE_ID: "maple"}), f"→ goes to {M} only · not seen yet"),
         (
             find_driver(MAPLE_ID, None, [], {MAPLE_ID: "maple"}),
@@ -173,8 +173,9 @@ def test_the_card_says_what_was_measured_and_what_is_claimed() -> None:
     known = words(lines_of(find_driver(MAPLE_ID, None, OFFERS, {}), None))
     for fact in (
         M, "● online · now", "model Qwen3 8B", "file Q4_K_M · qwen3", "context 32\u202f768", "price free",
-        "reached directly", "round trip 23 ms", "slots 1 of 2 in use", "answered 98 % of 41",
-        "speed 33.8 tok/s", "first token 0.21 s", f"what you send now can be read by {M} only",
+        "reached directly", "round trip 23 ms", "slots 1 of 2 busy", "answered 98 % of 41",
+        "speed 33.8 tok/s", "first token 0.21 s",
+        f"what you send now, and this chat with it, can be read by {M} only",
     ):  # fmt: skip
         assert " ".join(fact.split()) in known
     new = words(lines_of(find_driver(id_text(CEDAR.id), None, OFFERS, {}), None))
@@ -185,7 +186,7 @@ def test_the_card_says_what_was_measured_and_what_is_claimed() -> None:
     impostor = words(lines_of(find_driver(id_text(HOSTILE.id), None, OFFERS, {}), None))
     assert "Another node had this name first" in impostor and "\x1b" not in impostor
     chosen = words(lines_of(find_driver("auto", None, OFFERS, {}), None))
-    assert "infraxa chooses when you send: readable by whoever it chooses" in chosen
+    assert "can be read by whoever it chooses" in chosen
 
 
 def test_an_answer_says_who_gave_it_and_names_all_who_could_read() -> None:
@@ -236,9 +237,9 @@ async def test_the_driver_is_chosen_seen_before_enter_and_kept_with_the_chat(tmp
         await it.until(lambda: it.app.screen is not it.chat, "the market")
         await it.choose()
         assert it.app.screen is it.chat and it.app.focused is it.chat.prompt.area
-        await it.shows(f"→ goes to {M} only · Qwen3 8B · free")
+        await it.shows(f"→ goes to {M} only · free · Qwen3 8B")
         await it.shows(f"{M} answers from now on")
-        assert it.card.endswith(f"what you send now can be read by {M} only")
+        assert it.card.endswith(f"what you send now, and this chat with it, can be read by {M} only")
         assert "Nothing you write leaves it" not in it.screen_text()
         await it.say("Hello")
         chat = it.chat.chat

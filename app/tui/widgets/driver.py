@@ -133,9 +133,9 @@ def where_to(driver: Driver) -> Content:
     if driver.kind == "auto":
         return Content.assemble(arrow, ("goes to ", _QUIET), (CHOSEN_BY_INFRAXA, "$text-accent"))
     offer = driver.offer
-    said = [model_name(driver), cost(offer) if offer is not None else "not seen yet"]
-    if offer is not None and offer.node.status == "busy":
-        said.append("busy")
+    # The model is what may be cut where there is no room.
+    busy = "busy" if offer is not None and offer.node.status == "busy" else ""
+    said = [cost(offer) if offer is not None else "not seen yet", busy, model_name(driver)]
     rest = "".join(f" · {part}" for part in said if part)
     impostor = offer is not None and offer.node.same_name_as is not None
     warned = ("  ! another node had this name first", "$text-warning") if impostor else ""
@@ -154,5 +154,5 @@ def readable_next(driver: Driver) -> str:
     if driver.kind == "local":
         return "readable by this machine only"
     if driver.kind == "auto":
-        return "infraxa chooses when you send: readable by whoever it chooses"
-    return f"what you send now can be read by {driver.name} only"
+        return "what you send now, and this chat with it, can be read by whoever it chooses"
+    return f"what you send now, and this chat with it, can be read by {driver.name} only"

@@ -78,7 +78,7 @@ def _offer(offer: OfferSeen, last: AnswerFacts | None) -> list[Content]:
     if node.rtt_ms is not None:
         lines.append(row("round trip", round_trip(node.rtt_ms)))
     if node.slots:
-        lines.append(row("slots", f"{busy_slots(node)} of {node.slots} in use"))
+        lines.append(row("slots", f"{busy_slots(node)} of {node.slots} busy"))
     return [*lines, Content(""), *_seen(offer)]
 
 
