@@ -358,7 +358,7 @@ def seen(status: ProviderStatus, *, network: NetworkStatus = ONLINE, **settings:
         (DRAINING, "◌ Turned off: 2 answers may finish, 12 s of 120 s.  F7 again ends them now."),
         (
             ON_BATTERY,
-            "‖ Paused: This machine runs on its battery. It goes on by itself when that is over."
+            "‖ Paused: this machine runs on its battery. It goes on by itself when that is over."
             "  F7 turns it off.",
         ),
     ],

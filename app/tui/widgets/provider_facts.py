@@ -72,7 +72,9 @@ def headline(seen: Seen, now_ms: int, width: int) -> Content:
             more = f" {status.running:,} of {seen.capacity:,} at work{line}."
             key = "turns it off."
         case "paused":
-            sign, said, more = ("‖", "bold $text-warning"), "Paused:", _because(status) + _opens(seen, now_ms)
+            because = _because(status)
+            more = f"{because[:2].lower()}{because[2:]}{_opens(seen, now_ms)}"
+            sign, said = ("‖", "bold $text-warning"), "Paused:"
             key = "turns it off."
         case "draining":
             left = f"{words.answers(status.running)} may finish" if status.running else "it ends"
