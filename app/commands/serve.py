@@ -238,8 +238,7 @@ class _Serving:
     def _say(self, entry: Entry) -> None:
         if self._as_json:
             line = {"at": time.time_ns() // 1_000_000, "event": entry.event, **entry.fields}
-            sys.stdout.write(msgspec.json.encode(line).decode() + "\n")
-            sys.stdout.flush()
+            self._write(msgspec.json.encode(line).decode())
         elif entry.text:
             self._print(entry.text)
 
@@ -247,7 +246,17 @@ class _Serving:
         if not self._as_json:
             moment = time.strftime("%H:%M:%S")
             for line in clean(text).splitlines():
-                print(f"{moment}  {line}", flush=True)
+                self._write(f"{moment}  {line}")
+
+    def _write(self, line: str) -> None:
+        try:
+            print(line, flush=True)
+        except OSError:
+            # Whoever read it has gone. What the node tells must not fail for that: it ends in order.
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, sys.stdout.fileno())
+            os.close(nowhere)
+            self._asked.set()
 
 
 def _call_at_eof(loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> None:
