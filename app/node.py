@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -58,6 +58,7 @@ from infraxa.store.records import (
     ChatOptions,
     ChatSummary,
     Message,
+    Reader,
     SearchHit,
     Turn,
 )
@@ -232,10 +233,12 @@ class Node(NodeFacade):
         await self._store.run(chats.set_draft, chat_id, text)
 
     async def branch(self, chat_id: str) -> list[Turn]:
-        """The shown branch, oldest turn first."""
+        """The shown branch, oldest turn first. Who could read an answer is whoever was sent it since, too."""
         await self._playing.store_again()
         shown = await self._store.run(messages.shown_branch, chat_id)
-        return [Turn(self._playing.as_ended(turn.message), turn.sibling_ids) for turn in shown]
+        later = await self._store.run(messages.later_readers, chat_id)
+        ended = ((self._playing.as_ended(turn.message), turn.sibling_ids) for turn in shown)
+        return [Turn(_with_readers(message, later), siblings) for message, siblings in ended]
 
     async def select_version(self, message_id: str) -> None:
         """Show the branch that contains this message."""
@@ -579,6 +582,15 @@ def _unread_notice() -> NodeError:
         "Provider mode stays off until you have read what serving others means.",
         "F7 in the app shows it; infraxa serve prints it.",
     )
+
+
+def _with_readers(message: Message, later: Mapping[str, tuple[Reader, ...]]) -> Message:
+    facts = message.facts
+    if facts is None or not (more := later.get(message.id)):
+        return message
+    readers = {reader.id: reader for reader in (*facts.readers, *more)}
+    facts = msgspec.structs.replace(facts, readers=tuple(readers.values()))
+    return msgspec.structs.replace(message, facts=facts)
 
 
 def prompt_messages(system: str | None, said: Iterable[Message]) -> tuple[ChatMessage, ...]:

@@ -16,7 +16,15 @@ import msgspec
 
 from infraxa.store.chats import no_chat
 from infraxa.store.db import Connection, transaction
-from infraxa.store.records import AnswerFacts, Message, MessageRole, MessageState, StoreError, Turn
+from infraxa.store.records import (
+    AnswerFacts,
+    Message,
+    MessageRole,
+    MessageState,
+    Reader,
+    StoreError,
+    Turn,
+)
 from infraxa.store.text import one_line, storable
 
 NAME_LENGTH = 60
@@ -203,6 +211,32 @@ def shown_branch(conn: Connection, chat_id: str) -> list[Turn]:
         (chat_id,),
     )
     return [Turn(_message(row[:-1]), tuple(sorted(row[-1].split(",")))) for row in rows]
+
+
+def later_readers(conn: Connection, chat_id: str) -> dict[str, tuple[Reader, ...]]:
+    """By message: the nodes that were sent it as part of what came after it, on any branch, oldest first.
+
+    Only messages that somebody was sent are in it.
+    """
+    rows = conn.execute(
+        """
+        SELECT id, parent_id, facts FROM messages
+        WHERE chat_id = ? AND json_array_length(facts, '$.readers') > 0 ORDER BY id
+        """,
+        (chat_id,),
+    ).fetchall()
+    if not rows:
+        return {}
+    parents = dict(conn.execute("SELECT id, parent_id FROM messages WHERE chat_id = ?", (chat_id,)))
+    found: dict[str, dict[str, Reader]] = {}
+    for _, parent, facts in rows:
+        readers = msgspec.json.decode(facts, type=AnswerFacts).readers
+        while parent is not None:
+            known = found.setdefault(parent, {})
+            for reader in readers:
+                known.setdefault(reader.id, reader)
+            parent = parents[parent]
+    return {message: tuple(readers.values()) for message, readers in found.items()}
 
 
 def select_sibling(conn: Connection, message_id: str) -> list[Turn]:

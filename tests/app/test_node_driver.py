@@ -90,6 +90,17 @@ async def test_a_driver_answers_a_chat_and_goes_on_with_it(tmp_path: Path) -> No
         assert offer.answered == 1
         assert user.engine.state == "off", "nothing was generated here"
 
+        async with chat_with(user, "local") as chat:
+            await chat.ended(await user.send(chat.id, "What is 3+3?"))
+            (_, here) = await user.branch(chat.id)
+            assert here.message.facts is not None and here.message.facts.readers == ()
+            await user.set_chat_options(chat.id, ChatOptions(driver=driver))
+            await chat.ended(await user.send(chat.id, "and now add 7"))
+            (_, here, *_) = await user.branch(chat.id)
+            # What was said here before went with it.
+            assert here.message.facts is not None
+            assert here.message.facts.readers == (Reader(driver, "maple"),)
+
         async with chat_with(user, driver, **ENDLESS) as chat:
             answer_id = await user.send(chat.id, "tell me a story")
             await until(lambda: any(isinstance(event, AnswerGrew) for event in chat.events), "it begins")

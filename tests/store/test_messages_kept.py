@@ -15,6 +15,7 @@ from infraxa.store.messages import (
     finish_message,
     get_message,
     keep_facts,
+    later_readers,
     mark_interrupted,
     resume_message,
     select_sibling,
@@ -153,3 +154,29 @@ def test_editing_and_regenerating_add_versions(conn: Connection) -> None:
     assert branch[1].sibling_ids == (first.id, second.id)
     assert branch[0].sibling_ids == (question.id, edited.id)
     assert get_chat(conn, chat.id).head_id == follow.id
+
+
+def test_who_is_sent_a_chat_can_read_all_that_was_said_before(conn: Connection) -> None:
+    maple, cedar, oak = Reader("m", "maple"), Reader("c", "cedar"), Reader("o", "oak")
+
+    def answered(question: str, *readers: Reader) -> str:
+        answer = add_message(conn, chat_id, question, "assistant", "…", facts=AnswerFacts(readers=readers))
+        return answer.id
+
+    chat_id = create_chat(conn).id
+    first = add_message(conn, chat_id, None, "user", "one").id
+    told = answered(first, maple)
+    second = add_message(conn, chat_id, told, "user", "two").id
+    here = answered(second)
+    elsewhere = answered(second, cedar, maple)  # another version
+    third = add_message(conn, chat_id, here, "user", "three").id
+    last = answered(third, oak)
+    assert later_readers(conn, chat_id) == {
+        first: (maple, cedar, oak),
+        told: (cedar, maple, oak),
+        second: (cedar, maple, oak),
+        here: (oak,),
+        third: (oak,),
+    }
+    assert not {last, elsewhere} & later_readers(conn, chat_id).keys()
+    assert later_readers(conn, create_chat(conn).id) == {}

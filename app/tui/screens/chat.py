@@ -202,6 +202,8 @@ class ChatScreen(Talk):
                     Turn(message, turn.sibling_ids) if turn.message.id == message.id else turn
                     for turn in self.shown_turns
                 ]
+            if message.facts is not None and message.facts.readers:
+                await self._show_branch()  # they could read what was said before, too
             self._situation_changed()
         if not self.app.app_focus:
             self.app.bell()
