@@ -55,8 +55,9 @@ class Provider:
     ) -> None:
         self.name = name
         self.port = 0
-        self.events: queue.Queue[dict[str, Any] | None] = queue.Queue()
+        self._events: queue.Queue[dict[str, Any] | None] = queue.Queue()
         """None: it has ended."""
+        self._serving = False
         self._said: list[str] = []
         """The end of what it wrote to standard error."""
         options = {
@@ -95,7 +96,8 @@ class Provider:
         take(None)
 
     def _event(self, line: bytes | None) -> None:
-        self.events.put(None if line is None else msgspec.json.decode(line))
+        if not self._serving:  # nobody asks for the later ones
+            self._events.put(None if line is None else msgspec.json.decode(line))
 
     def _line(self, line: bytes | None) -> None:
         if line is not None:
@@ -107,7 +109,7 @@ class Provider:
         serving = False
         while not (serving and self.port):
             try:
-                event = self.events.get(timeout=max(0.0, until - time.monotonic()))
+                event = self._events.get(timeout=max(0.0, until - time.monotonic()))
             except queue.Empty:
                 raise NodeError(
                     "timeout",
@@ -121,6 +123,7 @@ class Provider:
                 self.port = int(event["addresses"][0].rpartition(":")[2])
             elif event["event"] == "provider":
                 serving = event["mode"] == "serving"
+        self._serving = True
 
     def stop(self) -> None:
         """It says goodbye and ends."""
