@@ -19,7 +19,7 @@ from pathlib import Path
 
 import msgspec
 
-from infraxa.app import config
+from infraxa.app import choices, config
 from infraxa.app.commands.given import folders_of, settings_of
 from infraxa.app.commands.journal import JSON_VERSION, Entry, Journal
 from infraxa.app.commands.output import clean
@@ -86,6 +86,8 @@ class _Serving:
                 self._say(Entry("started", "", {"version": JSON_VERSION, "pid": self._pid(node)}))
                 if not own:
                     self._print(f"attached to the infraxa that is open (pid {self._pid(node)})")
+                    self._say_what_is_not_used(node.settings)
+                await self._require_model(node)
                 on_before = not own and node.provider.mode not in ("off", "failed", "draining")
                 if on_before:
                     self._print("provider mode is on there, and stays on when this command ends")
@@ -127,6 +129,23 @@ class _Serving:
     def _use(self, node: NodeFacade, last: list[NodeFacade]) -> None:
         last.append(node)
         node.subscribe(self._hear)
+
+    def _say_what_is_not_used(self, settings: Settings) -> None:
+        names = [
+            f"--{name.replace('_', '-')}"
+            for name, value in self._flags.items()
+            if value is not None
+            and name != "provide"
+            and getattr(self._settings, name) != getattr(settings, name)
+        ]
+        if names:
+            self._say(
+                Entry("ignored", f"its settings are used, not what was given here: {', '.join(names)}", {})
+            )
+
+    async def _require_model(self, node: NodeFacade) -> None:
+        """Raises NodeError `no_model` before anything is said of serving."""
+        choices.find_model(node.settings.provide_model or node.settings.model, await node.list_models())
 
     async def _accept(self, node: NodeFacade) -> None:
         """Who starts this command wants to serve; what that means is said, the first time."""

@@ -116,8 +116,9 @@ def test_people_read_a_log(serve: Callable[..., Serving]) -> None:
 def test_a_second_one_in_the_folder_ends_nothing_but_itself(serve: Callable[..., Serving]) -> None:
     serving = serve("--json-events")
     serving.wait_mode("serving")
-    second = serve()
-    second.wait("attached", lambda: any("stays on when this command ends" in line for line in second.lines))
+    second = serve("--capacity", "2")
+    for said in ("not what was given here: --capacity", "stays on when this command ends"):
+        second.wait(said, lambda said=said: any(said in line for line in second.lines))  # type: ignore[misc]
     second.process.terminate()
     assert second.process.wait(WAIT_S) == 0, second.lines
     assert {event["mode"] for event in serving.events if event["event"] == "provider"} == {
@@ -162,6 +163,7 @@ def test_a_model_that_is_not_there_fails_with_one_line(serve: Callable[..., Serv
     assert serving.process.wait(WAIT_S) == 1
     said = serving.wait("the reason", lambda: [line for line in serving.lines if "nobody" in line])
     assert "There is no model named nobody" in said[-1] and "Traceback" not in "\n".join(serving.lines)
+    assert "You can read their prompts" not in "\n".join(serving.lines), "nobody is served, so not yet"
 
 
 def test_a_hangup_reads_the_settings_again(serve: Callable[..., Serving], tmp_path: Path) -> None:
