@@ -11,6 +11,8 @@ import sys
 from typing import Any
 
 from textual.app import App
+from textual.screen import Screen
+from textual.widgets import Static
 
 from infraxa.app.tui.widgets.text import one_line
 
@@ -48,3 +50,12 @@ def set_title(app: App[Any], text: str) -> None:
     if driver is not None and not app.is_headless and app.is_running:
         driver.write(f"\x1b]2;{one_line(text, 80)}\x07")
         driver.flush()
+
+
+def tell_too_small(screen: Screen[Any]) -> None:
+    """Say in its `#too-small` that nothing can be shown on so few cells."""
+    width, height = screen.size
+    if width < 32 or height < 8:
+        screen.query_one("#too-small", Static).update(
+            f"infraxa needs a terminal of 32×8; this one is {width}×{height}."
+        )

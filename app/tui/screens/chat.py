@@ -33,6 +33,7 @@ from infraxa.app.tui import actions
 from infraxa.app.tui.running import RunningAnswers
 from infraxa.app.tui.screens.chat_base import SearchBox
 from infraxa.app.tui.screens.chat_talk import Talk
+from infraxa.app.tui.terminal import tell_too_small
 from infraxa.app.tui.widgets.chat_list import ChatList
 from infraxa.app.tui.widgets.facts import model_label
 from infraxa.app.tui.widgets.model_card import ModelCard
@@ -85,11 +86,7 @@ class ChatScreen(Talk):
         self.call_after_refresh(self.app.begin)
 
     def on_resize(self) -> None:
-        width, height = self.size
-        if width < 32 or height < 8:
-            self.query_one("#too-small", Static).update(
-                f"infraxa needs a terminal of 32×8; this one is {width}×{height}."
-            )
+        tell_too_small(self)
 
     async def mount_conversation(self) -> None:
         """Add the conversation, which an empty chat does not need: reading Markdown takes long to import."""

@@ -15,18 +15,18 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, VerticalScroll
 from textual.content import Content
-from textual.screen import Screen
-from textual.timer import Timer
 from textual.widgets import Input, Static
 
 from infraxa.app.config import ANY, LOCAL
 from infraxa.app.events import Event, NetworkChanged, NodesChanged, OffersChanged
 from infraxa.app.offers import Mark, OfferSeen
+from infraxa.app.tui.screens.full_view import FullView
 from infraxa.app.tui.widgets import market_rows as rows
 from infraxa.app.tui.widgets import market_words as words
 from infraxa.app.tui.widgets.driver import CHOSEN_BY_INFRAXA, THIS_MACHINE
 from infraxa.app.tui.widgets.market_rows import Wanted, who
 from infraxa.app.tui.widgets.offer_facts import card, in_lines
+from infraxa.app.tui.widgets.sections import say
 from infraxa.app.tui.widgets.status_bar import StatusBar
 from infraxa.app.tui.widgets.table import Table
 from infraxa.app.tui.widgets.text import one_line
@@ -35,7 +35,7 @@ from infraxa.net.identity import id_text
 from infraxa.net.status import NetworkStatus
 
 if TYPE_CHECKING:
-    from infraxa.app.tui.app import InfraxaApp
+    pass
 
 CALM = 1.0
 """Seconds between two readings of what changed, and between two paintings of what it leads to."""
@@ -67,10 +67,10 @@ class FilterBox(Input):
     ]
 
 
-class MarketScreen(Screen[None]):
-    """Made once; it stays, with its order, filter and cursor, while another view is shown."""
+class MarketScreen(FullView):
+    """It keeps its filter too, while another view is shown."""
 
-    app: InfraxaApp
+    TICK = CALM
     AUTO_FOCUS = "Table"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "back", "Chat", show=False),
@@ -132,15 +132,12 @@ class MarketScreen(Screen[None]):
         """When the offers were listed, in seconds."""
         self._placed_at = 0.0
         """When the rows were given their places; monotonic."""
-        self._had_node = True
         self._stale = True
         """There is something new to read."""
         self._reading = False
-        self._ticking: Timer | None = None
         self._watched: tuple[bytes, ...] = ()
         self._marked: list[tuple[OfferSeen, Mark]] = []
         """Providers that were marked, and how they were before, the last one at the end."""
-        self._painted: dict[str, tuple[str, object]] = {}
 
     def compose(self) -> ComposeResult:
         yield ViewTabs("app.market", HINTS)
@@ -157,33 +154,19 @@ class MarketScreen(Screen[None]):
         yield StatusBar(id="status", time_of_day=self.app.clock, hints=("app.help", "app.palette"))
         yield Static("", id="too-small", markup=False)
 
-    def on_mount(self) -> None:
-        self.query_one(StatusBar).follow(self.app.chat_screen.query_one(StatusBar))
-        self.app.told.subscribe(self, self._hear)
-        self._ticking = self.set_interval(CALM, self._tick, pause=True)
-
     def on_screen_resume(self) -> None:
-        """It is seen again: read what changed meanwhile, and let the seconds run."""
+        """It is seen again: read what changed meanwhile, and begin with a whole second."""
         self._stale = True
         self._read()
         if self._ticking is not None:
             self._ticking.reset()
-            self._ticking.resume()
 
     def on_screen_suspend(self) -> None:
         """Nobody looks: nobody's health is asked for."""
-        if self._ticking is not None:
-            self._ticking.pause()
         self._watch(())
 
     def on_resize(self) -> None:
-        width, height = self.size
-        if width < 32 or height < 8:
-            self.query_one("#too-small", Static).update(
-                f"infraxa needs a terminal of 32×8; this one is {width}×{height}."
-            )
-        self.set_class(width >= CARD_FROM, "-card")
-        self._painted.clear()
+        self.set_class(self.size.width >= CARD_FROM, "-card")
         self.call_after_refresh(self._paint)
 
     @property
@@ -198,8 +181,7 @@ class MarketScreen(Screen[None]):
 
     def _tick(self) -> None:
         """A second later: what changed, or at least the ages."""
-        if self.app.opened != self._had_node:  # it was lost, or is there again
-            self._had_node = self.app.opened
+        if self._node_is_another():
             self._stale = True
         if self._stale:
             self._read()
@@ -262,33 +244,32 @@ class MarketScreen(Screen[None]):
         pinned = (offer for offer in self._offers if offer.mark == "pinned")
         self._watch(rows.watched(table.in_sight, table.highlighted, pinned, WATCHED))
 
-    def _say(self, where: str, content: Content, *, layout: bool = False) -> None:
-        """Show it there, unless it stands there already."""
-        painted = (content.plain, content.spans)
-        if self._painted.get(where) != painted:
-            self._painted[where] = painted
-            self.query_one(where, Static).update(content, layout=layout)
+    def _static(self, where: str) -> Static:
+        return self.query_one(where, Static)
 
     def _paint_head(self, shown: int) -> None:
         """All that stands above the table. `shown`: rows that the filter leaves."""
         short = self.has_class("-narrow") or self.has_class("-too-narrow")
         is_open = self.query_one(FilterBox).has_class("-open")
         shorter = short and (is_open or self.size.width < 70)
-        self._say("#headline", words.headline(self._offers, shown, short=shorter))
+        say(self._static("#headline"), words.headline(self._offers, shown, short=shorter))
         switches = words.switches(self.wanted, can_open=not is_open, short=short)
-        self._say("#switches", switches, layout=True)
-        self._say("#answering", words.answering(self.app.chat_screen.driver, self._offers, short=short))
+        say(self._static("#switches"), switches, layout=True)
+        say(
+            self._static("#answering"),
+            words.answering(self.app.chat_screen.driver, self._offers, short=short),
+        )
 
     def _paint_detail(self) -> None:
         offer = self._offer()
         if self.has_class("-card"):
             width = self.query_one("#offer-text").size.width
             text = card(offer, self._older, width) if offer is not None and width else Content("")
-            self._say("#offer-text", text, layout=True)
+            say(self._static("#offer-text"), text, layout=True)
         else:
             width = max(20, self.size.width - (4 if self.has_class("-wide") else 2))
             text = in_lines(offer, self._older, width) if offer is not None else Content("")
-            self._say("#detail", text)
+            say(self._static("#detail"), text)
 
     def _offer(self) -> OfferSeen | None:
         """The one under the cursor."""

@@ -6,24 +6,23 @@ themselves, and only while they are seen.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from heapq import nsmallest
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from textual import events, on
+from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical, VerticalScroll
-from textual.screen import Screen
 from textual.timer import Timer
 from textual.widgets import Static
 
 from infraxa.app.events import Event, NetworkChanged, NodesChanged, PeersChanged
+from infraxa.app.tui.screens.full_view import SectionedView
 from infraxa.app.tui.widgets import network_rows as rows
 from infraxa.app.tui.widgets.node_facts import facts, headline, notices
 from infraxa.app.tui.widgets.sections import Section, share
 from infraxa.app.tui.widgets.status_bar import StatusBar
-from infraxa.app.tui.widgets.table import Column, Table
+from infraxa.app.tui.widgets.table import Table
 from infraxa.app.tui.widgets.traffic import Traffic
 from infraxa.app.tui.widgets.view_tabs import ViewTabs
 from infraxa.net.identity import id_text
@@ -31,7 +30,6 @@ from infraxa.net.status import Activity, NetworkStatus, PeerInfo, Refused, SeenN
 
 if TYPE_CHECKING:
     from infraxa.app.facade import NodeFacade
-    from infraxa.app.tui.app import InfraxaApp
 
 SHOWN_NODES = 200
 """Known nodes that are listed, those last heard of; all are counted."""
@@ -63,19 +61,17 @@ Part = Literal["peers", "nodes", "refused", "self"]
 PARTS: tuple[Part, ...] = ("peers", "nodes", "refused", "self")
 
 
-class NetworkScreen(Screen[None]):
-    """Made once; it stays, with its order and cursors, while another view is shown."""
+class NetworkScreen(SectionedView):
+    """The peers, the nodes and the refused as tables, this node beside them."""
 
-    app: InfraxaApp
+    PARTS = PARTS
+    BESIDE = "self"
     AUTO_FOCUS = "#peers Table"
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("escape", "app.chat", "Chat", show=False),
         Binding("i", "app.perform('network.invite')", "Invite", show=False),
         Binding("j", "app.perform('network.join')", "Join", show=False),
         Binding("y", "copy", "Copy the id", show=False),
         Binding("Y", "copy_own", "Copy the own id", show=False),
-        Binding("tab", "part(1)", "Next part", show=False),
-        Binding("shift+tab", "part(-1)", "Part before", show=False),
     ]
     DEFAULT_CSS = """
     NetworkScreen { background: $background; layers: base top; }
@@ -126,11 +122,9 @@ class NetworkScreen(Screen[None]):
         self._refused: list[Refused] = []
         self._listed_at = 0.0
         """When the nodes were listed, in seconds."""
-        self._had_node = True
         self._stale: set[Part] = set(PARTS)
         """What must be read again."""
         self._reading: Timer | None = None
-        self._ticking: Timer | None = None
 
     def compose(self) -> ComposeResult:
         yield ViewTabs("app.network", HINTS)
@@ -157,35 +151,15 @@ class NetworkScreen(Screen[None]):
         yield StatusBar(id="status", time_of_day=self.app.clock, hints=("app.help", "app.palette"))
         yield Static("", id="too-small", markup=False)
 
-    def _table(self, columns: Sequence[Column], empty: str, *, sort_by: int = 0) -> Table:
-        table = Table(columns, empty=empty, sort_by=sort_by)
-        table.add_class("part-body")
-        return table
-
     def on_mount(self) -> None:
-        self.query_one(StatusBar).follow(self.app.chat_screen.query_one(StatusBar))
-        self.app.told.subscribe(self, self._hear)
-        self._ticking = self.set_interval(1.0, self._tick, pause=True)
         self._open("peers")
 
     def on_screen_resume(self) -> None:
-        """It is seen again: read all that changed meanwhile, and let the seconds run."""
+        """It is seen again: read all that changed meanwhile."""
         self._stale.update(PARTS)
         self._read()
-        if self._ticking is not None:
-            self._ticking.resume()
-
-    def on_screen_suspend(self) -> None:
-        """Nobody looks."""
-        if self._ticking is not None:
-            self._ticking.pause()
 
     def on_resize(self) -> None:
-        width, height = self.size
-        if width < 32 or height < 8:
-            self.query_one("#too-small", Static).update(
-                f"infraxa needs a terminal of 32×8; this one is {width}×{height}."
-            )
         self.call_after_refresh(self._paint)
 
     # Reading what Node knows.
@@ -233,8 +207,7 @@ class NetworkScreen(Screen[None]):
 
     def _tick(self) -> None:
         """A second later: ages, what the links carried, the seconds of a wait."""
-        if self.app.opened != self._had_node:  # it was lost, or is there again
-            self._had_node = self.app.opened
+        if self._node_is_another():
             self._stale.update(PARTS)
             self._read()
         elif self.app.opened:
@@ -291,50 +264,19 @@ class NetworkScreen(Screen[None]):
         for section, lines in zip(sections, share(room, wants), strict=True):
             section.styles.height = lines
 
-    def _section(self, part: Part) -> Section:
-        return self.query_one(f"#{part}", Section)
-
     @on(Table.Moved)
     def _moved(self) -> None:
         self._paint_detail()
 
     def _paint_detail(self) -> None:
-        row = self.focused.highlighted if isinstance(self.focused, Table) else None
-        self.query_one("#detail", Static).update(rows.in_full(row.of) if row is not None else "")
+        one = self._under_cursor()
+        self.query_one("#detail", Static).update(rows.in_full(one) if one is not None else "")
 
     # What can be done here.
 
-    def on_descendant_focus(self, event: events.DescendantFocus) -> None:
-        for part in PARTS:
-            if self._section(part) in event.widget.ancestors:
-                self._open(part)
-        self._paint_detail()
-
-    def _open(self, part: Part) -> None:
-        for each in PARTS:
-            self._section(each).set_class(each == part, "-open")
-        self.query_one("#tables").set_class(part != "self", "-open")
-        self._paint_headings()
-
-    def action_open(self, part: Part) -> None:
-        """Go to a part, which a narrow screen then shows."""
-        self._open(part)
-        self.call_after_refresh(self._section(part).body.focus)
-
-    def action_part(self, step: int) -> None:
-        """Go to the next part, or the one before."""
-        shown = next(at for at, part in enumerate(PARTS) if self._section(part).has_class("-open"))
-        self.action_open(PARTS[(shown + step) % len(PARTS)])
-
-    def action_sort(self) -> None:
-        """Sort the table that has the focus by its next column."""
-        if isinstance(self.focused, Table):
-            self.focused.action_sort()
-
     def action_copy(self) -> None:
         """Copy the id of what is under the cursor; in the part on this node, its own."""
-        row = self.focused.highlighted if isinstance(self.focused, Table) else None
-        match row.of if row is not None else None:
+        match self._under_cursor():
             case PeerInfo(id=node) | SeenNode(id=node) | Refused(peer=bytes() as node) if node:
                 self.app.copy(id_text(node), "id")
             case PeerInfo(address=address) | Refused(address=address):

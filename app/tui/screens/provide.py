@@ -7,7 +7,6 @@ a second, and only while it is seen; what the person does is shown at once.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from textual import events, on
@@ -15,7 +14,6 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.content import Content
-from textual.screen import Screen
 from textual.timer import Timer
 from textual.widgets import Static
 
@@ -30,17 +28,18 @@ from infraxa.app.events import (
 from infraxa.app.serving import BlockedUser, Served
 from infraxa.app.tui.screens import provide_settings
 from infraxa.app.tui.screens.dialogs import Confirm
+from infraxa.app.tui.screens.full_view import SectionedView
 from infraxa.app.tui.widgets import provider_facts, served_rows
 from infraxa.app.tui.widgets.fact_list import FactList
 from infraxa.app.tui.widgets.provider_facts import Seen
 from infraxa.app.tui.widgets.sections import Section, say, share
 from infraxa.app.tui.widgets.status_bar import StatusBar
-from infraxa.app.tui.widgets.table import Column, Table
+from infraxa.app.tui.widgets.table import Table
 from infraxa.app.tui.widgets.view_tabs import ViewTabs
 from infraxa.net.identity import id_text
 
 if TYPE_CHECKING:
-    from infraxa.app.tui.app import InfraxaApp
+    pass
 
 CALM, SOON = 1.0, 0.001
 """Seconds between two paintings: of what others do, of what the person did."""
@@ -63,18 +62,16 @@ Part = Literal["requests", "blocked", "offer"]
 PARTS: tuple[Part, ...] = ("requests", "blocked", "offer")
 
 
-class ProvideScreen(Screen[None]):
-    """Made once; it stays, with its order and cursors, while another view is shown."""
+class ProvideScreen(SectionedView):
+    """The requests and the blocked users as tables, the offer beside them."""
 
-    app: InfraxaApp
+    PARTS = PARTS
+    BESIDE = "offer"
     AUTO_FOCUS = "#requests Table"
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("escape", "app.chat", "Chat", show=False),
         Binding("e", "end", "End a request", show=False),
         Binding("b", "block", "Block its user", show=False),
         Binding("y", "copy", "Copy the user's key", show=False),
-        Binding("tab", "part(1)", "Next part", show=False),
-        Binding("shift+tab", "part(-1)", "Part before", show=False),
     ]
     DEFAULT_CSS = """
     ProvideScreen { background: $background; layers: base top; }
@@ -111,12 +108,10 @@ class ProvideScreen(Screen[None]):
         self._blocked: list[BlockedUser] = []
         self._speeds: deque[float] = deque(maxlen=KEPT)
         """Of the last seconds in which somebody looked, newest last."""
-        self._had_node = True
         self._stale = True
         """The lists must be read again."""
         self._painted_at = float("-inf")
         self._reading: Timer | None = None
-        self._ticking: Timer | None = None
 
     def compose(self) -> ComposeResult:
         yield ViewTabs("app.provide", HINTS)
@@ -133,37 +128,17 @@ class ProvideScreen(Screen[None]):
         yield StatusBar(id="status", time_of_day=self.app.clock, hints=("app.help", "app.palette"))
         yield Static("", id="too-small", markup=False)
 
-    def _table(self, columns: Sequence[Column], empty: str, *, sort_by: int = 0) -> Table:
-        table = Table(columns, empty=empty, sort_by=sort_by)
-        table.add_class("part-body")
-        return table
-
     def on_mount(self) -> None:
-        self.query_one(StatusBar).follow(self.app.chat_screen.query_one(StatusBar))
-        self.app.told.subscribe(self, self._hear)
-        self._ticking = self.set_interval(1.0, self._tick, pause=True)
         self._look()
         self._open("requests")
 
     def on_screen_resume(self) -> None:
-        """It is seen again: read all that changed meanwhile, and let the seconds run."""
+        """It is seen again: read all that changed meanwhile."""
         self._stale = True
         self._speeds.clear()
         self._read()
-        if self._ticking is not None:
-            self._ticking.resume()
-
-    def on_screen_suspend(self) -> None:
-        """Nobody looks."""
-        if self._ticking is not None:
-            self._ticking.pause()
 
     def on_resize(self) -> None:
-        width, height = self.size
-        if width < 32 or height < 8:
-            self.query_one("#too-small", Static).update(
-                f"infraxa needs a terminal of 32×8; this one is {width}×{height}."
-            )
         self.call_after_refresh(self._paint)
 
     # Reading what Node knows.
@@ -226,8 +201,7 @@ class ProvideScreen(Screen[None]):
 
     def _tick(self) -> None:
         """A second later: ages, the seconds of a wait, the speed."""
-        if self.app.opened != self._had_node:  # it was lost, or is there again
-            self._had_node = self.app.opened
+        if self._node_is_another():
             self._stale = True
         if self._seen.status.since_ms:
             self._speeds.append(provider_facts.now_speed(self._seen.status))
@@ -283,9 +257,6 @@ class ProvideScreen(Screen[None]):
         wants = [section.wanted_lines(section.size.width) for section in sections]
         blocked.styles.height = share(room, wants)[1]
 
-    def _section(self, part: Part) -> Section:
-        return self.query_one(f"#{part}", Section)
-
     @on(Table.Moved)
     @on(FactList.Moved)
     def _moved(self) -> None:
@@ -304,39 +275,11 @@ class ProvideScreen(Screen[None]):
         blocked = {one.user for one in self._blocked}
         return served_rows.in_full(self._under_cursor(), blocked, self._now_ms)
 
-    def _under_cursor(self) -> object:
-        row = self.focused.highlighted if isinstance(self.focused, Table) else None
-        return row.of if row is not None else None
-
     # What can be done here.
 
-    def on_descendant_focus(self, event: events.DescendantFocus) -> None:
-        for part in PARTS:
-            if self._section(part) in event.widget.ancestors:
-                self._open(part)
-        self._paint_detail()
-
-    def _open(self, part: Part) -> None:
-        for each in PARTS:
-            self._section(each).set_class(each == part, "-open")
-        self.query_one("#tables").set_class(part != "offer", "-open")
-        self._paint_headings()
+    def _open(self, part: str) -> None:
+        super()._open(part)
         self.call_after_refresh(self._paint)  # what is open now had no width before
-
-    def action_open(self, part: Part) -> None:
-        """Go to a part, which a narrow screen then shows."""
-        self._open(part)
-        self.call_after_refresh(self._section(part).body.focus)
-
-    def action_part(self, step: int) -> None:
-        """Go to the next part, or the one before."""
-        shown = next(at for at, part in enumerate(PARTS) if self._section(part).has_class("-open"))
-        self.action_open(PARTS[(shown + step) % len(PARTS)])
-
-    def action_sort(self) -> None:
-        """Sort the table that has the focus by its next column."""
-        if isinstance(self.focused, Table):
-            self.focused.action_sort()
 
     def action_copy(self) -> None:
         """Copy the key of the user under the cursor."""
