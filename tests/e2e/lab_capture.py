@@ -114,11 +114,15 @@ def _in_order(sent: list[Frame]) -> bytes:
     return bytes(stream)
 
 
-def websocket_payloads(stream: bytes) -> Iterator[bytes]:
-    """What the frames of one side's WebSocket stream hold, after its HTTP head: RFC 6455 §5.2."""
+CONTROL = 8
+"""From this opcode on, a WebSocket frame is the transport's own word (close, ping, pong), not a message."""
+
+
+def websocket_frames(stream: bytes) -> Iterator[tuple[int, bytes]]:
+    """Opcode and payload of each frame of one side's WebSocket stream, after its HTTP head: RFC 6455 §5.2."""
     at = stream.index(b"\r\n\r\n") + 4
     while at + 2 <= len(stream):
-        masked, size = stream[at + 1] >> 7, stream[at + 1] & 0x7F
+        opcode, masked, size = stream[at] & 0x0F, stream[at + 1] >> 7, stream[at + 1] & 0x7F
         at += 2
         if size >= 126:
             width = 2 if size == 126 else 8
@@ -130,7 +134,7 @@ def websocket_payloads(stream: bytes) -> Iterator[bytes]:
             return  # the recording ended within a frame
         body = stream[at : at + size]
         mask = (key * (size // 4 + 1))[:size]
-        yield (int.from_bytes(body, "big") ^ int.from_bytes(mask, "big")).to_bytes(size, "big")
+        yield opcode, (int.from_bytes(body, "big") ^ int.from_bytes(mask, "big")).to_bytes(size, "big")
         at += size
 
 

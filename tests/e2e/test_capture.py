@@ -12,10 +12,12 @@ from infraxa.net.noise import TAG
 from infraxa.net.session import BUCKETS
 from tests.e2e.conftest import INFRAXA
 from tests.e2e.lab import Lab
-from tests.e2e.lab_capture import tcp_streams, websocket_payloads
+from tests.e2e.lab_capture import CONTROL, tcp_streams, websocket_frames
 from tests.e2e.nodes import NetworkNode
 
 MDNS = 5353
+CLOSE_CODE = 2
+"""Bytes of the number that a WebSocket's close frame may hold."""
 HELLO, WELCOME, REJECT = b"ix\x01", b"ix\x02", b"ix\x03"
 WORDS = [
     *(b"state", b"online", b"offline", b"card", b"node", b"ws://", b"relay:", b"public"),
@@ -68,8 +70,11 @@ def test_nothing_that_is_said_can_be_read_on_the_cable(lab: Lab, tmp_path: Path)
     assert streams
     for stream in streams.values():
         hellos += stream[: stream.index(b"\r\n\r\n")]
-        for frame in websocket_payloads(stream):
-            if frame.startswith(REJECT):
+        for opcode, frame in websocket_frames(stream):
+            if opcode >= CONTROL:
+                # Of two links between the same nodes one is closed: a code, and not a word with it.
+                assert len(frame) <= CLOSE_CODE
+            elif frame.startswith(REJECT):
                 refusals += frame
             elif frame.startswith((HELLO, WELCOME)):
                 hellos += frame

@@ -14,7 +14,7 @@ import pytest
 
 from tests.e2e import lab_nat
 from tests.e2e.lab import Host, Lab, Segment, line_of, until
-from tests.e2e.lab_capture import tcp_streams, websocket_payloads
+from tests.e2e.lab_capture import tcp_streams, websocket_frames
 
 SERVER = """
 import socket, sys
@@ -174,7 +174,7 @@ def test_a_websocket_s_mask_is_taken_off() -> None:
         + (b"\x82\x7e" + len(large).to_bytes(2, "big") + large)
         + b"\x82\x05cut"
     )
-    assert list(websocket_payloads(stream)) == [b"Hello", large]
+    assert list(websocket_frames(stream)) == [(1, b"Hello"), (2, large)]
 
 
 def test_the_sums_of_a_translated_packet_hold() -> None:
