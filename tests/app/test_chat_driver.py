@@ -148,7 +148,7 @@ def test_names_are_those_under_which_nodes_answered() -> None:
         ),
         (
             find_driver(MAPLE_ID, None, [replaced(OFFERS[1], status="offline", age_s=190.0)], {}),
-            f"! {M} is offline for 3 min · alt+d picks another",
+            f"! {M} has been offline for 3 min · alt+d picks another",
         ),
         (
             find_driver(MAPLE_ID, None, OFFERS, {}, online=False),
@@ -294,7 +294,7 @@ async def test_it_is_watched_while_the_chat_is_shown(tmp_path: Path) -> None:
         await it.until(lambda: it.drivers.watched == (MAPLE.id,), "the driver watched again")
         gone = [replaced(offer, status="offline", age_s=190.0) for offer in OFFERS]
         it.drivers.become_market(gone)
-        await it.shows(f"! {M} is offline for 3 min")
+        await it.shows(f"! {M} has been offline for 3 min")
         await it.chat.use_driver("local", None, "this machine")
         await it.until(lambda: it.drivers.watched == (), "nobody watched for a local chat")
 

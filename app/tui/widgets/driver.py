@@ -94,7 +94,7 @@ def trouble(driver: Driver) -> str:
     if offer is None:
         return "is not there, or does not offer this model now"
     if offer.node.status == "offline":
-        return f"is offline for {span(offer.node.age_s)}"
+        return f"has been offline for {span(offer.node.age_s)}"
     if offer.mark == "blocked":
         return "is blocked by you"
     return one_line(f"cannot answer: {offer.problem}", 200) if offer.problem else ""
