@@ -46,7 +46,7 @@ class Limits(msgspec.Struct, frozen=True):
     cancel: float = 5.0
     """A cancelled generation waits so long for its final counts."""
     close: float = 1.5
-    """Each of: end by request, by SIGTERM, by SIGKILL."""
+    """Each of: end by request, by force."""
     backoff_first: float = 0.2
     backoff_last: float = 30.0
     healthy: float = 60.0

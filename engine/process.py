@@ -64,6 +64,8 @@ class WorkerProcess(asyncio.SubprocessProtocol):
             "-m",
             "infraxa.engine.worker",
             env=worker_environment(),
+            # What a terminal sends to all of its job, Ctrl-C above all, is for the host to obey.
+            start_new_session=True,
         )
         return worker
 
@@ -136,16 +138,15 @@ class WorkerProcess(asyncio.SubprocessProtocol):
         return True
 
     async def stop(self, grace: float) -> None:
-        """Asks it to end, then makes it: request, SIGTERM, SIGKILL, `grace` seconds each."""
+        """Asks it to end, then makes it; `grace` seconds each."""
         self._on_exit = _ignore_exit
         self._on_message = _ignore
         self.send(Close())
-        for number in (None, signal.SIGTERM, None if sys.platform == "win32" else signal.SIGKILL):
-            if number is not None:
-                self.signal(number)
-            if await self.wait(grace):
-                return
-        self._end()
+        if await self.wait(grace):
+            return
+        self.kill()
+        if not await self.wait(grace):
+            self._end()
 
     @property
     def gone(self) -> bool:

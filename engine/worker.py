@@ -38,12 +38,20 @@ OOM_SCORE = 500
 def main() -> None:
     source, sink = _take_pipes()
     faulthandler.enable()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _leave_signals_to_the_host()
     _die_with_parent()
     _die_before_others()
     Worker(source, sink).run()
     # Threads of llama.cpp and of this module may still be busy: there is nothing left to tidy up.
     _exit(0)
+
+
+def _leave_signals_to_the_host() -> None:
+    """Whoever ends all processes of a terminal or of a service wants the host to end in order, and that needs
+    the answers that are under way."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if sys.platform != "win32":
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def _take_pipes() -> tuple[int, int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
 import signal
 import subprocess
@@ -32,6 +33,7 @@ class Serving:
              "--listen-port", "0", "--no-mdns", "--network", network_name(folder), *arguments],
             env={**environment, "INFRAXA_ONLINE": "true"},
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            start_new_session=True,
         )  # fmt: skip
         threading.Thread(target=self._read, daemon=True).start()
 
@@ -196,9 +198,11 @@ def slow_folder(slow_model: Path, environment: dict[str, str], tmp_path: Path) -
     return tmp_path / "data"
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_what_runs_is_finished_before_the_end(
-    serve: Callable[..., Serving], slow_folder: Path, tmp_path: Path
+    serve: Callable[..., Serving], slow_folder: Path, tmp_path: Path, number: int
 ) -> None:
+    """The signal goes to all that the command has started, as a terminal and a service manager send it."""
     serving = serve("--json-events", "--model", "slow")
     serving.wait_mode("serving")
     port = serving.wait_port()
@@ -211,7 +215,7 @@ async def test_what_runs_is_finished_before_the_end(
         asking = asyncio.ensure_future(ask(user, 1, max_tokens=60, began_to_answer=answering))
         async with asyncio.timeout(WAIT_S):
             await answering.wait()
-        serving.process.terminate()
+        os.killpg(serving.process.pid, number)
         asked = await asking
         assert asked.finish in ("stop", "length"), asked.reason
     assert await asyncio.to_thread(serving.process.wait, WAIT_S) == 0

@@ -311,10 +311,14 @@ def test_a_killed_parent_takes_its_worker_along(stopped: bool, alive: Alive) -> 
     assert wait_gone(pid, alive)
 
 
-async def test_ctrl_c_in_the_terminal_leaves_the_worker_alone(open_engine: OpenEngine, ask: Ask) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_what_ends_the_host_in_order_leaves_the_worker_alone(
+    open_engine: OpenEngine, ask: Ask, number: int
+) -> None:
     engine = open_engine()
     pid = await engine.load_guide()
-    os.kill(pid, signal.SIGINT)
+    assert os.getsid(pid) != os.getsid(0)
+    os.kill(pid, number)
     async with asyncio.timeout(BOUND):
         text, _ = await engine.generate(ask("what is 12+5?")).collect()
     assert "17" in text
