@@ -34,8 +34,11 @@ class Moved(msgspec.Struct, frozen=True, tag=True):
     """Who writes from here on; `part.at` is 0-based in what this generation gave so far."""
 
     part: DriverPart
-    reason: str = ""
-    """Why it is not the one before any more; one sentence. Empty for the first."""
+
+    @property
+    def reason(self) -> str:
+        """Why it is not the one before any more; empty for the first."""
+        return self.part.reason
 
 
 class Times(msgspec.Struct, frozen=True, tag=True):

@@ -266,7 +266,7 @@ class Buying(Pulled):
             Telling(self._say, self._tell),
             self._tally,
             offer,
-            Moved(_part(offer, len(self._text)), reason),
+            Moved(_part(offer, len(self._text), reason)),
         )
         order = order_of(os.urandom(16), offer.model.model_id, size, sampling, left)
         with self._drivers.asked(offer.node.id):
@@ -298,6 +298,8 @@ def _heard(nodes: list[SeenNode]) -> bool:
     return any(node.status != "offline" for node in nodes)
 
 
-def _part(offer: OfferSeen, at: int) -> DriverPart:
+def _part(offer: OfferSeen, at: int, reason: str) -> DriverPart:
     node = offer.node
-    return DriverPart(id_text(node.id), clean_name(node.name), order_words.label(offer.model.name), at)
+    return DriverPart(
+        id_text(node.id), clean_name(node.name), order_words.label(offer.model.name), at, reason
+    )

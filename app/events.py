@@ -61,8 +61,6 @@ class AnswerMoved(msgspec.Struct, frozen=True, tag=True):
     chat_id: str
     message_id: str
     part: DriverPart
-    reason: str
-    """Why; one sentence, empty for the first driver."""
 
 
 class AnswerGrew(msgspec.Struct, frozen=True, tag=True):

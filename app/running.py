@@ -90,7 +90,7 @@ class Running:
         assert self.message is not None
         self.moved = True
         at = len(self.message.content) + moved.part.at
-        part = msgspec.structs.replace(moved.part, at=at, reason=moved.reason)
+        part = msgspec.structs.replace(moved.part, at=at)
         before = self.facts.drivers
         if part.at and not before:
             before = (DriverPart(model=self.facts.model),)
@@ -100,7 +100,7 @@ class Running:
         if before and (before[-1].id, before[-1].model) == (part.id, part.model):
             return None
         self.facts = msgspec.structs.replace(self.facts, drivers=(*before, part))
-        told = AnswerMoved(self.message.chat_id, self.message.id, part, moved.reason)
+        told = AnswerMoved(self.message.chat_id, self.message.id, part)
         self.moves.append(told)
         return told
 

@@ -6,8 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from time import monotonic
 
-import msgspec
-
 from infraxa.app.answering import Waits
 from infraxa.app.events import (
     AnswerEnded,
@@ -67,8 +65,7 @@ class RunningAnswers:
                     progress.waits = event.waits
             case AnswerMoved():
                 if progress := self.by_chat.get(event.chat_id):
-                    part = msgspec.structs.replace(event.part, reason=event.reason)
-                    progress.parts = with_part(progress.parts, part)
+                    progress.parts = with_part(progress.parts, event.part)
             case AnswerGrew():
                 if progress := self.by_chat.get(event.chat_id):
                     progress.n_out, progress.waits = event.n_out, None

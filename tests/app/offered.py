@@ -98,7 +98,8 @@ class OfferedNode(StillNode):
         self._emit(PromptRead(answer.chat_id, answer.id, done, total))
 
     def move(self, answer: Message, part: DriverPart, reason: str = "") -> None:
-        self._emit(AnswerMoved(answer.chat_id, answer.id, part, reason))
+        part = msgspec.structs.replace(part, reason=reason)
+        self._emit(AnswerMoved(answer.chat_id, answer.id, part))
 
     def grow(self, answer: Message, text: str) -> None:
         self._said[answer.id] += text

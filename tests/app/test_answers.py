@@ -138,7 +138,7 @@ async def test_who_answered_and_who_could_read_it_is_kept(desk: Desk) -> None:
             Delta("The ", (1,)),
             Delta("bl", (2,)),
             sent(BIRCH),
-            Moved(at(BIRCH, 6), "maple is gone."),
+            Moved(because(at(BIRCH, 6), "maple is gone.")),
             Delta("ue", (3,)),
             Times(3.5, 20.0, "peer", 2),
             STOP,
@@ -151,9 +151,9 @@ async def test_who_answered_and_who_could_read_it_is_kept(desk: Desk) -> None:
     assert (facts.model, facts.n_out, facts.first_token_ms) == ("b3", 3, 10.0)
     assert (facts.connect_ms, facts.wait_ms, facts.blame, facts.dropped_turns) == (3.5, 20.0, "peer", 2)
     assert desk.told(AnswerWaits) == [AnswerWaits(desk.chat_id, answer.id, waits)]
-    assert desk.told(AnswerMoved, AnswerGrew)[0] == AnswerMoved(desk.chat_id, answer.id, MAPLE, "")
+    assert desk.told(AnswerMoved, AnswerGrew)[0] == AnswerMoved(desk.chat_id, answer.id, MAPLE)
     assert desk.told(AnswerMoved)[1] == AnswerMoved(
-        desk.chat_id, answer.id, because(at(BIRCH, 6), "maple is gone."), "maple is gone."
+        desk.chat_id, answer.id, because(at(BIRCH, 6), "maple is gone.")
     )
 
 
@@ -207,7 +207,12 @@ async def test_after_a_crash_the_parts_are_at_their_places(desk: Desk, tmp_path:
 
     answer = await desk.play(
         Scripted(
-            Moved(MAPLE), Delta("The bl", (1,)), Moved(at(BIRCH, 6), "gone"), killed, Delta("ue", (2,)), STOP
+            Moved(MAPLE),
+            Delta("The bl", (1,)),
+            Moved(because(at(BIRCH, 6), "gone")),
+            killed,
+            Delta("ue", (2,)),
+            STOP,
         )
     )
     assert (answer.content, answer.state) == ("The blue", "complete")
@@ -215,7 +220,7 @@ async def test_after_a_crash_the_parts_are_at_their_places(desk: Desk, tmp_path:
 
 async def test_a_driver_that_wrote_nothing_has_no_part(desk: Desk) -> None:
     answer = await desk.play(
-        Scripted(Moved(MAPLE), Delta("", (1,)), Moved(BIRCH, "gone"), Delta("a", (2,)), STOP)
+        Scripted(Moved(MAPLE), Delta("", (1,)), Moved(because(BIRCH, "gone")), Delta("a", (2,)), STOP)
     )
     assert facts_of(answer).drivers == (because(BIRCH, "gone"),)
 
@@ -261,7 +266,7 @@ async def test_somebody_who_comes_in_mid_answer_is_told_all_of_it(desk: Desk) ->
     desk.events.clear()
     await desk.begin(
         Scripted(
-            sent(MAPLE), Moved(MAPLE), Delta("a", (1,)), sent(BIRCH), Moved(at(BIRCH, 1), "gone"),
+            sent(MAPLE), Moved(MAPLE), Delta("a", (1,)), sent(BIRCH), Moved(because(at(BIRCH, 1), "gone")),
             Delta("b", (1,)), more, pause,
         ),
         "", before,
@@ -274,8 +279,8 @@ async def test_somebody_who_comes_in_mid_answer_is_told_all_of_it(desk: Desk) ->
     assert facts_of(started.message).drivers == ()
     answer = before.id
     assert rest == [
-        AnswerMoved(desk.chat_id, answer, at(MAPLE, 6), ""),
-        AnswerMoved(desk.chat_id, answer, because(at(BIRCH, 7), "gone"), "gone"),
+        AnswerMoved(desk.chat_id, answer, at(MAPLE, 6)),
+        AnswerMoved(desk.chat_id, answer, because(at(BIRCH, 7), "gone")),
         AnswerGrew(desk.chat_id, answer, "ab", 2),
         AnswerWaits(desk.chat_id, answer, more),
     ]

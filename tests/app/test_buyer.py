@@ -132,7 +132,7 @@ async def test_before_its_first_token_another_answers() -> None:
         found = await told(place.buy(maple, failover="auto"))
     assert (found.text, found.end.reason, found.readers) == ("Hello", "stop", ["birch"])
     assert found.moves == [
-        Moved(DriverPart(id_text(birch.id), "birch", "model of birch", 0), "maple has stopped serving.")
+        Moved(DriverPart(id_text(birch.id), "birch", "model of birch", 0, "maple has stopped serving."))
     ]
 
 
@@ -609,6 +609,15 @@ async def test_too_long_a_conversation_loses_its_oldest_turns_only_when_asked() 
     assert found.text == "short enough"
     assert found.times.dropped_turns == len(said) - 1 - (sizes[-1] - len("Be brief.And now?")) // 40 - 1
     assert 100 < sizes[-1] <= 500
+
+
+async def test_too_long_a_conversation_is_told_with_both_numbers() -> None:
+    maple, sizes = holding(100)
+    async with market(maple) as place:
+        found = await told(place.buy(maple, long_chat(20), failover="off"))
+    about = sizes[0] // 4 + 1
+    assert found.end.error is not None
+    assert found.end.error.message.endswith(f": it is about {about} tokens, where 100 fit.")
 
 
 async def test_one_message_that_is_too_long_for_anybody() -> None:
