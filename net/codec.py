@@ -33,6 +33,8 @@ Tag = Literal[
     "checkpoint",
     "verdict",
     "rating",
+    "ratable",
+    "link",
     "successor",
     "revoke",
     "settle",

@@ -12,22 +12,43 @@ import logging
 import traceback
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterator
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
-from infraxa.net import wire
-from infraxa.net.errors import Refusal
+from infraxa.net import addresses, codec, wire
+from infraxa.net.errors import ProtocolError, Refusal
+from infraxa.net.guard import Rates
 from infraxa.net.link import Link, Stream
+from infraxa.net.relay import is_relayed
 from infraxa.net.sale import Sale, SaleEnded
 from infraxa.net.strangers import Strangers
 
 MAX_ACCOUNT: Final = 4
 """Sessions of one account: a user needs one, and another while an old one ends or did not notice its end."""
-REQUESTS: Final = 8
-"""Requests at a time of an account; a stranger has one."""
+REQUESTS: Final = 12
+"""Requests at a time of an account, orders and others; a stranger has one."""
 MAX_ORDERS: Final = 4096
 """Numbers of orders that are remembered, so that none is served twice."""
 
+BARGAINS_S: Final = 50.0
+BARGAINS_BURST: Final = 200
+"""How often a group of addresses may ask about money: each costs a signature, and some a write to disk."""
+BARGAIN_S: Final = 15.0
+"""For the answer to one."""
+MAX_GROUPS: Final = 1024
+
 Handler = Callable[[Sale], Awaitable[None]]
+
+
+class Customer(NamedTuple):
+    """Who asks about money."""
+
+    account: bytes
+    group: str
+    """Of addresses."""
+    relayed: bool
+
+
+Bargainer = Callable[[Customer, wire.Bargain], Awaitable[wire.Answer | wire.Failure]]
 
 _log = logging.getLogger(__name__)
 
@@ -38,6 +59,10 @@ class Customers:
     def __init__(self) -> None:
         self.handler: Handler | None = None
         """Answers a sale, and ends when its user cancels or goes; None: nothing is sold."""
+        self.bargainer: Bargainer | None = None
+        """Answers what is asked about quotes, receipts and tabs. Raises ProtocolError for what breaks the
+        protocol; then the link is closed."""
+        self._bargains = Rates(MAX_GROUPS)
         self._places = Strangers(self._idle_since)
         self._sales: dict[Sale, tuple[Link, asyncio.Task[Any]]] = {}
         """Those that run."""
@@ -106,6 +131,35 @@ class Customers:
             del self._sales[sale]
         if sale.breach is not None:
             raise sale.breach
+        return None
+
+    async def bargain(self, link: Link, stream: Stream, request: wire.Bargain) -> Refusal | None:
+        """Answer what an account asks about money; returns why it was refused."""
+        if link not in self._places or link.account is None:
+            await stream.fail(wire.Failure("not_allowed"))
+            return "not_allowed"
+        if self.bargainer is None or self._leaving:
+            await stream.fail(wire.Failure("leaving" if self._leaving else "unsupported"))
+            return None
+        customer = Customer(link.account, addresses.group(link.remote), is_relayed(link))
+        asker = link.account.hex() if customer.relayed else customer.group
+        if not self._bargains.allow(asker, BARGAINS_S, BARGAINS_BURST, link.clock.monotonic()):
+            await stream.fail(wire.Failure("rate_limited", retry_after_ms=1000))
+            return "rate"
+        try:
+            async with asyncio.timeout(BARGAIN_S):
+                answer = await self.bargainer(customer, request)
+        except TimeoutError:
+            answer = wire.Failure("busy", retry_after_ms=5000)
+        except ProtocolError:
+            raise
+        except Exception as error:
+            _log.error("a question about money was not answered: %s", type(error).__name__, exc_info=error)
+            answer = wire.Failure("internal")
+        if isinstance(answer, wire.Failure):
+            await stream.fail(answer)
+        else:
+            await stream.send(codec.encode(answer))
         return None
 
     async def _run(self, sale: Sale, handler: Handler) -> None:

@@ -15,6 +15,7 @@ from typing import Final, Literal
 from infraxa.net import addresses
 from infraxa.net.blame import Blame
 from infraxa.net.clock import Pulse
+from infraxa.net.customers import Bargainer
 from infraxa.net.discovery import Lan
 from infraxa.net.errors import NetError
 from infraxa.net.interfaces import Survey, listened
@@ -102,10 +103,14 @@ class Network(Parts):
         self._activity = "off"
         self._teller.close()
 
-    def sell(self, handler: Callable[[Sale], Awaitable[None]] | None) -> None:
+    def sell(
+        self, handler: Callable[[Sale], Awaitable[None]] | None, bargainer: Bargainer | None = None
+    ) -> None:
         """Who answers orders of other nodes; None: nobody. A handler is cancelled when the user cancels or
-        goes, and what it leaves unanswered is answered `internal`."""
+        goes, and what it leaves unanswered is answered `internal`. `bargainer` answers what is asked about
+        quotes, receipts and tabs."""
         self._customers.handler = handler
+        self._customers.bargainer = bargainer
 
     def offer(self, offer: Offer | None) -> None:
         """What others are told that this node offers: as many models, the first ones, as a card has room for.

@@ -290,6 +290,15 @@ class Parts(ABC):
                 refused = await self._presence.probes.serve(link, stream, self._presence.state)
             case wire.Order():
                 refused = await self._customers.serve(link, stream, request)
+            case (
+                wire.QuotePlease()
+                | wire.ReceiptPlease()
+                | wire.CountersignPlease()
+                | wire.TabPlease()
+                | wire.LinkPlease()
+                | wire.SettlePlease()
+            ):
+                refused = await self._customers.bargain(link, stream, request)
             case wire.DialBack() if self._reaching is not None:
                 refused = await self._reaching.dial_back(link, stream, request)
             case wire.RelayReserve() if self.options.relay:

@@ -120,6 +120,8 @@ class Presence:
                 slots=offer.slots,
                 features=FEATURE_RELAY * self._relay | FEATURE_REACHABLE * reachable,
                 models=offer.models,
+                stranger_limit=offer.stranger_limit,
+                free_daily=offer.free_daily,
             )
             publishing = self._publisher.publish_card(fitting(card), least)
             told = await self._notices.of(publishing, "not_written")
@@ -159,6 +161,7 @@ class Presence:
             self._clock.monotonic(),
             self._clock.unix_ms(),
             util=load.util,
+            prices=load.prices,
             first_token_ms=load.first_token_ms,
         )
 

@@ -100,6 +100,8 @@ def seen_nodes(table: Table, me: bytes, linked: Sequence[bytes], cards: Cards, n
                 same_name_as=table.same_name_as(entry),
                 via="self" if entry.id == me else "gossip",
                 reachable=bool(card.features & FEATURE_REACHABLE),
+                stranger_limit=card.stranger_limit,
+                free_daily=card.free_daily,
             )
         )
     return found

@@ -71,6 +71,10 @@ class SeenNode(Struct, frozen=True):
     """Reached only through a relay."""
     dialable: bool = True
     """A way to it is known here: an address that may be dialled, or a relay."""
+    stranger_limit: int = 0
+    """µcr that somebody who is not known to it may owe it, says its card."""
+    free_daily: int = 0
+    """Requests a day that it serves anybody free of charge, says its card."""
 
 
 class Offer(Struct, frozen=True):
@@ -79,6 +83,10 @@ class Offer(Struct, frozen=True):
     models: tuple[ModelOffer, ...]
     slots: int
     """Requests that are served at the same time."""
+    stranger_limit: int = 0
+    """µcr that somebody who is not known here may owe."""
+    free_daily: int = 0
+    """Requests a day that anybody may make free of charge, when there is room."""
 
 
 class Load(Struct, frozen=True):
@@ -90,6 +98,8 @@ class Load(Struct, frozen=True):
     """Busy slots ÷ slots, 255 = all."""
     first_token_ms: int = 0
     """Median of the last answers; 0 = not measured."""
+    prices: tuple[PriceNow, ...] = ()
+    """Now, of the models of the offer by their places; those that are not here cost what the card says."""
 
 
 class Refused(Struct, frozen=True):

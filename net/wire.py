@@ -10,8 +10,8 @@ from typing import Annotated, Final, Literal
 
 from msgspec import Meta, Struct
 
-from infraxa.net.codec import Id, Signature
-from infraxa.net.records import Address, Millis, Nonce8, Nonce16, Record
+from infraxa.net.codec import Id, Signature, Signed
+from infraxa.net.records import Address, Micro, Millis, Nonce8, Nonce16, Record, Sequence
 
 MAX_FRAME: Final = 65_535
 """Bytes of one frame on a carrier; the limit of Noise."""
@@ -140,6 +140,108 @@ class Order(Struct, array_like=True, frozen=True, tag=16):
     min_p: Annotated[int, Meta(ge=0, le=1_000_000)] = 50_000
     repeat_penalty: Annotated[int, Meta(ge=0, le=10_000_000)] = 1_000_000
     seed: Annotated[int, Meta(ge=0, le=2**32 - 1)] | None = None
+    quote: Annotated[bytes, Meta(max_length=16)] = b""
+    """The id of the quote whose rates hold; empty: it is asked for free of charge."""
+    hold: Micro = 0
+    """µcr that it may cost at most: the answer ends before it would cost more."""
+
+
+class QuotePlease(Struct, array_like=True, frozen=True, tag=17):
+    """Of an account: lock the rates of this model for one order. Answered `Quoted`."""
+
+    model: Id
+
+
+class Quoted(Struct, array_like=True, frozen=True, tag=24):
+    quote: Signed
+    """A deals.Quote."""
+    owed: Annotated[int, Meta(ge=-(2**62), le=2**62)]
+    """µcr that the account owes, as the provider's book has it, unsigned charges and open holds included."""
+    limit: Micro
+    """How much it may owe."""
+    free_left: Annotated[int, Meta(ge=0, le=2**31 - 1)] = 0
+    """Free requests that the account has left today."""
+
+
+class ReceiptPlease(Struct, array_like=True, frozen=True, tag=18):
+    """Of an account: what is charged for this order of mine? Answered `Billed`."""
+
+    order: Nonce16
+
+
+class Billed(Struct, array_like=True, frozen=True, tag=25):
+    state: Literal["running", "queued", "due", "signed", "unknown"]
+    """`running`: it is not over yet. `queued`: another receipt is to be countersigned first. `due`: this one
+    is. `signed`: it was. `unknown`: nothing is owed for it."""
+    receipt: Signed | None = None
+    """A deals.Receipt, when it is `due` or `signed`."""
+
+
+class CountersignPlease(Struct, array_like=True, frozen=True, tag=19):
+    """Of an account: my agreement to a receipt. Answered `Accepted`; again, likewise."""
+
+    order: Nonce16
+    countersign: Signed
+    """A deals.Countersign."""
+
+
+class Accepted(Struct, array_like=True, frozen=True, tag=26):
+    seq: Sequence
+    """The tab's last change."""
+    owed: Annotated[int, Meta(ge=-(2**62), le=2**62)]
+    """After it."""
+    next: Signed | None = None
+    """Another receipt that is due now."""
+    ratable: Signed | None = None
+    """With which the account may rate this answer; see ratings.py."""
+
+
+class TabPlease(Struct, array_like=True, frozen=True, tag=22):
+    """Of an account: what does your book have of me? Answered `TabState`."""
+
+
+class TabState(Struct, array_like=True, frozen=True, tag=27):
+    seq: Sequence
+    owed: Annotated[int, Meta(ge=-(2**62), le=2**62)]
+    limit: Micro
+    receipt: Signed | None = None
+    """The last change, when it was a receipt, and its countersign."""
+    countersign: Signed | None = None
+
+
+class LinkPlease(Struct, array_like=True, frozen=True, tag=23):
+    """Of an account: I am this node, and say so with both keys; who are you at mine? Answered `LinkedTo`."""
+
+    linked: Signed
+    """A deals.Linked, signed by the node."""
+    signature: Signature
+    """Of the account, over the same body."""
+
+
+class LinkedTo(Struct, array_like=True, frozen=True, tag=28):
+    linked: Signed | None = None
+    """The same of the provider: its own account at the node that asks; None: it does not want that, or has
+    none."""
+    signature: Signature | None = None
+
+
+class SettlePlease(Struct, array_like=True, frozen=True, tag=29):
+    """Of an account: I propose that my tab is reduced. Answered `Settled`; one id is settled once."""
+
+    settlement: Signed
+    """A deals.Settlement, signed by the account key of the debtor."""
+    netted: Signed | None = None
+    """The settlement in the other direction, signed by the proposer's node key as its creditor: both happen,
+    or none."""
+
+
+class Settled(Struct, array_like=True, frozen=True, tag=31):
+    state: Literal["agreed", "waiting", "refused"]
+    """`waiting`: a person has to agree first; ask again."""
+    signature: Signature | None = None
+    """The creditor's node key's, over the settlement."""
+    netted_signature: Signature | None = None
+    """The provider's account key's, over the one in the other direction."""
 
 
 Request = (
@@ -155,9 +257,29 @@ Request = (
     | Probe
     | CardPlease
     | Order
+    | QuotePlease
+    | ReceiptPlease
+    | CountersignPlease
+    | TabPlease
+    | LinkPlease
+    | SettlePlease
 )
 
-Answer = Authenticated | DialedBack | RelayReserved | RelayDialed
+Bargain = QuotePlease | ReceiptPlease | CountersignPlease | TabPlease | LinkPlease | SettlePlease
+"""Requests of an account about money, each answered with one chunk."""
+
+Answer = (
+    Authenticated
+    | DialedBack
+    | RelayReserved
+    | RelayDialed
+    | Quoted
+    | Billed
+    | Accepted
+    | TabState
+    | LinkedTo
+    | Settled
+)
 
 
 class Push(Struct, array_like=True, frozen=True, tag=20):
