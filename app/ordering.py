@@ -1,4 +1,5 @@
-"""What is said to a driver: a conversation as a prompt, sampling as the numbers of an order. Pure."""
+"""What is said to a driver, and what it makes of that: a conversation as a prompt, sampling as the numbers of
+an order, and back. Pure."""
 
 from __future__ import annotations
 
@@ -6,7 +7,7 @@ from typing import Final
 
 import msgspec
 
-from infraxa.engine.types import ChatMessage, Sampling
+from infraxa.engine.types import ChatMessage, Request, Sampling
 from infraxa.net.orders import Prompt, Turn
 from infraxa.net.wire import Order
 
@@ -27,6 +28,11 @@ def continued(said: tuple[ChatMessage, ...], text: str) -> tuple[ChatMessage, ..
 def tokens(said: tuple[ChatMessage, ...]) -> int:
     """How many they are, about."""
     return sum(len(message.content) for message in said) // TOKEN_CHARS + 1
+
+
+def prompt_tokens(prompt: Prompt) -> int:
+    """The same for a prompt."""
+    return sum(len(turn.text) for turn in prompt.turns) // TOKEN_CHARS + 1
 
 
 def shortened(said: tuple[ChatMessage, ...], context: int) -> tuple[tuple[ChatMessage, ...], int]:
@@ -67,6 +73,22 @@ def order_of(
         repeat_penalty=_ppm(sampling.repeat_penalty, 10),
         seed=None if sampling.seed is None else sampling.seed % 2**32,
     )
+
+
+def request_of(order: Order, prompt: Prompt, max_tokens: int, user: str) -> Request:
+    """What the driver's engine is asked for."""
+    sampling = Sampling(
+        temperature=order.temperature / _PPM,
+        top_k=order.top_k,
+        top_p=order.top_p / _PPM,
+        min_p=order.min_p / _PPM,
+        repeat_penalty=order.repeat_penalty / _PPM,
+        seed=order.seed,
+        max_tokens=max_tokens,
+        stop=prompt.stop,
+    )
+    messages = tuple(ChatMessage(turn.role, turn.text) for turn in prompt.turns)
+    return Request(messages, sampling, user=user)
 
 
 def _ppm(value: float, most: int) -> int:

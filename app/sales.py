@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING, Final
 from infraxa.app.admission import Admission
 from infraxa.app.errors import NodeError
 from infraxa.app.models import Models
+from infraxa.app.ordering import request_of
 from infraxa.app.served import Records, Row
 from infraxa.app.serving import ServedState
-from infraxa.app.terms import Refusal, Terms, Why, done_of, max_out, refusal_of, request_of
+from infraxa.app.terms import Refusal, Terms, Why, done_of, max_out, refusal_of
 from infraxa.app.throttle import Throttle, parts
 from infraxa.engine.host import Engine
 from infraxa.engine.types import Delta, EngineError, Finished, Progress, Request
@@ -216,7 +217,8 @@ class Sales:
                 if (loaded := self._engine.status.loaded) is not None:
                     terms = terms._replace(context=loaded.n_ctx)
                 prompt = await self._claim(run, sale, terms)
-                finished = await self._answer(run, sale, request_of(sale, prompt, terms))
+                most, user = max_out(sale.order, terms), sale.account.hex()
+                finished = await self._answer(run, sale, request_of(sale.order, prompt, most, user))
         except NodeError:
             raise Refusal(
                 "busy", "You are using another model.", retry_after_ms=self.admission.retry_after_ms()

@@ -1,4 +1,4 @@
-"""What orders are served with, and the conversions between an order, the engine and the wire.
+"""What orders are served with, and what the engine's end of an answer means on the wire.
 
 Errors of the engine may quote a prompt: none of their texts passes through here, only what they mean.
 """
@@ -6,17 +6,12 @@ Errors of the engine may quote a prompt: none of their texts passes through here
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import NamedTuple
 
 from infraxa.app.choices import ModelEntry
 from infraxa.app.config import Settings
-from infraxa.engine.types import ChatMessage, ErrorInfo, Finished, Request, Sampling
+from infraxa.engine.types import ErrorInfo, Finished
 from infraxa.net import orders, wire
-
-if TYPE_CHECKING:
-    from infraxa.net.sale import Sale
-
-PPM: Final = 1_000_000
 
 
 class Refusal(Exception):
@@ -54,23 +49,6 @@ class Terms(NamedTuple):
     settings: Settings
     model_id: bytes
     context: int
-
-
-def request_of(sale: Sale, prompt: orders.Prompt, terms: Terms) -> Request:
-    """What the engine is asked for."""
-    order = sale.order
-    sampling = Sampling(
-        temperature=order.temperature / PPM,
-        top_k=order.top_k,
-        top_p=order.top_p / PPM,
-        min_p=order.min_p / PPM,
-        repeat_penalty=order.repeat_penalty / PPM,
-        seed=order.seed,
-        max_tokens=max_out(order, terms),
-        stop=prompt.stop,
-    )
-    messages = tuple(ChatMessage(turn.role, turn.text) for turn in prompt.turns)
-    return Request(messages, sampling, user=sale.account.hex())
 
 
 def max_out(order: wire.Order, terms: Terms) -> int:

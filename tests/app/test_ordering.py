@@ -6,7 +6,7 @@ import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from infraxa.app.ordering import continued, order_of, shortened, tokens
+from infraxa.app.ordering import continued, order_of, prompt_of, request_of, shortened, tokens
 from infraxa.engine.types import ChatMessage, Role, Sampling
 from infraxa.net import codec, wire
 
@@ -70,6 +70,20 @@ def test_any_sampling_becomes_an_order(sampling: Sampling, max_tokens: int | Non
         assert abs(order.temperature / 1e6 - sampling.temperature) <= 5e-7
     assert (order.seed is None) == (sampling.seed is None)
     assert (order.max_tokens == 0) == (max_tokens is None)
+
+
+@given(chats(), st.floats(0, 1), st.integers(0, 2**31 - 1), st.none() | st.integers(0, 2**32 - 1))
+def test_the_driver_generates_what_the_user_meant(
+    said: tuple[ChatMessage, ...], share: float, top_k: int, seed: int | None
+) -> None:
+    sampling = Sampling(5 * share, top_k, share, share, 10 * share, seed, None, ("\n",))
+    order = order_of(bytes(16), bytes(32), 10, sampling, None)
+    request = request_of(order, prompt_of(said, sampling), 7, "user")
+    assert (request.messages, request.user) == (said, "user")
+    found = request.sampling
+    assert (found.top_k, found.seed, found.max_tokens, found.stop) == (top_k, seed, 7, ("\n",))
+    for name in ("temperature", "top_p", "min_p", "repeat_penalty"):
+        assert abs(getattr(found, name) - getattr(sampling, name)) <= 5e-7 + 1e-12, name
 
 
 def test_the_defaults_are_those_of_the_wire() -> None:
