@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING
 
 from infraxa.app.commands.output import note
@@ -14,6 +14,7 @@ from infraxa.store.records import StoreError
 
 if TYPE_CHECKING:
     from infraxa.app.control.client import AttachedNode
+    from infraxa.app.events import Event
     from infraxa.app.facade import NodeFacade
 
 
@@ -39,8 +40,11 @@ async def attached_node(folders: Folders, settings: Settings) -> AsyncIterator[A
 
 
 @contextlib.asynccontextmanager
-async def opened_node(folders: Folders, settings: Settings) -> AsyncIterator[NodeFacade]:
+async def opened_node(
+    folders: Folders, settings: Settings, listener: Callable[[Event], None] | None = None
+) -> AsyncIterator[NodeFacade]:
     """The node of the process that has the folder; where nobody has it, an own one, which loads no model.
+    `listener` hears its events from the start.
 
     Raises StoreError `locked` when that process does not answer, NodeError `version` when it is another
     version, and what an own node cannot start for.
@@ -54,8 +58,14 @@ async def opened_node(folders: Folders, settings: Settings) -> AsyncIterator[Nod
         return Node(settings, folders, load_model=False)
 
     last: list[NodeFacade] = []
+
+    def use(node: NodeFacade) -> None:
+        last.append(node)
+        if listener is not None:
+            node.subscribe(listener)
+
     try:
-        yield await open_node(folders.data, own, lambda: AttachedNode(settings, folders), last.append)
+        yield await open_node(folders.data, own, lambda: AttachedNode(settings, folders), use)
     finally:
         for node in last[-1:]:
             await node.close()

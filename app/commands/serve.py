@@ -14,19 +14,19 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import msgspec
 
 from infraxa.app import choices, config
+from infraxa.app.commands.front import opened_node
 from infraxa.app.commands.given import folders_of, settings_of
 from infraxa.app.commands.journal import JSON_VERSION, Entry, Journal
 from infraxa.app.commands.output import clean
 from infraxa.app.commands.providers import require_online
 from infraxa.app.config import Settings
 from infraxa.app.control.client import AttachedNode
-from infraxa.app.control.opening import open_node
 from infraxa.app.errors import FAILURES, NodeError, sentence
 from infraxa.app.events import Event, ProviderChanged, ServedChanged
 from infraxa.app.facade import NodeFacade
@@ -81,54 +81,37 @@ class _Serving:
             loop = asyncio.get_running_loop()
             threading.Thread(target=_call_at_eof, args=(loop, self._stop), daemon=True).start()
         with self._signals():
-            async with self._opened() as node:
-                own = isinstance(node, Node)
-                self._say(Entry("started", "", {"version": JSON_VERSION, "pid": self._pid(node)}))
-                if not own:
-                    self._print(f"attached to the infraxa that is open (pid {self._pid(node)})")
-                    self._say_what_is_not_used(node.settings)
-                await self._require_model(node)
-                on_before = not own and node.provider.mode not in ("off", "failed", "draining")
-                if on_before:
-                    self._print("provider mode is on there, and stays on when this command ends")
-                await self._accept(node)
-                if self._as_json:
-                    self._tasks.spawn(self._follow_requests(node), name="requests", told=FAILURES)
-                await node.provide(True, keep=False)
-                gone = node.gone if isinstance(node, AttachedNode) else asyncio.Event()
-                failed = await self._serve(node, gone)
-                if failed is not None:
-                    raise failed
-                if not on_before:
-                    await self._end(node)
+            # Not yet: first is said what it means.
+            settings = msgspec.structs.replace(self._settings, provide=False)
+            async with opened_node(self._folders, settings, self._hear) as node:
+                self._node = node
+                try:
+                    await self._run(node)
+                finally:
+                    await self._tasks.cancel_all()
         self._say(Entry("stopped", "stopped", {}))
         return 0
 
-    @contextlib.asynccontextmanager
-    async def _opened(self) -> AsyncIterator[NodeFacade]:
-        async def own() -> NodeFacade:
-            # Not yet: first is said what it means.
-            settings = msgspec.structs.replace(self._settings, provide=False)
-            return Node(settings, self._folders, load_model=False)
-
-        last: list[NodeFacade] = []
-        try:
-            node = await open_node(
-                self._folders.data,
-                own,
-                lambda: AttachedNode(self._settings, self._folders),
-                lambda made: self._use(made, last),
-            )
-            self._node = node
-            yield node
-        finally:
-            await self._tasks.cancel_all()
-            for made in last[-1:]:
-                await made.close()
-
-    def _use(self, node: NodeFacade, last: list[NodeFacade]) -> None:
-        last.append(node)
-        node.subscribe(self._hear)
+    async def _run(self, node: NodeFacade) -> None:
+        own = isinstance(node, Node)
+        self._say(Entry("started", "", {"version": JSON_VERSION, "pid": self._pid(node)}))
+        if not own:
+            self._print(f"attached to the infraxa that is open (pid {self._pid(node)})")
+            self._say_what_is_not_used(node.settings)
+        await self._require_model(node)
+        on_before = not own and node.provider.mode not in ("off", "failed", "draining")
+        if on_before:
+            self._print("provider mode is on there, and stays on when this command ends")
+        await self._accept(node)
+        if self._as_json:
+            self._tasks.spawn(self._follow_requests(node), name="requests", told=FAILURES)
+        await node.provide(True, keep=False)
+        gone = node.gone if isinstance(node, AttachedNode) else asyncio.Event()
+        failed = await self._serve(node, gone)
+        if failed is not None:
+            raise failed
+        if not on_before:
+            await self._end(node)
 
     def _say_what_is_not_used(self, settings: Settings) -> None:
         names = [
