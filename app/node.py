@@ -235,8 +235,7 @@ class Node(NodeFacade):
     async def branch(self, chat_id: str) -> list[Turn]:
         """The shown branch, oldest turn first. Who could read an answer is whoever was sent it since, too."""
         await self._playing.store_again()
-        shown = await self._store.run(messages.shown_branch, chat_id)
-        later = await self._store.run(messages.later_readers, chat_id)
+        shown, later = await self._store.run(messages.shown_with_readers, chat_id)
         ended = ((self._playing.as_ended(turn.message), turn.sibling_ids) for turn in shown)
         return [Turn(_with_readers(message, later), siblings) for message, siblings in ended]
 

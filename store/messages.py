@@ -213,6 +213,11 @@ def shown_branch(conn: Connection, chat_id: str) -> list[Turn]:
     return [Turn(_message(row[:-1]), tuple(sorted(row[-1].split(",")))) for row in rows]
 
 
+def shown_with_readers(conn: Connection, chat_id: str) -> tuple[list[Turn], dict[str, tuple[Reader, ...]]]:
+    """What `shown_branch` and `later_readers` say, of one moment. Raises StoreError `not_found`."""
+    return shown_branch(conn, chat_id), later_readers(conn, chat_id)
+
+
 def later_readers(conn: Connection, chat_id: str) -> dict[str, tuple[Reader, ...]]:
     """By message: the nodes that were sent it as part of what came after it, on any branch, oldest first.
 
@@ -230,11 +235,14 @@ def later_readers(conn: Connection, chat_id: str) -> dict[str, tuple[Reader, ...
     parents = dict(conn.execute("SELECT id, parent_id FROM messages WHERE chat_id = ?", (chat_id,)))
     found: dict[str, dict[str, Reader]] = {}
     for _, parent, facts in rows:
-        readers = msgspec.json.decode(facts, type=AnswerFacts).readers
+        new = {reader.id: reader for reader in msgspec.json.decode(facts, type=AnswerFacts).readers}
         while parent is not None:
             known = found.setdefault(parent, {})
-            for reader in readers:
-                known.setdefault(reader.id, reader)
+            # Whoever was sent a message was sent all before it: a long chat is not gone through for each.
+            new = {name: reader for name, reader in new.items() if name not in known}
+            if not new:
+                break
+            known.update(new)
             parent = parents[parent]
     return {message: tuple(readers.values()) for message, readers in found.items()}
 
