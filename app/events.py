@@ -12,7 +12,7 @@ from infraxa.app.config import Settings
 from infraxa.app.serving import ProviderStatus
 from infraxa.engine.types import EngineStatus
 from infraxa.net.status import NetworkStatus
-from infraxa.store.records import DriverPart, Message
+from infraxa.store.records import AnswerFacts, DriverPart, Message
 
 
 class EngineChanged(msgspec.Struct, frozen=True, tag=True):
@@ -118,6 +118,18 @@ class OffersChanged(msgspec.Struct, frozen=True, tag=True):
     """What this machine knows of providers changed: what it measured, pins, blocks."""
 
 
+class TradeChanged(msgspec.Struct, frozen=True, tag=True):
+    """Tabs, receipts, sums or missed chances are others; at most a few times a second."""
+
+
+class FactsChanged(msgspec.Struct, frozen=True, tag=True):
+    """More is known of an answer that has ended: it was paid for, or rated."""
+
+    chat_id: str
+    message_id: str
+    facts: AnswerFacts
+
+
 class LogLine(msgspec.Struct, frozen=True, tag=True):
     """A line for the log view. `source` is `engine` (native output of llama.cpp) or `infraxa`."""
 
@@ -143,5 +155,7 @@ Event = (
     | ProviderChanged
     | ServedChanged
     | OffersChanged
+    | TradeChanged
+    | FactsChanged
     | LogLine
 )

@@ -35,6 +35,31 @@ class DriverPart(msgspec.Struct, frozen=True):
     """Why it is not the one before any more; one sentence. Empty for the first."""
 
 
+class Bill(msgspec.Struct, frozen=True):
+    """What one order of an answer cost. Amounts in µcr, prices per 1M tokens."""
+
+    order: str
+    """Its number, in hex."""
+    driver: str
+    """As people write its id."""
+    price_in: int = 0
+    price_out: int = 0
+    hold: int = 0
+    """It could cost so much at most."""
+    n_prompt: int = 0
+    n_cached: int = 0
+    n_out: int = 0
+    """As the driver counts, once it has said."""
+    counted: int | None = None
+    """Tokens of the answer as counted here with the model's vocabulary; None: it is not here."""
+    charge: int = 0
+    """As agreed, or expected."""
+    disputed: int = 0
+    """That the driver wants besides."""
+    state: Literal["open", "due", "signed", "disputed", "unclaimed", "released"] = "open"
+    """`due`: it ended, and no receipt is countersigned yet. `released`: nothing is owed."""
+
+
 class AnswerFacts(msgspec.Struct, frozen=True):
     """What was measured of one answer; times in milliseconds."""
 
@@ -62,6 +87,10 @@ class AnswerFacts(msgspec.Struct, frozen=True):
     """In line at the driver."""
     blame: Literal["", "own", "relay", "peer"] = ""
     """Whose fault it was, when a driver failed: this machine's own network, a relay, the driver."""
+    bills: tuple[Bill, ...] = ()
+    """One for each order that was made for it."""
+    stars: int = 0
+    """That the person gave it, 1 to 5; 0: none."""
 
 
 class Message(msgspec.Struct, frozen=True):
