@@ -26,16 +26,20 @@ MAX_RETRY_MS: Final = 24 * 3600 * 1000
 
 
 class SaleLimits(Struct, frozen=True):
-    """Seconds."""
+    """Seconds, but for `rate`."""
 
     idle: float = 15.0
     """Between two chunks of the prompt."""
+    begin: float = 10.0
+    """For all of it, besides its bytes at `rate`: it holds a place that others wait for."""
     upload: float = 120.0
-    """For all of it."""
+    """The most for all of it, however long it is."""
     stall: float = 60.0
     """In which the user reads nothing."""
     fail: float = 5.0
     """The same when the answer has failed: what it did not read is not worth more."""
+    rate: float = 8000.0
+    """Bytes per second, of a user on a slow line."""
 
 
 class SaleEnded(Exception):
@@ -93,8 +97,11 @@ class Sale:
         """It has a place: ask for the prompt. `context`, `max_out`: tokens; the answer may have no more than
         the smaller of `max_out`, the order's `max_tokens` and orders.MAX_OUT."""
         await self._send(orders.Claimed(context, min(max_out, orders.MAX_OUT)))
+        limits = self._limits
         try:
-            async with asyncio.timeout(self._limits.upload):
+            async with asyncio.timeout(
+                min(limits.begin + self.order.prompt_bytes / limits.rate, limits.upload)
+            ):
                 data = await self._read()
             return orders.decode_prompt(data)
         except TimeoutError:

@@ -863,12 +863,27 @@ async def test_a_prompt_that_is_never_sent() -> None:
         await here.nothing_left()
 
 
-async def test_a_prompt_that_drips() -> None:
+@pytest.mark.parametrize("limits", [SaleLimits(upload=0.7), SaleLimits(begin=0.7, rate=1e6)])
+async def test_a_prompt_that_drips(limits: SaleLimits) -> None:
     async with shop() as here:
-        here.limits = SaleLimits(upload=0.7)
+        here.limits = limits
         assert await refused(here, [b"x"] * 400, 1000, 0.1) == wire.Failure("expired", field="prompt")
         assert here.ends == ["stalled"]
         await here.nothing_left()
+
+
+async def test_a_long_prompt_has_its_time() -> None:
+    async with shop() as here:
+        here.limits = SaleLimits(begin=0.05, rate=2)
+        chunks = [ENCODED[at : at + 10] for at in range(0, len(ENCODED), 10)]
+        order = wire.Order(os.urandom(16), bytes(32), len(ENCODED))
+        async with asyncio.timeout(20), await here.link.request(order) as stream:
+            for chunk in chunks:
+                await stream.send(chunk)
+                await asyncio.sleep(0.01)
+            await stream.end()
+            assert [chunk async for chunk in stream]
+        assert here.prompts == [ASKED]
 
 
 ENCODED = orders.encode_prompt(ASKED)
