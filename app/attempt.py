@@ -15,6 +15,7 @@ from infraxa.app import order_words
 from infraxa.app.answering import Item, Moved, Sent, Waits
 from infraxa.app.drivers import Drivers
 from infraxa.app.offers import OfferSeen
+from infraxa.app.ordering import prompt_tokens
 from infraxa.app.tally import Part, Tally
 from infraxa.engine.types import Delta, ErrorInfo, Progress
 from infraxa.net.errors import NetError
@@ -136,7 +137,7 @@ class Attempt:
             if not fresh and not error.sent and error.code in ("expired", "gone"):
                 return Setback(error.code, order_words.ended(error.code, self._name), stale=True)
             has_prompt = patience.until().wait in ("reading", "words")
-            setback, outcome = self._failed(error, link, has_prompt)
+            setback, outcome = self._failed(error, link, has_prompt, prompt_tokens(prompt))
             return setback
         finally:
             part.over()
@@ -220,7 +221,7 @@ class Attempt:
             return Setback(error.code, ErrorInfo(error.code, error.message, error.remedy))
         return Setback(error.code, order_words.ended(error.code, self._name))
 
-    def _failed(self, error: OrderFailed, link: Link, has_prompt: bool) -> tuple[Setback, Outcome]:
+    def _failed(self, error: OrderFailed, link: Link, has_prompt: bool, need: int) -> tuple[Setback, Outcome]:
         blame: Blame = "peer"
         retry_s = error.retry_after_ms / 1000
         # Who has taken (some of) the prompt had a place.
@@ -246,6 +247,7 @@ class Attempt:
             shown=error.shown,
             retry_after_s=retry_s,
             limit=error.limit,
+            need=need,
         )
         return Setback(code, words, retry_s, error.limit), outcome
 

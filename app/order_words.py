@@ -39,7 +39,7 @@ _ENDS: Mapping[str, _Words] = {
         "{name} does not serve this model any more.", "Choose another of its models, or another driver."
     ),
     "too_large": _Words(
-        "The conversation is longer than what {name} can hold{limit}.",
+        "The conversation is longer than what {name} can hold{tokens}.",
         "Drop the oldest turns, start a new chat, or choose a driver with a larger context.",
     ),
     "not_allowed": _Words("{name} does not answer your requests.", _OTHER),
@@ -109,11 +109,14 @@ def ended(
     shown: bool = False,
     retry_after_s: float = 0.0,
     limit: int = 0,
+    need: int = 0,
 ) -> ErrorInfo:
     """Why there is no (more) answer of the driver called `name`, and what helps.
 
     `code`: of the wire, or found here; an unknown one is `internal`. `shown`: some of the answer is there.
     `retry_after_s`: what the driver asks for; 0 = nothing. `limit`: tokens that it can hold; 0 = unknown.
+    `need`: tokens of the conversation, about; said where it is more than the limit, as only the driver can
+    count them.
     """
     if code not in _ENDS:
         code = "internal"
@@ -122,10 +125,12 @@ def ended(
     if shown and blame == "peer":
         sentence = _SHOWN.get(code, sentence)
     when = f" in {seconds(retry_after_s)}" if retry_after_s > 0 else ""
-    tokens = f", {limit} tokens" if limit > 0 else ""
+    tokens = f", {limit:,} tokens" if limit > 0 else ""
+    if 0 < limit < need:
+        tokens = f": it is about {need:,} tokens, where {limit:,} fit"
     return ErrorInfo(
         PROMPT_TOO_LONG if code == "too_large" else code,
-        sentence.format(name=name, limit=tokens),
+        sentence.format(name=name, tokens=tokens),
         words.remedy.format(when=when),
     )
 

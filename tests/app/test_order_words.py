@@ -45,6 +45,10 @@ def test_when_and_how_much() -> None:
     assert ended("busy", "maple", retry_after_s=2.6).remedy == "Try again in 3 s, or choose another driver."
     assert ended("busy", "maple", retry_after_s=600).remedy.startswith("Try again in 10 min,")
     assert ended("too_large", "maple", limit=512).message.endswith("hold, 512 tokens.")
+    said = "longer than what maple can hold: it is about 4,100 tokens, where 2,048 fit."
+    assert ended("too_large", "maple", limit=2048, need=4100).message.endswith(said)
+    # What this machine thinks is fewer, the driver counted.
+    assert ended("too_large", "maple", limit=512, need=400).message.endswith("hold, 512 tokens.")
 
 
 @given(st.text(max_size=80))
