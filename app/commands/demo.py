@@ -248,27 +248,36 @@ class _Exchange:
                 driver=id_text(offer.node.id), driver_model=offer.model.model_id.hex(), temperature=0.0
             ),
         )
-        async with asyncio.timeout(ANSWER_S), contextlib.aclosing(stream):
-            async for item in stream:
-                match item:
-                    case Waits(what=what):
-                        self._say(f"  waiting for {what}")
-                    case Sent(reader=reader):
-                        readers.append(reader.name)
-                        self._say(f"  a slot is ours: the prompt goes out, sealed for {name}")
-                    case Moved(reason=reason) if reason:
-                        self._say(f"  {reason}")
-                    case Delta(text=more):
-                        if first is None:
-                            first = time.perf_counter() - asked
-                        text += more
-                    case Times():
-                        times = item
-                    case Finished(reason="failed", error=error) if error is not None:
-                        raise NodeError(error.code, error.message, error.remedy)
-                    case Finished(usage=usage):
-                        self._say(f"  {name} answers: {' '.join(text.split())}")
-                        self._say(f"  {_facts(usage, times, first)} · readable by {', '.join(readers)} only")
+        try:
+            async with asyncio.timeout(ANSWER_S), contextlib.aclosing(stream):
+                async for item in stream:
+                    match item:
+                        case Waits(what=what):
+                            self._say(f"  waiting for {what}")
+                        case Sent(reader=reader):
+                            readers.append(reader.name)
+                            self._say(f"  a slot is ours: the prompt goes out, sealed for {name}")
+                        case Moved(reason=reason) if reason:
+                            self._say(f"  {reason}")
+                        case Delta(text=more):
+                            if first is None:
+                                first = time.perf_counter() - asked
+                            text += more
+                        case Times():
+                            times = item
+                        case Finished(reason="failed", error=error) if error is not None:
+                            raise NodeError(error.code, error.message, error.remedy)
+                        case Finished(usage=usage):
+                            self._say(f"  {name} answers: {' '.join(text.split())}")
+                            self._say(
+                                f"  {_facts(usage, times, first)} · readable by {', '.join(readers)} only"
+                            )
+        except TimeoutError:
+            raise NodeError(
+                "timeout",
+                f"{name} did not answer within {ANSWER_S:g} s.",
+                "Close other programs, then try again.",
+            ) from None
 
 
 def _offer_text(offer: OfferSeen) -> str:

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import subprocess
 import tempfile
+from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import cast
 
+import pytest
+
+from infraxa.app.commands import demo
+from infraxa.app.errors import NodeError
+from infraxa.app.facade import NodeFacade
+from tests.app.offered import OFFERS
 from tests.e2e.conftest import INFRAXA
 from tests.e2e.terminal import Terminal
 
@@ -37,6 +46,18 @@ def test_one_exchange_without_a_screen(environment: dict[str, str]) -> None:
     assert leftovers() == before
     for pid in providers.values():
         assert not Path(f"/proc/{pid}").exists()
+
+
+async def test_an_answer_that_does_not_come_is_one_clear_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Silent:
+        async def ask(self, *_: object) -> AsyncIterator[object]:
+            await asyncio.Event().wait()
+            yield None
+
+    monkeypatch.setattr(demo, "ANSWER_S", 0.01)
+    with pytest.raises(NodeError, match=r"^\w+·\w{8} did not answer within 0.01 s\.$") as raised:
+        await demo._Exchange()._ask(cast(NodeFacade, Silent()), OFFERS[1])
+    assert raised.value.code == "timeout" and raised.value.remedy
 
 
 def test_the_app_in_the_middle_of_a_market(environment: dict[str, str]) -> None:
