@@ -186,27 +186,32 @@ def _best_first(value: float | None) -> float | None:
     return None if value is None else -value
 
 
+def _taken(row: Row) -> int:
+    """Slots that are busy, of `row.slots`."""
+    return round(row.busy * row.slots)
+
+
 _STATES = {"online": 0, "busy": 1, "offline": 2}
 
 _COLUMNS: Final = (
     _Column(
-        "node",
+        "provider",
         lambda row: f"{row.node} ({row.warning})" if row.warning else row.node,
         lambda row: row.node.casefold(),
     ),
     _Column("state", lambda row: f"{row.status} {row.mark}".strip(), lambda row: _STATES.get(row.status, 9)),
     _Column("model", lambda row: row.model or "no offer", lambda row: row.model and row.model.lower()),
-    _Column("quantization", lambda row: row.quantization or "", lambda row: row.quantization),
+    _Column("quant", lambda row: row.quantization or "", lambda row: row.quantization),
     _Column("price", _price, lambda row: row.price_out, right=True),
     _Column(
-        "busy",
-        lambda row: f"{row.busy:.0%} of {row.slots}" if row.slots else "",
-        lambda row: row.busy if row.slots else None,
+        "slots",
+        lambda row: f"{_taken(row)}/{row.slots}" if row.slots else "",
+        lambda row: _taken(row) - row.slots if row.slots else None,
         right=True,
     ),
-    _Column("round trip", lambda row: _milliseconds(row.rtt_ms, 1), lambda row: row.rtt_ms, True),
+    _Column("trip", lambda row: _milliseconds(row.rtt_ms, 1), lambda row: row.rtt_ms, True),
     _Column(
-        "first token",
+        "1st token",
         lambda row: _milliseconds(row.first_token_ms),
         lambda row: row.first_token_ms,
         True,
@@ -218,7 +223,7 @@ _COLUMNS: Final = (
         True,
     ),
     _Column("success", _success, lambda row: _best_first(row.success), True),
-    _Column("news", lambda row: f"{row.age_s:.0f} s", lambda row: row.age_s, True),
+    _Column("heard", lambda row: f"{row.age_s:.0f} s", lambda row: row.age_s, True),
     _Column(
         "reached by",
         lambda row: "relay" if row.relays and not row.addresses else ", ".join(row.addresses[:1]),
@@ -228,11 +233,11 @@ _COLUMNS: Final = (
 
 _FIRST_TO_GO: Final = (
     "reached by",
-    "news",
-    "first token",
-    "quantization",
-    "round trip",
-    "busy",
+    "heard",
+    "1st token",
+    "quant",
+    "trip",
+    "slots",
     "tok/s",
     "success",
     "price",

@@ -328,7 +328,9 @@ def providers(
     ] = None,
     sort: Annotated[
         str | None,
-        typer.Option(metavar="COLUMN", help="Sort by a column, such as tok/s; otherwise the best first."),
+        typer.Option(
+            metavar="COLUMN", help="Sort by a column, such as tok/s or slots; otherwise the best first."
+        ),
     ] = None,
     everybody: Annotated[bool, typer.Option("--all", help="Also those that offer nothing.")] = False,
     wait: Annotated[

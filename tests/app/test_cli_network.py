@@ -93,7 +93,7 @@ async def test_marks_and_sorting_decide_the_order(tmp_path: Path) -> None:
         await me.mark_provider(birch.network.id, "blocked")
         assert await listed() == [("ash", ""), ("birch", "blocked")]
         wrong = await run("providers", "--sort", "stars", data=tmp_path / "me")
-        assert wrong.code == 2 and "first-token" in wrong.err and wrong.out == ""
+        assert wrong.code == 2 and "1st-token" in wrong.err and wrong.out == ""
 
 
 async def test_those_that_offer_nothing_are_listed_when_all_are_asked_for(tmp_path: Path) -> None:
@@ -157,7 +157,7 @@ async def test_watching_on_a_terminal_is_a_table(tmp_path: Path) -> None:
         command = [*COMMAND, "providers", "--watch"]
         with closing(Terminal(command, environment(where.data, **ONLINE), size=(140, 20))) as terminal:
             terminal.wait_for(name, seconds=60)
-            assert "round trip" in terminal.text and "tiny" in terminal.text and "NEW" in terminal.text
+            assert "trip" in terminal.text and "tiny" in terminal.text and "NEW" in terminal.text
             terminal.wait_for(lambda text: " ms" in text, seconds=60)  # health of those that are shown
             terminal.press("ctrl+c")
             assert terminal.wait_exit(seconds=60) == 130

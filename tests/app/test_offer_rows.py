@@ -13,6 +13,7 @@ from infraxa.app.commands.failures import UsageError
 from infraxa.app.commands.offer_rows import Row, cells_of, lasting, rows_of, sort_rows
 from infraxa.app.commands.output import table
 from infraxa.app.offers import OfferSeen
+from infraxa.app.tui.widgets import market_rows
 from infraxa.net.identity import display, id_text
 from infraxa.net.records import ModelOffer
 from infraxa.net.status import SeenNode
@@ -40,25 +41,30 @@ def cells(row: Row) -> dict[str, str]:
 def test_an_offer_in_cells() -> None:
     (row,) = rows_of([MEASURED])
     assert cells(row) == {
-        "node": display("maple", NODE.id),
+        "provider": display("maple", NODE.id),
         "state": "online pinned",
         "model": "Qwen",
-        "quantization": "Q4_K_M",
+        "quant": "Q4_K_M",
         "price": "free",
-        "busy": "25% of 4",
-        "round trip": "1.2 ms",
-        "first token": "211 ms",
+        "slots": "1/4",
+        "trip": "1.2 ms",
+        "1st token": "211 ms",
         "tok/s": "28.4",
         "success": "97% of 32",
-        "news": "3 s",
+        "heard": "3 s",
         "reached by": "ws://192.0.2.1:7741",
     }
+
+
+def test_the_columns_are_called_as_in_the_market() -> None:
+    in_market = {column.title for column in market_rows.COLUMNS}
+    assert set(cells_of([]).titles) - in_market == {"reached by"}  # the market says that beside the table
 
 
 def test_what_was_not_measured_has_an_empty_cell_and_a_newcomer_is_new() -> None:
     (row,) = rows_of([named("maple", rtt_ms=None, addresses=(), relays=(b"r" * 32,))])
     shown = cells(row)
-    assert [shown[title] for title in ("round trip", "first token", "tok/s")] == ["", "", ""]
+    assert [shown[title] for title in ("trip", "1st token", "tok/s")] == ["", "", ""]
     assert shown["success"] == "NEW" and shown["reached by"] == "relay"
     few = replace(SEEN, answered=2, failed=1, success=0.667)
     assert cells(*rows_of([few]))["success"] == "NEW 67% of 3"
@@ -73,8 +79,8 @@ def test_a_price_is_never_one_that_is_not_asked() -> None:
 def test_a_node_without_an_offer_is_a_row_too() -> None:
     (row,) = rows_of([], [replace(NODE, slots=0, models=(), same_name_as=b"f" * 32)])
     shown = cells(row)
-    assert shown["model"] == "no offer" and shown["price"] == shown["busy"] == shown["success"] == ""
-    assert f"(same name as {display('maple', b'f' * 32)})" in shown["node"]
+    assert shown["model"] == "no offer" and shown["price"] == shown["slots"] == shown["success"] == ""
+    assert f"(same name as {display('maple', b'f' * 32)})" in shown["provider"]
     told = msgspec.to_builtins(row)
     assert told["model"] is told["model_id"] is told["price_out"] is told["success"] is None
 
@@ -123,11 +129,11 @@ def test_sorting_puts_the_best_first_and_the_unknown_last() -> None:
         return "".join(row.name[0].lower() for row in sort_rows(rows, column))
 
     assert by(None) == "cbad"
-    assert by("node") == "abcd" and by("news") == "acbd"
+    assert by("provider") == "abcd" and by("heard") == "acbd"
     assert by("tok/s") == by("TOK/S") == "bacd"
-    assert by("success") == "abcd" and by("round-trip") == by("round trip") == "adbc"
-    assert by("price") == "cbad" and by("busy") == "cabd" and by("state") == "badc"
-    with pytest.raises(UsageError, match=r"no column \[2Jrating .* node, state, .*first-token"):
+    assert by("success") == "abcd" and by("1st-token") == by("1st token") == "bacd" and by("trip") == "adbc"
+    assert by("price") == "cbad" and by("slots") == "cabd" and by("state") == "badc"
+    with pytest.raises(UsageError, match=r"no column \[2Jrating .* provider, state, .*1st-token"):
         sort_rows([], "\x1b[2Jrating")
 
 
@@ -136,14 +142,14 @@ def test_a_narrow_terminal_shows_what_matters_and_cuts_no_id(width: int) -> None
     long = named("willow", replace(MEASURED, model=replace(MODEL, name="Qwen2.5-0.5B-Instruct")))
     rows = rows_of([MEASURED, long])
     shown = cells_of(rows, width)
-    assert shown.titles[:3] == ("node", "state", "model") and set(shown.right) < set(shown.titles)
+    assert shown.titles[:3] == ("provider", "state", "model") and set(shown.right) < set(shown.titles)
     assert all(len(row) == len(shown.titles) for row in shown.rows)
     drawn = io.StringIO()
     Console(file=drawn, width=width).print(table(shown.titles, shown.rows, right=shown.right))
     if width >= 60:
         assert len(drawn.getvalue().splitlines()) == 3  # nothing is folded
     assert cells_of(rows, 500) == cells_of(rows)
-    assert ("first token" in shown.titles) == (width >= 160)
+    assert ("1st token" in shown.titles) == (width >= 120)
     assert ("success" in shown.titles) == (width >= 80)
     assert ("price" in shown.titles) == (width >= 80)
 
