@@ -97,8 +97,9 @@ _Mdns = Annotated[bool, Meta(description="find other nodes on the local network,
 _Driver = Annotated[
     str,
     Meta(
-        pattern=_NAME,
-        max_length=64,
+        # An id in its alphabet, or the beginning of one, with a name before it or none; see Drivers.find.
+        pattern=r"^(local|auto|([^\x00-\x1f\x7f]*·)?[0-9A-TV-Za-tv-z]{4,52})$",
+        max_length=96,
         description="who answers new chats: local = this machine, auto = infraxa chooses, or a node's id",
     ),
 ]
@@ -238,6 +239,8 @@ def allowed(name: str) -> str:
         text = "true or false"
     elif name == "provide_hours":
         text = "two times of day such as 22:00-07:00"
+    elif name == "driver":
+        text = '"local" or "auto", or the id of a node, of which the first 4 characters are enough'
     elif field.type is str:
         text = f"a line of 1 to {field.meta.max_length} characters"
     else:
@@ -256,8 +259,13 @@ def text_of(value: Value) -> str:
 def parse(name: str, value: object, where: str) -> Value:
     """The value of the setting `name` from a text (a variable, a flag) or a TOML value.
 
-    `where` names its place for the sentence of the `BadSettings` raised when it is not allowed.
+    `where` names its place for the sentence of the `BadSettings` raised when it is not allowed. Raises
+    NodeError `bad_setting` when there is no such setting.
     """
+    if name not in names():
+        raise NodeError(
+            "bad_setting", f"There is no setting {name!r}.", f"The settings are: {', '.join(names())}."
+        )
     field = _field(name)
     found = value
     if isinstance(value, str) and (field.optional or field.type is not str):
@@ -336,10 +344,6 @@ def set(folders: Folders, name: str, value: object) -> Value:  # noqa: A001 - th
 
     Raises `NodeError`: `bad_setting`, `bad_folder` or `not_written`.
     """
-    if name not in names():
-        raise NodeError(
-            "bad_setting", f"There is no setting {name!r}.", f"The settings are: {', '.join(names())}."
-        )
     parsed = parse(name, value, "config set")
     path = folders.config_file.resolve()  # a link to a file kept elsewhere stays a link
     _read_toml(path)  # says what is wrong with a broken file, as every reader of it does

@@ -6,8 +6,10 @@ import os
 from pathlib import Path
 
 from infraxa.app import config
+from infraxa.app.commands.failures import UsageError
 from infraxa.app.commands.given import folders_of
 from infraxa.app.commands.output import clean, note, print_json, print_table
+from infraxa.app.errors import NodeError
 from infraxa.app.folders import Folders
 
 
@@ -40,34 +42,40 @@ def show_settings(data_dir: Path | None, *, as_json: bool) -> None:
 
 
 def set_setting(data_dir: Path | None, name: str, value: str) -> None:
+    """Raises UsageError for a name or a value that is not allowed, as for the option of the same name."""
     folders = folders_of(data_dir)
+    try:
+        parsed = config.parse(name, value, "config set")
+    except NodeError as error:
+        raise UsageError(f"{error.message} {error.remedy}".strip()) from None
     if name == "model":
         _check_model(folders, value)
-    parsed = _set(folders, name, value)
+    _set(folders, name, value)
     later = f" ({config.LATER[name]})" if name in config.LATER else ""
     print(clean(f"{name} = {config.text_of(parsed)}{later}"))
     if config.variable(name) in os.environ:
         note(f"infraxa: {config.variable(name)} is set and goes before config.toml.")
 
 
-def _set(folders: Folders, name: str, value: str) -> config.Value:
+def _set(folders: Folders, name: str, value: str) -> None:
     """By the infraxa that is open, so that it comes into force there; else by this command."""
     from infraxa.app.commands.front import is_open
 
     if not is_open(folders):
-        return config.set(folders, name, value)
+        config.set(folders, name, value)
+        return
     import asyncio
 
     from infraxa.app.commands.front import attached_node
 
-    async def set_there() -> config.Value:
+    async def set_there() -> None:
         async with attached_node(folders, config.Settings()) as node:
             if node is None:
-                return config.set(folders, name, value)
-            await node.change_setting(name, value)
-            return config.parse(name, value, "config set")
+                config.set(folders, name, value)
+            else:
+                await node.change_setting(name, value)
 
-    return asyncio.run(set_there())
+    asyncio.run(set_there())
 
 
 def _check_model(folders: Folders, name: str) -> None:

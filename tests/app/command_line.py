@@ -52,9 +52,9 @@ def infraxa(*arguments: str, data: Path, stdin: str = "", env: Mapping[str, str]
     return Ran(done.returncode, done.stdout, done.stderr)
 
 
-def one_line(ran: Ran, *words: str) -> None:
+def one_line(ran: Ran, *words: str, code: int = 1) -> None:
     """It failed with one clear line that contains `words`, and nothing else."""
-    assert ran.code == 1, ran
+    assert ran.code == code, ran
     assert ran.out == ""
     assert ran.err.startswith("infraxa: ") and ran.err.count("\n") == 1, ran.err
     assert "Traceback" not in ran.err

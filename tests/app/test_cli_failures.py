@@ -211,8 +211,11 @@ def test_config_says_where_and_what_and_from_where(data: Path) -> None:
     over = infraxa("config", "set", "threads", "2", data=data)
     assert over.code == 0 and "INFRAXA_THREADS is set and goes before" in over.err
     assert over.out == "threads = 2 (when a model is loaded)\n"
-    one_line(infraxa("config", "set", "mouse", "perhaps", data=data), "must be true or false")
-    one_line(infraxa("config", "set", "mice", "1", data=data), "no setting 'mice'", "mouse")
+    one_line(infraxa("config", "set", "mouse", "perhaps", data=data), "must be true or false", code=2)
+    one_line(infraxa("config", "set", "mice", "1", data=data), "no setting 'mice'", "mouse", code=2)
+    who = '"local" or "auto", or the id of a node'
+    one_line(infraxa("config", "set", "driver", "xx", data=data), "driver is 'xx'", who, code=2)
+    one_line(infraxa("ask", "hi", "--driver", "xx", data=data), "driver is 'xx'", who, code=2)
     one_line(infraxa("config", "set", "model", "gudie", data=data), "Did you mean guide?")
     assert infraxa("config", "set", "model", "guide", data=data).code == 0
     rows = infraxa("config", "show", data=data).out.splitlines()

@@ -51,6 +51,10 @@ def test_flags_go_before_variables_before_the_file_before_defaults(folders: Fold
         ("mouse", "Yes", True),
         ("reduced_motion", "1", True),
         ("send_key", "ctrl+enter", "ctrl+enter"),
+        ("driver", "auto", "auto"),
+        ("driver", "7k2m", "7k2m"),
+        ("driver", "Maple tree·7K2M9X4Q", "Maple tree·7K2M9X4Q"),
+        ("driver", "0" * 52, "0" * 52),
     ],
 )
 def test_texts_are_understood(folders: Folders, name: str, text: str, value: object) -> None:
@@ -71,6 +75,8 @@ def test_texts_are_understood(folders: Folders, name: str, text: str, value: obj
         ("mouse = 3", "mouse is 3; it must be true or false"),
         ('slots = "auto"', "slots is 'auto'; it must be a whole number from 1 to 64."),
         ('theme = ""', "theme is ''; it must be a line of 1 to 100 characters"),
+        ('driver = "xx"', 'driver is \'xx\'; it must be "local" or "auto", or the id of a node'),
+        ('driver = "maple·"', "of which the first 4 characters are enough."),
         (r'model = "a\u001bb"', "model is 'a\\x1bb'; it must be a line of"),
     ],
 )
