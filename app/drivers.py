@@ -22,6 +22,7 @@ from infraxa.app.offers import Mark, OfferSeen
 from infraxa.net import routing
 from infraxa.net.identity import ID_LENGTH, display, id_text
 from infraxa.net.names import name_key
+from infraxa.net.records import ModelOffer
 from infraxa.net.routing import Candidate, Evidence, Outcome, Reason, Wanted
 from infraxa.net.status import SeenNode
 from infraxa.net.tasks import TaskGroup
@@ -39,6 +40,8 @@ NAMED: Final = 4
 _log = logging.getLogger(__name__)
 
 _NO_EVIDENCE = Evidence()
+_ALL = b""
+"""In place of a model_id: all models of a node together."""
 _RANK = {"online": 0, "busy": 1, "offline": 2}
 _PROBLEMS: Final[dict[Reason | None, str]] = {
     "blocked": "You blocked this provider.",
@@ -114,12 +117,12 @@ class Drivers:
 
     async def observed(self, node: bytes, model_id: bytes, outcome: Outcome) -> None:
         """Take down how a request to a driver ended. It never waits, and never fails."""
-        key = node, model_id
-        before = self._evidence.pop(key, _NO_EVIDENCE)
-        self._evidence[key] = routing.observed(before, outcome, self._clock())
-        if len(self._evidence) > drivers.DRIVERS_KEPT:
-            del self._evidence[next(iter(self._evidence))]
-        self._unwritten.add(key)
+        for key in ((node, model_id), (node, _ALL)):
+            before = self._evidence.pop(key, _NO_EVIDENCE)
+            self._evidence[key] = routing.observed(before, outcome, self._clock())
+            if len(self._evidence) > drivers.DRIVERS_KEPT:
+                del self._evidence[next(iter(self._evidence))]
+            self._unwritten.add(key)
         if self._store is not None and (self._writing is None or self._writing.done()):
             self._writing = self._tasks.spawn(self._write_soon(), name="remember drivers")
         self._on_change()
@@ -218,14 +221,19 @@ class Drivers:
             if not node.slots or not node.models:
                 continue
             mark = self._marks.get(node.id)
+            of_node = self._evidence.get((node.id, _ALL), _NO_EVIDENCE)
             for model in node.models:
-                evidence = self._evidence.get((node.id, model.model_id), _NO_EVIDENCE)
+                evidence = routing.of_candidate(of_node, self._of_model(node, model))
                 yield Candidate(
                     node, model, mark == "pinned", mark == "blocked", evidence, self._pending[node.id]
                 )
 
+    def _of_model(self, node: SeenNode, model: ModelOffer) -> Evidence:
+        return self._evidence.get((node.id, model.model_id), _NO_EVIDENCE)
+
     def _seen(self, candidate: Candidate, now: int) -> OfferSeen:
-        node, model, evidence = candidate.node, candidate.model, candidate.evidence
+        node, model = candidate.node, candidate.model
+        evidence = self._of_model(node, model)
         price_in, price_out = model.price_in, model.price_out
         for price in node.prices:
             if price.model < len(node.models) and node.models[price.model] is model:
@@ -241,7 +249,7 @@ class Drivers:
             success=routing.success(evidence),
             first_token_ms=evidence.first_token_ms,
             tokens_per_second=evidence.tokens_per_second,
-            cooling_s=routing.cooling_ms(evidence, now) / 1000,
+            cooling_s=routing.cooling_ms(candidate.evidence, now) / 1000,
             problem=_PROBLEMS.get(routing.why_not(candidate, Wanted(), now), ""),
         )
 

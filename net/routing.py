@@ -84,7 +84,7 @@ class Outcome(Struct, frozen=True):
 
 
 class Evidence(Struct, frozen=True):
-    """What was seen of one node with one model."""
+    """What was seen of one node with one model, or with all its models together."""
 
     answered: int = 0
     failed: int = 0
@@ -114,6 +114,7 @@ class Candidate(Struct, frozen=True):
     pinned: bool = False
     blocked: bool = False
     evidence: Evidence = Evidence()
+    """As `of_candidate` makes it."""
     pending: int = 0
     """Orders of this machine that it has not answered yet: newer than what it says of its load."""
 
@@ -168,6 +169,18 @@ def observed(evidence: Evidence, outcome: Outcome, now_ms: int) -> Evidence:
         # Requests that ran side by side fail side by side: that is one fault.
         faults=evidence.faults + (cooling_ms(evidence, now_ms) == 0),
         fault_ms=now_ms,
+    )
+
+
+def of_candidate(node: Evidence, model: Evidence) -> Evidence:
+    """What a choice goes by: of the node whether its answers come whole, since another model is announced in
+    no time and would shed every failure; of its model how fast they come, and what it refused."""
+    return replace(
+        node,
+        first_token_ms=model.first_token_ms,
+        tokens_per_second=model.tokens_per_second,
+        refused_ms=model.refused_ms,
+        wait_ms=model.wait_ms,
     )
 
 

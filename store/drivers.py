@@ -11,7 +11,8 @@ from infraxa.store.db import Connection, transaction
 from infraxa.store.records import DriverRecord
 
 DRIVERS_KEPT = 4096
-"""Nodes × models; those that changed longest ago beyond this are forgotten."""
+"""Nodes × models, and each node with all its models together; those that changed longest ago beyond this are
+forgotten."""
 
 _DRIVER = "node, model, changed_ms, evidence"
 

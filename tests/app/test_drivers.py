@@ -116,7 +116,7 @@ async def test_what_was_seen_is_written_while_the_program_runs_many_at_once(
 
     def on_disk() -> list[int]:
         with sqlite3.connect(tmp_path / DATABASE_NAME) as look:
-            rows = look.execute("SELECT evidence FROM drivers").fetchall()
+            rows = look.execute("SELECT evidence FROM drivers WHERE model <> x''").fetchall()
         look.close()
         return sorted(msgspec.json.decode(evidence)["answered"] for (evidence,) in rows)
 
@@ -132,7 +132,7 @@ async def test_what_was_seen_is_written_while_the_program_runs_many_at_once(
 async def test_evidence_of_more_than_the_bound_is_forgotten_oldest_first(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(kept, "DRIVERS_KEPT", 3)
+    monkeypatch.setattr(kept, "DRIVERS_KEPT", 6)  # of each node two: its model, and all of them
     all_of_them = [node(number) for number in range(5)]
     async with opened(tmp_path) as drivers:
         for number in (0, 1, 2, 0, 3, 4):  # 0 is heard of again
@@ -241,6 +241,24 @@ async def test_choosing_by_model_room_and_what_was_seen(tmp_path: Path) -> None:
         assert chosen() == 2
         await drivers.mark(small.id, "pinned")
         assert chosen() == 1
+
+
+async def test_another_model_sheds_no_failure(tmp_path: Path) -> None:
+    clock = Clock()
+    hostile, other = node(1), node(2)
+    renamed = node(1, replace(QWEN, model_id=b"z" * 32))
+    async with opened(tmp_path, clock) as drivers:
+        for _ in range(4):
+            await drivers.observed(hostile.id, QWEN.model_id, Outcome("failed"))
+            clock.now_ms += 8_000
+        (offer,) = drivers.offers([renamed])
+        assert (offer.cooling_s, offer.answered, offer.failed, offer.success) == (8.0, 0, 0, None)
+        assert order_of(drivers.offers([renamed, other])) == [2, 1], "it is expected to fail again"
+        assert {drivers.choose([renamed, other]).node.id[0] for _ in range(20)} == {2}  # type: ignore[union-attr]
+    async with opened(tmp_path, clock) as drivers:
+        assert drivers.offers([renamed])[0].cooling_s == 8.0
+        await drivers.observed(hostile.id, b"z" * 32, ANSWERED)
+        assert drivers.offers([hostile])[0].cooling_s == 0.0
 
 
 async def test_why_there_is_nobody_says_what_is_closest(tmp_path: Path) -> None:
