@@ -12,16 +12,16 @@ import contextlib
 import logging
 import random
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Final, cast
 
 import msgspec
 
+from infraxa.app import driver_words, reputations
 from infraxa.app.errors import NodeError
 from infraxa.app.offers import Mark, OfferSeen
 from infraxa.net import routing
-from infraxa.net.identity import ID_LENGTH, display, id_text
-from infraxa.net.names import name_key
+from infraxa.net.identity import display
 from infraxa.net.records import ModelOffer
 from infraxa.net.routing import Candidate, Evidence, Outcome, Reason, Wanted
 from infraxa.net.status import SeenNode
@@ -32,14 +32,11 @@ from infraxa.store.records import DriverRecord, StoreError
 
 WRITE_S: Final = 5.0
 """What was seen is on disk so long after it, with all else that was seen meanwhile."""
-MIN_PREFIX: Final = 4
-"""Characters of an id that tell a node from the others when a person types them."""
-NAMED: Final = 4
-"""Nodes that one sentence names."""
 
 _log = logging.getLogger(__name__)
 
 _NO_EVIDENCE = Evidence()
+_ANY = Wanted()
 _ALL = b""
 """In place of a model_id: all models of a node together."""
 _RANK = {"online": 0, "busy": 1, "offline": 2}
@@ -49,8 +46,6 @@ _PROBLEMS: Final[dict[Reason | None, str]] = {
     "no_way": "It told no address by which it can be reached, and no relay.",
 }
 """Why one is not the driver, even if the person says so."""
-_ALIKE = str.maketrans("ilo", "110")
-"""Letters that an id does not have, for those that they look like."""
 
 
 class Drivers:
@@ -67,6 +62,7 @@ class Drivers:
         epoch."""
         self.fallback: frozenset[bytes] = frozenset()
         """The model_ids that nobody is chosen for who has another one: what every node has anyway."""
+        self.reputations = reputations.Reputations()
         self._on_change = on_change
         self._clock = clock
         self._rng = rng or random.Random()
@@ -98,7 +94,8 @@ class Drivers:
 
     def offers(self, nodes: Iterable[SeenNode]) -> list[OfferSeen]:
         """One for each model of those that serve any: pinned ones first, blocked ones last, in between those
-        that are online first, the `fallback` models after others, and what answers soonest."""
+        that are online first, the `fallback` models after others, and what is expected to cost least,
+        the time until it answered included."""
         now = self._clock()
         listed = [(self._order(one, now), self._seen(one, now)) for one in self._candidates(nodes)]
         listed.sort(key=lambda pair: pair[0])
@@ -133,11 +130,16 @@ class Drivers:
         model_id: bytes | None = None,
         context: int = 1,
         exclude: Collection[bytes] = (),
+        *,
+        n_out: int = routing.N_OUT,
+        max_price: int | None = None,
     ) -> OfferSeen | None:
-        """A driver for a prompt and an answer of `context` tokens together; None when nobody can be, see
-        `nobody`. `exclude`: ids of nodes that are not to be asked."""
+        """A driver for a prompt and an answer of `context` tokens together, of which the answer will have
+        about `n_out`; None when nobody can be, see `nobody`. `exclude`: ids of nodes that are not to be
+        asked. `max_price`: µcr per 1M tokens; None: any."""
         now = self._clock()
-        wanted = Wanted(model_id, context, fallback=self.fallback)
+        n_prompt = max(context - n_out, 0) or routing.N_PROMPT
+        wanted = Wanted(model_id, context, n_prompt, n_out, max_price, self.fallback)
         chosen = routing.choose(self._candidates(nodes), wanted, now, self._rng, exclude)
         return None if chosen is None else self._seen(chosen, now)
 
@@ -158,9 +160,11 @@ class Drivers:
         model_id: bytes | None = None,
         context: int = 1,
         exclude: Collection[bytes] = (),
+        *,
+        max_price: int | None = None,
     ) -> float | None:
         """Seconds until one of those that are busy may have room, 0 when it did not say; None: none is."""
-        now, wanted = self._clock(), Wanted(model_id, context)
+        now, wanted = self._clock(), Wanted(model_id, context, max_price=max_price)
         waits = []
         for one in self._candidates(nodes):
             why = None if one.node.id in exclude else routing.why_not(one, wanted, now)
@@ -174,13 +178,15 @@ class Drivers:
         model_id: bytes | None = None,
         context: int = 1,
         exclude: Collection[bytes] = (),
+        *,
+        max_price: int | None = None,
     ) -> NodeError:
         """Why `choose` found nobody: `busy`, or `no_driver` with what is closest to a driver."""
         now = self._clock()
-        wanted = Wanted(model_id, context)
+        wanted = Wanted(model_id, context, max_price=max_price)
         left = [one for one in self._candidates(nodes) if one.node.id not in exclude]
         why = Counter(routing.why_not(one, wanted, now) for one in left)
-        return _nobody(why, context, tried=bool(exclude))
+        return driver_words.nobody(why, context, max_price, tried=bool(exclude))
 
     def find(self, nodes: Iterable[SeenNode], driver: str, model: str | None = None) -> OfferSeen:
         """What one node offers: that of `model` (a model_id in hex), or the first one in its card.
@@ -190,7 +196,7 @@ class Drivers:
         Raises NodeError `no_driver`: nobody or several have this id, it is offline, offers nothing or not
         this model, or the person blocked it.
         """
-        node = _named(list(nodes), driver)
+        node = driver_words.named(list(nodes), driver)
         name = display(node.name, node.id)
         if self._marks.get(node.id) == "blocked":
             raise NodeError(
@@ -217,15 +223,20 @@ class Drivers:
         )
 
     def _candidates(self, nodes: Iterable[SeenNode]) -> Iterator[Candidate]:
+        now = self._clock()
         for node in nodes:
             if not node.slots or not node.models:
                 continue
             mark = self._marks.get(node.id)
             of_node = self._evidence.get((node.id, _ALL), _NO_EVIDENCE)
-            for model in node.models:
+            opinion = reputations.opinion(self.reputations.said(node.id), now)
+            prices = {price.model: (price.price_in, price.price_out) for price in node.prices}
+            for place, model in enumerate(node.models):
                 evidence = routing.of_candidate(of_node, self._of_model(node, model))
+                pinned, blocked = mark == "pinned", mark == "blocked"
+                cost = prices.get(place, (model.price_in, model.price_out))
                 yield Candidate(
-                    node, model, mark == "pinned", mark == "blocked", evidence, self._pending[node.id]
+                    node, model, pinned, blocked, evidence, self._pending[node.id], *cost, opinion
                 )
 
     def _of_model(self, node: SeenNode, model: ModelOffer) -> Evidence:
@@ -234,28 +245,29 @@ class Drivers:
     def _seen(self, candidate: Candidate, now: int) -> OfferSeen:
         node, model = candidate.node, candidate.model
         evidence = self._of_model(node, model)
-        price_in, price_out = model.price_in, model.price_out
-        for price in node.prices:
-            if price.model < len(node.models) and node.models[price.model] is model:
-                price_in, price_out = price.price_in, price.price_out
+        score = reputations.score(candidate, self.reputations.said(node.id), now)
         return OfferSeen(
             node=node,
             model=model,
-            price_in=price_in,
-            price_out=price_out,
+            price_in=candidate.price_in,
+            price_out=candidate.price_out,
             mark="blocked" if candidate.blocked else "pinned" if candidate.pinned else "",
             answered=evidence.answered,
             failed=evidence.failed,
             success=routing.success(evidence),
             first_token_ms=evidence.first_token_ms,
             tokens_per_second=evidence.tokens_per_second,
+            stars=score.stars,
+            ratings=score.ratings,
+            unweighted=score.unweighted,
+            new=score.new,
             cooling_s=routing.cooling_ms(candidate.evidence, now) / 1000,
-            problem=_PROBLEMS.get(routing.why_not(candidate, Wanted(), now), ""),
+            problem=_PROBLEMS.get(routing.why_not(candidate, _ANY, now), ""),
         )
 
     def _order(self, candidate: Candidate, now: int) -> tuple[bool, bool, int, bool, float, bytes]:
         node = candidate.node
-        expected = routing.expected_ms(candidate, now)
+        expected = routing.expected_cost(candidate, _ANY, now)
         fallback = candidate.model.model_id in self.fallback
         return candidate.blocked, not candidate.pinned, _RANK[node.status], fallback, expected, node.id
 
@@ -281,57 +293,3 @@ class Drivers:
         except BaseException:
             self._unwritten |= keys
             raise
-
-
-def _named(nodes: Sequence[SeenNode], text: str) -> SeenNode:
-    """The node with this id, or the only one whose id begins with it."""
-    prefix = text.strip().rpartition("·")[2].lower().translate(_ALIKE)
-    found = [node for node in nodes if len(prefix) >= MIN_PREFIX and id_text(node.id).startswith(prefix)]
-    if len(found) == 1:
-        return found[0]
-    if found:
-        raise NodeError(
-            "no_driver", f"Several nodes have an id that begins so: {_names(found)}.", "Give more of it."
-        )
-    if (key := name_key(text)) and (alike := [node for node in nodes if name_key(node.name) == key]):
-        raise NodeError(
-            "no_driver",
-            "A node is chosen by its id, since anybody can take any name.",
-            f"With this name there is {_names(alike)}.",
-        )
-    whole = len(prefix) == ID_LENGTH
-    raise NodeError(
-        "no_driver",
-        "The driver is not on the network now."
-        if whole
-        else "No node on the network has an id that begins so.",
-        "infraxa providers shows who is there.",
-    )
-
-
-def _names(nodes: Sequence[SeenNode]) -> str:
-    named = ", ".join(display(node.name, node.id) for node in nodes[:NAMED])
-    return named if len(nodes) <= NAMED else f"{named} and {len(nodes) - NAMED} more"
-
-
-def _nobody(why: Counter[Reason | None], context: int, *, tried: bool) -> NodeError:
-    def error(message: str, remedy: str) -> NodeError:
-        return NodeError("no_driver", message, remedy)
-
-    if why["busy"] or why["asked_to_wait"]:
-        return NodeError("busy", "Every provider that could answer is busy.", "Try again in a moment.")
-    if why["too_small"]:
-        return error(
-            f"No provider has room for {context} tokens.", "Shorten the chat, or leave its oldest turns out."
-        )
-    if why["other_model"]:
-        return error("No provider offers this model now.", "Choose another one in the market.")
-    if tried:
-        return error("There is no other provider to ask.", "Try again, or use this machine.")
-    if why["no_way"]:
-        return error("No way to the providers that are there is known.", "Try again in a moment.")
-    if why["offline"] or why["blocked"]:
-        return error(
-            "All known providers are offline or blocked by you.", "Wait for one, or use this machine."
-        )
-    return error("Nobody on the network offers a model now.", "infraxa providers shows who is there.")

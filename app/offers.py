@@ -33,6 +33,14 @@ class OfferSeen(msgspec.Struct, frozen=True):
     first_token_ms: float | None = None
     """Measured here; that of the node's own claim is in `node`."""
     tokens_per_second: float | None = None
+    stars: float | None = None
+    """1 to 5 by own answers and the ratings that weigh; None: nothing of it is known."""
+    ratings: int = 0
+    """Ratings by those with whom this node has business; they weigh."""
+    unweighted: int = 0
+    """Ratings by anybody else; they move nothing."""
+    new: bool = True
+    """Fewer whole answers came from the provider than make it known."""
     cooling_s: float = 0.0
     """For so long it is not chosen by itself, after a fault of its own."""
     problem: str = ""

@@ -1,7 +1,7 @@
 """Which driver is chosen when the person leaves it to the program: what was seen of each, and the rules.
 
-Values and times in, values out; who keeps the evidence is not known here. Protocol §8 without prices. The
-evidence of a node is of this machine's own requests alone: what others say of it does not count.
+Values and times in, values out; who keeps the evidence is not known here. Protocol §8. The evidence of a node
+is of this machine's own requests alone; what others say of it comes as one number (reputation.py).
 """
 
 from __future__ import annotations
@@ -13,21 +13,32 @@ from typing import Final, Literal
 from msgspec import Struct
 from msgspec.structs import replace
 
+from infraxa.net.market import MILLION
 from infraxa.net.records import ModelOffer
+from infraxa.net.reputation import NEW_RECEIPTS, PRIOR_STARS
 from infraxa.net.status import SeenNode
 
 Blame = Literal["own", "relay", "peer"]
 """Whose fault it was: this machine's own network, a relay between, the driver."""
 
 Reason = Literal[
-    "blocked", "offline", "no_way", "no_slots", "other_model", "too_small", "busy", "asked_to_wait", "cooling"
+    "blocked",
+    "offline",
+    "no_way",
+    "no_slots",
+    "other_model",
+    "too_small",
+    "too_dear",
+    "busy",
+    "asked_to_wait",
+    "cooling",
 ]
 """Why a candidate is not chosen; one that has several has the first of them."""
 
 HALF_LIFE_MS: Final = 30 * 24 * 3600 * 1000
 """After so long an answer says half as much."""
-NEW_ANSWERS: Final = 10
-"""Whoever gave fewer is NEW."""
+NEW_ANSWERS: Final = NEW_RECEIPTS
+"""Whoever gave fewer whole answers, with all of its models together, is NEW."""
 NEW_SHARE: Final = 0.05
 """Of the automatic choices, those that go to the new ones while there are others."""
 COOL_MS: Final = 8_000
@@ -35,8 +46,13 @@ COOL_MS: Final = 8_000
 MAX_COOL_MS: Final = 8 * 60_000
 MAX_WAIT_MS: Final = 10 * 60_000
 """A provider that asks for a longer wait is asked again after this one."""
+N_PROMPT: Final = 256
+"""Tokens of a prompt of which nothing is known."""
 N_OUT: Final = 256
-"""Tokens of an answer of which nothing is known."""
+"""Likewise of an answer."""
+VALUE_OF_TIME: Final = 4.0
+"""µcr that a second of waiting is worth: at the default price (market.BASE_OUT) an answer that comes twice as
+fast as 10 tokens per second may cost twice as much, which is 4 µcr for each second that it saves."""
 
 _NEWEST: Final = 0.3
 """Weight of the last answer in what is measured."""
@@ -117,6 +133,12 @@ class Candidate(Struct, frozen=True):
     """As `of_candidate` makes it."""
     pending: int = 0
     """Orders of this machine that it has not answered yet: newer than what it says of its load."""
+    price_in: int = 0
+    """µcr per 1M tokens of the prompt, now."""
+    price_out: int = 0
+    """Of the answer."""
+    opinion: float = PRIOR_STARS
+    """What others think of the node: reputation.Score.opinion, 1 to 5."""
 
 
 class Wanted(Struct, frozen=True):
@@ -126,8 +148,11 @@ class Wanted(Struct, frozen=True):
     """None: any model."""
     context: int = 1
     """Tokens of the prompt and the answer together."""
+    n_prompt: int = N_PROMPT
     n_out: int = N_OUT
     """Tokens that the answer will have, about."""
+    max_price: int | None = None
+    """µcr per 1M tokens, of the answer and of the prompt; None: any."""
     fallback: Collection[bytes] = ()
     """Models that are taken only where no other one can be."""
 
@@ -190,6 +215,12 @@ def success(evidence: Evidence) -> float | None:
     return evidence.whole / total if total else None
 
 
+def weights(evidence: Evidence, now_ms: int) -> tuple[float, float]:
+    """What the answers that came whole and the failures weigh now, each 1 when it was new."""
+    kept = _kept(evidence, now_ms)
+    return evidence.whole * kept, evidence.broken * kept
+
+
 def is_new(evidence: Evidence) -> bool:
     return evidence.answered < NEW_ANSWERS
 
@@ -231,6 +262,14 @@ def expected_ms(candidate: Candidate, now_ms: int, n_out: int = N_OUT) -> float:
     return first_ms * (1 + util) + decode_ms * (1 + util) + line_ms + (1 - p) / p * _FAILURE_MS
 
 
+def expected_cost(candidate: Candidate, wanted: Wanted, now_ms: int) -> float:
+    """What an answer would cost in µcr, the time until it is whole included. Below a middling opinion of the
+    others the same answer counts for more, above it for less: at one star for three times as much."""
+    money = (candidate.price_in * wanted.n_prompt + candidate.price_out * wanted.n_out) / MILLION
+    seconds = expected_ms(candidate, now_ms, wanted.n_out) / 1000
+    return (money + seconds * VALUE_OF_TIME) * PRIOR_STARS / candidate.opinion
+
+
 def why_not(candidate: Candidate, wanted: Wanted, now_ms: int) -> Reason | None:
     """Why this one is not chosen by itself; None: it can be."""
     node, evidence = candidate.node, candidate.evidence
@@ -246,6 +285,8 @@ def why_not(candidate: Candidate, wanted: Wanted, now_ms: int) -> Reason | None:
         return "other_model"
     if candidate.model.context < wanted.context:
         return "too_small"
+    if wanted.max_price is not None and max(candidate.price_in, candidate.price_out) > wanted.max_price:
+        return "too_dear"
     if node.status == "busy":
         return "busy"
     if waiting_ms(evidence, now_ms):
@@ -264,9 +305,9 @@ def choose(
 ) -> Candidate | None:
     """The driver, or None when nobody can be. `exclude`: nodes that are not to be asked.
 
-    Of two that are drawn the one with the better expected time: users who all see the same do not all go to
-    the same one (the power of two choices, Mitzenmacher 2001). Those that cool down are taken only when there
-    is nobody else, the one that has cooled most first; those that are pinned before all others.
+    Of two that are drawn the one with the better expected cost and time: users who all see the same do not
+    all go to the same one (the power of two choices, Mitzenmacher 2001). Those that cool down are taken only
+    when there is nobody else, the one that has cooled most first; those that are pinned before all others.
     """
     ready: list[Candidate] = []
     cooling: list[Candidate] = []
@@ -290,7 +331,7 @@ def choose(
     return min(
         # In the order in which they were drawn: between equals, that decides.
         (candidate for node in drawn for candidate in pool if candidate.node.id == node),
-        key=lambda one: expected_ms(one, now_ms, wanted.n_out),
+        key=lambda one: expected_cost(one, wanted, now_ms),
     )
 
 
@@ -311,9 +352,9 @@ def _kept(evidence: Evidence, now_ms: int) -> float:
 
 def _likelihood(evidence: Evidence, now_ms: int) -> float:
     """That the next answer comes whole: the mean of what was seen and of the prior. Between 0 and 1."""
-    kept = _kept(evidence, now_ms)
+    came, failed = weights(evidence, now_ms)
     whole, total = _PRIOR
-    return (whole + evidence.whole * kept) / (total + (evidence.whole + evidence.broken) * kept)
+    return (whole + came) / (total + came + failed)
 
 
 def _mean(so_far: float | None, newest: float | None) -> float | None:
