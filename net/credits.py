@@ -15,7 +15,7 @@ MAX_CREDITS: Final = 10**12
 _TEXT: Final = re.compile(r"([+-]?)([0-9]{1,13})?(?:\.([0-9]*))?", re.ASCII)
 
 
-def credits(text: str) -> int:  # noqa: A001 - shadows what `site` adds to an interactive interpreter
+def read_credits(text: str) -> int:
     """`0.0004` → 400 µcr. Raises NetError (`bad_amount`) for what is no decimal number, has more than six
     decimals that are not 0, or is more than MAX_CREDITS."""
     found = _TEXT.fullmatch(text.strip())

@@ -113,7 +113,7 @@ class Demand:
         """From now on `tokens` are to be computed (Outputs.left), at `speed` thousandths of a token per
         second, all slots together; 0: it was not measured."""
         work_ms = max(tokens, 0) * MILLION // (speed if speed > 0 else FIRST_SPEED)
-        load = (work_ms << _UNIT) // WORK_MS
+        load = _up(work_ms << _UNIT, WORK_MS)
         if load == self._load:
             return  # so that saying the same again cannot even change a rounding
         self._u = self._at(now_ms)

@@ -127,7 +127,7 @@ class Daily:
         for left, reason in self._lefts(account, group, day):
             if amount > left and amount > 0:
                 return reason
-        self.count(account, group, max(0, amount), day)
+        self.count(account, group, max(0, amount), self._day)
         return None
 
     def count(self, account: bytes, group: str | None, amount: int, day: int) -> None:
@@ -154,7 +154,7 @@ class Daily:
         )
 
     def _turn(self, day: int) -> None:
-        # A clock that is set back does not begin a day again.
+        # A clock that is set back does not begin a day again: it is still the later one.
         if day > self._day:
             self._day = day
             self._total = 0
