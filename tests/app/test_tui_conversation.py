@@ -175,7 +175,7 @@ async def test_another_chat_replaces_everything() -> None:
 
 async def test_an_answer_waits_streams_and_ends() -> None:
     app = Chat()
-    async with app.run_test(size=(100, 24)) as pilot:
+    async with app.run_test(size=(120, 24)) as pilot:
         conversation = app.conversation
         await conversation.show([turn(question(0))])
         running = answer(0, "", "streaming", None)
@@ -201,16 +201,18 @@ async def test_an_answer_waits_streams_and_ends() -> None:
         facts = " ".join(shown(view)[2:])
         for fact in ("0.12 s to first token", "812 tok/s", "45 tokens", "prompt 120, 96 cached"):
             assert fact in facts
-        assert "this machine only" in facts
+        assert "readable by this machine only" in facts
 
 
 @pytest.mark.parametrize(
     ("width", "line"),
     [
         (120, f"{FIRST} · 812 tok/s · 45 tokens · {PROMPT} · readable by this machine only"),
-        (100, f"{FIRST} · 812 tok/s · 45 tokens · {PROMPT} · this machine only"),
-        (80, f"{FIRST} · 812 tok/s · 45 tokens · this machine only"),
-        (60, "812 tok/s · 45 tokens · this machine only"),
+        (100, f"{FIRST} · 812 tok/s · 45 tokens · readable by this machine only"),
+        (80, "812 tok/s · 45 tokens · readable by this machine only   copy · regenerate"),
+        (60, "812 tok/s · 45 tokens · readable by this machine only"),
+        (52, "45 tokens · readable by this machine only"),
+        (40, "readable by this machine only"),
     ],
 )  # fmt: skip
 async def test_the_facts_take_one_line_and_the_focused_answer_says_all(width: int, line: str) -> None:

@@ -12,7 +12,6 @@ from infraxa.store.records import AnswerFacts, DriverPart, Message
 BUILT_IN_MODEL = "guide"
 BUILT_IN_LABEL = "built-in guide (tiny)"
 READABLE_BY = "readable by this machine only"
-READABLE_BY_SHORT = "this machine only"
 LONG_CONNECT_MS = 200.0
 """A connection that took longer is worth a word."""
 LONG_LINE_MS = 500.0
@@ -106,7 +105,8 @@ def moved_places(parts: Iterable[DriverPart]) -> list[DriverPart]:
 def facts_lines(facts: AnswerFacts | None) -> list[list[str]]:
     """What was measured, and who can read the answer, in words: `0.12 s to first token`, `812 tok/s`, …
 
-    The first is complete; those after it say less and less, for where there is less room.
+    The first is complete; those after it say less and less, for where there is less room. Who can read it is
+    said whole in all of them.
     """
     first: list[str] = []
     always: list[str] = []
@@ -129,15 +129,13 @@ def facts_lines(facts: AnswerFacts | None) -> list[list[str]]:
         if facts.connect_ms is not None and facts.connect_ms >= LONG_CONNECT_MS:
             first.insert(0, f"connected in {short_time(facts.connect_ms)}")
     others = readers(facts)
-    long, short = (
-        (f"readable by {others} only", f"{others} only") if others else (READABLE_BY, READABLE_BY_SHORT)
-    )
+    readable = f"readable by {others} only" if others else READABLE_BY
     return [
-        [*first, *always, *prompt, long],
-        [*first, *always, *prompt, short],
-        [*first, *always, short],
-        [*always, short],
-        [*always[-1:], short],
+        [*first, *always, *prompt, readable],
+        [*first, *always, readable],
+        [*always, readable],
+        [*always[-1:], readable],
+        [readable],
     ]
 
 
