@@ -450,6 +450,7 @@ class Node(NodeFacade):
     def _follow(self, *names: str) -> None:
         """These settings are other ones: what depends on them follows."""
         if not configuration.NETWORK_SETTINGS.isdisjoint(names):
+            self._tasks.spawn(self._know_the_guide(), name="know the guide", told=FAILURES)
             self._tasks.spawn(self._net.restart(self.settings), name="join the network again")
         if not configuration.PROVIDER_SETTINGS.isdisjoint(names) or (
             "model" in names and self.settings.provide_model is None
@@ -564,7 +565,10 @@ class Node(NodeFacade):
         return met
 
     async def _know_the_guide(self) -> None:
-        """Whoever offers the built-in model is chosen last: every node has it."""
+        """Whoever offers the built-in model is chosen last: every node has it. Its file is read for that, so
+        not by a node that cannot choose."""
+        if not self.settings.online or self._drivers.fallback:
+            return
         guide = await self.models.entry(choices.GUIDE)
         self._drivers.fallback = frozenset({await self.models.model_id(guide)})
 

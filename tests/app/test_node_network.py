@@ -12,6 +12,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import pytest
 
+from infraxa.app import models
 from infraxa.app.config import Settings
 from infraxa.app.errors import NodeError
 from infraxa.app.events import NetworkChanged
@@ -256,3 +257,25 @@ async def test_a_node_that_is_closed_while_it_joins_ends(tmp_path: Path) -> None
             await joining
     assert me.network.activity == "off"
     assert settings_of(where.data).network == network_name(tmp_path, "a")
+
+
+async def test_the_model_that_every_node_has_is_looked_at_when_it_can_be_chosen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[object] = []
+
+    def sha256(files: object) -> str:
+        read.append(files)
+        return "ab" * 32
+
+    monkeypatch.setattr(models, "sha256", sha256)
+    async with running(tmp_path, online=False, listen_hosts="127.0.0.1", mdns=False) as node:
+        await node.list_chats()
+        await asyncio.sleep(0.1)
+        assert not read
+        await node.change_setting("online", True)
+        await until(lambda: node._drivers.fallback == {b"\xab" * 32}, "its id is known")
+        await node.change_setting("mdns", True)
+        await node.change_setting("mdns", False)
+        await listening(node)
+    assert len(read) == 1
