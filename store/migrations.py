@@ -11,6 +11,8 @@ from collections.abc import Callable
 
 from sqlite_utils import Database
 
+from infraxa.store.ledger_schema import LEDGER
+
 
 def _conversations(db: Database) -> None:
     """Chats, the tree of their messages, and the pieces of the answers being written.
@@ -166,6 +168,11 @@ def _market(db: Database) -> None:
     )
 
 
+def _ledger(db: Database) -> None:
+    """What was bought and sold; see ledger_schema.py."""
+    db.executescript(LEDGER)
+
+
 MIGRATIONS: tuple[Callable[[Database], None], ...] = (
     _conversations,
     _search,
@@ -173,6 +180,7 @@ MIGRATIONS: tuple[Callable[[Database], None], ...] = (
     _memory,
     _peers,
     _market,
+    _ledger,
 )
 """Step i + 1 leads from version i to version i + 1."""
 

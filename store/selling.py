@@ -13,8 +13,19 @@ from collections.abc import Callable
 
 import msgspec
 
-from infraxa.store.db import Connection
-from infraxa.store.trade_records import Counts, OrderRow, OrderState, ReceiptRow, Refused
+from infraxa.store.db import Connection, transaction
+from infraxa.store.ledger import owed
+from infraxa.store.text import storable
+from infraxa.store.trade import (
+    OPEN_BILLS,
+    find,
+    get_order,
+    get_receipt,
+    insert,
+    post_charge,
+    tab_limit,
+)
+from infraxa.store.trade_records import ENDED, Counts, OrderRow, OrderState, ReceiptRow, Refused
 
 MAX_DUE = 16
 """Ended orders of one account without a signed receipt; at more, no further order is taken from it."""
@@ -40,12 +51,30 @@ def open_order(
     more than `grace_ms` ago and is not signed, or with MAX_DUE orders to be signed. An order that was taken
     already is left as it is.
     """
-    raise NotImplementedError
+    account = order.peer
+    with transaction(conn):
+        if get_order(conn, "provider", account, order.id) is None:
+            refused = _unsigned(conn, account, grace_ms)
+            if refused is not None:
+                return refused
+            most, held = tab_limit(conn, "provider", account, limit)
+            used = held + owed(conn, "provider", account)
+            assert most is not None  # `limit` is not
+            # What is free does not raise what is owed: a full tab does not stop it.
+            if order.hold and used + order.hold > most:
+                return Refused("tab_limit", most, used)
+        insert(conn, "provider", order, name)
+    return None
 
 
 def requeue(conn: Connection, account: bytes, order_id: bytes) -> bool:
     """From `claimed` or `processing` back to `pending`; True once in the life of an order."""
-    raise NotImplementedError
+    moved = conn.execute(
+        "UPDATE orders SET state = 'pending', requeued = 1 WHERE role = 'provider' AND peer = ? AND id = ? "
+        "AND state IN ('claimed', 'processing') AND requeued = 0",
+        (account, order_id),
+    )
+    return moved.rowcount == 1
 
 
 def end_order(
@@ -61,17 +90,43 @@ def end_order(
 
     `state` is one of ENDED. False when it had ended before. Raises ValueError unless 0 <= charge <= hold.
     """
-    raise NotImplementedError
+    assert state in ENDED
+    with transaction(conn):
+        order = get_order(conn, "provider", account, order_id)
+        if order is None or order.ended:
+            return False
+        if not 0 <= charge <= order.hold:
+            raise ValueError(f"a charge of {charge} for a hold of {order.hold}")
+        conn.execute(
+            "UPDATE orders SET state = ?, bill = 'due', charge = ?, held = ?, billed_prompt = ?, "
+            "billed_cached = ?, billed_out = ?, outcome = ?, ended_at = ? "
+            "WHERE role = 'provider' AND peer = ? AND id = ?",
+            (
+                state, charge, charge, counts.n_prompt, counts.n_cached, counts.n_out, storable(outcome),
+                conn.clock(), account, order_id,
+            ),
+        )  # fmt: skip
+    return True
 
 
 def expire_order(conn: Connection, account: bytes, order_id: bytes) -> bool:
     """A pending order was never claimed: nothing is owed, there is no receipt. False when it is past that."""
-    raise NotImplementedError
+    expired = conn.execute(
+        "UPDATE orders SET state = 'expired', bill = 'released', held = 0, ended_at = ? "
+        "WHERE role = 'provider' AND peer = ? AND id = ? AND state = 'pending'",
+        (conn.clock(), account, order_id),
+    )
+    return expired.rowcount == 1
 
 
 def fail_open_orders(conn: Connection) -> int:
     """After a restart: those that were under way have failed, and cost nothing. Gives how many."""
-    raise NotImplementedError
+    return conn.execute(
+        "UPDATE orders SET state = 'failed', bill = 'due', charge = 0, held = 0, billed_prompt = 0, "
+        "billed_cached = 0, billed_out = 0, outcome = 'failed', ended_at = ? "
+        f"WHERE role = 'provider' AND {OPEN_BILLS} AND bill = 'held'",
+        (conn.clock(),),
+    ).rowcount
 
 
 def issue_receipt(
@@ -84,7 +139,38 @@ def issue_receipt(
     nothing is owed); `running`; `receipt_due` (`order`: the one whose receipt is to be signed first);
     `out_of_step` (see `tabs.adopt_state`).
     """
-    raise NotImplementedError
+    with transaction(conn):
+        found = find(conn, "provider", account, order_id)
+        if found is None or found[1].bill == "released":
+            return Refused("unknown")
+        n, order = found
+        kept = get_receipt(conn, "provider", account, order_id)
+        if kept is not None:
+            return kept
+        if order.bill == "held":
+            return Refused("running")
+        seq, needs_sync = conn.execute(
+            "SELECT seq, needs_sync FROM tabs WHERE role = 'provider' AND peer = ?", (account,)
+        ).fetchone()
+        if needs_sync:
+            return Refused("out_of_step")
+        issued = _issued(conn, account)
+        if issued is not None:
+            return Refused("receipt_due", order=issued[0])
+        now = conn.clock()
+        seq += 1
+        receipt = sign(order, seq, owed(conn, "provider", account))
+        conn.execute("UPDATE tabs SET seq = ? WHERE role = 'provider' AND peer = ?", (seq, account))
+        conn.execute(
+            "INSERT INTO receipts (order_n, role, peer, tab_seq, receipt, issued_at) "
+            "VALUES (?, 'provider', ?, ?, ?, ?)",
+            (n, account, seq, receipt, now),
+        )
+        conn.execute("UPDATE orders SET bill = 'issued' WHERE n = ?", (n,))
+        assert order.charge is not None  # it has ended
+        return ReceiptRow(
+            "provider", account, order_id, seq, receipt, None, None, order.charge, None, now, None
+        )
 
 
 def accept_countersign(
@@ -102,9 +188,61 @@ def accept_countersign(
 
     Refused: `unknown` when no receipt was issued. Raises ValueError unless 0 <= accepted <= charge.
     """
-    raise NotImplementedError
+    with transaction(conn):
+        found = find(conn, "provider", account, order_id)
+        kept = get_receipt(conn, "provider", account, order_id)
+        if found is None or kept is None:
+            return Refused("unknown")
+        if kept.countersign is not None:
+            return kept
+        n, order = found
+        if not 0 <= accepted <= kept.charge:
+            raise ValueError(f"{accepted} accepted of {kept.charge}")
+        assert order.billed is not None  # there is a receipt
+        conn.execute(
+            "UPDATE receipts SET countersign = ?, rating = ?, signed_at = ? WHERE order_n = ?",
+            (countersign, rating, conn.clock(), n),
+        )
+        conn.execute(
+            "UPDATE orders SET bill = 'closed', held = 0, accepted = ?, counted_prompt = ?, "
+            "counted_cached = ?, counted_out = ? WHERE n = ?",
+            (accepted, counted.n_prompt, counted.n_cached, counted.n_out, n),
+        )
+        post_charge(conn, n, order, kept.tab_seq, order.billed, kept.charge, accepted)
+        signed = get_receipt(conn, "provider", account, order_id)
+        assert signed is not None
+        return signed
 
 
 def due(conn: Connection, account: bytes) -> Due:
     """What the account has to sign, now and next."""
-    raise NotImplementedError
+    with transaction(conn):
+        waiting = conn.execute(
+            f"SELECT id FROM orders WHERE role = 'provider' AND peer = ? AND {OPEN_BILLS} AND bill = 'due' "
+            "ORDER BY n",
+            (account,),
+        )
+        ids = tuple(row[0] for row in waiting)
+        issued = _issued(conn, account)
+        receipt = None if issued is None else get_receipt(conn, "provider", account, issued[0])
+    return Due(receipt, ids)
+
+
+def _issued(conn: Connection, account: bytes) -> tuple[bytes, int] | None:
+    """The order whose receipt this account is to sign, and when it was issued."""
+    row = conn.execute(
+        "SELECT o.id, r.issued_at FROM orders o JOIN receipts r ON r.order_n = o.n "
+        "WHERE o.peer = ? AND o.bill = 'issued'",
+        (account,),
+    ).fetchone()
+    return None if row is None else (row[0], row[1])
+
+
+def _unsigned(conn: Connection, account: bytes, grace_ms: int) -> Refused | None:
+    issued = _issued(conn, account)
+    if issued is not None and conn.clock() - issued[1] > grace_ms:
+        return Refused("receipt_due", order=issued[0])
+    open_bills = due(conn, account)
+    if len(open_bills.waiting) + (issued is not None) < MAX_DUE:
+        return None
+    return Refused("receipt_due", MAX_DUE, MAX_DUE, issued[0] if issued else open_bills.waiting[0])

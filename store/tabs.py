@@ -6,7 +6,13 @@ numbers. After a restored backup the numbers that were used since are not known:
 
 from __future__ import annotations
 
-from infraxa.store.db import Connection
+from collections.abc import Iterable
+from typing import Any
+
+from infraxa.store.db import Connection, transaction
+from infraxa.store.ledger import QUARTER_MS, EventKind, post, tab_account
+from infraxa.store.text import storable
+from infraxa.store.trade import OPEN_BILLS, find
 from infraxa.store.trade_records import Refused, Role, SyncResult, TabRow
 
 RESTORE_GAP = 1_000_000
@@ -16,27 +22,29 @@ the gap tells nobody anything and keeps even a user who hides what it signed fro
 
 def get_tab(conn: Connection, role: Role, peer: bytes) -> TabRow:
     """The tab; one at 0 when there is none yet."""
-    raise NotImplementedError
+    row = conn.execute(f"{_TABS} WHERE t.role = ? AND t.peer = ?", (role, peer)).fetchone()
+    return _tab(row) if row is not None else TabRow(role=role, peer=peer, owed=0, held=0, seq=0, signed_seq=0)
 
 
 def list_tabs(conn: Connection, role: Role | None = None) -> list[TabRow]:
     """All tabs of the role, the one that owes the most first."""
-    raise NotImplementedError
+    which, given = ("", ()) if role is None else (" WHERE t.role = ?", (role,))
+    return [_tab(row) for row in conn.execute(f"{_TABS}{which} ORDER BY owed DESC, t.role, t.peer", given)]
 
 
 def set_limit(conn: Connection, role: Role, peer: bytes, limit: int | None) -> None:
     """How far the tab may go; None: as the settings say."""
-    raise NotImplementedError
+    _set(conn, role, peer, "credit", limit)
 
 
 def set_note(conn: Connection, role: Role, peer: bytes, note: str) -> None:
     """What the person wrote about it."""
-    raise NotImplementedError
+    _set(conn, role, peer, "note", storable(note))
 
 
 def link_node(conn: Connection, account: bytes, node: bytes | None) -> None:
     """The account proved to belong to this node: what is owed in both directions can be netted."""
-    raise NotImplementedError
+    _set(conn, "provider", account, "node", node)
 
 
 def settle(
@@ -48,7 +56,10 @@ def settle(
     above the last. Refused: `seq_used`; `out_of_step`; a provider's `receipt_due` (a receipt is to be signed
     first). Raises ValueError unless amount > 0.
     """
-    raise NotImplementedError
+    if amount <= 0:
+        raise ValueError(f"a settlement of {amount}")
+    postings = {**_less(role, peer, amount), "settled": amount if role == "provider" else -amount}
+    return _change(conn, "settle", key, [(role, peer, seq)], postings, note, proof)
 
 
 def net_tabs(
@@ -66,7 +77,14 @@ def net_tabs(
     """What `account` owes this node and what this node owes `provider`, the same person's, both shrink by
     `amount`, in one event: serving back. Otherwise as `settle`; `account_seq` numbers this node's own tab,
     `provider_seq` the other."""
-    raise NotImplementedError
+    if amount <= 0:
+        raise ValueError(f"a settlement of {amount}")
+    postings = {**_less("provider", account, amount), **_less("user", provider, amount)}
+    numbers: list[tuple[Role, bytes, int]] = [
+        ("provider", account, account_seq),
+        ("user", provider, provider_seq),
+    ]
+    return _change(conn, "net", key, numbers, postings, note, proof)
 
 
 def reverse(
@@ -83,7 +101,26 @@ def reverse(
 ) -> Refused | None:
     """Take back `amount` of what was accepted for an order; otherwise as `settle`. Raises ValueError for more
     than is left of it. Refused also: `unknown`."""
-    raise NotImplementedError
+    with transaction(conn):
+        found = find(conn, role, peer, order_id)
+        if found is None or found[1].accepted is None:
+            return Refused("unknown")
+        n, order = found
+        postings = {**_less(role, peer, amount), "reversed": amount if role == "provider" else -amount}
+        before = conn.total_changes
+        refused = _change(conn, "reverse", key, [(role, peer, seq)], postings, note, proof, order_n=n)
+        if refused is not None or conn.total_changes == before:
+            return refused
+        assert order.accepted is not None
+        if not 0 < amount <= order.accepted - order.reversed:
+            raise ValueError(f"{amount} taken back of {order.accepted}, {order.reversed} are already")
+        conn.execute("UPDATE orders SET reversed = reversed + ? WHERE n = ?", (amount, n))
+        conn.execute(
+            "UPDATE sums SET reversed = reversed + ? "
+            "WHERE role = ? AND quarter = ? AND peer = ? AND model = ?",
+            (amount, role, order.opened_at // QUARTER_MS, peer, order.model),
+        )
+    return None
 
 
 def mark_restored(conn: Connection) -> None:
@@ -93,7 +130,20 @@ def mark_restored(conn: Connection) -> None:
     A provider's orders that were open, or had no receipt yet, are released: what became of them is in that
     state. A user's open orders are asked for again.
     """
-    raise NotImplementedError
+    with transaction(conn):
+        conn.execute("UPDATE tabs SET needs_sync = 1")
+        conn.execute("UPDATE tabs SET seq = seq + ? WHERE role = 'provider'", (RESTORE_GAP,))
+        conn.execute(
+            "UPDATE orders SET bill = 'released', held = 0, outcome = 'restored', "
+            "state = CASE WHEN ended_at IS NULL THEN 'failed' ELSE state END, "
+            "ended_at = coalesce(ended_at, ?) "
+            f"WHERE role = 'provider' AND {OPEN_BILLS} AND bill IN ('held', 'due')",
+            (conn.clock(),),
+        )
+        conn.execute(
+            "UPDATE orders SET sent_at = opened_at "
+            f"WHERE role = 'user' AND {OPEN_BILLS} AND bill = 'held' AND sent_at IS NULL"
+        )
 
 
 def adopt_state(
@@ -105,4 +155,108 @@ def adopt_state(
     `same`: as here. `adopted`: it was ahead, the difference is posted. `ahead`: this side's is newer, the
     other adopts that. `differs`: one number, two balances; nothing is changed, persons have to decide.
     """
-    raise NotImplementedError
+    with transaction(conn):
+        tab = get_tab(conn, role, peer)
+        if seq == tab.signed_seq and owed != tab.owed:
+            return "differs"
+        _make(conn, role, peer)
+        if seq > tab.signed_seq:
+            more = owed - tab.owed if role == "provider" else tab.owed - owed
+            postings = {tab_account(role, peer): more, "adopted": -more}
+            post(conn, f"adopt:{role}:{peer.hex()}:{seq}", "adopt", postings, proof=proof)
+        conn.execute(
+            "UPDATE tabs SET seq = max(seq, ?1), needs_sync = 0, signed_seq = max(signed_seq, ?1), "
+            "adopted_seq = CASE WHEN ?1 > signed_seq THEN ?1 ELSE adopted_seq END "
+            "WHERE role = ?2 AND peer = ?3",
+            (seq, role, peer),
+        )
+    if seq == tab.signed_seq:
+        return "same"
+    return "adopted" if seq > tab.signed_seq else "ahead"
+
+
+_TABS = (
+    "SELECT t.role, t.peer, t.seq, t.signed_seq, t.needs_sync, t.disputed, t.credit, t.name, t.node, t.note, "
+    "coalesce(a.balance, 0) * CASE t.role WHEN 'user' THEN -1 ELSE 1 END AS owed, "
+    "(SELECT coalesce(sum(held), 0) FROM orders o "
+    f"WHERE o.role = t.role AND o.peer = t.peer AND {OPEN_BILLS}) FROM tabs t "
+    "LEFT JOIN accounts a ON a.name = 'tab:' || t.role || ':' || lower(hex(t.peer))"
+)
+
+
+def _tab(row: tuple[Any, ...]) -> TabRow:
+    role, peer, seq, signed_seq, needs_sync, disputed, limit, name, node, note, owes, held = row
+    return TabRow(
+        role=role,
+        peer=peer,
+        owed=owes,
+        held=held,
+        disputed=disputed,
+        seq=seq,
+        signed_seq=signed_seq,
+        needs_sync=bool(needs_sync),
+        limit=limit,
+        name=name,
+        node=node,
+        note=note,
+    )
+
+
+def _make(conn: Connection, role: Role, peer: bytes) -> None:
+    conn.execute("INSERT INTO tabs (role, peer) VALUES (?, ?) ON CONFLICT DO NOTHING", (role, peer))
+
+
+def _set(conn: Connection, role: Role, peer: bytes, column: str, value: int | str | bytes | None) -> None:
+    with transaction(conn):
+        _make(conn, role, peer)
+        conn.execute(f"UPDATE tabs SET {column} = ? WHERE role = ? AND peer = ?", (value, role, peer))
+
+
+def _less(role: Role, peer: bytes, amount: int) -> dict[str, int]:
+    """The posting by which the user of this tab owes less."""
+    return {tab_account(role, peer): -amount if role == "provider" else amount}
+
+
+def _change(
+    conn: Connection,
+    kind: EventKind,
+    key: str,
+    numbers: Iterable[tuple[Role, bytes, int]],
+    postings: dict[str, int],
+    note: str,
+    proof: bytes,
+    *,
+    order_n: int | None = None,
+) -> Refused | None:
+    """Post a change of one or two tabs, each with its number; nothing when it was posted before."""
+    tabs = list(numbers)
+    # No peer can make another one's change look as if it had been posted.
+    whole_key = ":".join([kind, *(f"{role}:{peer.hex()}" for role, peer, _ in tabs), key])
+    with transaction(conn):
+        if conn.execute("SELECT 1 FROM events WHERE key = ?", (whole_key,)).fetchone() is not None:
+            return None
+        for role, peer, seq in tabs:
+            _make(conn, role, peer)
+            refused = _number(conn, role, peer, seq)
+            if refused is not None:
+                return refused
+        post(conn, whole_key, kind, postings, order_n=order_n, note=note, proof=proof)
+        for role, peer, seq in tabs:
+            conn.execute(
+                "UPDATE tabs SET seq = max(seq, ?1), signed_seq = ?1 WHERE role = ?2 AND peer = ?3",
+                (seq, role, peer),
+            )
+    return None
+
+
+def _number(conn: Connection, role: Role, peer: bytes, seq: int) -> Refused | None:
+    """Whether `seq` can be the number of the next change of the tab."""
+    tab = get_tab(conn, role, peer)
+    if tab.needs_sync:
+        return Refused("out_of_step")
+    if role == "user":
+        return None if seq > tab.signed_seq else Refused("seq_used", limit=tab.signed_seq)
+    issued = conn.execute("SELECT id FROM orders WHERE peer = ? AND bill = 'issued'", (peer,)).fetchone()
+    if issued is not None:
+        return Refused("receipt_due", order=issued[0])
+    return None if seq == tab.seq + 1 else Refused("seq_used", limit=tab.seq)

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from infraxa.store.db import Connection, transaction
+from infraxa.store.ledger import QUARTER_MS, post, tab_account
 from infraxa.store.records import StoreError
 from infraxa.store.text import storable
 from infraxa.store.trade_records import ENDED, Counts, OrderRow, OrderState, ReceiptRow, Role
@@ -20,7 +21,7 @@ OPEN_BILLS = "bill NOT IN ('closed', 'released')"
 _COLUMNS = (
     "peer, id, model, model_name, chat_id, message_id, quote, price_in, price_out, price_cached, hold, role, "
     "state, bill, held, billed_prompt, billed_cached, billed_out, counted_prompt, counted_cached, "
-    "counted_out, charge, accepted, outcome, requeued, opened_at, sent_at, claimed_at, ended_at, "
+    "counted_out, charge, accepted, reversed, outcome, requeued, opened_at, sent_at, claimed_at, ended_at, "
     "unclaimed_until"
 )
 _RECEIPT = (
@@ -79,6 +80,34 @@ def unsettled(conn: Connection, role: Role, peer: bytes | None = None) -> list[O
     return [_order(row) for row in rows]
 
 
+def receipts_before(
+    conn: Connection, role: Role | None, peer: bytes | None, before: int | None, limit: int
+) -> list[tuple[int, OrderRow, ReceiptRow]]:
+    """See `earnings.list_receipts`."""
+    given = {"role": role, "peer": peer, "order_n": before}
+    signs = {"role": "=", "peer": "=", "order_n": "<"}
+    which = " AND ".join(f"{name} {signs[name]} :{name}" for name in given if given[name] is not None) or "1"
+    places = conn.execute(
+        f"SELECT order_n FROM receipts WHERE {which} ORDER BY order_n DESC LIMIT :limit",
+        {**given, "limit": limit},
+    ).fetchall()
+    page = []
+    for (n,) in places:
+        order = _order(conn.execute(f"SELECT {_COLUMNS} FROM orders WHERE n = ?", (n,)).fetchone())
+        page.append(
+            (n, order, ReceiptRow(*conn.execute(f"SELECT {_RECEIPT} WHERE o.n = ?", (n,)).fetchone()))
+        )
+    return page
+
+
+def find(conn: Connection, role: Role, peer: bytes, order_id: bytes) -> tuple[int, OrderRow] | None:
+    """The order with its row, for what refers to it."""
+    row = conn.execute(
+        f"SELECT n, {_COLUMNS} FROM orders WHERE role = ? AND peer = ? AND id = ?", (role, peer, order_id)
+    ).fetchone()
+    return None if row is None else (row[0], _order(row[1:]))
+
+
 def insert(conn: Connection, role: Role, order: OrderRow, name: str) -> bool:
     """Write a new order whole, and the name that its peer claims; False when it is there already.
 
@@ -106,6 +135,54 @@ def insert(conn: Connection, role: Role, order: OrderRow, name: str) -> bool:
             ),
         )  # fmt: skip
     return True
+
+
+def tab_limit(conn: Connection, role: Role, peer: bytes, default: int | None) -> tuple[int | None, int]:
+    """The limit of the tab, or `default` without one of its own; and what is held for its open orders and
+    unsigned receipts."""
+    row = conn.execute("SELECT credit FROM tabs WHERE role = ? AND peer = ?", (role, peer)).fetchone()
+    (held,) = conn.execute(
+        f"SELECT coalesce(sum(held), 0) FROM orders WHERE role = ? AND peer = ? AND {OPEN_BILLS}",
+        (role, peer),
+    ).fetchone()
+    return (default if row is None or row[0] is None else row[0]), held
+
+
+def post_charge(
+    conn: Connection, order_n: int, order: OrderRow, seq: int, billed: Counts, charge: int, accepted: int
+) -> None:
+    """Move the tab by what was accepted, and the sums; to be done once, with the order's own row.
+
+    A number that was adopted after a loss is in the tab's balance: then only what it was for is posted.
+    """
+    role, peer = order.role, order.peer
+    (adopted_seq,) = conn.execute(
+        "SELECT adopted_seq FROM tabs WHERE role = ? AND peer = ?", (role, peer)
+    ).fetchone()
+    other = "adopted" if seq <= adopted_seq else tab_account(role, peer)
+    postings = (
+        {"spent": accepted, other: -accepted} if role == "user" else {other: accepted, "earned": -accepted}
+    )
+    if accepted:
+        post(conn, f"charge:{order_n}", "charge", postings, order_n=order_n)
+    conn.execute(
+        "UPDATE tabs SET seq = max(seq, ?), signed_seq = max(signed_seq, ?), disputed = disputed + ? "
+        "WHERE role = ? AND peer = ?",
+        (seq, seq, charge - accepted, role, peer),
+    )
+    conn.execute(
+        "INSERT INTO sums (role, quarter, peer, model, model_name, orders, n_prompt, n_cached, n_out, "
+        "accepted, disputed, reversed) VALUES (?, ?, ?, ?, ?, 1, ?, ?, ?, ?, ?, 0) "
+        "ON CONFLICT (role, quarter, peer, model) DO UPDATE SET model_name = excluded.model_name, "
+        "orders = orders + 1, n_prompt = n_prompt + excluded.n_prompt, "
+        "n_cached = n_cached + excluded.n_cached, n_out = n_out + excluded.n_out, "
+        "accepted = accepted + excluded.accepted, "
+        "disputed = disputed + excluded.disputed",
+        (
+            role, order.opened_at // QUARTER_MS, peer, order.model, order.model_name,
+            billed.n_prompt, billed.n_cached, billed.n_out, accepted, charge - accepted,
+        ),
+    )  # fmt: skip
 
 
 def _order(row: tuple[Any, ...]) -> OrderRow:

@@ -72,6 +72,8 @@ class OrderRow(msgspec.Struct, frozen=True, kw_only=True):
     """What the receipt says, once known."""
     accepted: int | None = None
     """What the user countersigned: what moved the tab. The rest of the charge is disputed."""
+    reversed: int = 0
+    """What was taken back of it since."""
     outcome: str = ""
     requeued: bool = False
     opened_at: int = 0
@@ -157,7 +159,7 @@ class TabRow(msgspec.Struct, frozen=True, kw_only=True):
     seq: int
     """The highest number that was used, or seen."""
     signed_seq: int
-    """The highest number whose state is in `owed`."""
+    """The highest number whose change is in `owed`."""
     needs_sync: bool = False
     """After a restored backup, until the other side has told its highest state: nothing is signed."""
     limit: int | None = None
