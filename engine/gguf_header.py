@@ -31,6 +31,10 @@ KEPT_ARRAY = 4096
 """Longer lists (the vocabulary) are counted and not kept."""
 KEPT_ENTRIES = 1 << 18
 """Of all lists together."""
+MAX_WHOLE = 1 << 20
+"""Entries of a list that is asked for whole."""
+MAX_WHOLE_BYTES = 16 << 20
+"""Of the texts of one such list."""
 
 _CHUNK = 1 << 20
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
@@ -58,6 +62,8 @@ class Header(msgspec.Struct, frozen=True):
     values: dict[str, Value]
     counts: dict[str, int]
     """The length of every list, also of those that were too long to keep."""
+    lists: dict[str, list[bytes] | list[int]]
+    """Those that were asked for whole, texts as their bytes."""
     tensors: tuple[Tensor, ...]
     alignment: int
     data_offset: int
@@ -78,22 +84,25 @@ def open_model_file(path: Path) -> BinaryIO:
         raise EngineError("not_found", f"{path} cannot be read: {reason}.", "Check the path.") from error
 
 
-def read_header(path: Path) -> Header:
-    """The header of the GGUF file at `path`.
+def read_header(path: Path, whole: frozenset[str] = frozenset()) -> Header:
+    """The header of the GGUF file at `path`; `whole`: keys whose lists of texts or whole numbers are given in
+    `lists`, of any length up to MAX_WHOLE.
 
     Raises EngineError `not_found`, `not_gguf` (another kind of file, or damaged), `truncated` (ends too soon)
     or `unsupported` (a version or byte order that nothing here reads).
     """
     with open_model_file(path) as file:
-        return _Reader(path, file).header()
+        return _Reader(path, file, whole).header()
 
 
 class _Reader:
     """A cursor over the header that never reads past the end of the file or of the limits."""
 
-    def __init__(self, path: Path, file: BinaryIO) -> None:
+    def __init__(self, path: Path, file: BinaryIO, whole: frozenset[str]) -> None:
         self._path = path
         self._file = file
+        self._whole = whole
+        self._lists: dict[str, list[bytes] | list[int]] = {}
         self._size = os.fstat(file.fileno()).st_size
         self._buffer = b""
         self._at = 0
@@ -127,9 +136,8 @@ class _Reader:
             raise self._damaged(f"an alignment of {str(alignment)[:40]} is not possible")
         tensors = tuple(self._tensor() for _ in range(n_tensors))
         end = self._before + self._at
-        return Header(
-            version, values, counts, tensors, alignment, -(-end // alignment) * alignment, self._size
-        )
+        data_offset = -(-end // alignment) * alignment
+        return Header(version, values, counts, self._lists, tensors, alignment, data_offset, self._size)
 
     def _value(self, key: str, values: dict[str, Value], counts: dict[str, int]) -> None:
         kind = self._number("I")
@@ -139,7 +147,9 @@ class _Reader:
         kind = self._number("I")
         if kind == _STRING:
             n = self._count("Q", MAX_ARRAY, least=8, what=f"entries of {key}")
-            if self._keeps(n):
+            if key in self._whole:
+                self._lists[key] = self._texts(n, key)
+            elif self._keeps(n):
                 values[key] = [self._string(MAX_STRING, key) for _ in range(n)]
             else:
                 self._skip_strings(n, key)
@@ -147,13 +157,33 @@ class _Reader:
             code = _SCALARS[kind]
             width = struct.calcsize("<" + code)
             n = self._count("Q", MAX_ARRAY, least=width, what=f"entries of {key}")
-            if self._keeps(n):
+            if key in self._whole and code not in "fd?":
+                self._may_be_whole(n, key)
+                self._lists[key] = list(struct.unpack(f"<{n}{code}", self._take(n * width)))
+            elif self._keeps(n):
                 values[key] = list(struct.unpack(f"<{n}{code}", self._take(n * width)))
             else:
                 self._skip(n * width)
         else:
             raise self._damaged(f"the key {key[:80]!r} has a list of the unknown type {kind}")
         counts[key] = n
+
+    def _texts(self, count: int, key: str) -> list[bytes]:
+        self._may_be_whole(count, key)
+        unpack = struct.Struct("<Q").unpack
+        texts: list[bytes] = []
+        room = MAX_WHOLE_BYTES
+        for _ in range(count):
+            (length,) = unpack(self._take(8))
+            room -= length
+            if room < 0:
+                raise self._too_long(f"its {key[:80]} have over {MAX_WHOLE_BYTES >> 20} MB")
+            texts.append(self._take(length))
+        return texts
+
+    def _may_be_whole(self, count: int, key: str) -> None:
+        if count > MAX_WHOLE:
+            raise self._too_long(f"it has {count:,} {key[:80]}")
 
     def _keeps(self, n: int) -> bool:
         if n > KEPT_ARRAY or self._kept + n > KEPT_ENTRIES:
@@ -244,6 +274,9 @@ class _Reader:
         taken = self._buffer[self._at : self._at + n]
         self._at += n
         return taken
+
+    def _too_long(self, reason: str) -> EngineError:
+        return EngineError("unsupported", f"{self._path} is beyond what is read: {reason}.", "Use another.")
 
     def _damaged(self, reason: str) -> EngineError:
         return EngineError(

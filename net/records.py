@@ -54,6 +54,8 @@ class ModelOffer(Struct, array_like=True, frozen=True):
     backend: Annotated[str, Meta(max_length=24)] = ""
     speed: Annotated[int, Meta(ge=0, le=2**31 - 1)] = 0
     """Promised tokens per second, in thousandths; 0 = not promised."""
+    vocab: Annotated[bytes, Meta(max_length=32)] = b""
+    """The hash of its vocabulary, by which the tokens of an answer are counted; empty: it tells none."""
 
 
 class Card(Struct, array_like=True, frozen=True):

@@ -52,6 +52,8 @@ class BucketsPlease(Struct, array_like=True, frozen=True, tag=3):
     """Answered with one chunk: the XOR of the record digests in each of 256 buckets, 8 bytes each."""
 
     salt: Nonce16
+    ratings: bool = False
+    """Of the ratings; else of all other records."""
 
 
 class DigestsPlease(Struct, array_like=True, frozen=True, tag=4):
@@ -59,6 +61,7 @@ class DigestsPlease(Struct, array_like=True, frozen=True, tag=4):
 
     salt: Nonce16
     buckets: Annotated[bytes, Meta(min_length=1, max_length=256)]
+    ratings: bool = False
 
 
 class RecordsPlease(Struct, array_like=True, frozen=True, tag=5):
@@ -66,6 +69,7 @@ class RecordsPlease(Struct, array_like=True, frozen=True, tag=5):
 
     salt: Nonce16
     digests: Annotated[bytes, Meta(max_length=8 * 1024)]
+    ratings: bool = False
 
 
 class PeersPlease(Struct, array_like=True, frozen=True, tag=6):
@@ -244,6 +248,13 @@ class Settled(Struct, array_like=True, frozen=True, tag=31):
     """The provider's account key's, over the one in the other direction."""
 
 
+class VocabPlease(Struct, array_like=True, frozen=True, tag=32):
+    """Answered with chunks, joined the encoded vocabulary with this hash, which is of a model of the card; see
+    vocabs.py."""
+
+    vocab: Id
+
+
 Request = (
     Auth
     | BucketsPlease
@@ -263,6 +274,7 @@ Request = (
     | TabPlease
     | LinkPlease
     | SettlePlease
+    | VocabPlease
 )
 
 Bargain = QuotePlease | ReceiptPlease | CountersignPlease | TabPlease | LinkPlease | SettlePlease

@@ -1,0 +1,143 @@
+"""A vocabulary: which bytes each token stands for, and whether tokens and a text belong together.
+
+Plain values, which nodes send to each other: who uses a model of another machine counts its tokens by this.
+How one is read from a model file is in gguf_vocabulary.py.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from array import array
+from bisect import bisect_left
+from collections.abc import Sequence
+from itertools import accumulate
+from typing import Final
+
+import msgspec
+
+from infraxa.engine.text import TextAssembler
+
+MAX_ENCODED: Final = 16 << 20
+"""Bytes of an encoded vocabulary; one of 260,000 tokens takes about 3 MB."""
+MAX_TOKENS: Final = 1 << 20
+MAX_PIECE: Final = 65_535
+"""Bytes that one token stands for; the longest known are some hundreds of spaces."""
+VERSION: Final = 1
+"""Of the encoding, and of what is made of a file: another hash of the same file means another version."""
+
+
+class _Encoded(msgspec.Struct, array_like=True, frozen=True):
+    """What travels."""
+
+    version: int
+    lengths: bytes
+    """Of the pieces, by id, as little-endian uint16."""
+    pieces: bytes
+    """Joined."""
+
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(_Encoded)
+
+
+class Vocabulary:
+    """The pieces by id. Control tokens, those that end a turn and those that stand for nothing are empty."""
+
+    __slots__ = ("_ends", "_pieces", "hash")
+
+    def __init__(self, lengths: array[int], pieces: bytes) -> None:
+        """See `read_vocabulary` and `decode`."""
+        self._pieces = pieces
+        self._ends = array("I", accumulate(lengths, initial=0))
+        self.hash: bytes = hashlib.sha256(self.encode()).digest()
+        """By which nodes call it: SHA-256 of `encode()`."""
+
+    def __len__(self) -> int:
+        """How many tokens."""
+        return len(self._ends) - 1
+
+    def piece(self, token: int) -> bytes:
+        """The bytes of a token from 0 to len() - 1."""
+        return self._pieces[self._ends[token] : self._ends[token + 1]]
+
+    def encode(self) -> bytes:
+        """At most MAX_ENCODED bytes, the same of the same file everywhere."""
+        ends = self._ends
+        lengths = array("H", (ends[i + 1] - ends[i] for i in range(len(self))))
+        return _encoder.encode(_Encoded(VERSION, _swapped(lengths).tobytes(), self._pieces))
+
+    @classmethod
+    def decode(cls, data: bytes) -> Vocabulary:
+        """What `encode` gave, from anybody. Raises ValueError."""
+        if len(data) > MAX_ENCODED:
+            raise ValueError("a vocabulary that is too large")
+        try:
+            encoded = _decoder.decode(data)
+        except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
+            raise ValueError("not a vocabulary") from None
+        if encoded.version != VERSION:
+            raise ValueError("a vocabulary of another version")
+        if len(encoded.lengths) % 2 or not 0 < len(encoded.lengths) <= 2 * MAX_TOKENS:
+            raise ValueError("the number of tokens")
+        lengths = array("H")
+        lengths.frombytes(encoded.lengths)
+        lengths = _swapped(lengths)
+        if sum(lengths) != len(encoded.pieces):
+            raise ValueError("the lengths of the tokens")
+        return cls(lengths, encoded.pieces)
+
+    def count(
+        self, ids: Sequence[int], text: str, stop: tuple[str, ...] = (), *, whole: bool = True
+    ) -> int | None:
+        """How many tokens of an answer count: those that stand for bytes. None when `text` is not what the
+        engine makes of `ids` (see TextAssembler), so that nothing is known of their number.
+
+        `stop`: the stop strings that were asked for. The answer must end with the token that completes one,
+        and that token counts. What the engine holds back until it is decided (an unfinished character, what
+        may be the beginning of a stop string) may be in `text` or not.
+        `whole`: the answer came to its end. Otherwise one of `ids` and `text`, which are sent in parts, may
+        be behind the other: the tokens count of which some text has come.
+        """
+        ends = self._ends
+        if ids and not 0 <= min(ids) <= max(ids) < len(self):
+            return None
+        shown = [i for i in ids if ends[i + 1] > ends[i]]
+        if not shown:
+            return None if text and whole else 0
+        # Before they are joined: few ids of long pieces could be gigabytes.
+        sums = list(accumulate((ends[i + 1] - ends[i] for i in shown), initial=0))
+        most = 4 * len(text) + 2 * MAX_PIECE
+        if not whole:
+            return self._begun(shown[: bisect_left(sums, most)], sums, text)
+        if sums[-1] > most:
+            return None
+        *before, last = self._pieces_of(shown)
+        assembler = TextAssembler(stop)
+        said = assembler.feed(b"".join(before))
+        if assembler.stopped:  # the engine had ended it there
+            return None
+        said += assembler.feed(last)
+        return len(shown) if text == said or text == said + assembler.finish() else None
+
+    def _begun(self, ids: list[int], sums: list[int], text: str) -> int | None:
+        """Of tokens and a text of which one may be behind the other, as many as both have."""
+        joined = b"".join(self._pieces_of(ids))
+        said = TextAssembler().feed(joined)
+        if text.startswith(said):
+            return len(ids)
+        if not said.startswith(text):
+            return None
+        counts = range(len(ids) + 1)
+        return bisect_left(counts, len(text), key=lambda n: len(TextAssembler().feed(joined[: sums[n]])))
+
+    def _pieces_of(self, ids: list[int]) -> list[bytes]:
+        ends, pieces = self._ends, self._pieces
+        return [pieces[ends[i] : ends[i + 1]] for i in ids]
+
+
+def _swapped(numbers: array[int]) -> array[int]:
+    """Little-endian, or from it."""
+    if sys.byteorder == "big":
+        numbers.byteswap()
+    return numbers
