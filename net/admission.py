@@ -16,6 +16,7 @@ from infraxa.net import codec
 from infraxa.net.codec import Signed, Tag
 from infraxa.net.errors import ProtocolError
 from infraxa.net.rates import Bucket
+from infraxa.net.rating_table import RatingLimits
 from infraxa.net.records import MAX_CARD, MAX_STATE, Card, Record, Revoke, State, Successor
 from infraxa.net.table import Table, TableLimits
 
@@ -39,6 +40,7 @@ class GossipLimits(Struct, frozen=True):
     """What one peer may cost."""
 
     table: TableLimits = TableLimits()
+    ratings: RatingLimits = RatingLimits()
     bytes_per_s: float = 64_000
     unverified: float = 256 * 1024
     """Bytes at once; of these each record that was not seen before costs a signature check."""

@@ -22,6 +22,12 @@ class Sync(Struct, frozen=True):
     peer: bytes
 
 
+class SyncRatings(Struct, frozen=True):
+    """Likewise for ratings: `gossip.ratings.round(peer, now)`."""
+
+    peer: bytes
+
+
 class Changed(Struct, frozen=True):
     """There is news of a node: card, state, or it is not there any more."""
 
@@ -56,4 +62,4 @@ class CardDue(Struct, frozen=True):
     seq: int
 
 
-Command = Send | Sync | Changed | Drop | Refused | HeartbeatDue | CardDue
+Command = Send | Sync | SyncRatings | Changed | Drop | Refused | HeartbeatDue | CardDue

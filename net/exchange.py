@@ -20,7 +20,7 @@ from infraxa.net.identity import short_id
 from infraxa.net.link import FAILED, Clock, Link, Stream
 from infraxa.net.overlay import Overlay
 from infraxa.net.refusals import Refusals
-from infraxa.net.rounds import ROUND_S
+from infraxa.net.rounds import ROUND_S, Round
 from infraxa.net.tasks import TaskGroup
 
 LIST_EVERY_S: Final = 10.0
@@ -65,7 +65,11 @@ class Exchange:
                     if (link := self._link_of(node)) is not None:
                         link.tell_soon(message)
                 case commands.Sync(peer=node):
-                    self._tasks.spawn(self._run_round(node), name="anti-entropy")
+                    begin = self._gossip.round
+                    self._tasks.spawn(self._run_round(node, begin), name="anti-entropy")
+                case commands.SyncRatings(peer=node):
+                    begin = self._gossip.ratings.round
+                    self._tasks.spawn(self._run_round(node, begin), name="anti-entropy of ratings")
                 case commands.Refused(peer=node, reason=reason):
                     self._refuse(node, reason)
                 case commands.Drop(peer=node, reason=reason, ban_s=seconds):
@@ -115,10 +119,10 @@ class Exchange:
             else:
                 self._refuse(node, "not_asked")
 
-    async def _run_round(self, node: bytes) -> None:
+    async def _run_round(self, node: bytes, begin: Callable[[bytes, float], Round]) -> None:
         """One round of anti-entropy."""
         now = self._clock.monotonic
-        current = self._gossip.round(node, now())
+        current = begin(node, now())
         while current.request is not None:
             link = self._link_of(node)
             if link is None:

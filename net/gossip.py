@@ -24,6 +24,7 @@ from infraxa.net.errors import NetError
 from infraxa.net.heartbeat import Heartbeat
 from infraxa.net.intake import Intake, Taken
 from infraxa.net.rates import Bucket
+from infraxa.net.rating_gossip import RatingGossip
 from infraxa.net.records import Card, PriceNow, Record, State, Status, Successor
 from infraxa.net.rounds import Answers, AntiEntropy, Round, Schedule
 from infraxa.net.spreading import Spreading, Target
@@ -80,7 +81,9 @@ class Gossip:
         self.intake = Intake(me, self.table, self._spreading, verify, limits)
         """Its counters are for the screen: records, news, duplicates, refused. `seq` is the highest own
         number that is known, to be set to what an earlier run kept."""
-        self._answers = Answers(self.table)
+        self._answers = Answers(self.table.digests, self.table.records)
+        self.ratings = RatingGossip(self.table, rng, verify, limits.ratings)
+        """What is said of providers: it has its own limits, and what it needs goes over the same links."""
         self._heartbeat = Heartbeat(rng)
         self._rounds = Bucket(ROUNDS_PER_S, ROUNDS_BURST)
         self._root_at = float("-inf")
@@ -98,6 +101,7 @@ class Gossip:
         if link is None:
             link = self._links[peer] = _Link(peer, outbound, self._limits, now)
         link.outbound = outbound
+        self.ratings.linked(peer, outbound, now)
         self.contacted(peer)
         out.append(Send(peer, self._root()))
         own = self.table.entries.get(self._me)
@@ -111,6 +115,7 @@ class Gossip:
         """No link with `peer` is left."""
         link = self._links.pop(peer, None)
         self._answers.forget(peer)
+        self.ratings.unlinked(peer)
         if link is not None and link.schedule.round is not None:
             link.schedule.round.fail(now)
 
@@ -133,6 +138,10 @@ class Gossip:
                 (message.root, message.count) == (mine.root, len(mine)), now, self._rng.uniform(0, 0.5)
             )
         else:
+            said = [record for record in message.records if record.kind == "rating"]
+            if said:
+                out += self.ratings.receive(peer, said, now, now_ms + self.skew_ms)
+                message = Push(tuple(record for record in message.records if record.kind != "rating"))
             taken = self.intake.take(peer, message, link.room, now, now_ms + self.skew_ms)
             link.news += taken.news
             link.schedule.wants = link.schedule.wants or taken.wants_card
@@ -197,6 +206,7 @@ class Gossip:
             root = self._root()
             out.extend(Send(peer, root) for peer in self._links)
             self._check_anyway(now)
+        out += self.ratings.tick(now, now_ms + self.skew_ms)
         return out + self._flush(now) + self._due_rounds(now) + self._due_heartbeat(now, now_ms)
 
     def next_tick(self, now: float) -> float:
@@ -206,6 +216,7 @@ class Gossip:
             self._spreading.flush_at,
             self._root_at,
             self._sweep_at,
+            self.ratings.next_tick(),
             self._heartbeat.due_at(now) if self.may_publish else float("inf"),
             *(self._rounds_wanted(now)[:1] or [(float("inf"), b"")])[0][:1],
         )
@@ -236,6 +247,8 @@ class Gossip:
 
     def answer(self, peer: bytes, request: AntiEntropy, now: float) -> Iterator[bytes]:
         """The chunks that answer a peer's request. Raises ProtocolError `rate`."""
+        if request.ratings:
+            return self.ratings.answer(peer, request, now)
         return self._answers.answer(peer, request, now)
 
     def card(self, node: bytes) -> Card | None:

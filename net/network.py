@@ -15,6 +15,7 @@ from typing import Final, Literal
 from infraxa.net import addresses
 from infraxa.net.blame import Blame
 from infraxa.net.clock import Pulse
+from infraxa.net.codec import Signed
 from infraxa.net.customers import Bargainer
 from infraxa.net.discovery import Lan
 from infraxa.net.errors import NetError
@@ -26,8 +27,9 @@ from infraxa.net.options import NetworkOptions as NetworkOptions
 from infraxa.net.overview import activity, find_fault, met, notices, peer_infos, seen_nodes
 from infraxa.net.parts import Parts
 from infraxa.net.portmap import PortMap
+from infraxa.net.rating_table import RatingTable
 from infraxa.net.reaching import Reaching
-from infraxa.net.records import MAX_ADDRESSES
+from infraxa.net.records import MAX_ADDRESSES, Record
 from infraxa.net.sale import Sale
 from infraxa.net.status import Load, NetworkStatus, Notice, Offer, PeerInfo, Refused, SeenNode, Waiting
 from infraxa.net.tasks import ended
@@ -330,6 +332,21 @@ class Network(Parts):
             self.options.psk,
         )
         return encode_invite(invite)
+
+    @property
+    def ratings(self) -> RatingTable:
+        """What is said of providers."""
+        return self._gossip.ratings.table
+
+    def rate(self, rating: Signed) -> bool:
+        """Tell others this node's person's rating, see ratings.filled; False when there is nobody to tell.
+        Raises ProtocolError when others would not take it."""
+        if not self._peering.peers():
+            return False
+        now, now_ms = self._clock.monotonic(), self._clock.unix_ms()
+        todo = self._gossip.ratings.publish(Record("rating", rating), now, now_ms)
+        self._peering.exchange.perform(todo)
+        return True
 
     def watch(self, nodes: tuple[bytes, ...]) -> None:
         """Ask these nodes every second how they are, and no others."""

@@ -8,7 +8,7 @@ each. What is missing is asked for in random order: rounds with several peers br
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
 from infraxa.net import codec
@@ -16,8 +16,8 @@ from infraxa.net.commands import Command
 from infraxa.net.digests import BUCKETS, SIZE, Digests, Salted, differing, split
 from infraxa.net.errors import ProtocolError
 from infraxa.net.rates import Bucket
+from infraxa.net.records import Record
 from infraxa.net.spreading import pushes, sized
-from infraxa.net.table import Table
 from infraxa.net.wire import BucketsPlease, DigestsPlease, Push, RecordsPlease, Tell
 
 MAX_ROUND: Final = 512 * 1024
@@ -57,15 +57,19 @@ class Round:
         learn: Callable[[Push, float, int], tuple[int, list[Command]]],
         done: Callable[[Round, float], None],
         now: float,
+        most: int = MAX_ROUND,
+        ratings: bool = False,
     ) -> None:
+        """`most`: bytes that it may bring. `ratings`: of those, not of the nodes."""
         self.peer = peer
+        self._ratings = ratings
         self._rng = rng
         self._learn = learn
         self._done = done
         self._mine = digests.salted(rng.randbytes(16))
         self._buckets = b""
         self._missing: list[bytes] = []
-        self._left = MAX_ROUND
+        self._left = most
         self._records_left = 0
         self.deadline = now + ROUND_S
         self.news = 0
@@ -73,7 +77,7 @@ class Round:
         self.more = False
         """Not all that was missing fitted."""
         self.failed = False
-        self.request: AntiEntropy | None = BucketsPlease(self._mine.salt)
+        self.request: AntiEntropy | None = BucketsPlease(self._mine.salt, ratings)
         """What to ask now; None: the round is over."""
 
     def chunk(self, chunk: bytes, now: float, now_ms: int) -> list[Command]:
@@ -104,14 +108,14 @@ class Round:
             changed = differing(self._mine.buckets(), self._buckets) if self._buckets else b""
             if changed:
                 self._buckets = changed
-                self.request = DigestsPlease(salt, changed)
+                self.request = DigestsPlease(salt, changed, self._ratings)
         elif isinstance(request, DigestsPlease) and self._missing:
             self._rng.shuffle(self._missing)
             self.more = len(self._missing) > MAX_ITEMS
             self._missing = self._missing[:MAX_ITEMS]
             # A card, a rival to it, a state and a rival to that: the most that one item is.
             self._records_left = 4 * len(self._missing)
-            self.request = RecordsPlease(salt, b"".join(self._missing))
+            self.request = RecordsPlease(salt, b"".join(self._missing), self._ratings)
         if self.request is None:
             self._done(self, now)
 
@@ -198,10 +202,18 @@ class Schedule:
 
 
 class Answers:
-    """The answering side, for all peers."""
+    """The answering side, for all peers. `records`: those of some items of `digests`, at a time."""
 
-    def __init__(self, table: Table) -> None:
-        self._table = table
+    def __init__(
+        self,
+        digests: Digests,
+        records: Callable[[Iterable[bytes], float], Iterable[Record]],
+        most: int = MAX_ROUND,
+    ) -> None:
+        """`most`: bytes that a peer may have in one round."""
+        self._digests = digests
+        self._of = records
+        self._most = most
         self._snapshots: dict[bytes, _Snapshot] = {}
         self._salts: dict[bytes, Bucket] = {}
 
@@ -220,7 +232,8 @@ class Answers:
             return snapshot.spend(iter((salted.buckets(),)))
         if isinstance(request, DigestsPlease):
             return snapshot.spend(_cut(salted.digests(request.buckets)))
-        return snapshot.spend(self._records(salted, request.digests[: MAX_ITEMS * SIZE], now))
+        found = self._of(salted.nodes(request.digests[: MAX_ITEMS * SIZE]), now)
+        return snapshot.spend(codec.encode(push) for push in pushes(sized(found)))
 
     def _snapshot(self, peer: bytes, salt: bytes, now: float) -> _Snapshot:
         found = self._snapshots.get(peer)
@@ -231,23 +244,16 @@ class Answers:
             raise ProtocolError("rate", "rounds of anti-entropy")
         while len(self._snapshots) >= MAX_SNAPSHOTS:
             del self._snapshots[next(iter(self._snapshots))]
-        snapshot = self._snapshots[peer] = _Snapshot(self._table.digests.salted(salt))
+        snapshot = self._snapshots[peer] = _Snapshot(self._digests.salted(salt), self._most)
         return snapshot
-
-    def _records(self, salted: Salted, digests: bytes, now: float) -> Iterator[bytes]:
-        entries = self._table.entries
-        found = (entries[node] for node in salted.nodes(digests) if node in entries)
-        records = (record for entry in found if entry.item(now) for record in entry.records())
-        for push in pushes(sized(records)):
-            yield codec.encode(push)
 
 
 class _Snapshot:
-    """The table as it was when a peer's round began, and how many bytes of it that may still have."""
+    """The items as they were when a peer's round began, and how many bytes that may still have."""
 
-    def __init__(self, salted: Salted) -> None:
+    def __init__(self, salted: Salted, most: int) -> None:
         self.salted = salted
-        self.left = MAX_ROUND
+        self.left = most
 
     def spend(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
         for chunk in chunks:

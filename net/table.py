@@ -14,6 +14,7 @@ import hashlib
 import random
 import sys
 from collections import Counter
+from collections.abc import Iterable, Iterator
 from typing import Final, Literal
 
 from msgspec import Struct
@@ -174,6 +175,13 @@ class Table:
     def update(self, entry: Entry, now: float) -> None:
         """Bring the item for anti-entropy up to date."""
         self.digests.put(entry.id, entry.item(now))
+
+    def records(self, nodes: Iterable[bytes], now: float) -> Iterator[Record]:
+        """All that is handed on of these nodes."""
+        for node in nodes:
+            entry = self.entries.get(node)
+            if entry is not None and entry.item(now):
+                yield from entry.records()
 
     def forget(self, entry: Entry) -> None:
         del self.entries[entry.id]
