@@ -36,7 +36,7 @@ class SaleLimits(Struct, frozen=True):
     """The most for all of it, however long it is."""
     stall: float = 60.0
     """In which the user reads nothing."""
-    fail: float = 5.0
+    fail: float = 0.5
     """The same when the answer has failed: what it did not read is not worth more."""
     rate: float = 8000.0
     """Bytes per second, of a user on a slow line."""

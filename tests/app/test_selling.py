@@ -15,7 +15,7 @@ from infraxa.app import sales
 from infraxa.app.provider import Limits
 from infraxa.app.serving import ServedState
 from infraxa.engine.types import ChatMessage, ErrorInfo
-from infraxa.net.orders import Claimed, Done, Placed, Prompt, Turn
+from infraxa.net.orders import Claimed, Done, Piece, Placed, Prompt, Turn
 from infraxa.net.purchase import Item, OrderFailed, Progressed
 from tests.app.selling import Scripted, Shop, scripted, text_of
 from tests.net.nodes import until
@@ -345,6 +345,32 @@ async def test_who_waits_too_long_is_told_so(tmp_path: Path, monkeypatch: pytest
         assert shop.provider.status.waiting == 0
         engine_of(shop).generations[0].finish()
         await first
+
+
+async def test_turned_off_for_good_it_waits_for_nobody_who_does_not_read(tmp_path: Path) -> None:
+    async with scripted(tmp_path, context=100_000) as shop:
+        await shop.open()
+        user = await shop.user()
+        async with user.buy() as purchase:
+
+            async def begin() -> None:
+                async for item in purchase:
+                    if isinstance(item, Piece):
+                        return
+
+            begun = asyncio.ensure_future(begin())
+            (generation,) = await engine_of(shop).asked(1)
+            generation.say("x")
+            await begun
+            # From here on its node reads nothing: not its order, and not its socket.
+            user.link._reader.cancel()
+            for _ in range(500):
+                generation.say("words " * 300, 20)
+            (provided,) = shop.node.links
+            await until(lambda: any(not provided.mux.room(number) for number in provided._streams))
+            async with asyncio.timeout(3):
+                await shop.provider.close()
+            assert shop.provider.served()[0].state == "failed" and not shop.customers.sales
 
 
 async def test_turned_off_those_that_wait_go_and_those_that_run_finish(tmp_path: Path) -> None:
