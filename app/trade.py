@@ -111,6 +111,8 @@ class TabSeen(msgspec.Struct, frozen=True):
 class ReceiptSeen(msgspec.Struct, frozen=True):
     """One order that was charged."""
 
+    place: int
+    """In the list, which goes on `before` the last one's."""
     role: Role
     order: str
     """Hex."""
@@ -129,7 +131,6 @@ class ReceiptSeen(msgspec.Struct, frozen=True):
     """As both agree; 0 while it is not countersigned."""
     state: Literal["due", "signed", "disputed", "unclaimed", "reversed"]
     outcome: str
-    stars: int = 0
 
 
 class Missed(msgspec.Struct, frozen=True):

@@ -13,7 +13,7 @@ from infraxa.store.db import Connection, transaction
 from infraxa.store.ledger import QUARTER_MS, EventKind, post, tab_account
 from infraxa.store.text import storable
 from infraxa.store.trade import OPEN_BILLS, find
-from infraxa.store.trade_records import Refused, Role, SyncResult, TabRow
+from infraxa.store.trade_records import MAX_AMOUNT, Refused, Role, SyncResult, TabRow
 
 RESTORE_GAP = 1_000_000
 """A restored provider continues its numbers so much higher. More than one tab can change between two backups;
@@ -54,9 +54,9 @@ def settle(
 
     Once per `key`. A provider's `seq` must be the tab's next number, which is used by this; a user's must be
     above the last. Refused: `seq_used`; `out_of_step`; a provider's `receipt_due` (a receipt is to be signed
-    first). Raises ValueError unless amount > 0.
+    first). Raises ValueError unless 0 < amount <= MAX_AMOUNT.
     """
-    if amount <= 0:
+    if not 0 < amount <= MAX_AMOUNT:
         raise ValueError(f"a settlement of {amount}")
     postings = {**_less(role, peer, amount), "settled": amount if role == "provider" else -amount}
     return _change(conn, "settle", key, [(role, peer, seq)], postings, note, proof)
@@ -77,7 +77,7 @@ def net_tabs(
     """What `account` owes this node and what this node owes `provider`, the same person's, both shrink by
     `amount`, in one event: serving back. Otherwise as `settle`; `account_seq` numbers this node's own tab,
     `provider_seq` the other."""
-    if amount <= 0:
+    if not 0 < amount <= MAX_AMOUNT:
         raise ValueError(f"a settlement of {amount}")
     postings = {**_less("provider", account, amount), **_less("user", provider, amount)}
     numbers: list[tuple[Role, bytes, int]] = [
@@ -179,18 +179,25 @@ _TABS = (
     "SELECT t.role, t.peer, t.seq, t.signed_seq, t.needs_sync, t.disputed, t.credit, t.name, t.node, t.note, "
     "coalesce(a.balance, 0) * CASE t.role WHEN 'user' THEN -1 ELSE 1 END AS owed, "
     "(SELECT coalesce(sum(held), 0) FROM orders o "
-    f"WHERE o.role = t.role AND o.peer = t.peer AND {OPEN_BILLS}) FROM tabs t "
+    f"WHERE o.role = t.role AND o.peer = t.peer AND {OPEN_BILLS}), "
+    "(SELECT coalesce(sum(held), 0) FROM orders o WHERE o.role = t.role AND o.peer = t.peer "
+    f"AND {OPEN_BILLS} AND o.ended_at IS NOT NULL), "
+    "(SELECT max(quarter) FROM sums s WHERE s.role = t.role AND s.peer = t.peer) FROM tabs t "
     "LEFT JOIN accounts a ON a.name = 'tab:' || t.role || ':' || lower(hex(t.peer))"
 )
 
 
 def _tab(row: tuple[Any, ...]) -> TabRow:
-    role, peer, seq, signed_seq, needs_sync, disputed, limit, name, node, note, owes, held = row
+    role, peer, seq, signed_seq, needs_sync, disputed, limit, name, node, note, owes, held, unsigned, last = (
+        row
+    )
     return TabRow(
         role=role,
         peer=peer,
         owed=owes,
         held=held,
+        unsigned=unsigned,
+        last_at=(last or 0) * QUARTER_MS,
         disputed=disputed,
         seq=seq,
         signed_seq=signed_seq,

@@ -29,6 +29,10 @@ RefusalReason = Literal[
     "released", "seq_used",
 ]  # fmt: skip
 
+MAX_AMOUNT = 10**12
+"""µcr: the largest hold and settlement, and the largest charge that is written out of a receipt. Sums of
+millions of them fit a column."""
+
 
 class Counts(msgspec.Struct, frozen=True):
     """Tokens of one order."""
@@ -69,7 +73,7 @@ class OrderRow(msgspec.Struct, frozen=True, kw_only=True):
     counted: Counts | None = None
     """As the user counted, once known."""
     charge: int | None = None
-    """What the receipt says, once known."""
+    """What the receipt says, once known; MAX_AMOUNT when it says more."""
     accepted: int | None = None
     """What the user countersigned: what moved the tab. The rest of the charge is disputed."""
     reversed: int = 0
@@ -155,6 +159,10 @@ class TabRow(msgspec.Struct, frozen=True, kw_only=True):
     """By the user to the provider; below 0 when it paid ahead."""
     held: int
     """Reserved for open orders and unsigned receipts."""
+    unsigned: int = 0
+    """Of that, for orders that have ended."""
+    last_at: int = 0
+    """The quarter of an hour in which its last paid order was opened; 0: there was none."""
     disputed: int = 0
     seq: int
     """The highest number that was used, or seen."""

@@ -1,0 +1,175 @@
+"""What the books of both roles tell a person: sums, tabs, receipts. Nothing here moves money.
+
+The user's side of an order is in purse.py, the provider's in till.py, how the books are kept in store/ledger.py.
+"""
+
+from __future__ import annotations
+
+import datetime
+import time
+from collections.abc import Callable, Iterable
+from typing import Final, Literal
+
+from msgspec.structs import replace
+
+from infraxa.app.trade import Earnings, ReceiptSeen, Role, Sum, TabSeen
+from infraxa.net.identity import id_text
+from infraxa.net.names import clean_name
+from infraxa.store import earnings, tabs
+from infraxa.store.db import Connection, Store
+from infraxa.store.trade_records import Counts, OrderRow, ReceiptRow, Sums, TabRow
+from infraxa.store.trade_records import Sum as SumRow
+
+WEEK_DAYS: Final = 7
+MAX_RECEIPTS: Final = 1000
+"""Of one page."""
+
+_ROLES: Final[tuple[Role, Role]] = ("provider", "user")
+
+
+class Trading:
+    """Of one node."""
+
+    def __init__(self, store: Store, limit: Callable[[Role, bytes], int]) -> None:
+        """`limit`: how much may be owed on a tab that has no limit of its own, as far as it is known."""
+        self._store = store
+        self._limit = limit
+
+    async def earnings(self, since_ms: int) -> Earnings:
+        """The sums since then; those of today and of the week are of their own. Raises StoreError."""
+        sold, bought, listed = await self._store.run(_books, since_ms)
+        days = _merged(sold.days, bought.days, str)
+        today = day_start_ms()
+        week = _day_start(datetime.date.today() - datetime.timedelta(days=WEEK_DAYS - 1))
+        return Earnings(
+            since_ms=since_ms,
+            total=_total("", days),
+            days=tuple(sorted(days, key=lambda one: one.key)),
+            models=_merged(sold.models, bought.models, _hex, by_amount=True),
+            peers=_merged(sold.peers, bought.peers, _id, by_amount=True),
+            today=await self._since("today", today),
+            week=await self._since("week", week),
+            owed_to_me=sum(tab.owed for tab in listed if tab.role == "provider"),
+            owed_by_me=sum(tab.owed for tab in listed if tab.role == "user"),
+            unsigned=sum(tab.unsigned for tab in listed if tab.role == "provider"),
+            disputed=sum(tab.disputed for tab in listed if tab.role == "provider"),
+        )
+
+    async def tabs(self) -> list[TabSeen]:
+        """All of them, what is owed most first. Raises StoreError."""
+        return [self._tab(tab) for tab in await self._store.run(tabs.list_tabs)]
+
+    async def receipts(self, role: Role | None, before: int | None, count: int) -> list[ReceiptSeen]:
+        """The newest first. Raises StoreError."""
+        names = {(tab.role, tab.peer): tab.name for tab in await self._store.run(tabs.list_tabs)}
+        rows = await self._store.run(
+            earnings.list_receipts, role, before=before, limit=max(1, min(count, MAX_RECEIPTS))
+        )
+        return [
+            _receipt(place, order, row, names.get((row.role, row.peer), "")) for place, order, row in rows
+        ]
+
+    async def _since(self, key: str, since_ms: int) -> Sum:
+        sold = await self._store.run(earnings.earnings, "provider", since_ms)
+        bought = await self._store.run(earnings.earnings, "user", since_ms)
+        return _total(key, _merged(sold.days, bought.days, str))
+
+    def _tab(self, tab: TabRow) -> TabSeen:
+        return TabSeen(
+            role=tab.role,
+            peer=id_text(tab.peer),
+            name=clean_name(tab.name),
+            owed=tab.owed,
+            limit=self._limit(tab.role, tab.peer) if tab.limit is None else tab.limit,
+            own_limit=tab.limit is not None,
+            unsigned=tab.unsigned,
+            held=tab.held - tab.unsigned,
+            linked=id_text(tab.node) if tab.node is not None else "",
+            last_ms=tab.last_at,
+            note=_SYNC if tab.needs_sync else tab.note,
+        )
+
+
+_SYNC: Final = "Restored from a backup: nothing is signed before the other side has told its book."
+
+
+def day_start_ms() -> int:
+    """When today began here."""
+    return _day_start(datetime.date.today())
+
+
+def _day_start(day: datetime.date) -> int:
+    return int(time.mktime(day.timetuple())) * 1000
+
+
+def _books(conn: Connection, since_ms: int) -> tuple[Sums, Sums, list[TabRow]]:
+    sold, bought = (earnings.earnings(conn, role, since_ms) for role in _ROLES)
+    return sold, bought, tabs.list_tabs(conn)
+
+
+def _merged(
+    sold: Iterable[SumRow],
+    bought: Iterable[SumRow],
+    text: Callable[[str | bytes], str],
+    *,
+    by_amount: bool = False,
+) -> tuple[Sum, ...]:
+    """One sum for each key that was sold or bought; what moved most first if `by_amount`."""
+    merged: dict[str | bytes, Sum] = {}
+    for row in sold:
+        merged[row.key] = Sum(
+            text(row.key), clean_name(row.name), row.accepted - row.reversed, 0, row.orders, 0, row.n_out
+        )
+    for row in bought:
+        so_far = merged.get(row.key, Sum(text(row.key), clean_name(row.name)))
+        merged[row.key] = replace(
+            so_far, spent=row.accepted - row.reversed, bought=row.orders, tokens_bought=row.n_out
+        )
+    found = tuple(merged.values())
+    if by_amount:
+        return tuple(sorted(found, key=lambda one: (-max(one.earned, one.spent), one.key)))
+    return found
+
+
+def _total(key: str, sums: Iterable[Sum]) -> Sum:
+    listed = list(sums)
+    amounts = ("earned", "spent", "sold", "bought", "tokens_sold", "tokens_bought")
+    return Sum(key, "", *(sum(getattr(one, name) for one in listed) for name in amounts))
+
+
+def _hex(key: str | bytes) -> str:
+    return key.hex() if isinstance(key, bytes) else key
+
+
+def _id(key: str | bytes) -> str:
+    return id_text(key) if isinstance(key, bytes) else key
+
+
+def _receipt(place: int, order: OrderRow, row: ReceiptRow, name: str) -> ReceiptSeen:
+    counts = order.billed or Counts()
+    return ReceiptSeen(
+        place=place,
+        role=row.role,
+        order=row.order_id.hex(),
+        peer=id_text(row.peer),
+        name=clean_name(name),
+        model=order.model_name,
+        at_ms=row.issued_at,
+        n_prompt=counts.n_prompt,
+        n_cached=counts.n_cached,
+        n_out=counts.n_out,
+        price_in=order.price_in,
+        price_out=order.price_out,
+        charge=row.charge,
+        accepted=row.accepted or 0,
+        state=_state(order, row),
+        outcome=order.outcome,
+    )
+
+
+def _state(order: OrderRow, row: ReceiptRow) -> Literal["due", "signed", "disputed", "reversed"]:
+    if order.reversed:
+        return "reversed"
+    if row.accepted is None:
+        return "due"
+    return "disputed" if row.disputed else "signed"
