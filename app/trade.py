@@ -129,7 +129,7 @@ class ReceiptSeen(msgspec.Struct, frozen=True):
     """As the driver counts."""
     accepted: int
     """As both agree; 0 while it is not countersigned."""
-    state: Literal["due", "signed", "disputed", "unclaimed", "reversed"]
+    state: Literal["due", "signed", "disputed", "reversed"]
     outcome: str
 
 

@@ -1,6 +1,6 @@
 """What the books of both roles tell a person: sums, tabs, receipts. Nothing here moves money.
 
-The user's side of an order is in purse.py, the provider's in till.py, how the books are kept in store/ledger.py.
+The user's side of an order is in purse.py, the provider's in till.py, the books in store/ledger.py.
 """
 
 from __future__ import annotations
