@@ -188,9 +188,8 @@ _TABS = (
 
 
 def _tab(row: tuple[Any, ...]) -> TabRow:
-    role, peer, seq, signed_seq, needs_sync, disputed, limit, name, node, note, owes, held, unsigned, last = (
-        row
-    )
+    role, peer, seq, signed_seq, needs_sync, disputed, limit, name, node, note = row[:10]
+    owes, held, unsigned, last = row[10:]
     return TabRow(
         role=role,
         peer=peer,
