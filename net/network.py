@@ -33,6 +33,7 @@ from infraxa.net.records import MAX_ADDRESSES, Record
 from infraxa.net.sale import Sale
 from infraxa.net.status import Load, NetworkStatus, Notice, Offer, PeerInfo, Refused, SeenNode, Waiting
 from infraxa.net.tasks import ended
+from infraxa.net.vocabs import Find
 
 PORT_REMEDY: Final = "Other nodes find it all the same; another listen_port ends this."
 NO_NETWORK: Final = Notice(
@@ -119,6 +120,10 @@ class Network(Parts):
         None: nothing. For what stays for minutes, since each change is a new card for everybody."""
         if self._presence.offer(offer) and self._activity in ("starting", "online"):
             self._tasks.spawn(self._presence.renew(), name="tell what is offered")
+
+    def give_vocabularies(self, find: Find) -> None:
+        """Whoever asks for the vocabulary of a model gets the file that `find` knows."""
+        self._vocabs.find = find
 
     def load(self, load: Load) -> None:
         """How busy this node is: told at once when its status is another one, within some seconds when its

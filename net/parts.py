@@ -53,6 +53,7 @@ from infraxa.net.relay import RelayService, RelayTransport
 from infraxa.net.status import Activity, NetworkStatus, Notice, Waiting
 from infraxa.net.tasks import TaskGroup
 from infraxa.net.teller import Teller
+from infraxa.net.vocabs import VocabService
 from infraxa.net.websocket import WebSocketTransport
 
 CLOCK_REFUSED: Final = "clock_refused"
@@ -151,6 +152,7 @@ class Parts(ABC):
         self._websocket = WebSocketTransport(lobby, self._refused_at)
         self._relayed = RelayTransport(lambda relay: self._finder.link_to_relay(relay))
         self._relaying = RelayService(clock=clock)
+        self._vocabs = VocabService()
         dialer = Dialer(
             {"ws": self._websocket, "relay": self._relayed},
             network=self._network,
@@ -299,6 +301,8 @@ class Parts(ABC):
                 | wire.SettlePlease()
             ):
                 refused = await self._customers.bargain(link, stream, request)
+            case wire.VocabPlease():
+                refused = await self._vocabs.serve(link, stream, request)
             case wire.DialBack() if self._reaching is not None:
                 refused = await self._reaching.dial_back(link, stream, request)
             case wire.RelayReserve() if self.options.relay:

@@ -249,8 +249,7 @@ class Settled(Struct, array_like=True, frozen=True, tag=31):
 
 
 class VocabPlease(Struct, array_like=True, frozen=True, tag=32):
-    """Answered with chunks, joined the encoded vocabulary with this hash, which is of a model of the card; see
-    vocabs.py."""
+    """Answered with chunks, which joined are the encoded vocabulary with this hash; see vocabs.py."""
 
     vocab: Id
 
