@@ -136,7 +136,7 @@ class MarketScreen(FullView):
         """There is something new to read."""
         self._reading = False
         self._watched: tuple[bytes, ...] = ()
-        self._marked: list[tuple[OfferSeen, Mark]] = []
+        self._marked: list[tuple[OfferSeen, Mark, Mark]] = []
         """Providers that were marked, and how they were before, the last one at the end."""
 
     def compose(self) -> ComposeResult:
@@ -344,20 +344,21 @@ class MarketScreen(FullView):
 
     def _toggle_mark(self, mark: Mark) -> None:
         if (offer := self._offer()) is not None:
-            self._marked = [*self._marked, (offer, offer.mark)][-UNDONE:]
-            self._mark(offer, "" if offer.mark == mark else mark, "ctrl+z undoes")
+            wanted: Mark = "" if offer.mark == mark else mark
+            self._marked = [*self._marked, (offer, offer.mark, wanted)][-UNDONE:]
+            self._mark(offer, offer.mark, wanted, "ctrl+z undoes")
 
     def action_undo(self) -> None:
         """Take the last mark back."""
         if self._marked:
-            offer, before = self._marked.pop()
-            self._mark(offer, before, "undone")
+            offer, before, mark = self._marked.pop()
+            self._mark(offer, mark, before, "undone")
 
-    def _mark(self, offer: OfferSeen, mark: Mark, after: str) -> None:
+    def _mark(self, offer: OfferSeen, was: Mark, mark: Mark, after: str) -> None:
         says = {
             "pinned": "is pinned above all others",
             "blocked": "is blocked: nothing is sent to it",
-            "": "is a provider like any other",
+            "": f"is {was} no more",
         }[mark]
 
         async def mark_it() -> None:
@@ -377,9 +378,12 @@ class MarketScreen(FullView):
         """Have the provider under the cursor answer the shown chat, with the model of its row."""
         if (offer := self._offer()) is None:
             return
-        if offer.problem or offer.mark == "blocked":
-            blocked = offer.mark == "blocked"
-            why = "You blocked it; b takes that back." if blocked else one_line(offer.problem, 200)
+        if offer.mark == "blocked":
+            # In the place where it is said when that is taken back.
+            self.app.flash(f"{who(offer.node)} is blocked by you: b takes that back")
+            return
+        if offer.problem:
+            why = one_line(offer.problem, 200)
             self.app.notify(f"{who(offer.node)}: {why}", severity="warning", markup=False)
             return
         self._use(id_text(offer.node.id), offer.model.model_id.hex(), who(offer.node))
