@@ -120,7 +120,7 @@ def test_a_driver_is_found_by_its_id_and_its_model() -> None:
     gemma = find_driver(MAPLE_ID, GEMMA.model_id.hex(), OFFERS, {})
     assert gemma.name == M and gemma.offer is not None and gemma.offer.model == GEMMA
     assert find_driver(MAPLE_ID, None, OFFERS, {}).offer == OFFERS[1]
-    assert find_driver(MAPLE_ID[:12], None, OFFERS, {}).name == M
+    assert find_driver(MAPLE_ID[:12], None, OFFERS, {}).name == M == find_driver(M, None, OFFERS, {}).name
     gone = find_driver(MAPLE_ID, QWEN.model_id.hex(), [], {MAPLE_ID: "maple"})
     assert gone.name == M and gone.offer is None
 
@@ -282,6 +282,24 @@ async def test_the_default_driver_is_that_of_the_settings(tmp_path: Path) -> Non
         await it.shows("→ goes to whoever infraxa chooses")
         await it.drivers.change_setting("driver", "local")
         await it.until(lambda: it.chat.driver.kind == "local", "the setting")
+
+
+async def test_where_infraxa_chooses_it_is_said_whom_it_chose(tmp_path: Path) -> None:
+    async with played(tmp_path, driver="auto") as it:
+        assert f"auto · {M}" not in it.screen_text() and "chosen" not in it.card
+        answer = await it.say("Hello")
+        it.drivers.move(answer, part(MAPLE))
+        it.drivers.grow(answer, "Hello there.")
+        await it.until(lambda: f"● auto · {M}  answering" in it.screen_text(), "the bar")
+        assert f"infraxa chooses for each answer, by model, health and load chosen {M}" in it.card
+        at = len("Hello there.")
+        it.drivers.move(answer, part(CEDAR, at=at))
+        it.drivers.grow(answer, " How are you?")
+        await it.until(lambda: f"● auto · {C}  answering" in it.screen_text(), "the one that went on")
+        await it.drivers.end(answer, "complete", moved_facts(at))
+        await it.until(lambda: not it.chat.running, "the end")
+        await it.until(lambda: f"● auto · {C}  ready" in it.screen_text(), "the bar after it")
+        assert f"chosen {C}" in it.card
 
 
 async def test_it_is_watched_while_the_chat_is_shown(tmp_path: Path) -> None:

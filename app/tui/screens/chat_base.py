@@ -18,8 +18,16 @@ from infraxa.app.errors import NodeError
 from infraxa.app.tui import actions
 from infraxa.app.tui.running import RunningAnswers
 from infraxa.app.tui.widgets.chat_list import ChatList
-from infraxa.app.tui.widgets.driver import Driver, find_driver, names_in, remedy, trouble, where_to
-from infraxa.app.tui.widgets.facts import can_continue, can_move, model_label
+from infraxa.app.tui.widgets.driver import (
+    Driver,
+    driver_words,
+    find_driver,
+    names_in,
+    remedy,
+    trouble,
+    where_to,
+)
+from infraxa.app.tui.widgets.facts import can_continue, can_move, driver_name, model_label
 from infraxa.app.tui.widgets.model_card import Card, ModelCard
 from infraxa.app.tui.widgets.prompt import Prompt, SlashCommand
 from infraxa.app.tui.widgets.status_bar import Status, StatusBar
@@ -181,7 +189,7 @@ class ChatBase(Screen[None]):
         here = self.driver.kind == "local"
         status = Status(
             engine=self._engine if here else self._driver_status(answering=mine is not None),
-            model=label if here else self.driver.name,
+            model=label if here else driver_words(self.driver, self._who_answers()),
             opening=opening,
             problem=self.app.problem,
             attached_to=self.app.attached_to,
@@ -239,7 +247,7 @@ class ChatBase(Screen[None]):
 
     def _card(self) -> Card:
         if self.driver.kind != "local":
-            return Card(driver=self.driver, last=self._last_facts())
+            return Card(driver=self.driver, who=self._who_answers(), last=self._last_facts())
         entry = self._model()
         if entry is None:
             return Card(label=model_label(self._model_name()))
@@ -257,6 +265,13 @@ class ChatBase(Screen[None]):
             last=self._last_facts(),
             problem=entry.problem,
         )
+
+    def _who_answers(self) -> str:
+        """Who on the network answers in the shown chat now, or did last; empty: nobody yet."""
+        mine = self.running.by_chat.get(self.chat.id) if self.chat is not None else None
+        facts = self._last_facts() if mine is None else None
+        parts = mine.parts if mine is not None else facts.drivers if facts is not None else ()
+        return driver_name(parts[-1]) if parts and parts[-1].id else ""
 
     def _last_facts(self) -> AnswerFacts | None:
         """Of the newest answer of the shown chat."""

@@ -59,6 +59,11 @@ def names_in(messages: Iterable[Message]) -> dict[str, str]:
     return found
 
 
+def driver_words(driver: Driver, who: str) -> str:
+    """What it is called where who answers is said; `who`: the one that infraxa chose, if any yet."""
+    return f"{ANY} · {who}" if driver.kind == "auto" and who else driver.name
+
+
 def find_driver(
     driver: str,
     model_id: str | None,
@@ -73,12 +78,13 @@ def find_driver(
     looked = offers is not None
     if driver == ANY:
         return Driver("auto", name=CHOSEN_BY_INFRAXA, model_id=model_id, looked=looked, online=online)
-    # In settings it may be the beginning of an id.
-    own = [offer for offer in offers or () if id_text(offer.node.id).startswith(driver.lower())]
+    # In settings it may be the beginning of an id, with a name before it.
+    beginning = driver.rpartition("·")[2].lower()
+    own = [offer for offer in offers or () if id_text(offer.node.id).startswith(beginning)]
     if len({offer.node.id for offer in own}) > 1:
         own = []
     offer = next((offer for offer in own if model_id in (None, offer.model.model_id.hex())), None)
-    name = display(own[0].node.name, own[0].node.id) if own else named(names.get(driver, ""), driver)
+    name = display(own[0].node.name, own[0].node.id) if own else named(names.get(driver, ""), beginning)
     return Driver("node", driver, model_id, name, offer, looked, online)
 
 

@@ -31,14 +31,17 @@ _QUIET = "$foreground 60%"
 _SIGNS = {"online": ("●", "$text-success"), "busy": ("◐", "$text-warning"), "offline": ("○", "$text-error")}
 
 
-def lines_of(driver: Driver, last: AnswerFacts | None) -> list[Content]:
-    """The lines of the card. `last`: what was measured of the newest answer of the chat."""
+def lines_of(driver: Driver, last: AnswerFacts | None, who: str = "") -> list[Content]:
+    """The lines of the card. `last`: what was measured of the newest answer of the chat; `who`: who gives, or
+    gave, that answer."""
     lines = [Content.styled("DRIVER", _QUIET)]
     if driver.kind == "auto":
         lines += [
             Content.styled("infraxa chooses", "bold $text-primary"),
             Content.styled("for each answer, by model, health and load", _QUIET),
         ]
+        if who:
+            lines += [Content(""), row("chosen", who)]
     else:
         lines.append(Content.styled(driver.name, "bold $text-primary"))
     if driver.offer is not None:

@@ -24,6 +24,8 @@ class Card(msgspec.Struct, frozen=True):
 
     driver: Driver | None = None
     """The one on the network; None: this machine, of whose model all that follows is."""
+    who: str = ""
+    """On the network, who answers in the chat that is shown now, or did last."""
     label: str = ""
     builtin: bool = False
     architecture: str = ""
@@ -67,7 +69,7 @@ class ModelCard(Widget):
         if card.driver is not None:
             from infraxa.app.tui.widgets.driver_card import lines_of
 
-            return Content("\n").join(lines_of(card.driver, card.last))
+            return Content("\n").join(lines_of(card.driver, card.last, card.who))
         if not card.label:
             return Content("")
         lines = [
