@@ -51,6 +51,8 @@ class ModelEntry(msgspec.Struct, frozen=True):
     builtin: bool = False
     problem: str = ""
     """Why it cannot be used now; one sentence."""
+    vocab: bytes = b""
+    """The hash of its vocabulary; known of what is served."""
 
 
 def model_entries(records: Iterable[ModelRecord]) -> list[ModelEntry]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
@@ -17,12 +18,15 @@ from infraxa.app.choices import ModelEntry
 from infraxa.app.config import Settings
 from infraxa.app.errors import FAILURES, NodeError
 from infraxa.app.facade import OnProgress
+from infraxa.engine.gguf_vocabulary import read_vocabulary
 from infraxa.engine.host import Engine
 from infraxa.engine.models import sha256
 from infraxa.engine.types import EngineError, Loaded, LoadOptions
 from infraxa.net.tasks import TaskGroup
 from infraxa.store import models as records
 from infraxa.store.db import Store
+
+_log = logging.getLogger(__name__)
 
 _Wanted = tuple[str, LoadOptions]
 """A model's path and how it is loaded."""
@@ -41,6 +45,8 @@ class Models:
         """How many answers have which model, by its path, in hand; at most one path."""
         self._guests = 0
         """How many of them are guests'."""
+        self._vocabs: dict[bytes, Path] = {}
+        """The file of each vocabulary that others are told of."""
         self._changed = asyncio.Event()
         self.send_guests_away: Callable[[], Awaitable[None]] | None = None
         """Called when the person wants another model than guests have in hand: returns when they have ended,
@@ -77,6 +83,21 @@ class Models:
         found = await asyncio.to_thread(sha256, entry.info.files)
         assert found is not None  # nothing cancels it
         return bytes.fromhex(found)
+
+    async def tell_vocab(self, entry: ModelEntry) -> bytes:
+        """The hash of its vocabulary, which others may ask for from now on; empty when none can be read, so
+        that they cannot check what they are charged for."""
+        try:
+            vocabulary = await asyncio.to_thread(read_vocabulary, Path(entry.path))
+        except EngineError as error:
+            _log.warning("the vocabulary of %s is not given to others: %s", entry.name, error.message)
+            return b""
+        self._vocabs[vocabulary.hash] = Path(entry.path)
+        return vocabulary.hash
+
+    def told_vocab(self, vocab: bytes) -> Path | None:
+        """The model file with this vocabulary, if others were told of it."""
+        return self._vocabs.get(vocab)
 
     def others_hold(self, entry: ModelEntry) -> bool:
         """Whether the person has another model than this one in hand."""

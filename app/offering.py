@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
+import msgspec
+
 from infraxa.app.admission import Admission
 from infraxa.app.choices import ModelEntry
 from infraxa.app.errors import NodeError
@@ -47,6 +49,7 @@ class Offering:
             price_out=0,
             backend="llama.cpp",
             speed=min(round(self._speed * 1000), 2**31 - 1),
+            vocab=terms.entry.vocab,
         )
         self._tell(Offer((model,), capacity))
 
@@ -88,6 +91,7 @@ async def servable(
         raise NodeError(
             "no_model", "Only a model that was added can be served.", "infraxa models add FILE adds it."
         )
-    if known is not None and known[0] == entry:
+    if known is not None and known[0] == msgspec.structs.replace(entry, vocab=known[0].vocab):
         return known
-    return entry, await models.model_id(entry)
+    model_id = await models.model_id(entry)
+    return msgspec.structs.replace(entry, vocab=await models.tell_vocab(entry)), model_id
