@@ -63,7 +63,8 @@ class RatingTable:
         self._by_writer: Counter[bytes] = Counter()
         """How many are kept of each that is trusted."""
         self._turned_down: dict[bytes, None] = {}
-        self._changes: dict[bytes, bytes | None] = {}
+        self._written: set[bytes] = set()
+        """What is on disk."""
         self.digests = Digests()
         """Of those that are kept: what others may have."""
         self.known = Digests()
@@ -105,7 +106,6 @@ class RatingTable:
         self._count(kept, 1)
         self.digests.put(item, item)
         self.known.put(item, item)
-        self._changes[item] = raw
         if len(of) > self._limits.per_provider:
             self._drop(min(of.values(), key=self._rank))
         if len(self._by_item) > self._limits.total:
@@ -115,14 +115,14 @@ class RatingTable:
     def restore(self, raw: bytes, day: int) -> None:
         """As `put`, for what an earlier run verified and kept. What is too old on this day, or of another
         version, is left."""
+        item = hash_of(raw)
+        self._written.add(item)
         try:
             record: Record = codec.decode(raw, Record)
             rating = check(record.signed, day, lambda tag, signed: True)
         except ProtocolError:
             return
-        item = hash_of(raw)
-        if self.put(rating, raw, item):
-            del self._changes[item]
+        self.put(rating, raw, item)
 
     def records(self, items: Iterable[bytes]) -> Iterable[Record]:
         """Those of these hashes that are kept."""
@@ -135,15 +135,16 @@ class RatingTable:
         for kept in [kept for kept in self._by_item.values() if kept.rating.day < day - KEPT_DAYS]:
             self._drop(kept)
 
-    def take_changes(self) -> dict[bytes, bytes | None]:
-        """Since the last call, by hash: encoded Records that are kept, None for those that are not any more.
-        As large as the table at most."""
-        changes, self._changes = self._changes, {}
-        return changes
+    def changes(self) -> dict[bytes, bytes | None]:
+        """What is to be written, by hash: encoded Records that are kept, None for those that are not any
+        more."""
+        new = {item: kept.raw for item, kept in self._by_item.items() if item not in self._written}
+        return {**new, **{item: None for item in self._written if item not in self._by_item}}
 
-    def put_back(self, changes: dict[bytes, bytes | None]) -> None:
-        """These could not be written."""
-        self._changes = {**changes, **self._changes}
+    def written(self, changes: dict[bytes, bytes | None]) -> None:
+        """These are on disk."""
+        self._written.update(item for item, raw in changes.items() if raw is not None)
+        self._written.difference_update(item for item, raw in changes.items() if raw is None)
 
     def _rank(self, kept: _Kept) -> tuple[bool, int, bytes]:
         """Higher: rather kept."""
@@ -183,8 +184,6 @@ class RatingTable:
         self._count(kept, -1)
         self.digests.put(kept.item, None)
         self._turn_down(kept.item)
-        if self._changes.pop(kept.item, None) is None:
-            self._changes[kept.item] = None
 
     def _turn_down(self, item: bytes) -> None:
         self._turned_down[item] = None

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from infraxa.net import codec
 from infraxa.net.admission import STANDARD, GossipLimits
 from infraxa.net.codec import Signed, Tag
-from infraxa.net.commands import Command, Drop, HeartbeatDue, Refused, Send, Sync
+from infraxa.net.commands import Command, Drop, HeartbeatDue, Refused, Send, Sync, SyncRatings
 from infraxa.net.errors import ProtocolError
 from infraxa.net.gossip import Gossip
 from infraxa.net.records import Card, PriceNow, Record, Revoke, State, Status, Successor
@@ -146,7 +146,7 @@ class World:
 
     def apply(self, number: int, commands: list[Command]) -> None:
         for command in commands:
-            if isinstance(command, Send | Sync) and command.peer not in self.ids:
+            if isinstance(command, Send | Sync | SyncRatings) and command.peer not in self.ids:
                 continue  # a peer that only brings what it is told to
             if isinstance(command, Send):
                 self.queue.append((number, self.ids.index(command.peer), command.message))
@@ -156,15 +156,18 @@ class World:
                 self.apply(number, self.nodes[number].publish(record, self.now, self.now_ms))
             elif isinstance(command, Sync):
                 self.run_round(number, self.ids.index(command.peer))
+            elif isinstance(command, SyncRatings):
+                self.run_round(number, self.ids.index(command.peer), ratings=True)
             elif isinstance(command, Drop):
                 self.dropped.append(command)
             elif isinstance(command, Refused):
                 self.refused.append(command.reason)
 
-    def run_round(self, asker: int, other: int) -> int:
+    def run_round(self, asker: int, other: int, *, ratings: bool = False) -> int:
         """One whole round of anti-entropy; returns how many records were news."""
-        self.rounds += 1
-        one = self.nodes[asker].round(self.ids[other], self.now)
+        self.rounds += not ratings
+        gossip = self.nodes[asker]
+        one = (gossip.ratings if ratings else gossip).round(self.ids[other], self.now)
         while one.request is not None:
             try:
                 chunks = list(self.nodes[other].answer(self.ids[asker], one.request, self.now))
