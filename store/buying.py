@@ -17,6 +17,7 @@ from infraxa.store.text import storable
 from infraxa.store.trade import OPEN_BILLS, find, get_order, get_receipt, insert, post_charge, tab_limit
 from infraxa.store.trade_records import (
     ENDED,
+    MAX_AMOUNT,
     Caps,
     Counts,
     OrderRow,
@@ -32,10 +33,10 @@ def open_hold(conn: Connection, order: OrderRow, caps: Caps, name: str = "") -> 
     """Reserve `order.hold` for an order that is about to be sent, if every cap (request, chat, day) and the
     limit of the provider's tab leave room for it; all looked at and written in one transaction.
 
-    A cap is compared with what is spent and held of it, `order.hold` included. `name`: as the provider is
-    called now. Refused: `request_cap`, `chat_cap`, `day_cap`, `tab_limit`. An order that is open already is
-    left as it is. A hold of 0 with `Caps()` brings back an order that this side lost with its disk, so that
-    its receipt can be signed for nothing.
+    A cap is compared with what is spent and held of it, `order.hold` included; no request may cost more than
+    MAX_AMOUNT. `name`: as the provider is called now. Refused: `request_cap`, `chat_cap`, `day_cap`,
+    `tab_limit`. An order that is open already is left as it is. A hold of 0 with `Caps()` brings back an
+    order that this side lost with its disk, so that its receipt can be signed for nothing.
     """
     with transaction(conn):
         if get_order(conn, "user", order.peer, order.id) is None:
@@ -105,6 +106,7 @@ def sign_receipt(
     above the last one of this tab: not a receipt to sign), `out_of_step` (see `tabs.adopt_state`).
     Raises ValueError unless 0 <= accepted <= charge and accepted <= what is held.
     """
+    charge = min(charge, MAX_AMOUNT)
     if not 0 <= accepted <= charge:
         raise ValueError(f"{accepted} accepted of {charge}")
     with transaction(conn):
@@ -238,7 +240,7 @@ _RELEASE = (
 
 def _limits(conn: Connection, order: OrderRow, caps: Caps) -> Iterator[tuple[RefusalReason, int | None, int]]:
     """Each cap, and what is spent and held of it."""
-    yield "request_cap", caps.request, 0
+    yield "request_cap", MAX_AMOUNT if caps.request is None else min(caps.request, MAX_AMOUNT), 0
     if caps.chat is not None and order.chat_id is not None:
         chat = spent_in_chat(conn, order.chat_id)
         yield "chat_cap", caps.chat, chat.spent + chat.held

@@ -25,7 +25,7 @@ from infraxa.store.trade import (
     post_charge,
     tab_limit,
 )
-from infraxa.store.trade_records import ENDED, Counts, OrderRow, OrderState, ReceiptRow, Refused
+from infraxa.store.trade_records import ENDED, MAX_AMOUNT, Counts, OrderRow, OrderState, ReceiptRow, Refused
 
 MAX_DUE = 16
 """Ended orders of one account without a signed receipt; at more, no further order is taken from it."""
@@ -60,6 +60,8 @@ def open_order(
             most, held = tab_limit(conn, "provider", account, limit)
             used = held + owed(conn, "provider", account)
             assert most is not None  # `limit` is not
+            if order.hold > MAX_AMOUNT:
+                return Refused("tab_limit", min(most, MAX_AMOUNT), used)
             # What is free does not raise what is owed: a full tab does not stop it.
             if order.hold and used + order.hold > most:
                 return Refused("tab_limit", most, used)
