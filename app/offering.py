@@ -11,17 +11,22 @@ from infraxa.app.admission import Admission
 from infraxa.app.choices import ModelEntry
 from infraxa.app.errors import NodeError
 from infraxa.app.models import Models
+from infraxa.app.pricing import micro
 from infraxa.app.terms import Terms
+from infraxa.net.market import FREE, Rates
 from infraxa.net.orders import MAX_OUT
-from infraxa.net.records import ModelOffer
+from infraxa.net.records import ModelOffer, PriceNow
 from infraxa.net.status import Load, Offer
 
 SPEED_STEP: Final = 1.25
 """The speed is another one when what was measured differs by this factor: a card changes seldom."""
 
+PRICE_STEP: Final = 50
+"""The price is another one when it moved by this part of it; others are told of larger steps still."""
+
 
 class Offering:
-    """Of one node; free of charge."""
+    """Of one node."""
 
     def __init__(self, on_offer: Callable[[Offer | None], None], on_load: Callable[[Load], None]) -> None:
         self._on_offer = on_offer
@@ -29,9 +34,12 @@ class Offering:
         self._offer: Offer | None = None
         self._load = Load()
         self._speed = 0.0
+        self._base = FREE
+        """What the card asks for."""
 
-    def offer(self, terms: Terms, capacity: int, tokens_per_second: float) -> None:
-        """This is offered; `tokens_per_second` of one answer, as measured, 0 = not yet."""
+    def offer(self, terms: Terms, capacity: int, tokens_per_second: float, base: Rates) -> None:
+        """This is offered, at these prices when nobody is served; `tokens_per_second` of one answer, as
+        measured, 0 = not yet."""
         if tokens_per_second and not (
             self._speed / SPEED_STEP < tokens_per_second < self._speed * SPEED_STEP
         ):
@@ -45,13 +53,15 @@ class Offering:
             model_id=terms.model_id,
             context=terms.context,
             max_out=min(terms.context, MAX_OUT),
-            price_in=0,
-            price_out=0,
+            price_in=base.price_in,
+            price_out=base.price_out,
             backend="llama.cpp",
             speed=min(round(self._speed * 1000), 2**31 - 1),
             vocab=terms.entry.vocab,
         )
-        self._tell(Offer((model,), capacity))
+        settings = terms.settings
+        self._base = base
+        self._tell(Offer((model,), capacity, micro(settings.stranger_limit), settings.free_daily))
 
     def withdraw(self, *, model: bool = False) -> None:
         """Nothing is offered; `model`: the next one will be another, of other speed."""
@@ -59,16 +69,26 @@ class Offering:
             self._speed = 0.0
         self._tell(None)
 
-    def load(self, admission: Admission, first_token_ms: int, *, shut: bool) -> None:
-        """How busy it is; `shut`: nobody is served now."""
+    def load(self, admission: Admission, first_token_ms: int, now: Rates, *, shut: bool) -> None:
+        """How busy it is, and what it asks for now; `shut`: nobody is served now."""
         load = Load(
             "busy" if shut or admission.full else "online",
             min(255, admission.running * 255 // admission.capacity),
             first_token_ms,
+            self._prices(now),
         )
         if load != self._load:
             self._load = load
             self._on_load(load)
+
+    def _prices(self, now: Rates) -> tuple[PriceNow, ...]:
+        """What differs from the card."""
+        if now == self._base or self._offer is None:
+            return ()
+        told = self._load.prices
+        if told and abs(told[0].price_out - now.price_out) * PRICE_STEP < now.price_out:
+            return told
+        return (PriceNow(0, now.price_in, now.price_out),)
 
     def _tell(self, offer: Offer | None) -> None:
         if offer != self._offer:

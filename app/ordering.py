@@ -7,7 +7,7 @@ from typing import Final
 
 import msgspec
 
-from infraxa.engine.types import ChatMessage, Request, Sampling
+from infraxa.engine.types import Budget, ChatMessage, Request, Sampling
 from infraxa.net.orders import Prompt, Turn
 from infraxa.net.wire import Order
 
@@ -75,7 +75,9 @@ def order_of(
     )
 
 
-def request_of(order: Order, prompt: Prompt, max_tokens: int, user: str) -> Request:
+def request_of(
+    order: Order, prompt: Prompt, max_tokens: int, user: str, budget: Budget | None = None
+) -> Request:
     """What the driver's engine is asked for."""
     sampling = Sampling(
         temperature=order.temperature / _PPM,
@@ -88,7 +90,7 @@ def request_of(order: Order, prompt: Prompt, max_tokens: int, user: str) -> Requ
         stop=prompt.stop,
     )
     messages = tuple(ChatMessage(turn.role, turn.text) for turn in prompt.turns)
-    return Request(messages, sampling, user=user)
+    return Request(messages, sampling, user=user, budget=budget)
 
 
 def _ppm(value: float, most: int) -> int:

@@ -26,6 +26,7 @@ from infraxa.app.sales import Sales
 from infraxa.app.served import Records, RequestLog, Row
 from infraxa.app.serving import BlockedUser, Mode, ProviderStatus, Served
 from infraxa.app.terms import Refusal, Terms, Why
+from infraxa.app.till import Till
 from infraxa.engine.host import Engine
 from infraxa.engine.types import EngineError, EngineStatus, Loaded
 from infraxa.net.status import Load, Offer, Waiting
@@ -74,8 +75,9 @@ class Provider:
         clock: Callable[[], int] = now_ms,
         on_battery: Callable[[], bool] = pauses.on_battery,
         limits: Limits | None = None,
+        till: Till | None = None,
     ) -> None:
-        """`clock`: milliseconds since the epoch."""
+        """`clock`: milliseconds since the epoch. `till`: by default one of its own."""
         self.on_offer: Callable[[Offer | None], None] = lambda offer: None
         """Told what is offered from now on; None: nothing."""
         self.on_load: Callable[[Load], None] = lambda load: None
@@ -89,12 +91,17 @@ class Provider:
         self._store: Store | None = None
         self._settings = Settings()
         self._records = Records()
+        self.till = till or Till(clock=clock)
+        """What it sells for, and who owes it how much."""
+        self.till.serving = self._served_with
         self._sales = Sales(
-            models, engine, self._records, changed=self._moved, ended=self._log_end, now_ms=clock
+            models, engine, self._records, self.till, changed=self._moved, ended=self._log_end, now_ms=clock
         )
         self._state = ProviderStatus()
         """Mode, reason, remedy, since and wait; the rest is filled in when it is looked at."""
         self._offering = Offering(lambda offer: self.on_offer(offer), lambda load: self.on_load(load))
+        self._price = self.till.pricing.now
+        """As it was looked at last."""
         self._chosen: tuple[ModelEntry, bytes] | None = None
         self._chosen_until = 0.0
         self._knows_blocked = False
@@ -114,8 +121,9 @@ class Provider:
         models.send_guests_away = self._send_guests_away
 
     def open(self, store: Store) -> None:
-        """Remember in `store` who is not served."""
+        """Remember in `store` who is not served, and keep the books there."""
         self._store = store
+        self.till.open(store)
 
     @property
     def status(self) -> ProviderStatus:
@@ -145,6 +153,7 @@ class Provider:
     async def use(self, settings: Settings) -> None:
         """Have provider mode be as these settings say. Returns at once; the rest is in `status`."""
         self._settings = settings
+        self.till.use(settings)
         limit = settings.upload_limit
         self._sales.throttle.limit(None if limit is None else limit * 1000)
         self._chosen_until = self._retry_at = 0.0
@@ -200,6 +209,7 @@ class Provider:
         await self.stop(now=True)
         await self._tasks.cancel_all()
         await self._sales.close()
+        await self.till.close()
         self._teller.stop()
 
     async def serve(self, sale: Sale) -> None:
@@ -243,8 +253,8 @@ class Provider:
                 self._retry_at = time.monotonic() + self._retry
                 self._retry = min(self._retry * 2, self._limits.retry_most)
             self._fail(error.message, error.remedy)
-        if self._records.tokens_per_second(time.monotonic()):
-            self._teller.changed()
+        await self.till.tick()
+        self._teller.changed()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._limits.look):
                 await self._wake.wait()
@@ -316,6 +326,16 @@ class Provider:
             await self._sales.ended(self._limits.end)
         self._sales.terms = None
 
+    def _served_with(self, account: bytes) -> Terms:
+        """What an order of this account would be served with now. Raises Refusal."""
+        sales = self._sales
+        if sales.shut is not None:
+            raise sales.shut()
+        if account in sales.blocked:
+            raise Refusal("not_allowed", "You have blocked this user.")
+        assert sales.terms is not None
+        return sales.terms
+
     def _open_for(self, terms: Terms, loaded: Loaded) -> None:
         """Orders are taken."""
         self._retry_at, self._retry = 0.0, self._limits.retry
@@ -325,7 +345,9 @@ class Provider:
         self._sales.shut = None
         self._sales.advance()
         self._become("serving")
-        self._offering.offer(terms, self._sales.admission.capacity, self._records.speed)
+        self._offering.offer(
+            terms, self._sales.admission.capacity, self._records.speed, self.till.pricing.base
+        )
 
     def _pause(self, pause: pauses.Pause, *, stay: bool = False) -> None:
         """Nobody is served; `stay`: those that wait go on waiting."""
@@ -382,12 +404,21 @@ class Provider:
         """An order moved on, or the mode is another one."""
         sales = self._sales
         shut = self._keeper is not None and sales.shut is not None
-        self._offering.load(sales.admission, self._records.first_token_ms, shut=shut)
+        self._offering.load(sales.admission, self._records.first_token_ms, self._price, shut=shut)
         self._teller.changed()
 
     def _tell(self) -> None:
+        self._price_anew()
         self._emit(ProviderChanged(self.status))
         self._emit(ServedChanged())
+
+    def _price_anew(self) -> None:
+        """The price follows the work that is here."""
+        speed, running = self._records.speed, self._sales.admission.running
+        self.till.pricing.feed(self._sales.work(), speed * max(1, running))
+        if (price := self.till.pricing.now) != self._price:
+            self._price = price
+            self._moved()
 
     def _log_end(self, row: Row) -> None:
         if (line := self._log.line(row, time.monotonic())) is not None:

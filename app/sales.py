@@ -22,12 +22,16 @@ from infraxa.app.models import Models
 from infraxa.app.ordering import request_of
 from infraxa.app.served import Records, Row
 from infraxa.app.serving import ServedState
+from infraxa.app.sold import FREE_OUT, End, Sold
 from infraxa.app.terms import Refusal, Terms, Why, done_of, max_out, refusal_of
 from infraxa.app.throttle import Throttle, parts
+from infraxa.app.till import Till
+from infraxa.engine.generation import Generation
 from infraxa.engine.host import Engine
-from infraxa.engine.types import Delta, EngineError, Finished, Progress, Request
+from infraxa.engine.types import Delta, EngineError, Finished, Progress, Request, Usage
 from infraxa.net import orders
 from infraxa.net.addresses import LOCAL
+from infraxa.net.deals import Outcome
 from infraxa.net.tasks import TaskGroup
 
 if TYPE_CHECKING:
@@ -40,6 +44,8 @@ ALIVE_S: Final = 5.0
 CALM_S: Final = 0.25
 """At most so often it is told of another place in line."""
 
+USAGE_S: Final = 2.0
+"""For the counts of a generation that was cancelled."""
 TOKEN_BYTES: Final = 32
 """Of a prompt, for each token of the context: several times what a token of any language has."""
 SPARE_BYTES: Final = 4096
@@ -52,6 +58,13 @@ _ENDED: Final[dict[str, tuple[ServedState, str]]] = {
     "bad": ("failed", "Its user's node did not keep to the protocol."),
 }
 """By the reason of a SaleEnded."""
+_OUTCOMES: Final[dict[str, Outcome]] = {
+    "cancelled": "cancelled",
+    "gone": "failed",  # nobody knows whose fault it was
+    "stalled": "cancelled",
+    "bad": "cancelled",
+}
+"""What a receipt says of it, likewise."""
 _LEFT: Final[tuple[ServedState, str]] = ("failed", "This node left the network.")
 _DEFECT: Final = "infraxa met a defect of its own: see the log."
 
@@ -69,11 +82,24 @@ class _Run:
     """Another place in line, or a slot."""
     since: float = 0.0
     """When it got its slot."""
+    max_out: int = 0
+    """Tokens that its answer may have."""
+    sold: Sold | None = None
+    """In the ledger."""
+    generation: Generation | None = None
+    usage: Usage | None = None
+    """When its generation is over."""
     stopped: Exception | None = None
     over: bool = False
     alive: asyncio.TimerHandle | asyncio.Task[None] | None = None
     """What tells the user next that its order lives."""
     bytes_counted: int = 0
+
+    def end_of(self, outcome: Outcome) -> End:
+        """Its end, with what was delivered."""
+        row, usage = self.row, self.usage or Usage()
+        n_prompt = max(usage.n_prompt, row.n_prompt) if row.n_out else row.prompt_read
+        return End(outcome, n_prompt, min(usage.n_cached, n_prompt), row.n_out)
 
     def stop(self, why: Exception) -> None:
         """End it now, wherever it is; does nothing the second time, or after its end."""
@@ -90,6 +116,7 @@ class Sales:
         models: Models,
         engine: Engine,
         records: Records,
+        till: Till,
         *,
         changed: Callable[[], None],
         ended: Callable[[Row], None],
@@ -106,6 +133,7 @@ class Sales:
         self._models = models
         self._engine = engine
         self._records = records
+        self._till = till
         self._changed = changed
         self._ended = ended
         self._now_ms = now_ms
@@ -123,6 +151,7 @@ class Sales:
         run = self._runs[row.number] = _Run(row, time.monotonic(), asyncio.timeout(None))
         self._empty.clear()
         self._changed()
+        outcome: Outcome = "failed"
         try:
             try:
                 async with run.scope:
@@ -132,12 +161,16 @@ class Sales:
                     raise
                 raise run.stopped from None
         except Refusal as refusal:
+            outcome = "failed"
             failed = refusal.fault or row.state == "answering"
+            self._till.missed.refused(sale.account, refusal.code, self._now_ms())
             self._over(run, "failed" if failed else "refused", refusal.reason, refusal.code)
             await _fail(sale, refusal)
         except SaleEnded as ended:
+            outcome = _OUTCOMES[ended.reason]
             self._over(run, *_ENDED[ended.reason])
         except asyncio.CancelledError:
+            outcome = _OUTCOMES[sale.ended] if sale.ended else "failed"
             self._over(run, *(_ENDED[sale.ended] if sale.ended else _LEFT))
             raise
         except Exception as error:
@@ -149,6 +182,8 @@ class Sales:
             self._over(run, "failed", _DEFECT)
             await _fail(sale, Refusal("internal", _DEFECT))
         finally:
+            if run.sold is not None:
+                self._settle(run, run.sold, outcome)
             self._count_bytes(run, sale)
             del self._runs[row.number]
             if not self._runs:
@@ -210,15 +245,21 @@ class Sales:
         if sale.order.prompt_bytes > terms.context * TOKEN_BYTES + SPARE_BYTES:
             # It need not be sent, and nobody else has to wait while it is cut into tokens.
             raise Refusal("too_large", "Its prompt was longer than the context.", limit=terms.context)
-        await self._wait_in_line(run, sale)
+        if self.admission.full:
+            raise self._no_room()
+        sold = run.sold = await self._till.admit(sale, terms)
+        run.max_out = max_out(sale.order, terms)
+        if sold.free_use:
+            run.max_out = min(run.max_out, FREE_OUT)
+        await self._wait_in_line(run, sale, sold)
         self._tell_alive_later(run, sale)
         try:
             async with self._models.held(terms.entry, terms.settings, guest=True):
                 if (loaded := self._engine.status.loaded) is not None:
                     terms = terms._replace(context=loaded.n_ctx)
-                prompt = await self._claim(run, sale, terms)
-                most, user = max_out(sale.order, terms), sale.account.hex()
-                finished = await self._answer(run, sale, request_of(sale.order, prompt, most, user))
+                prompt = await self._claim(run, sale, terms, sold)
+                request = request_of(sale.order, prompt, run.max_out, sale.account.hex(), sold.budget)
+                finished = await self._answer(run, sale, request)
         except NodeError:
             raise Refusal(
                 "busy", "You are using another model.", retry_after_ms=self.admission.retry_after_ms()
@@ -229,19 +270,26 @@ class Sales:
             raise refusal_of(finished.error, terms, self.terms)
         if finished.reason not in ("stop", "length"):
             raise Refusal("leaving", "The engine was closed.", fault=True)
+        # Before it is told, so that the receipt can be had when it is.
+        await self._till.end(sold, run.end_of(finished.reason))
         await sale.done(done_of(finished, run.row.n_out, run.since - run.arrived))
         self._over(run, "done", "")
 
-    async def _wait_in_line(self, run: _Run, sale: Sale) -> None:
+    def _no_room(self) -> Refusal:
+        return Refusal("busy", "There was no room.", retry_after_ms=self.admission.retry_after_ms())
+
+    async def _wait_in_line(self, run: _Run, sale: Sale, sold: Sold) -> None:
         """Returns when it has a slot."""
         row, admission = run.row, self.admission
         lane: Hashable = sale.group
         if sale.group == LOCAL and not sale.relayed:
             lane = (LOCAL, sale.account)
         if not admission.arrive(row.number, lane, sale.account, run.arrived):
-            raise Refusal("busy", "There was no room.", retry_after_ms=admission.retry_after_ms())
+            raise self._no_room()
         deadline = admission.deadline(row.number)
         self.advance()
+        if sold.free_use and not run.turn.is_set():
+            raise self._no_room()  # it takes nothing that anybody pays for
         while not run.turn.is_set():
             if time.monotonic() >= deadline:
                 raise Refusal("expired", "It waited too long.", retry_after_ms=admission.retry_after_ms())
@@ -251,17 +299,19 @@ class Sales:
             if not run.turn.is_set():
                 await _within(min(ALIVE_S - CALM_S, deadline - time.monotonic()), run.news)
 
-    async def _claim(self, run: _Run, sale: Sale, terms: Terms) -> orders.Prompt:
+    async def _claim(self, run: _Run, sale: Sale, terms: Terms, sold: Sold) -> orders.Prompt:
         run.row.state = "sending"
         self._changed()
-        prompt = await sale.claim(terms.context, max_out(sale.order, terms))
+        await self._till.claim(sold)
+        prompt = await sale.claim(terms.context, run.max_out)
+        await self._till.process(sold)
         run.row.state = "reading"
         self._changed()
         return prompt
 
     async def _answer(self, run: _Run, sale: Sale, request: Request) -> Finished:
         row = run.row
-        generation = self._engine.generate(request)
+        generation = run.generation = self._engine.generate(request)
         try:
             async for item in generation:
                 match item:
@@ -280,7 +330,7 @@ class Sales:
                         await sale.progress(item.done, item.total)
                         self._changed()
                     case Finished():
-                        usage = item.usage
+                        usage = run.usage = item.usage
                         row.n_prompt = row.prompt_read = usage.n_prompt
                         self._records.timed(row, usage.first_token_ms, usage.tokens_per_second)
                         self.admission.took(time.monotonic() - run.since)
@@ -335,6 +385,30 @@ class Sales:
             run.alive.cancel()
         if self.admission.leave(run.row.number):
             self.advance()
+
+    def _settle(self, run: _Run, sold: Sold, outcome: Outcome) -> None:
+        """It is charged for what was delivered, whatever its end was; nothing happens when it is already."""
+        if sold.end is None and sold.claimed and run.generation is not None and run.usage is None:
+            self._tasks.spawn(self._settle_later(run, sold, outcome), name="the end of an order")
+        elif sold.end is None:
+            self._till.end_soon(sold, run.end_of(outcome))
+
+    async def _settle_later(self, run: _Run, sold: Sold, outcome: Outcome) -> None:
+        """Its generation was cancelled, and says at its end how long the prompt was."""
+        assert run.generation is not None
+        try:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(USAGE_S):
+                    async for item in run.generation:
+                        if isinstance(item, Finished):
+                            run.usage = item.usage
+                            break
+        finally:
+            self._till.end_soon(sold, run.end_of(outcome))
+
+    def work(self) -> list[tuple[int, int]]:
+        """Of each order that is here: tokens that it may have, and that it got."""
+        return [(run.max_out, run.row.n_out) for run in self._runs.values()]
 
     def _over(self, run: _Run, state: ServedState, reason: str, code: str = "") -> None:
         run.over = True

@@ -74,6 +74,8 @@ def refusal_of(error: ErrorInfo, terms: Terms, now: Terms | None) -> Refusal:
     """What an error of the engine means for an order; `now`: what orders are served with by then."""
     if error.code == "prompt_too_long":
         return Refusal("too_large", "Its prompt was longer than the context.", limit=terms.context)
+    if error.code == "over_budget":
+        return Refusal("bad_request", "It reserved less than its prompt costs.", field="hold")
     if error.code in ("bad_request", "no_template"):
         return Refusal("bad_request", "It asked for what the model cannot read.", field="prompt")
     if error.code == "closed" and (now is None or now.model_id != terms.model_id):

@@ -161,6 +161,11 @@ class Batcher:
                 raise EngineError("bad_request", "There is nothing to answer.", "Send a message.")
             if len(tokens) > self.n_ctx:
                 raise PromptTooLong(len(tokens), self.n_ctx)
+            affordable = None if request.budget is None else request.budget.tokens(len(tokens))
+            if affordable is not None and affordable < 0:
+                raise EngineError(
+                    "over_budget", "The prompt costs more than it may.", "Allow it to cost more."
+                )
         except EngineError as error:
             self._ended.append(Ended(request_id, Finished("failed", Usage(n_prompt=len(tokens)), error.info)))
             return
@@ -168,6 +173,8 @@ class Batcher:
         limit = self.n_ctx - len(tokens) + 1
         if request.sampling.max_tokens is not None:
             limit = min(limit, request.sampling.max_tokens)
+        if affordable is not None:
+            limit = min(limit, affordable)
         job = Job(request_id, request.user, tokens)
         generation = self._generations[request_id] = _Generation(job, request.sampling, limit, received)
         self.scheduler.submit(job)

@@ -41,6 +41,23 @@ class Sampling(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """End before any of these strings; they are not part of the answer."""
 
 
+class Budget(msgspec.Struct, frozen=True):
+    """What a generation may cost at most: it ends before its tokens cost more."""
+
+    most: int
+    per_million_in: int
+    """For a million tokens of the prompt, in the same unit."""
+    per_million_out: int
+
+    def tokens(self, n_prompt: int) -> int | None:
+        """How many the answer to so long a prompt may have; below 0: not even the prompt is covered; None:
+        they cost nothing."""
+        left = self.most * 1_000_000 - n_prompt * self.per_million_in
+        if left < 0:
+            return -1
+        return left // self.per_million_out if self.per_million_out else None
+
+
 class Request(msgspec.Struct, frozen=True):
     """One generation.
 
@@ -52,6 +69,8 @@ class Request(msgspec.Struct, frozen=True):
     sampling: Sampling = Sampling()
     user: str = ""
     """Whom fairness counts this request for."""
+    budget: Budget | None = None
+    """None: it may cost anything."""
 
 
 class LoadOptions(msgspec.Struct, frozen=True):
@@ -140,7 +159,7 @@ class EngineError(Exception):
     """The engine could not do what was asked.
 
     Codes: `not_found` `not_gguf` `truncated` `unsupported` `no_memory` `load_failed` `no_template`
-    `prompt_too_long` `bad_request` `compute_failed` `worker_died` `timeout` `closed`.
+    `prompt_too_long` `over_budget` `bad_request` `compute_failed` `worker_died` `timeout` `closed`.
     """
 
     def __init__(self, code: str, message: str, remedy: str = "") -> None:

@@ -43,7 +43,7 @@ from infraxa.net.tasks import TaskGroup
 from infraxa.store.db import Store
 from tests.net.nodes import Node, nodes, until
 
-SETTINGS = Settings(provide=True, online=False, slots=3, threads=1, pause_on_battery=False)
+SETTINGS = Settings(provide=True, online=False, slots=3, threads=1, pause_on_battery=False, base_price=0.0)
 QUESTION = "What is 2+2?"
 
 

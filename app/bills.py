@@ -1,0 +1,150 @@
+"""What a provider charges for its orders: receipts, one unsigned at a time, and what their users sign.
+
+Functions on the ledger, each of them one transaction that may be repeated; who may buy is in till.py.
+"""
+
+from __future__ import annotations
+
+from typing import Final, get_args
+
+from infraxa.net import codec, deals, ratings, wire
+from infraxa.net.codec import Signed
+from infraxa.net.identity import Signer
+from infraxa.store import earnings, ledger, selling, tabs, trade
+from infraxa.store.db import Connection
+from infraxa.store.trade_records import Counts, OrderRow, ReceiptRow, Refused
+
+_OUTCOMES: Final[tuple[deals.Outcome, ...]] = get_args(deals.Outcome)
+_SEEN: Final = 2 * selling.MAX_DUE
+"""Receipts among which the last signed one is looked for: they need not be signed in the order in which their
+orders came."""
+
+
+def bill(conn: Connection, signer: Signer, account: bytes, order: bytes) -> wire.Billed:
+    """What is charged for this order of this account; its receipt is issued if it is its turn."""
+    found = selling.issue_receipt(conn, account, order, lambda row, *at: _receipt(signer, row, *at))
+    if isinstance(found, ReceiptRow):
+        return wire.Billed("due" if found.countersign is None else "signed", _signed(found.receipt))
+    match found.reason:
+        case "running":
+            return wire.Billed("running")
+        case "unknown":
+            return wire.Billed("unknown")
+        case _:
+            return wire.Billed("queued")
+
+
+def countersign(
+    conn: Connection, signer: Signer, account: bytes, order: bytes, signed: Signed
+) -> wire.Accepted | wire.Failure:
+    """Keep what the account says to its receipt, and tell what is next. What is kept already stays.
+
+    Raises ProtocolError for what the account did not sign.
+    """
+    kept = trade.get_receipt(conn, "provider", account, order)
+    if kept is None:
+        return wire.Failure("bad_request", field="order")
+    receipt = _signed(kept.receipt)
+    said = deals.opened_countersign(signed, account)
+    if said.receipt != deals.receipt_hash(receipt):
+        return wire.Failure("bad_request", field="receipt")
+    if said.charge > kept.charge:
+        return wire.Failure("bad_request", field="charge", limit=kept.charge)
+    facts: deals.Receipt = codec.decode(receipt.body, deals.Receipt)
+    # What is disputed moves nothing, and nobody is rated for it.
+    blank = ratings.blank(signer, account, ratings.day_of(facts.ended), said.charge, order)
+    done = selling.accept_countersign(
+        conn,
+        account,
+        order,
+        countersign=codec.encode(signed),
+        counted=Counts(said.n_prompt, min(facts.n_cached, said.n_prompt), said.n_out),
+        accepted=said.charge,
+        rating=codec.encode(blank),
+    )
+    if isinstance(done, Refused):
+        return wire.Failure("bad_request", field="order")
+    return wire.Accepted(
+        done.tab_seq,
+        facts.owed_before + (done.accepted or 0),
+        _next(conn, signer, account),
+        None if done.rating is None else _signed(done.rating),
+    )
+
+
+def tab_state(conn: Connection, account: bytes, limit: int) -> wire.TabState:
+    """What the book has of this account; `limit`: see `most`."""
+    tab = tabs.get_tab(conn, "provider", account)
+    last = next(
+        (
+            row
+            for _, _, row in earnings.list_receipts(conn, "provider", peer=account, limit=_SEEN)
+            if row.tab_seq == tab.signed_seq and row.countersign is not None
+        ),
+        None,
+    )
+    if last is None or last.countersign is None:
+        return wire.TabState(tab.signed_seq, tab.owed, most(conn, account, limit))
+    return wire.TabState(
+        tab.signed_seq,
+        tab.owed,
+        most(conn, account, limit),
+        _signed(last.receipt),
+        _signed(last.countersign),
+    )
+
+
+def most(conn: Connection, account: bytes, limit: int) -> int:
+    """µcr that this account may owe; `limit` holds for those without one of their own. What it disputed is
+    taken off, else whoever disputes everything is served for ever."""
+    tab = tabs.get_tab(conn, "provider", account)
+    return max(0, (limit if tab.limit is None else tab.limit) - tab.disputed)
+
+
+def owed(conn: Connection, account: bytes) -> int:
+    """µcr that it owes by what it signed."""
+    return ledger.owed(conn, "provider", account)
+
+
+def _next(conn: Connection, signer: Signer, account: bytes) -> Signed | None:
+    """The receipt that is to be signed now."""
+    open_bills = selling.due(conn, account)
+    if open_bills.receipt is not None:
+        return _signed(open_bills.receipt.receipt)
+    for order in open_bills.waiting[:1]:
+        return bill(conn, signer, account, order).receipt
+    return None
+
+
+def _receipt(signer: Signer, row: OrderRow, seq: int, owed_before: int) -> bytes:
+    counts = row.billed or Counts()
+    outcome: deals.Outcome = next((known for known in _OUTCOMES if known == row.outcome), "failed")
+    return codec.encode(
+        deals.sign(
+            deals.Receipt(
+                order=row.id,
+                account=row.peer,
+                model=row.model,
+                request=bytes.fromhex(row.message_id or ""),
+                quote=deals.quote_hash(_signed(row.quote)) if row.quote else b"",
+                price_in=row.price_in,
+                price_out=row.price_out,
+                price_cached=row.price_cached,
+                n_prompt=counts.n_prompt,
+                n_cached=counts.n_cached,
+                n_out=counts.n_out,
+                charge=row.charge or 0,
+                outcome=outcome,
+                started=row.claimed_at or row.opened_at,
+                ended=row.ended_at or row.opened_at,
+                seq=seq,
+                owed_before=owed_before,
+            ),
+            signer,
+        )
+    )
+
+
+def _signed(data: bytes) -> Signed:
+    signed: Signed = codec.decode(data, Signed)
+    return signed

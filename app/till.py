@@ -1,0 +1,207 @@
+"""What this provider says about money: quotes, receipts, tabs, links, settlements; and what its person says.
+
+How orders are taken into the ledger is in intake.py, receipts are in bills.py, settlements in settling.py,
+the price in pricing.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+from infraxa.app import bills, settling
+from infraxa.app.credit import Buyer
+from infraxa.app.errors import NodeError
+from infraxa.app.intake import Intake
+from infraxa.app.terms import Refusal
+from infraxa.app.trade import TabSeen
+from infraxa.net import codec, deals, tab, wire
+from infraxa.net.credits import shown
+from infraxa.net.identity import id_text
+from infraxa.net.names import clean_name
+from infraxa.net.orders import MAX_OUT
+from infraxa.store import tabs
+from infraxa.store.db import now_ms
+from infraxa.store.records import StoreError
+from infraxa.store.trade_records import TabRow
+
+if TYPE_CHECKING:
+    from infraxa.net.customers import Customer
+
+END_S: Final = 2.0
+"""Who asks for the receipt of an order that runs hears so long nothing: it may just be over."""
+MAX_PROPOSED: Final = 256
+"""Settlements that wait for the person."""
+
+_log = logging.getLogger(__name__)
+
+
+class Till(Intake):
+    """The till of one provider: its intake, and what is said about money besides."""
+
+    def __init__(
+        self,
+        changed: Callable[[], None] = lambda: None,
+        *,
+        clock: Callable[[], int] = now_ms,
+        randbytes: Callable[[int], bytes] = os.urandom,
+    ) -> None:
+        """`changed`: told when tabs or receipts are other ones. `clock`: milliseconds since the epoch."""
+        super().__init__(changed, clock=clock)
+        self._randbytes = randbytes
+        self._proposed: dict[bytes, codec.Signed] = {}
+        """By account: the settlement that waits for the person."""
+
+    async def bargain(self, customer: Customer, request: wire.Bargain) -> wire.Answer | wire.Failure:
+        """Answer what an account asks about money. Raises ProtocolError."""
+        try:
+            return await self._answer(customer, request)
+        except Refusal as refusal:
+            self.missed.refused(customer.account, refusal.code, self._clock())
+            return wire.Failure(
+                refusal.code, min(refusal.retry_after_ms, tab.DAY_MS), refusal.limit, refusal.field
+            )
+        except (StoreError, NodeError) as error:
+            _log.error("a question about money was not answered: %s", error.code)
+            return wire.Failure("internal", retry_after_ms=5000)
+
+    async def _answer(self, customer: Customer, request: wire.Bargain) -> wire.Answer | wire.Failure:
+        store, me = await self._ready(), self._signer()
+        account = customer.account
+        match request:
+            case wire.QuotePlease(model=model):
+                return await self._quote(customer, model)
+            case wire.ReceiptPlease(order=order):
+                return await self._bill(account, order)
+            case wire.CountersignPlease(order=order, countersign=signed):
+                done = await store.run(bills.countersign, me, account, order, signed)
+                self._changed()
+                return done
+            case wire.TabPlease():
+                return await store.run(bills.tab_state, account, self._credit.stranger_limit)
+            case wire.LinkPlease():
+                return await store.run(settling.link, me, account, request)
+            case wire.SettlePlease():
+                return await self._settle(account, request)
+
+    async def _quote(self, customer: Customer, model: bytes) -> wire.Quoted:
+        now, account = self._clock(), customer.account
+        self.missed.asked(now)
+        terms = self.serving(account)
+        if terms.model_id != model:
+            raise Refusal("model_gone", "It asked for a model that is not served.")
+        store, rates = await self._ready(), self.pricing.now
+        state = await store.run(tabs.get_tab, "provider", account)
+        most = await store.run(bills.most, account, self._credit.stranger_limit)
+        quote = deals.Quote(
+            self._randbytes(16), account, model, rates.price_in, rates.price_out, rates.price_cached,
+            min(terms.context, MAX_OUT), now, now + deals.QUOTE_MS,
+        )  # fmt: skip
+        signed = deals.sign(quote, self._signer())
+        self._quotes.add(quote, codec.encode(signed))
+        free_left = self._credit.free_left(_buyer(customer), now)
+        return wire.Quoted(signed, state.owed + state.held, most, max(0, free_left))
+
+    async def _bill(self, account: bytes, order: bytes) -> wire.Billed:
+        sold = self._running.get((account, order))
+        if sold is not None:
+            if sold.end is not None:
+                await self._write_end(sold)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(END_S):
+                    await sold.over.wait()
+        store = await self._ready()
+        billed = await store.run(bills.bill, self._signer(), account, order)
+        if billed.state == "due":
+            self._changed()
+        return billed
+
+    async def _settle(self, account: bytes, request: wire.SettlePlease) -> wire.Settled:
+        store, me = await self._ready(), self._signer()
+        said = settling.opened(me, account, request.settlement)
+        if request.netted is not None:
+            done = await store.run(settling.net, me, said, request)
+            self._changed()
+            return done
+        state = await store.run(settling.is_new, said)
+        if state == "stale":
+            return wire.Settled("refused")
+        if state == "old":
+            return await store.run(settling.agree, me, request.settlement)  # if it was, it still is
+        if account not in self._proposed and len(self._proposed) >= MAX_PROPOSED:
+            return wire.Settled("refused")
+        self._proposed[account] = request.settlement
+        self._changed()
+        return wire.Settled("waiting")
+
+    async def settle(self, account: bytes, amount: int | None = None) -> int:
+        """The person agrees to what this account proposed; gives the µcr by which it owes less. `amount`:
+        what it is taken to be. Raises NodeError, StoreError."""
+        store, me = await self._ready(), self._signer()
+        signed = self._proposed.get(account)
+        if signed is None:
+            raise NodeError(
+                "nothing_proposed",
+                "This user has not proposed to settle its tab.",
+                "It does so on its own node: infraxa tabs settle.",
+            )
+        said = settling.opened(me, account, signed)
+        if amount is not None and amount != said.amount:
+            raise NodeError(
+                "bad_amount",
+                f"It proposed {shown(said.amount)} credits.",
+                "Settle that amount, or none.",
+            )
+        done = await store.run(settling.agree, me, signed)
+        del self._proposed[account]
+        self._changed()
+        if done.state != "agreed":
+            raise NodeError(
+                "tab_changed",
+                "The tab has changed since it was proposed, or a receipt is not countersigned.",
+                "It will be proposed anew.",
+            )
+        return said.amount
+
+    async def tabs(self) -> list[TabSeen]:
+        """Who owes this node how much, the most first. Raises StoreError, NodeError."""
+        store = await self._ready()
+        rows = await store.run(tabs.list_tabs, "provider")
+        return [self._seen(row) for row in rows]
+
+    def _seen(self, row: TabRow) -> TabSeen:
+        note = row.note
+        if (signed := self._proposed.get(row.peer)) is not None:
+            said: deals.Settlement = codec.decode(signed.body, deals.Settlement)
+            note = f"It proposes to settle {shown(said.amount)} credits. {clean_name(said.note)}".strip()
+        running = sum(sold.hold for key, sold in self._running.items() if key[0] == row.peer)
+        return TabSeen(
+            role="provider",
+            peer=id_text(row.peer),
+            name=row.name,
+            owed=row.owed,
+            limit=self._credit.stranger_limit if row.limit is None else row.limit,
+            own_limit=row.limit is not None,
+            unsigned=max(0, row.held - running),
+            held=min(running, row.held),
+            linked="" if row.node is None else id_text(row.node),
+            note=note,
+        )
+
+    async def set_limit(self, account: bytes, limit: int | None) -> None:
+        """How much this account may owe, µcr; None: as much as any stranger. Raises StoreError, NodeError."""
+        store = await self._ready()
+        await store.run(tabs.set_limit, "provider", account, limit)
+        if limit is None:
+            self._credit.known.discard(account)
+        else:
+            self._credit.known.add(account)
+        self._changed()
+
+
+def _buyer(customer: Customer) -> Buyer:
+    return Buyer(customer.account, None if customer.relayed else customer.group)
