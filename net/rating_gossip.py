@@ -50,11 +50,12 @@ SWEEP_S: Final = 3600.0
 
 
 class _Link(Target):
-    __slots__ = ("room",)
+    __slots__ = ("asked_at", "room")
 
     def __init__(self, peer: bytes, outbound: bool) -> None:
         super().__init__(peer, outbound, Bucket(0.9 * BYTES_PER_S, 0.9 * BYTES_AT_ONCE))
         self.room = Bucket(BYTES_PER_S, BYTES_AT_ONCE)
+        self.asked_at = float("-inf")
 
 
 class _Read(Struct, frozen=True):
@@ -80,6 +81,7 @@ class RatingGossip:
         self._answers = Answers(self.table.digests, lambda items, now: self.table.records(items), MAX_ROUND)
         self._round_at = float("inf")
         self._sweep_at = float("-inf")
+        self._own_turn = False
 
     def linked(self, peer: bytes, outbound: bool, now: float) -> None:
         """A link with `peer` stands."""
@@ -114,9 +116,17 @@ class RatingGossip:
             if self._links:
                 # Until it ends, at the latest then.
                 self._round_at = now + ROUND_S + EVERY_S * self._rng.uniform(0.5, 1.5)
-                links = [link for link in self._links.values() if link.outbound] or [*self._links.values()]
-                out.append(SyncRatings(self._rng.choice(links).peer))
+                out.append(SyncRatings(self._next_asked(now)))
         return out
+
+    def _next_asked(self, now: float) -> bytes:
+        """In turn: who was not asked for longest of the links that this node chose itself, then of all. So
+        nobody keeps news away by being most of those that dialled it."""
+        self._own_turn = not self._own_turn
+        own = [link for link in self._links.values() if link.outbound] if self._own_turn else []
+        link = min(own or self._links.values(), key=lambda one: (one.asked_at, self._rng.random()))
+        link.asked_at = now
+        return link.peer
 
     def next_tick(self) -> float:
         return min(self._spreading.flush_at, self._round_at, self._sweep_at)
