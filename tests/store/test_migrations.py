@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from sqlite_utils import Database
 
-from infraxa.store import drivers, migrations, peers
+from infraxa.store import drivers, migrations, peers, ratings
 from infraxa.store.chats import get_chat
 from infraxa.store.db import SCHEMA_VERSION, connect
 from infraxa.store.folder import DATABASE_NAME
@@ -75,6 +75,25 @@ def at_version(folder: Path, version: int) -> None:
         conn.execute("INSERT INTO drivers VALUES (x'0a', x'0c', 8, x'7b7d')")
         conn.execute("INSERT INTO marks VALUES (x'0a', 'pinned')")
         conn.execute("INSERT INTO blocked_users VALUES (x'0d', 7, 'rude')")
+    if version >= 8:
+        conn.execute("INSERT INTO ratings VALUES (x'0e', x'0f')")
+        conn.execute("INSERT INTO own_ratings VALUES (x'10', x'0a', 20000, x'11', 4, x'12', 9)")
+    if version >= 7:
+        conn.execute("BEGIN")
+        conn.execute(
+            "INSERT INTO tabs (role, peer, seq, signed_seq, name) VALUES ('user', x'0e', 4, 4, 'oak')"
+        )
+        conn.execute(
+            "INSERT INTO orders (role, peer, id, state, bill, model, model_name, quote, price_in, price_out, "
+            "price_cached, hold, held, charge, accepted, outcome, opened_at) VALUES ('user', x'0e', x'0f', "
+            "'completed', 'closed', x'0c', 'm', x'', 1, 2, 3, 9, 0, 7, 7, 'stop', 1800000)"
+        )
+        conn.execute("INSERT INTO receipts VALUES (1, 'user', x'0e', 4, x'aa', x'bb', NULL, 5, 6)")
+        conn.execute("INSERT INTO accounts VALUES (1, 'spent', 7), (2, 'tab:user:0e', -7)")
+        conn.execute("INSERT INTO events VALUES (1, 'charge:1', 'charge', 6, 1, '', NULL)")
+        conn.execute("INSERT INTO postings VALUES (1, 1, 7), (1, 2, -7)")
+        conn.execute("INSERT INTO sums VALUES ('user', 2, x'0e', x'0c', 'm', 1, 5, 0, 6, 7, 0, 0)")
+        conn.execute("COMMIT")
     conn.close()
 
 
@@ -113,6 +132,14 @@ def test_from_each_version_with_data_in_it(tmp_path: Path, version: int) -> None
     assert drivers.list_marks(conn) == ({b"\x0a": "pinned"} if version >= 6 else {})
     blocked = conn.execute("SELECT user, since_ms, note FROM blocked_users").fetchall()
     assert blocked == ([(b"\x0d", 7, "rude")] if version >= 6 else [])
+    assert ledger.check(conn) == []
+    assert [(tab.name, tab.owed, tab.seq) for tab in tabs.list_tabs(conn)] == (
+        [("oak", 7, 4)] if version >= 7 else []
+    )
+    receipts = [receipt.countersign for _, _, receipt in earnings.list_receipts(conn)]
+    assert receipts == ([b"\xbb"] if version >= 7 else [])
+    assert ratings.list_ratings(conn) == ([b"\x0f"] if version >= 8 else [])
+    assert ratings.list_due(conn, 9) == ([(b"\x10", b"\x12")] if version >= 8 else [])
     conn.close()
 
 
