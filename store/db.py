@@ -1,8 +1,8 @@
 """Opens the database of a data folder, and runs functions on it in one thread.
 
 What the tables are is in migrations.py; what can be asked of them is in chats.py, messages.py, search.py,
-models.py, state.py, peers.py, drivers.py, and of what is bought and sold in ledger.py, trade.py, buying.py,
-selling.py, tabs.py and earnings.py: plain functions whose first argument is the `Connection`.
+models.py, state.py, peers.py, drivers.py, ratings.py, and of what is bought and sold in ledger.py, trade.py,
+buying.py, selling.py, tabs.py and earnings.py: plain functions whose first argument is the `Connection`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from infraxa.store.folder import DATABASE_NAME, corrupt, explain, prepare_folder
 from infraxa.store.records import StoreError
 from infraxa.store.ulid import UlidSource
 
-SCHEMA_VERSION = 7
+SCHEMA_VERSION = 8
 """The number of the last migration that this program knows."""
 
 BUSY_TIMEOUT_S = 5.0

@@ -173,6 +173,27 @@ def _ledger(db: Database) -> None:
     db.executescript(LEDGER)
 
 
+def _ratings(db: Database) -> None:
+    """What others say of providers, and what the person said or may say of answers."""
+    db.executescript(
+        """
+        CREATE TABLE ratings (hash BLOB PRIMARY KEY, record BLOB NOT NULL) WITHOUT ROWID;
+        CREATE TABLE own_ratings (
+            order_id BLOB PRIMARY KEY,
+            provider BLOB NOT NULL,
+            day INTEGER NOT NULL,
+            blank BLOB NOT NULL,
+            stars INTEGER CHECK (stars BETWEEN 1 AND 5),
+            record BLOB,
+            due_ms INTEGER
+        ) WITHOUT ROWID;
+        CREATE UNIQUE INDEX own_ratings_of_a_day ON own_ratings (provider, day) WHERE stars IS NOT NULL;
+        CREATE INDEX own_ratings_by_day ON own_ratings (day);
+        CREATE INDEX own_ratings_due ON own_ratings (due_ms) WHERE due_ms IS NOT NULL;
+        """
+    )
+
+
 MIGRATIONS: tuple[Callable[[Database], None], ...] = (
     _conversations,
     _search,
@@ -181,6 +202,7 @@ MIGRATIONS: tuple[Callable[[Database], None], ...] = (
     _peers,
     _market,
     _ledger,
+    _ratings,
 )
 """Step i + 1 leads from version i to version i + 1."""
 
