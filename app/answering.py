@@ -11,7 +11,7 @@ from typing import Literal, Protocol
 import msgspec
 
 from infraxa.engine.types import Delta, Finished, Progress
-from infraxa.store.records import DriverPart, Reader
+from infraxa.store.records import Bill, DriverPart, Reader
 
 
 class Waits(msgspec.Struct, frozen=True, tag=True):
@@ -41,6 +41,12 @@ class Moved(msgspec.Struct, frozen=True, tag=True):
         return self.part.reason
 
 
+class Billed(msgspec.Struct, frozen=True, tag=True):
+    """What its orders cost so far; more may be known after the end."""
+
+    bills: tuple[Bill, ...]
+
+
 class Times(msgspec.Struct, frozen=True, tag=True):
     """What was measured besides the usage, said once before Finished."""
 
@@ -52,7 +58,7 @@ class Times(msgspec.Struct, frozen=True, tag=True):
     """How many of the oldest turns were left out."""
 
 
-Item = Progress | Delta | Waits | Sent | Moved | Times | Finished
+Item = Progress | Delta | Waits | Sent | Moved | Billed | Times | Finished
 
 
 class Source(Protocol):

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from infraxa.app.answering import Moved, Sent, Source, Times, Waits
+from infraxa.app.answering import Billed, Moved, Sent, Source, Times, Waits
 from infraxa.app.errors import FAILURES, NodeError, sentence
 from infraxa.app.events import (
     AnswerEnded,
@@ -25,6 +25,7 @@ from infraxa.app.events import (
     AnswerStarted,
     AnswerWaits,
     Event,
+    FactsChanged,
     LogLine,
     PromptRead,
 )
@@ -32,9 +33,9 @@ from infraxa.app.running import Running
 from infraxa.engine.host import Engine
 from infraxa.engine.types import Delta, EngineError, ErrorInfo, Finished, Progress, Request, Usage
 from infraxa.net.tasks import TaskGroup
-from infraxa.store import messages
+from infraxa.store import bills, messages
 from infraxa.store.db import Store
-from infraxa.store.records import AnswerFacts, DriverPart, Message, MessageState, StoreError
+from infraxa.store.records import AnswerFacts, Bill, DriverPart, Message, MessageState, StoreError
 
 _log = logging.getLogger(__name__)
 
@@ -153,6 +154,28 @@ class Answers:
         unstored = self._unstored.get(message.id)
         return message if unstored is None else unstored.whole
 
+    def billed(self, chat_id: str, message_id: str, bill: Bill) -> None:
+        """What an order of this answer costs; it may have ended, in this run or in one before."""
+        run = self._running.get(chat_id)
+        if run is not None and run.message is not None and run.message.id == message_id:
+            run.bill(bill)
+            if not run.ended.is_set():
+                return  # it is stored with the end
+        self._tasks.spawn(self._bill(run, chat_id, message_id, bill), name=f"bill {message_id}")
+
+    async def _bill(self, run: Running | None, chat_id: str, message_id: str, bill: Bill) -> None:
+        if run is not None:
+            await run.over.wait()
+        if (unstored := self._unstored.get(message_id)) is not None:
+            self._unstored[message_id] = Unstored(*(_with_bill(message, bill) for message in unstored))
+        try:
+            facts = await self._store.run(bills.keep_bill, message_id, bill)
+        except StoreError as error:
+            if error.code != "not_found":  # that is: its chat is gone for good, or its end is not stored
+                self._emit(LogLine("infraxa", sentence(error)))
+            return
+        self._emit(FactsChanged(chat_id, message_id, facts))
+
     async def _play(self, run: Running, message: Message, prepare: Prepare) -> None:
         writer = self._tasks.spawn(self._write_ticks(run, message.id), name=f"write {message.id}")
         run.work = work = self._tasks.spawn(self._work(run, message, prepare), name=f"work {message.id}")
@@ -209,6 +232,9 @@ class Answers:
                         await self._sent(run, message, item)
                     case Moved():
                         await self._moved(run, message, item)
+                    case Billed():
+                        for bill in item.bills:
+                            run.bill(bill)
                     case Times():
                         run.dropped_turns = max(run.dropped_turns, item.dropped_turns)
                         run.facts = msgspec.structs.replace(
@@ -264,7 +290,9 @@ class Answers:
             # Nothing was added: the answer is what it was, and says why it did not go on.
             end = msgspec.structs.replace(
                 before,
-                facts=msgspec.structs.replace(before.facts or AnswerFacts(), readers=run.facts.readers),
+                facts=msgspec.structs.replace(
+                    before.facts or AnswerFacts(), readers=run.facts.readers, bills=run.facts.bills
+                ),
                 error=sentence(error) if error else before.error,
             )
         else:
@@ -290,6 +318,11 @@ class Answers:
         return await self._store.run(
             messages.finish_message, end.id, end.state, end.facts, end.error, end.content
         )
+
+
+def _with_bill(message: Message, bill: Bill) -> Message:
+    facts = bills.with_bill(message.facts or AnswerFacts(), bill)
+    return msgspec.structs.replace(message, facts=facts)
 
 
 def _result(work: asyncio.Task[Finished]) -> Finished:

@@ -16,6 +16,7 @@ from infraxa.app.answering import Item, Moved, Sent, Waits
 from infraxa.app.drivers import Drivers
 from infraxa.app.offers import OfferSeen
 from infraxa.app.ordering import prompt_tokens
+from infraxa.app.spending import Ended, NotBought, Spending
 from infraxa.app.tally import Part, Tally
 from infraxa.engine.types import Delta, ErrorInfo, Progress
 from infraxa.net.errors import NetError
@@ -96,8 +97,9 @@ class Attempt:
         tally: Tally,
         offer: OfferSeen,
         moved: Moved,
+        spending: Spending | None,
     ) -> None:
-        """`moved` is told when the first of its text comes."""
+        """`moved` is told when the first of its text comes. `spending`: None: nothing of money is asked."""
         self.texts: list[str] = []
         """What has come of the answer."""
         self._network = network
@@ -109,10 +111,12 @@ class Attempt:
         self._node = offer.node.id
         self._name = order_words.display_name(offer.node.name, offer.node.id)
         self._moved = moved
+        self._spending = spending
         self._before = 0
+        self._claimed = False
 
     async def run(self, order: Order, prompt: Prompt) -> Done | Setback:
-        """Raises NodeError `offline`: this node is."""
+        """Raises NodeError: this node is `offline`, or its person spends no more; StoreError."""
         began = self._tally.now()
         try:
             link = await self._connect()
@@ -126,26 +130,52 @@ class Attempt:
         part = self._tally.order()
         promised = self._offer.node.first_token_ms / 1000
         patience = Patience(self._limits, link.clock.monotonic(), first_token=promised)
-        outcome = Outcome("cancelled")
+        outcome, ended = Outcome("cancelled"), Ended("cancelled")
+        bought: Purchase | None = None
         try:
+            if self._spending is not None:
+                order = await self._spending.begin(link, self._offer, order, prompt)
+                part.leaves()
+                patience = Patience(self._limits, link.clock.monotonic(), first_token=promised)
             async with Purchase(link, order, prompt, patience) as bought:
-                done = await self._follow(bought, patience, part)
+                done = await self._follow(bought, patience, part, order.id)
             # A driver that ends at once and says nothing must not look like the best of all.
             outcome = Outcome("answered" if any(self.texts) else "cancelled")
+            ended = Ended(done.finish, done=done)
             return done
+        except NotBought as error:
+            return Setback(error.info.code, error.info)
         except OrderFailed as error:
-            if not fresh and not error.sent and error.code in ("expired", "gone"):
+            ended = Ended("failed")
+            if bought is not None and error.at == "driver" and not self._claimed:
+                bought = None  # it was refused
+            if not error.sent and await self._again(error.code, fresh=fresh):
                 return Setback(error.code, order_words.ended(error.code, self._name), stale=True)
             has_prompt = patience.until().wait in ("reading", "words")
             setback, outcome = self._failed(error, link, has_prompt, prompt_tokens(prompt))
             return setback
         finally:
             part.over()
+            if self._spending is not None:
+                self._spending.ended(order.id, self._as_known(ended, bought, part))
             await self._observed(
                 msgspec.structs.replace(
                     outcome, first_token_ms=part.first_token_ms, tokens_per_second=part.tokens_per_second
                 )
             )
+
+    async def _again(self, code: str, *, fresh: bool) -> bool:
+        """Whether the order can be made again, for which only this side's session or quote was too old."""
+        if code == "gone" or (code == "expired" and not fresh):
+            return not fresh
+        return self._spending is not None and await self._spending.mended(code, self._node)
+
+    def _as_known(self, ended: Ended, bought: Purchase | None, part: Part) -> Ended:
+        if bought is None:
+            return ended
+        return ended._replace(
+            taken=True, sent=bought.sent, n_out=part.n_out, tokens_per_second=part.tokens_per_second
+        )
 
     async def _connect(self) -> Link:
         self._telling.say(Waits(order_words.connecting(self._name), now_ms(), CONNECT_S))
@@ -155,11 +185,14 @@ class Attempt:
         except TimeoutError:
             raise NetError("timeout", "The node did not answer.") from None
 
-    async def _follow(self, bought: Purchase, patience: Patience, part: Part) -> Done:
+    async def _follow(self, bought: Purchase, patience: Patience, part: Part, order_id: bytes) -> Done:
         """Tell what comes, until it is whole. Raises OrderFailed."""
         self._waits(patience)
         while True:
-            match await self._next(bought, patience):
+            item = await self._next(bought, patience)
+            if self._spending is not None:
+                self._spending.arrived(order_id)
+            match item:
                 case Piece() as piece:
                     first = part.first_at is None
                     part.piece(len(piece.ids))
@@ -172,6 +205,7 @@ class Attempt:
                     self._before = placed.before
                     self._waits(patience)
                 case Claimed():
+                    self._claimed = True
                     part.claimed()
                     name = clean_name(self._offer.node.name)
                     await self._telling.tell(Sent(Reader(id_text(self._node), name)))

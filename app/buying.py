@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Final, Literal, NamedTuple
 
 from infraxa.app import order_words
-from infraxa.app.answering import Item, Moved, Waits
+from infraxa.app.answering import Billed, Item, Moved, Waits
 from infraxa.app.attempt import NO_PLACE, Attempt, Ordering, Setback, Telling
 from infraxa.app.config import ANY
 from infraxa.app.drivers import Drivers
@@ -22,6 +22,7 @@ from infraxa.app.errors import NodeError
 from infraxa.app.offers import OfferSeen
 from infraxa.app.ordering import continued, order_of, prompt_of, shortened, tokens
 from infraxa.app.pulled import End, Pulled
+from infraxa.app.spending import Spending
 from infraxa.app.tally import Tally
 from infraxa.engine.types import ChatMessage, ErrorInfo, Finished, Sampling
 from infraxa.net.errors import NetError
@@ -29,10 +30,10 @@ from infraxa.net.identity import id_text
 from infraxa.net.names import clean_name
 from infraxa.net.orders import encode_prompt
 from infraxa.net.patience import PatienceLimits
-from infraxa.net.status import NetworkStatus, SeenNode
+from infraxa.net.status import SeenNode
 from infraxa.net.tasks import TaskGroup
 from infraxa.store.db import now_ms
-from infraxa.store.records import DriverPart
+from infraxa.store.records import Bill, DriverPart, StoreError
 
 MAX_DRIVERS: Final = 3
 """Of one answer."""
@@ -85,6 +86,8 @@ class Buying(Pulled):
         drop_oldest: bool,
     ) -> None:
         super().__init__(tasks, "answer of a driver")
+        self.spending: Spending | None = None
+        """Its money; None: nothing of money is asked."""
         self._network = network
         self._drivers = drivers
         self._limits = limits
@@ -105,6 +108,10 @@ class Buying(Pulled):
     def _last(self, end: End) -> list[Item]:
         return [self._tally.times(), Finished(end.reason, self._tally.usage(), end.error)]
 
+    def billed(self, bills: tuple[Bill, ...]) -> None:
+        """What its orders cost is something else."""
+        self._say(Billed(bills))
+
     async def _work(self) -> End:
         try:
             offer, reason = await self._first()
@@ -118,7 +125,7 @@ class Buying(Pulled):
                 if following.node.id != offer.node.id:
                     reason = ended.error.message
                 offer = following
-        except (NodeError, NetError) as error:
+        except (NodeError, NetError, StoreError) as error:
             return End("failed", ErrorInfo(error.code, error.message, error.remedy))
 
     async def _first(self) -> tuple[OfferSeen, str]:
@@ -142,7 +149,7 @@ class Buying(Pulled):
                 if _heard(nodes):
                     limit = min(limit, now + SETTLE_S)
             if not nodes and (status := self._network.status).activity in ("off", "blocked"):
-                raise _offline(status)
+                raise order_words.offline(status)
             self._say(Waits(order_words.A_DRIVER, began_ms, FIND_S))
             await asyncio.sleep(0.1)
 
@@ -267,6 +274,7 @@ class Buying(Pulled):
             self._tally,
             offer,
             Moved(_part(offer, len(self._text), reason)),
+            self.spending,
         )
         order = order_of(os.urandom(16), offer.model.model_id, size, sampling, left)
         with self._drivers.asked(offer.node.id):
@@ -282,16 +290,6 @@ def _model_id(text: str | None) -> bytes | None:
         raise NodeError(
             "no_model", "This is not the id of a model.", "infraxa providers shows the models there are."
         ) from None
-
-
-def _offline(status: NetworkStatus) -> NodeError:
-    if status.notices:
-        return NodeError("offline", status.notices[0].message, status.notices[0].remedy)
-    return NodeError(
-        "offline",
-        "This node is offline, so no driver can be reached.",
-        "Turn the setting online on, or let this machine answer.",
-    )
 
 
 def _heard(nodes: list[SeenNode]) -> bool:

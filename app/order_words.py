@@ -8,10 +8,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from infraxa.app.errors import NodeError
 from infraxa.engine.types import ErrorInfo
+from infraxa.net.credits import shown as shown_amount
 from infraxa.net.identity import short_id
 from infraxa.net.names import clean_name
 from infraxa.net.routing import Blame
+from infraxa.net.status import NetworkStatus
+from infraxa.store.trade_records import RefusalReason
 
 FOUND_HERE = frozenset({"silent", "stalled", "gone", "garbage"})
 """How an order ends that its driver did not end in good order."""
@@ -27,10 +31,6 @@ class _Words(NamedTuple):
     remedy: str = _AGAIN
 
 
-_NOT_YET = _Words(
-    "{name} asks for an agreement that this infraxa does not know.", f"Update infraxa. {_OTHER}"
-)
-
 _ENDS: Mapping[str, _Words] = {
     # Said by the driver: the codes of the wire.
     "busy": _Words("{name} is busy with other answers."),
@@ -44,18 +44,28 @@ _ENDS: Mapping[str, _Words] = {
     ),
     "not_allowed": _Words("{name} does not answer your requests.", _OTHER),
     "leaving": _Words("{name} has stopped serving.", _OTHER),
-    "expired": _Words("{name} took the request for one that is too old.", _AGAIN),
+    "expired": _Words("{name} let the request go: it waited, or was sent, for too long.", _AGAIN),
     "cancelled": _Words("{name} ended the answer."),
     "unsupported": _Words("{name} cannot do what was asked: it runs another version of infraxa.", _OTHER),
     "bad_request": _Words(
         "{name} did not accept the request.", f"Put the chat's sampling back to its defaults. {_OTHER}"
     ),
     "internal": _Words("{name} met an error of its own."),
-    "price_changed": _NOT_YET,
-    "tab_limit": _NOT_YET,
-    "receipt_due": _NOT_YET,
-    "strangers_full": _NOT_YET,
-    "audit_refused": _NOT_YET,
+    "price_changed": _Words(
+        "{name} asks another price now.", "Send it again to see which, or choose another driver."
+    ),
+    "tab_limit": _Words(
+        "{name} lets you owe no more than you do{amount}.",
+        "Settle what you owe: serve it back, or infraxa tabs settle. Or choose another driver.",
+    ),
+    "receipt_due": _Words(
+        "{name} waits for a receipt to be signed before it answers again.",
+        "infraxa tabs says why it was not signed. Try again in a moment, or choose another driver.",
+    ),
+    "strangers_full": _Words("{name} has no more credit for strangers today.", _AGAIN),
+    "audit_refused": _Words(
+        "{name} asks for an agreement that this infraxa does not know.", f"Update infraxa. {_OTHER}"
+    ),
     # Found here.
     "unreachable": _Words("{name} cannot be reached."),
     "timeout": _Words("{name} did not answer the call in time."),
@@ -114,7 +124,8 @@ def ended(
     """Why there is no (more) answer of the driver called `name`, and what helps.
 
     `code`: of the wire, or found here; an unknown one is `internal`. `shown`: some of the answer is there.
-    `retry_after_s`: what the driver asks for; 0 = nothing. `limit`: tokens that it can hold; 0 = unknown.
+    `retry_after_s`: what the driver asks for; 0 = nothing. `limit`: tokens that it can hold, or µcr that
+    may be owed; 0 = unknown.
     `need`: tokens of the conversation, about; said where it is more than the limit, as only the driver can
     count them.
     """
@@ -126,12 +137,54 @@ def ended(
         sentence = _SHOWN.get(code, sentence)
     when = f" in {seconds(retry_after_s)}" if retry_after_s > 0 else ""
     tokens = f", {limit:,} tokens" if limit > 0 else ""
+    amount = f", {shown_amount(limit)} credits" if limit > 0 else ""
     if 0 < limit < need:
         tokens = f": it is about {need:,} tokens, where {limit:,} fit"
     return ErrorInfo(
         PROMPT_TOO_LONG if code == "too_large" else code,
-        sentence.format(name=name, tokens=tokens),
+        sentence.format(name=name, tokens=tokens, amount=amount),
         words.remedy.format(when=when),
+    )
+
+
+def offline(status: NetworkStatus) -> NodeError:
+    """Nobody can be asked, and why."""
+    if status.notices:
+        return NodeError("offline", status.notices[0].message, status.notices[0].remedy)
+    return NodeError(
+        "offline",
+        "This node is offline, so no driver can be reached.",
+        "Turn the setting online on, or let this machine answer.",
+    )
+
+
+def cap_reached(reason: RefusalReason, limit: int, used: int, least: int) -> NodeError:
+    """A cap of the person's own leaves less than the `least` that a message needs; amounts in µcr."""
+    most, spent = shown_amount(limit), shown_amount(used)
+    match reason:
+        case "request_cap":
+            code, setting = "cap_request", "cap_request"
+            message = f"This message needs at least {shown_amount(least)} credits, and one may cost {most}."
+        case "chat_cap":
+            code, setting = "cap_chat", "cap_chat"
+            message = f"Of the {most} credits that a chat may cost, this one has used {spent}."
+        case "day_cap":
+            code, setting = "cap_day", "cap_day"
+            message = f"Of the {most} credits for a day, {spent} are spent or reserved today."
+        case _:
+            code, setting = "tab_limit", ""
+            message = f"You owe this driver {spent} credits, where you set {most} as the limit."
+    remedy = f"infraxa config set {setting} allows more" if setting else "infraxa tabs allows more"
+    return NodeError(code, message, f"{remedy}, or choose a cheaper driver.")
+
+
+def dearer(name: str, price_out: int, seen: int) -> ErrorInfo:
+    """A driver asks more than the person has seen; µcr per 1M tokens of the answer."""
+    now, before = shown_amount(price_out), shown_amount(seen)
+    return ErrorInfo(
+        "price_changed",
+        f"{name} asks {now} credits per million tokens now, instead of {before}.",
+        "Send it again to accept that, or choose another driver.",
     )
 
 

@@ -11,7 +11,8 @@ import msgspec
 from infraxa.app.answering import Moved, Sent, Source, Waits
 from infraxa.app.events import AnswerGrew, AnswerMoved, AnswerStarted, AnswerWaits, Event
 from infraxa.engine.types import Finished
-from infraxa.store.records import AnswerFacts, DriverPart, Message
+from infraxa.store.bills import with_bill
+from infraxa.store.records import AnswerFacts, Bill, DriverPart, Message
 
 
 @dataclass(eq=False)
@@ -84,6 +85,10 @@ class Running:
         # Not who writes: whoever is presented with the message is told of that after it.
         begun = msgspec.structs.replace(self.message.facts or AnswerFacts(), readers=readers)
         self.message = msgspec.structs.replace(self.message, facts=begun)
+
+    def bill(self, bill: Bill) -> None:
+        """One of its orders costs something else, or is known better."""
+        self.facts = with_bill(self.facts, bill)
 
     def move(self, moved: Moved) -> AnswerMoved | None:
         """Somebody writes from here on; what is to be told, None when it is who wrote before."""

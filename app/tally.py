@@ -23,6 +23,10 @@ class Part:
         self.first_at: float | None = None
         self.last_at = 0.0
 
+    def leaves(self) -> None:
+        """It goes out only now: what was agreed before took its time."""
+        self.ordered_at = self._clock()
+
     def placed(self) -> None:
         """It has to wait in line."""
         if self.placed_at is None:

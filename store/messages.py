@@ -74,7 +74,7 @@ def add_message(
             INSERT INTO messages (id, chat_id, parent_id, role, state, created_at, facts, error, content)
             VALUES (?, ?, ?, ?, ?, ?, ?, '', ?)
             """,
-            (message.id, chat_id, parent_id, role, state, message.created_at, _encoded(facts), content),
+            (message.id, chat_id, parent_id, role, state, message.created_at, encoded_facts(facts), content),
         )
         conn.execute(
             """
@@ -118,7 +118,7 @@ def keep_facts(conn: Connection, message_id: str, facts: AnswerFacts, text: str 
             append_text(conn, message_id, text)
         changed = conn.execute(
             "UPDATE messages SET facts = ? WHERE id = ? AND state = 'streaming'",
-            (_encoded(facts), message_id),
+            (encoded_facts(facts), message_id),
         )
         if changed.rowcount == 0:
             raise no_message()
@@ -145,7 +145,7 @@ def finish_message(
             UPDATE messages AS m SET content = m.content || {_PIECES}, state = ?, facts = ?, error = ?
             WHERE id = ? AND state = 'streaming'
             """,
-            (state, _encoded(facts), storable(error), message_id),
+            (state, encoded_facts(facts), storable(error), message_id),
         )
         if changed.rowcount == 0:
             raise no_message()
@@ -282,7 +282,8 @@ def _exists(conn: Connection, query: str, *values: str) -> bool:
     return conn.execute(query, values).fetchone() is not None
 
 
-def _encoded(facts: AnswerFacts | None) -> str | None:
+def encoded_facts(facts: AnswerFacts | None) -> str | None:
+    """As they are kept."""
     return None if facts is None else storable(msgspec.json.encode(facts).decode())
 
 

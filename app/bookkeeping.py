@@ -1,0 +1,100 @@
+"""The tab with a driver as this side has it, compared with what the driver says of it.
+
+Both adopt the highest state that both have signed (protocol §7). A difference that this does not explain is
+kept as a note on the tab, which is shown, and nothing is signed on top of it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from infraxa.app.locked import ANSWER_S
+from infraxa.net import codec, ratings, wire
+from infraxa.net.codec import Signed
+from infraxa.net.deals import Receipt
+from infraxa.net.errors import ProtocolError
+from infraxa.store import state, tabs
+from infraxa.store.db import Connection, Store
+from infraxa.store.trade_records import TabRow
+
+if TYPE_CHECKING:
+    from infraxa.net.link import Link
+
+_BEGIN: Final = "Nothing is signed: "
+"""Of every note that is made here, so that it can be taken away again."""
+DIFFERS: Final = f"{_BEGIN}its book has another balance than this one, and no signature explains it."
+TWICE: Final = f"{_BEGIN}it made two receipts for one order, both are kept."
+
+
+def improper(what: str) -> str:
+    """The note on a receipt that is not signed for `what` of it: a word of ours."""
+    return f"{_BEGIN}a receipt of it is not in order ({what.replace('_', ' ')})."
+
+
+async def note(store: Store, provider: bytes, text: str) -> bool:
+    """Keep it on the tab; empty: whatever was found before is over. Whether that changed anything."""
+    return await store.run(_note, provider, text)
+
+
+def _note(conn: Connection, provider: bytes, text: str) -> bool:
+    known = tabs.get_tab(conn, "user", provider).note
+    if known == text or (not text and not known.startswith(_BEGIN)):
+        return False
+    tabs.set_note(conn, "user", provider, text)
+    return True
+
+
+async def keep_second(store: Store, provider: bytes, order_id: bytes, receipt: Signed) -> None:
+    """Another receipt for an order that has one: kept as evidence, and never signed."""
+    name = f"second receipt {provider.hex()} {order_id.hex()}"
+    await store.run(state.set_value, name, codec.encode(receipt).hex())
+
+
+async def in_step(store: Store, link: Link, account: bytes, provider: bytes, receipt: Receipt) -> bool:
+    """Whether the receipt continues this side's book, or does once the state that both signed last is
+    adopted. Raises as Link.ask, and StoreError."""
+    if _continues(await store.run(tabs.get_tab, "user", provider), receipt):
+        return True
+    told = await link.ask(wire.TabPlease(), wire.TabState, ANSWER_S)
+    tab = await store.run(tabs.get_tab, "user", provider)
+    if (told.seq, told.owed) != (tab.signed_seq, tab.owed) and not _proven(told, account, provider):
+        return False
+    result = await store.run(
+        tabs.adopt_state, "user", provider, told.seq, told.owed, proof=codec.encode(told)
+    )
+    if result == "differs":
+        return False
+    return _continues(await store.run(tabs.get_tab, "user", provider), receipt)
+
+
+def _continues(tab: TabRow, receipt: Receipt) -> bool:
+    return not tab.needs_sync and receipt.owed_before == tab.owed and receipt.seq > tab.signed_seq
+
+
+def _proven(told: wire.TabState, account: bytes, provider: bytes) -> bool:
+    """Whether both have signed what the driver says of the tab."""
+    from infraxa.net import deals
+
+    if told.receipt is None or told.countersign is None:
+        return False
+    try:
+        receipt = deals.opened_receipt(told.receipt, provider)
+        countersign = deals.opened_countersign(told.countersign, account)
+    except ProtocolError:
+        return False
+    return (
+        countersign.receipt == deals.receipt_hash(told.receipt)
+        and (receipt.account, receipt.seq) == (account, told.seq)
+        and receipt.owed_before + countersign.charge == told.owed
+    )
+
+
+def rating_blank(blank: Signed | None, account: bytes, provider: bytes) -> bytes | None:
+    """What came with an acknowledged receipt, encoded, if the account can rate the provider by it."""
+    if blank is None or blank.signer != provider or not codec.verify("rating", blank):
+        return None
+    try:
+        issued: ratings.Blank = codec.decode(blank.body, ratings.Blank)
+    except ProtocolError:
+        return None
+    return codec.encode(blank) if issued.account == account else None

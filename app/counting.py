@@ -1,0 +1,195 @@
+"""An order as this side counts it, and whether a receipt says no more than that. Pure.
+
+How many tokens a text has only its model's vocabulary tells; without it the prompt is bounded by its length,
+and of an answer those tokens count that came. What is done about a receipt is in paying.py.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Annotated, Final, Literal, NamedTuple
+
+from msgspec import Meta, Struct
+
+from infraxa.net import codec, deals, market
+from infraxa.net.codec import Id, Signature, Signed
+from infraxa.net.deals import Outcome, Receipt
+from infraxa.net.identity import id_text
+from infraxa.net.market import Rates
+from infraxa.net.orders import Done
+from infraxa.store.records import Bill
+from infraxa.store.trade_records import Counts, OrderRow
+
+TURN_TOKENS: Final = 16
+"""Of a turn besides its text, at most; protocol §6."""
+IN_FLIGHT_S: Final = 1.0
+"""What a driver sends in so long may be on its way when a person stops the answer, and is paid."""
+IN_FLIGHT: Final = (8, 256)
+"""Tokens of that, at least and at most."""
+LEAST_OUT: Final = 256
+"""Tokens that an answer must be able to have, or all that were asked for: for less it is not begun."""
+LOST: Final = "lost"
+"""The outcome of an order that this side does not remember: its receipt is signed for nothing."""
+
+_BillShown = Literal["open", "due", "signed", "disputed", "unclaimed", "released"]
+_BILLS: Final[dict[str, _BillShown]] = {
+    "held": "open",
+    "counted": "due",
+    "signed": "signed",
+    "closed": "signed",
+    "released": "released",
+}
+
+
+class Agreed(Struct, array_like=True, frozen=True):
+    """A signed quote, and what was ordered by it. Read as a Signed it is the quote alone."""
+
+    body: bytes
+    signer: Id
+    signature: Signature
+    request: Annotated[bytes, Meta(max_length=32)] = b""
+    """deals.request_hash of the order."""
+
+    @property
+    def quote(self) -> Signed:
+        return Signed(self.body, self.signer, self.signature)
+
+
+class Improper(Exception):
+    """A receipt that is not to be signed; `what` of it is wrong."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(what)
+        self.what = what
+
+
+class Verdict(NamedTuple):
+    """What is agreed to of a receipt."""
+
+    counts: Counts
+    accepted: int
+    """µcr; less than its charge when it is disputed."""
+
+
+def prompt_most(texts: Iterable[str]) -> int:
+    """Tokens that a prompt of these turns can have at most."""
+    return sum(
+        TURN_TOKENS + (len(text) if text.isascii() else len(text.encode(errors="surrogatepass")))
+        for text in texts
+    )
+
+
+class Plan(NamedTuple):
+    """What is reserved for an order."""
+
+    n_prompt: int
+    """Tokens at most."""
+    max_out: int
+    least: int
+    """µcr; with less it is not begun."""
+    most: int
+    """µcr; more it cannot cost."""
+
+
+def planned(n_prompt: int, context: int, asked_out: int, max_out: int, rates: Rates) -> Plan:
+    """For a prompt of `n_prompt` tokens at most; `asked_out`: 0 = as many as there can be."""
+    n_prompt = min(n_prompt, context)
+    out = min(asked_out or max_out, max_out, context)
+    return Plan(
+        n_prompt,
+        out,
+        market.hold(n_prompt, min(out, LEAST_OUT), rates),
+        market.hold(n_prompt, out, rates),
+    )
+
+
+def own_counts(
+    most_prompt: int, n_out: int, outcome: Outcome, done: Done | None, tokens_per_second: float | None
+) -> Counts:
+    """The most that will be agreed to: `n_out` tokens came, and `most_prompt` can be in the prompt."""
+    if outcome == "cancelled":
+        n_out += min(max(IN_FLIGHT[0], math.ceil((tokens_per_second or 0.0) * IN_FLIGHT_S)), IN_FLIGHT[1])
+    if done is None:
+        return Counts(most_prompt, 0, n_out)
+    n_prompt = min(done.n_prompt, most_prompt)
+    return Counts(n_prompt, min(done.n_cached, n_prompt), n_out)
+
+
+def charge_of(counts: Counts, outcome: Outcome, rates: Rates, hold: int) -> int:
+    """What an order with these counts costs."""
+    return market.charge_of(
+        outcome, counts.n_prompt, counts.n_prompt, counts.n_cached, counts.n_out, rates, hold
+    )
+
+
+def rates_of(order: OrderRow) -> Rates:
+    return Rates(order.price_in, order.price_out, order.price_cached)
+
+
+def judged(receipt: Receipt, order: OrderRow, account: bytes, request: bytes = b"") -> Verdict:
+    """What of the receipt is agreed to. Raises Improper when it is of something else, or contradicts itself.
+
+    `order` as the ledger has it: with `counted`, unless its counts were lost with a crash; then the hold is
+    the only bound. `account`: the key towards this provider. `request`: as Agreed has it, for an order that
+    was free; empty when that is not known any more.
+    """
+    if order.outcome == LOST:
+        return Verdict(Counts(), 0)
+    agreed: Agreed | None = codec.decode(order.quote, Agreed) if order.quote else None
+    request = agreed.request if agreed is not None else request
+    same = {
+        "order": receipt.order == order.id,
+        "account": receipt.account == account,
+        "model": receipt.model == order.model,
+        "request": receipt.request == request or not request,
+        "quote": receipt.quote == (b"" if agreed is None else deals.quote_hash(agreed.quote)),
+        "prices": (receipt.price_in, receipt.price_out, receipt.price_cached)
+        == (order.price_in, order.price_out, order.price_cached),
+        "tokens": receipt.n_cached <= receipt.n_prompt,
+        "outcome": order.outcome not in ("stop", "length") or receipt.outcome in (order.outcome, "failed"),
+    }
+    for what, holds in same.items():
+        if not holds:
+            raise Improper(what)
+    rates, theirs = rates_of(order), Counts(receipt.n_prompt, receipt.n_cached, receipt.n_out)
+    if receipt.charge != charge_of(theirs, receipt.outcome, rates, order.hold):
+        raise Improper("charge")
+    if order.counted is None:
+        return Verdict(theirs, min(receipt.charge, order.held))
+    n_prompt = min(theirs.n_prompt, order.counted.n_prompt)
+    counts = Counts(
+        n_prompt,
+        min(max(theirs.n_cached, order.counted.n_cached), n_prompt),
+        min(theirs.n_out, order.counted.n_out),
+    )
+    outcome: Outcome = "cancelled" if order.outcome == receipt.outcome == "cancelled" else "failed"
+    mine = charge_of(counts, outcome, rates, order.hold)
+    return Verdict(counts, min(receipt.charge, mine, order.held))
+
+
+def bill_of(order: OrderRow) -> Bill:
+    """What a person is told of the money of an order."""
+    counts = order.billed or order.counted or Counts()
+    disputed, state = 0, _BILLS[order.bill]
+    if state == "signed" and order.charge is not None and order.accepted is not None:
+        disputed = order.charge - order.accepted
+        state = "disputed" if disputed else "signed"
+    elif state == "due" and order.unclaimed_until is not None:
+        state = "unclaimed"
+    elif state == "open" and order.ended:
+        state = "due"
+    charge = order.held if order.accepted is None else order.accepted
+    return Bill(
+        order=order.id.hex(),
+        driver=id_text(order.peer),
+        price_in=order.price_in,
+        price_out=order.price_out,
+        hold=order.hold,
+        n_prompt=counts.n_prompt,
+        n_cached=counts.n_cached,
+        n_out=counts.n_out,
+        charge=charge if order.ended else 0,
+        disputed=disputed,
+        state=state,
+    )

@@ -1,0 +1,202 @@
+"""Rates that drivers lock for this node by quotes: asked for, checked, kept while they hold, used once.
+
+A driver keeps one open quote for each of its users, and a newer one replaces it; so at most one is kept here
+for each driver, and no other is asked for while an order is on its way to it. What an order may cost by a
+quote is decided in purse.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import AsyncIterator, Callable
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
+
+from infraxa.app.errors import NodeError
+from infraxa.net import wire
+from infraxa.net.codec import Signed
+from infraxa.net.deals import QUOTE_MS, Quote
+from infraxa.net.errors import NetError, ProtocolError
+from infraxa.net.market import MAX_PRICE, Rates
+from infraxa.net.tasks import TaskGroup
+
+if TYPE_CHECKING:
+    from infraxa.net.identity import Signer
+    from infraxa.net.link import Link
+
+ANSWER_S: Final = 10.0
+"""For an answer about money."""
+SPARE_S: Final = 3.0
+"""A quote that holds for no longer is not used any more: the order takes its time."""
+RENEW_S: Final = 10.0
+"""One that holds for no longer is renewed when somebody looks at it."""
+AGAIN_S: Final = 10.0
+"""After one was not given, until it is asked for again without an order."""
+LEAVES_S: Final = 2.0
+"""An order that is used by has left by then, and the next one may ask."""
+MOST: Final = 64
+"""Drivers whose quotes are remembered."""
+
+_log = logging.getLogger(__name__)
+
+
+class Trading(Protocol):
+    """What is needed of the network."""
+
+    async def order_link(self, node: bytes) -> Link: ...
+
+    def account(self, provider: bytes) -> Signer: ...
+
+
+class Locked(NamedTuple):
+    """Rates that hold."""
+
+    quote: Quote
+    signed: Signed
+    owed: int
+    """By this account, as the driver has it; µcr."""
+    limit: int
+    free_left: int
+    until: float
+    """Of the monotonic clock."""
+
+    @property
+    def rates(self) -> Rates:
+        return Rates(self.quote.price_in, self.quote.price_out, self.quote.price_cached)
+
+    @property
+    def room(self) -> int:
+        """What the driver lets this account owe besides."""
+        return max(0, self.limit - self.owed)
+
+    @property
+    def left_s(self) -> float:
+        return self.until - time.monotonic()
+
+
+class LockedRates:
+    """Of one node."""
+
+    def __init__(self, network: Trading, changed: Callable[[], None]) -> None:
+        """`changed` is called when one that was asked for in the background is there, or was not given."""
+        self._network = network
+        self._changed = changed
+        self._locked: dict[bytes, Locked] = {}  # the newest is the last
+        self._turns: dict[bytes, asyncio.Lock] = {}
+        self._asking: set[bytes] = set()
+        self._failed: dict[tuple[bytes, bytes], tuple[float, str]] = {}
+        """When one was not given, and the code for why."""
+        self._tasks = TaskGroup()
+
+    def get(self, provider: bytes, model: bytes) -> Locked | None:
+        """The one that holds now."""
+        locked = self._locked.get(provider)
+        if locked is None or locked.quote.model != model or locked.left_s <= SPARE_S:
+            return None
+        return locked
+
+    def failed(self, provider: bytes, model: bytes) -> str:
+        """The code for why there is none; empty: it was not refused lately."""
+        at, code = self._failed.get((provider, model), (0.0, ""))
+        return code if time.monotonic() - at < AGAIN_S else ""
+
+    def ask_soon(self, provider: bytes, model: bytes) -> None:
+        """Have one that holds for some time; at most one is asked for at a time of each driver."""
+        locked = self.get(provider, model)
+        if locked is not None and locked.left_s > RENEW_S:
+            return
+        if provider not in self._asking and not self.failed(provider, model):
+            self._asking.add(provider)
+            self._tasks.spawn(self._ask_soon(provider, model), name="quote")
+
+    async def _ask_soon(self, provider: bytes, model: bytes) -> None:
+        # Here, because it imports what the app's first frame need not wait for.
+        from infraxa.net.stream import LinkClosed, StreamCancelled, StreamFailed
+
+        code = ""
+        try:
+            link = await self._network.order_link(provider)
+            async with self.turn(provider):
+                await self.ask(link, provider, model)
+        except StreamFailed as error:
+            code = error.failure.code
+        except (NetError, NodeError) as error:
+            code = error.code
+        except (LinkClosed, StreamCancelled):
+            code = "gone"
+        except ProtocolError as error:
+            _log.warning("a quote that is none: %s", error.reason)
+            code = "garbage"
+        finally:
+            self._asking.discard(provider)
+        if code:
+            self._failed.pop((provider, model), None)
+            self._failed[provider, model] = time.monotonic(), code
+            _forget(self._failed)
+        self._changed()
+
+    @contextlib.asynccontextmanager
+    async def turn(self, provider: bytes) -> AsyncIterator[None]:
+        """Nobody else asks this driver meanwhile."""
+        async with self._lock(provider):
+            yield
+
+    async def take_turn(self, provider: bytes) -> Callable[[], None]:
+        """As `turn`, until what is returned is called, or for LEAVES_S."""
+        lock = self._lock(provider)
+        await lock.acquire()
+        held = True
+
+        def release() -> None:
+            nonlocal held
+            if held:
+                held = False
+                timer.cancel()
+                lock.release()
+
+        timer = asyncio.get_running_loop().call_later(LEAVES_S + ANSWER_S, release)
+        return release
+
+    async def take(self, link: Link, provider: bytes, model: bytes) -> Locked:
+        """One for an order, which nobody else gets: the one there is, or a new one. Raises as `ask`."""
+        locked = self.get(provider, model) or await self.ask(link, provider, model)
+        self._locked.pop(provider, None)
+        return locked
+
+    async def ask(self, link: Link, provider: bytes, model: bytes) -> Locked:
+        """A new one. Raises as Link.ask; ProtocolError for what is not a quote for this."""
+        from infraxa.net import deals
+
+        began = time.monotonic()
+        answer = await link.ask(wire.QuotePlease(model), wire.Quoted, ANSWER_S)
+        quote = deals.opened_quote(answer.quote, provider)
+        if (quote.account, quote.model) != (self._network.account(provider).id, model):
+            raise ProtocolError("not_asked", "a quote for something else")
+        holds_ms = min(quote.expires - quote.issued, QUOTE_MS)
+        if holds_ms <= 0:
+            raise ProtocolError("stale", "quote")
+        if max(quote.price_in, quote.price_out) > MAX_PRICE or quote.price_cached > quote.price_in:
+            raise ProtocolError("malformed", "the prices of a quote")
+        locked = Locked(
+            quote, answer.quote, answer.owed, answer.limit, answer.free_left, began + holds_ms / 1000
+        )
+        self._locked.pop(provider, None)
+        self._locked[provider] = locked
+        _forget(self._locked)
+        return locked
+
+    async def close(self) -> None:
+        await self._tasks.cancel_all()
+
+    def _lock(self, provider: bytes) -> asyncio.Lock:
+        for other in [one for one, lock in self._turns.items() if not lock.locked()][MOST:]:
+            del self._turns[other]
+        return self._turns.setdefault(provider, asyncio.Lock())
+
+
+def _forget(known: dict[Any, Any]) -> None:
+    """The oldest, when there are too many."""
+    while len(known) > MOST:
+        known.pop(next(iter(known)))

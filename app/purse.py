@@ -1,0 +1,210 @@
+"""The user's money: what a message can cost before it is sent, what may be spent, what is on its way.
+
+Rates are locked in locked.py, an answer's orders reserved in spending.py, settled in paying.py. All amounts
+are µcr; what drivers are owed is in the ledger of the store.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from typing import Concatenate, Final, ParamSpec
+
+from infraxa.app.bounds import bounded, spent_of
+from infraxa.app.config import Settings
+from infraxa.app.counting import bill_of
+from infraxa.app.errors import NodeError
+from infraxa.app.locked import LockedRates, Trading
+from infraxa.app.offers import OfferSeen
+from infraxa.app.paying import Paying
+from infraxa.app.spending import Spending
+from infraxa.app.trade import Bound
+from infraxa.engine.types import ChatMessage, Sampling
+from infraxa.net.credits import read_credits
+from infraxa.net.market import FREE, Rates
+from infraxa.net.tasks import TaskGroup
+from infraxa.store import buying, trade
+from infraxa.store.db import Connection, Store, now_ms
+from infraxa.store.records import Bill, StoreError
+from infraxa.store.trade_records import Caps, Counts, OrderRow, OrderState
+
+P = ParamSpec("P")
+
+SHOWN_S: Final = 600.0
+"""So long a price counts as seen."""
+MOST_SHOWN: Final = 256
+CLOSE_S: Final = 2.0
+"""For the ends of orders to be written, and receipts that are on their way."""
+
+_log = logging.getLogger(__name__)
+
+
+class Purse:
+    """Of one node. `open` it once; `close` it before the network and the store."""
+
+    def __init__(
+        self, network: Trading, changed: Callable[[], None], *, clock: Callable[[], int] = now_ms
+    ) -> None:
+        """`changed`: a bound, a tab or a receipt is another one. `clock`: milliseconds since the epoch."""
+        self.on_bill: Callable[[str, str, Bill], None] = lambda chat_id, message_id, bill: None
+        """Told of the bills of messages: chat, message, the bill."""
+        self.locked = LockedRates(network, changed)
+        self.paying = Paying(network, self._told, changed, clock)
+        self._changed = changed
+        self._clock = clock
+        self._opened: Store | None = None
+        self._settings = Settings()
+        self._spendings: dict[bytes, Spending] = {}
+        """By order, until it is settled."""
+        self._shown: dict[tuple[bytes, bytes], tuple[float, Rates]] = {}
+        """By driver and model: rates that the person was told of, and when."""
+        self._tasks = TaskGroup()
+        self._ending: set[asyncio.Task[None]] = set()
+        """They write how orders ended."""
+
+    async def open(self, store: Store) -> None:
+        """What is open from the last run is settled whenever there is a way to its driver. Raises
+        StoreError."""
+        self._opened = store
+        await self.paying.open(store)
+
+    def use(self, settings: Settings) -> None:
+        """Spend as these settings say."""
+        self._settings = settings
+
+    async def close(self) -> None:
+        """What is over is written; what is not settled is, with the next run."""
+        if self._ending:
+            await asyncio.wait(self._ending, timeout=CLOSE_S)
+        await self.paying.close(CLOSE_S)
+        await self.locked.close()
+        await self._tasks.cancel_all()
+        self._opened = None
+
+    @property
+    def store(self) -> Store:
+        if self._opened is None:
+            raise NodeError("closed", "This node is not open.")
+        return self._opened
+
+    def spending(
+        self,
+        tell: Callable[[tuple[Bill, ...]], None],
+        chat_id: str | None = None,
+        message_id: str | None = None,
+    ) -> Spending:
+        """The money of an answer that begins."""
+        return Spending(self, tell, chat_id, message_id)
+
+    async def bound(
+        self,
+        chat_id: str | None,
+        offer: OfferSeen,
+        said: tuple[ChatMessage, ...],
+        sampling: Sampling,
+    ) -> Bound:
+        """What the next message can cost: `said` with it, answered by `offer`. Answers at once; rates that
+        are not locked yet are asked for, and `changed` is called when they are. Raises StoreError."""
+        node, model = offer.node.id, offer.model.model_id
+        caps, free = self.caps(), self.is_free(offer)
+        spent = await self.store.run(spent_of, node, chat_id, caps.day_start_ms)
+        locked, failed = None, ""
+        if not free:
+            self.locked.ask_soon(node, model)
+            locked, failed = self.locked.get(node, model), self.locked.failed(node, model)
+        if locked is not None:
+            self._show(offer, locked.rates)
+        return bounded(offer, said, sampling, caps, spent, locked, failed, self._clock(), free=free)
+
+    def is_free(self, offer: OfferSeen) -> bool:
+        """It is ordered without a quote: it has no price, or the person spends nothing and the driver gives
+        some away."""
+        if not (offer.price_in or offer.price_out):
+            return True
+        return not self.caps().request and offer.node.free_daily > 0
+
+    def dearer(self, offer: OfferSeen, rates: Rates) -> int | None:
+        """The price of the answer that the person saw, when these rates are above what it saw; from now on it
+        has seen these."""
+        at, seen = self._shown.get((offer.node.id, offer.model.model_id), (0.0, FREE))
+        if time.monotonic() - at > SHOWN_S:
+            seen = FREE
+        price_in, price_out = max(offer.price_in, seen.price_in), max(offer.price_out, seen.price_out)
+        self._show(offer, rates)
+        return price_out if rates.price_in > price_in or rates.price_out > price_out else None
+
+    def _show(self, offer: OfferSeen, rates: Rates) -> None:
+        key = offer.node.id, offer.model.model_id
+        self._shown.pop(key, None)
+        self._shown[key] = time.monotonic(), rates
+        while len(self._shown) > MOST_SHOWN:
+            del self._shown[next(iter(self._shown))]
+
+    def caps(self, used: int = 0) -> Caps:
+        """What may be spent now, by a message whose orders before have cost `used`."""
+        settings, now = self._settings, time.localtime(self._clock() / 1000)
+        midnight = time.mktime((now.tm_year, now.tm_mon, now.tm_mday, 0, 0, 0, 0, 0, -1))
+        return Caps(
+            request=max(0, _micro(settings.cap_request) - used),
+            chat=_micro(settings.cap_chat),
+            day=_micro(settings.cap_day),
+            day_start_ms=round(midnight) * 1000,
+        )
+
+    def began(self, spending: Spending, order: OrderRow) -> None:
+        """This order is reserved for, and about to leave."""
+        self._spendings[order.id] = spending
+        self._told(order)
+        self._changed()
+
+    def dropped(self, provider: bytes, order_id: bytes) -> None:
+        """It did not leave, or was refused at once: nothing is owed."""
+        self._end(provider, order_id, buying.release, "refused")
+
+    def ended(
+        self, provider: bytes, order_id: bytes, state: OrderState, counts: Counts, charge: int, outcome: str
+    ) -> None:
+        """It is over for this side, which counted so much; what it owes is settled."""
+        self._end(provider, order_id, buying.count_order, state, counts, charge, outcome)
+
+    def _end(
+        self,
+        provider: bytes,
+        order_id: bytes,
+        write: Callable[Concatenate[Connection, bytes, bytes, P], bool],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> None:
+        async def end() -> None:
+            try:
+                await self.store.run(write, provider, order_id, *args, **kwargs)
+                order = await self.store.run(trade.get_order, "user", provider, order_id)
+            except (StoreError, NodeError) as error:
+                # What is reserved stays, and is settled with the next run.
+                _log.error("the end of an order was not written: %s", error.code)
+                return
+            if order is not None:
+                self._told(order)
+                self.paying.settle(provider)
+
+        task = self._tasks.spawn(end(), name="the end of an order")
+        self._ending.add(task)
+        task.add_done_callback(self._ending.discard)
+
+    def _told(self, order: OrderRow) -> None:
+        """The money of an order is in another state."""
+        bill = bill_of(order)
+        if (spending := self._spendings.get(order.id)) is not None:
+            spending.billed(bill)
+        if order.bill in ("closed", "released"):
+            self._spendings.pop(order.id, None)
+        if order.chat_id is not None and order.message_id is not None:
+            self.on_bill(order.chat_id, order.message_id, bill)
+        self._changed()
+
+
+def _micro(value: float) -> int:
+    """Of a setting in credits, whose sixth decimal is the last that counts."""
+    return read_credits(f"{value:.6f}")

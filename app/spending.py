@@ -1,0 +1,242 @@
+"""The money of one answer: each of its orders is quoted and reserved before it leaves, counted when it is
+over, and told of as a bill.
+
+The rates and the caps are purse.py's, what is settled afterwards is paying.py's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple, get_args
+
+import msgspec
+
+from infraxa.app import order_words
+from infraxa.app.counting import Agreed, charge_of, own_counts, planned, prompt_most
+from infraxa.app.errors import NodeError
+from infraxa.app.locked import Locked
+from infraxa.app.offers import OfferSeen
+from infraxa.engine.types import ErrorInfo
+from infraxa.net import codec, deals, market, wire
+from infraxa.net.deals import Outcome
+from infraxa.net.errors import NetError, ProtocolError, Refusal
+from infraxa.net.market import FREE, Rates
+from infraxa.net.orders import Done, Prompt
+from infraxa.net.wire import Order
+from infraxa.store import buying
+from infraxa.store.db import Connection
+from infraxa.store.records import Bill, StoreError
+from infraxa.store.trade_records import Caps, Counts, OrderRow, OrderState, Refused
+
+if TYPE_CHECKING:
+    from infraxa.app.purse import Purse
+    from infraxa.net.link import Link
+    from infraxa.net.purchase import OrderFailed
+
+SETTLE_S: Final = 5.0
+"""For a receipt that a driver wants to be signed first."""
+_STATES: Final[dict[Outcome, OrderState]] = {
+    "stop": "completed",
+    "length": "completed",
+    "cancelled": "cancelled",
+    "failed": "failed",
+}
+
+
+class NotBought(Exception):
+    """It was not ordered, and why."""
+
+    def __init__(self, info: ErrorInfo) -> None:
+        super().__init__(info.code)
+        self.info = info
+
+
+class Ended(NamedTuple):
+    """How an order ended, as far as this side knows."""
+
+    outcome: Outcome
+    taken: bool = False
+    """It left, and the driver did not refuse it at once."""
+    sent: bool = False
+    """The prompt left, or some of it."""
+    n_out: int = 0
+    """Tokens that came."""
+    done: Done | None = None
+    tokens_per_second: float | None = None
+
+
+class _Open(NamedTuple):
+    provider: bytes
+    n_prompt: int
+    rates: Rates
+    hold: int
+    left: Callable[[], None]
+
+
+def reserve(
+    conn: Connection, made: Callable[[int], OrderRow], hold: int, least: int, caps: Caps, name: str
+) -> OrderRow | Refused:
+    """Reserve `hold` for an order, or what the caps leave of it when that is `least` or more, and take it
+    down as sent. `made`: the order with so much reserved."""
+    while (refused := buying.open_hold(conn, order := made(hold), caps, name)) is not None:
+        room = refused.limit - refused.used
+        if not least <= room < hold:
+            return refused
+        hold = room
+    buying.mark_sent(conn, order.peer, order.id)
+    return order
+
+
+class Spending:
+    """Of one answer, over all its orders. Ends by itself, with the last of them."""
+
+    def __init__(
+        self,
+        purse: Purse,
+        tell: Callable[[tuple[Bill, ...]], None],
+        chat_id: str | None = None,
+        message_id: str | None = None,
+    ) -> None:
+        """`tell`: its bills are others."""
+        self._purse = purse
+        self._tell = tell
+        self._chat_id = chat_id
+        self._message_id = message_id
+        self._open: dict[bytes, _Open] = {}
+        self._bills: dict[str, Bill] = {}
+        self._used = 0
+        """µcr that its orders before may have cost."""
+        self._quoted: set[bytes] = set()
+        """Drivers that take nothing without a quote, whatever is known of their prices."""
+
+    def billed(self, bill: Bill) -> None:
+        """One of its bills is another one."""
+        self._bills[bill.order] = bill
+        self._tell(tuple(self._bills.values()))
+
+    async def begin(self, link: Link, offer: OfferSeen, order: Order, prompt: Prompt) -> Order:
+        """Reserve what the order may cost; the order as it is to be sent. The caller says how it `ended`,
+        whatever happens here.
+
+        Raises NodeError for a cap that is reached, NotBought, OrderFailed, StoreError.
+        """
+        provider = offer.node.id
+        left = await self._purse.locked.take_turn(provider)
+        self._open[order.id] = _Open(provider, 0, FREE, 0, left)
+        locked = None
+        if provider in self._quoted or not self._purse.is_free(offer):
+            locked = await self._quote(link, offer)
+        rates = FREE if locked is None else locked.rates
+        n_prompt = prompt_most(turn.text for turn in prompt.turns)
+        context = offer.model.context or market.UNBOUNDED
+        max_out = context if locked is None else locked.quote.max_out
+        plan = planned(n_prompt, context, order.max_tokens, max_out, rates)
+        hold = plan.most if locked is None else min(plan.most, locked.room)
+        if locked is not None and hold < plan.least:
+            raise _failed("tab_limit", failure=wire.Failure("tab_limit", limit=locked.limit))
+        order = msgspec.structs.replace(order, quote=b"" if locked is None else locked.quote.id)
+
+        def made(hold: int) -> OrderRow:
+            return OrderRow(
+                peer=provider,
+                id=order.id,
+                model=order.model,
+                model_name=order_words.label(offer.model.name),
+                chat_id=self._chat_id,
+                message_id=self._message_id,
+                quote=b"" if locked is None else _agreed(locked, _request(order, hold)),
+                price_in=rates.price_in,
+                price_out=rates.price_out,
+                price_cached=rates.price_cached,
+                hold=hold,
+            )
+
+        caps = self._purse.caps(self._used)
+        kept = await self._purse.store.run(reserve, made, hold, plan.least, caps, offer.node.name)
+        if isinstance(kept, Refused):
+            raise order_words.cap_reached(kept.reason, kept.limit, kept.used, plan.least)
+        if locked is None:
+            self._purse.paying.requests[order.id] = _request(order, kept.hold)
+        self._open[order.id] = _Open(provider, plan.n_prompt, rates, kept.hold, left)
+        self._purse.began(self, kept)
+        return msgspec.structs.replace(order, hold=kept.hold)
+
+    async def _quote(self, link: Link, offer: OfferSeen) -> Locked:
+        from infraxa.net.stream import LinkClosed, StreamCancelled, StreamFailed
+
+        try:
+            locked = await self._purse.locked.take(link, offer.node.id, offer.model.model_id)
+        except StreamFailed as error:
+            raise _failed(error.failure.code, failure=error.failure) from None
+        except StreamCancelled:
+            raise _failed("cancelled") from None
+        except LinkClosed as error:
+            raise _failed("gone", at="link", refusal=error.reason) from None
+        except NetError as error:
+            raise _failed("silent" if error.code == "timeout" else error.code, at="link") from None
+        except ProtocolError as error:
+            raise _failed("garbage", refusal=error.reason) from None
+        if (dearer := self._purse.dearer(offer, locked.rates)) is not None:
+            name = order_words.display_name(offer.node.name, offer.node.id)
+            raise NotBought(order_words.dearer(name, locked.rates.price_out, dearer))
+        return locked
+
+    def arrived(self, order_id: bytes) -> None:
+        """The driver has it."""
+        if (opened := self._open.get(order_id)) is not None:
+            opened.left()
+
+    def ended(self, order_id: bytes, ended: Ended) -> None:
+        """It is over for this side, or was never sent. Returns at once; what is owed is settled later."""
+        opened = self._open.pop(order_id, None)
+        if opened is None:
+            return
+        opened.left()
+        n_prompt = opened.n_prompt if ended.sent else 0
+        counts = own_counts(n_prompt, ended.n_out, ended.outcome, ended.done, ended.tokens_per_second)
+        if not ended.sent:
+            counts = Counts()
+        charge = charge_of(counts, ended.outcome, opened.rates, opened.hold)
+        self._used += charge
+        if not ended.taken:
+            self._purse.dropped(opened.provider, order_id)
+        else:
+            self._purse.ended(
+                opened.provider, order_id, _STATES[ended.outcome], counts, charge, ended.outcome
+            )
+
+    async def mended(self, code: str, provider: bytes) -> bool:
+        """Whether what a driver refused an order for is over, so that it can be made again."""
+        if code in ("price_changed", "expired"):
+            self._quoted.add(provider)
+            return True
+        return code == "receipt_due" and await self._settled(provider)
+
+    async def _settled(self, provider: bytes) -> bool:
+        try:
+            return await self._purse.paying.settled(provider, SETTLE_S)
+        except (StoreError, NodeError):
+            return False
+
+
+def _request(order: Order, hold: int) -> bytes:
+    return deals.request_hash(codec.encode(msgspec.structs.replace(order, hold=hold)))
+
+
+def _agreed(locked: Locked, request: bytes) -> bytes:
+    signed = locked.signed
+    return codec.encode(Agreed(signed.body, signed.signer, signed.signature, request))
+
+
+def _failed(
+    code: str,
+    *,
+    at: Literal["driver", "link"] = "driver",
+    failure: wire.Failure | None = None,
+    refusal: Refusal | None = None,
+) -> OrderFailed:
+    # Here, because it imports what the app's first frame need not wait for.
+    from infraxa.net.purchase import OrderFailed
+
+    known = code if code in get_args(wire.ErrorCode) or at == "link" or code == "garbage" else "internal"
+    return OrderFailed(known, at=at, sent=False, shown=False, failure=failure, refusal=refusal)
