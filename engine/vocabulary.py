@@ -93,11 +93,11 @@ class Vocabulary:
         """How many tokens of an answer count: those that stand for bytes. None when `text` is not what the
         engine makes of `ids` (see TextAssembler), so that nothing is known of their number.
 
-        `stop`: the stop strings that were asked for. The answer must end with the token that completes one,
-        and that token counts. What the engine holds back until it is decided (an unfinished character, what
-        may be the beginning of a stop string) may be in `text` or not.
-        `whole`: the answer came to its end. Otherwise one of `ids` and `text`, which are sent in parts, may
-        be behind the other: the tokens count of which some text has come.
+        `stop`: the stop strings that were asked for. An answer ends with the token that completes one, which
+        counts too.
+        `whole`: the answer came to its end. Otherwise one of `ids` and `text` may be behind the other, as the
+        engine holds back what is not decided and both are sent in parts: the tokens count of which some text
+        has come.
         """
         ends = self._ends
         if ids and not 0 <= min(ids) <= max(ids) < len(self):
@@ -118,14 +118,14 @@ class Vocabulary:
         if assembler.stopped:  # the engine had ended it there
             return None
         said += assembler.feed(last)
-        return len(shown) if text == said or text == said + assembler.finish() else None
+        return len(shown) if text == said + assembler.finish() else None
 
     def _begun(self, ids: list[int], sums: list[int], text: str) -> int | None:
         """Of tokens and a text of which one may be behind the other, as many as both have."""
         joined = b"".join(self._pieces_of(ids))
         said = TextAssembler().feed(joined)
-        if text.startswith(said):
-            return len(ids)
+        if len(text) > len(said):
+            return len(ids) if text.startswith(said) else None
         if not said.startswith(text):
             return None
         counts = range(len(ids) + 1)
