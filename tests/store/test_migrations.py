@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from sqlite_utils import Database
 
-from infraxa.store import drivers, ledger, migrations, peers, ratings
+from infraxa.store import drivers, earnings, ledger, migrations, peers, ratings, tabs
 from infraxa.store.chats import get_chat
 from infraxa.store.db import SCHEMA_VERSION, connect
 from infraxa.store.folder import DATABASE_NAME
