@@ -1,6 +1,6 @@
 """What a provider charges for its orders: receipts, one unsigned at a time, and what their users sign.
 
-Functions on the ledger, each of them one transaction that may be repeated; who may buy is in till.py.
+Functions on the ledger, each of them one transaction that may be repeated; who may buy is in intake.py.
 """
 
 from __future__ import annotations

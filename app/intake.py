@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from infraxa.app import sold as orders
 from infraxa.app.config import Settings
@@ -34,6 +34,9 @@ from infraxa.store.trade_records import Refused
 if TYPE_CHECKING:
     from infraxa.net.identity import Identity
     from infraxa.net.sale import Sale
+
+PROPOSED: Final = "It proposes to settle "
+"""How the note of a tab begins on which a settlement waits for the person."""
 
 _log = logging.getLogger(__name__)
 
@@ -74,6 +77,11 @@ class Intake:
         """Sell as these settings say."""
         self.pricing.use(settings)
         self._credit.use(settings)
+
+    @property
+    def stranger_limit(self) -> int:
+        """µcr that an account without a limit of its own may owe."""
+        return self._credit.stranger_limit
 
     async def close(self) -> None:
         """Write what is over; bounded by the store."""
@@ -227,6 +235,8 @@ class Intake:
         for row in await store.run(tabs.list_tabs, "provider"):
             if row.limit is not None:
                 self._credit.known.add(row.peer)
+            if row.note.startswith(PROPOSED):
+                await store.run(tabs.set_note, "provider", row.peer, "")
         used = await store.run(orders.used_since, tab.day_of(now) * tab.DAY_MS)
         for account, amount in used.items():
             if account not in self._credit.known:

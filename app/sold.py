@@ -1,6 +1,6 @@
 """An order that this provider took: its rates, what is reserved for it, and its steps in the ledger.
 
-Functions on the ledger; when they are called is said in till.py.
+Functions on the ledger; when they are called is said in intake.py.
 """
 
 from __future__ import annotations

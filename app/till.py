@@ -16,18 +16,15 @@ from typing import TYPE_CHECKING, Final
 from infraxa.app import bills, settling
 from infraxa.app.credit import Buyer
 from infraxa.app.errors import NodeError
-from infraxa.app.intake import Intake
+from infraxa.app.intake import PROPOSED, Intake
 from infraxa.app.terms import Refusal
-from infraxa.app.trade import TabSeen
 from infraxa.net import codec, deals, tab, wire
 from infraxa.net.credits import shown
-from infraxa.net.identity import id_text
 from infraxa.net.names import clean_name
 from infraxa.net.orders import MAX_OUT
 from infraxa.store import tabs
 from infraxa.store.db import now_ms
 from infraxa.store.records import StoreError
-from infraxa.store.trade_records import TabRow
 
 if TYPE_CHECKING:
     from infraxa.net.customers import Customer
@@ -35,7 +32,7 @@ if TYPE_CHECKING:
 END_S: Final = 2.0
 """Who asks for the receipt of an order that runs hears so long nothing: it may just be over."""
 MAX_PROPOSED: Final = 256
-"""Settlements that wait for the person."""
+"""Settlements that wait for the person, until this node restarts: then they are proposed again."""
 
 _log = logging.getLogger(__name__)
 
@@ -134,8 +131,11 @@ class Till(Intake):
             return await store.run(settling.agree, me, request.settlement)  # if it was, it still is
         if account not in self._proposed and len(self._proposed) >= MAX_PROPOSED:
             return wire.Settled("refused")
-        self._proposed[account] = request.settlement
-        self._changed()
+        if self._proposed.get(account) != request.settlement:
+            self._proposed[account] = request.settlement
+            note = f"{PROPOSED}{shown(said.amount)} credits. {clean_name(said.note)}".strip()
+            await store.run(tabs.set_note, "provider", account, note)
+            self._changed()
         return wire.Settled("waiting")
 
     async def settle(self, account: bytes, amount: int | None = None) -> int:
@@ -158,6 +158,7 @@ class Till(Intake):
             )
         done = await store.run(settling.agree, me, signed)
         del self._proposed[account]
+        await store.run(tabs.set_note, "provider", account, "")
         self._changed()
         if done.state != "agreed":
             raise NodeError(
@@ -166,31 +167,6 @@ class Till(Intake):
                 "It will be proposed anew.",
             )
         return said.amount
-
-    async def tabs(self) -> list[TabSeen]:
-        """Who owes this node how much, the most first. Raises StoreError, NodeError."""
-        store = await self._ready()
-        rows = await store.run(tabs.list_tabs, "provider")
-        return [self._seen(row) for row in rows]
-
-    def _seen(self, row: TabRow) -> TabSeen:
-        note = row.note
-        if (signed := self._proposed.get(row.peer)) is not None:
-            said: deals.Settlement = codec.decode(signed.body, deals.Settlement)
-            note = f"It proposes to settle {shown(said.amount)} credits. {clean_name(said.note)}".strip()
-        running = sum(sold.hold for key, sold in self._running.items() if key[0] == row.peer)
-        return TabSeen(
-            role="provider",
-            peer=id_text(row.peer),
-            name=row.name,
-            owed=row.owed,
-            limit=self._credit.stranger_limit if row.limit is None else row.limit,
-            own_limit=row.limit is not None,
-            unsigned=max(0, row.held - running),
-            held=min(running, row.held),
-            linked="" if row.node is None else id_text(row.node),
-            note=note,
-        )
 
     async def set_limit(self, account: bytes, limit: int | None) -> None:
         """How much this account may owe, µcr; None: as much as any stranger. Raises StoreError, NodeError."""

@@ -33,7 +33,7 @@ from infraxa.engine.types import (
 from infraxa.net import auth, orders, wire
 from infraxa.net.codec import encode
 from infraxa.net.customers import Customers
-from infraxa.net.identity import Signer
+from infraxa.net.identity import Identity, Signer
 from infraxa.net.link import Link, Stream
 from infraxa.net.orders import Prompt, Turn
 from infraxa.net.patience import Patience, PatienceLimits
@@ -122,17 +122,17 @@ class Scripted:
 class User:
     """Somebody with an account."""
 
-    def __init__(self, shop: Shop, link: Link, key: bytes) -> None:
+    def __init__(self, shop: Shop, link: Link, signer: Signer) -> None:
         self.link = link
-        self.key = key
+        self.signer = signer
+        self.key = signer.id
         self._shop = shop
 
     def buy(self, text: str = QUESTION, *, prompt: Prompt | None = None, **changed: Any) -> Purchase:
         prompt = prompt or Prompt((Turn("user", text),))
         fields = {"model": self._shop.model_id, "temperature": 0} | changed
-        order = wire.Order(
-            id=os.urandom(16), prompt_bytes=len(orders.encode_prompt(prompt)), **cast(Any, fields)
-        )
+        fields = {"id": os.urandom(16), "prompt_bytes": len(orders.encode_prompt(prompt))} | fields
+        order = wire.Order(**cast(Any, fields))
         return Purchase(self.link, order, prompt, Patience(PatienceLimits(), self.link.clock.monotonic()))
 
     async def bought(self, text: str = QUESTION, **changed: Any) -> list[Item]:
@@ -156,6 +156,7 @@ class Shop:
         self, node: Node, engine: Engine | Scripted, models: Models, store: Store, **options: Any
     ) -> None:
         self.node = node
+        self.store = store
         self.engine = engine
         self.models = models
         self.events: list[Event] = []
@@ -168,6 +169,9 @@ class Shop:
         self.provider.on_offer, self.provider.on_load = self.offers.append, self.loads.append
         self.customers = Customers()
         self.customers.handler = self.provider.serve
+        self.customers.bargainer = self.provider.till.bargain
+        self.identity = Identity(os.urandom(32), bytes(32))
+        self.provider.till.identity = lambda: self.identity
         node.handler = self._handle
         node.in_flight = 8
         self.users: list[Node] = []
@@ -179,6 +183,8 @@ class Shop:
             await stream.send(encode(wire.Authenticated("", 0)))
         elif isinstance(request, wire.Order):
             await self.customers.serve(link, stream, request)
+        elif isinstance(request, wire.Bargain):
+            await self.customers.bargain(link, stream, request)
 
     @property
     def model_id(self) -> bytes:
@@ -206,13 +212,13 @@ class Shop:
     async def mode(self, mode: Mode) -> None:
         await until(lambda: self.provider.status.mode == mode, 30)
 
-    async def user(self) -> User:
+    async def user(self, signer: Signer | None = None) -> User:
         node = Node()
         self.users.append(node)
         link = await node.dial(self.node)
-        signer = Signer(os.urandom(32))
+        signer = signer or Signer(os.urandom(32))
         await auth.open_account(link, signer)
-        return User(self, link, signer.id)
+        return User(self, link, signer)
 
     async def state(self, state: ServedState, number: int | None = None) -> Served:
         """The request, when it is in this state; by default the newest."""
@@ -253,14 +259,25 @@ async def selling(
 
 
 @asynccontextmanager
-async def scripted(folder: Path, *, limits: Limits | None = None, **of_engine: Any) -> AsyncIterator[Shop]:
-    """A provider with an engine that says what the test says; looks at itself all the time."""
+async def scripted(
+    folder: Path,
+    *,
+    limits: Limits | None = None,
+    clock: Callable[[], int] | None = None,
+    **of_engine: Any,
+) -> AsyncIterator[Shop]:
+    """A provider with an engine that says what the test says; looks at itself all the time. `clock`: of the
+    store, too."""
     engine, tasks = Scripted(**of_engine), TaskGroup()
     models = Models(cast(Engine, engine), tasks)
-    store = await Store.open(folder)
+    options: dict[str, Any] = {"limits": limits or Limits(look=0.05)}
+    if clock is None:
+        store = await Store.open(folder)
+    else:
+        store = await Store.open(folder, clock=clock)
+        options["clock"] = clock
     try:
         models.open(store)
-        options: dict[str, Any] = {"limits": limits or Limits(look=0.05)}
         async with selling(engine, models, store, **options) as shop:
 
             def changed(status: EngineStatus) -> None:
