@@ -177,9 +177,15 @@ def _ratings(db: Database) -> None:
     """What others say of providers, and what the person said or may say of answers."""
     db.executescript(
         """
-        CREATE TABLE ratings (hash BLOB PRIMARY KEY, record BLOB NOT NULL) WITHOUT ROWID;
+        CREATE TABLE ratings (
+            network TEXT NOT NULL,
+            hash BLOB NOT NULL,
+            record BLOB NOT NULL,
+            PRIMARY KEY (network, hash)
+        ) WITHOUT ROWID;
         CREATE TABLE own_ratings (
             order_id BLOB PRIMARY KEY,
+            network TEXT NOT NULL,
             provider BLOB NOT NULL,
             day INTEGER NOT NULL,
             blank BLOB NOT NULL,

@@ -1,7 +1,7 @@
 """What others say of providers, and what the person said, or may say, of answers.
 
 What a rating means is not known here: records and blanks are opaque, hashes are of the records. A day is a
-UTC day number.
+UTC day number. What was said in one network stays in it: each is named.
 """
 
 from __future__ import annotations
@@ -15,31 +15,32 @@ BLANKS_KEPT = 4096
 """Answers that may be rated, those of the newest days."""
 
 
-def write_ratings(conn: Connection, changes: Mapping[bytes, bytes | None]) -> None:
+def write_ratings(conn: Connection, network: str, changes: Mapping[bytes, bytes | None]) -> None:
     """Keep these records by their hashes; None: not any more."""
     with transaction(conn):
         conn.executemany(
-            "INSERT OR REPLACE INTO ratings (hash, record) VALUES (?, ?)",
-            [(found, record) for found, record in changes.items() if record is not None],
+            "INSERT OR REPLACE INTO ratings (network, hash, record) VALUES (?, ?, ?)",
+            [(network, found, record) for found, record in changes.items() if record is not None],
         )
         conn.executemany(
-            "DELETE FROM ratings WHERE hash = ?",
-            [(found,) for found, record in changes.items() if record is None],
+            "DELETE FROM ratings WHERE network = ? AND hash = ?",
+            [(network, found) for found, record in changes.items() if record is None],
         )
 
 
-def list_ratings(conn: Connection) -> list[bytes]:
+def list_ratings(conn: Connection, network: str) -> list[bytes]:
     """All records."""
-    return [record for (record,) in conn.execute("SELECT record FROM ratings ORDER BY hash")]
+    rows = conn.execute("SELECT record FROM ratings WHERE network = ? ORDER BY hash", (network,))
+    return [record for (record,) in rows]
 
 
-def keep_blank(conn: Connection, order: bytes, provider: bytes, day: int, blank: bytes) -> None:
+def keep_blank(conn: Connection, network: str, order: bytes, provider: bytes, day: int, blank: bytes) -> None:
     """This order may be rated. Told again, it is left as it is."""
     with transaction(conn):
         conn.execute(
-            "INSERT INTO own_ratings (order_id, provider, day, blank) VALUES (?, ?, ?, ?) "
+            "INSERT INTO own_ratings (order_id, network, provider, day, blank) VALUES (?, ?, ?, ?, ?) "
             "ON CONFLICT (order_id) DO NOTHING",
-            (order, provider, day, blank),
+            (order, network, provider, day, blank),
         )
         conn.execute(
             "DELETE FROM own_ratings WHERE order_id IN (SELECT order_id FROM own_ratings "
@@ -95,10 +96,11 @@ def stars_of(conn: Connection, order: bytes) -> int | None:
     return None if row is None else row[0]
 
 
-def list_due(conn: Connection, now_ms: int) -> list[tuple[bytes, bytes]]:
+def list_due(conn: Connection, network: str, now_ms: int) -> list[tuple[bytes, bytes]]:
     """Orders and the records of their ratings that are to be told by now."""
     return conn.execute(
-        "SELECT order_id, record FROM own_ratings WHERE due_ms <= ? ORDER BY due_ms", (now_ms,)
+        "SELECT order_id, record FROM own_ratings WHERE network = ? AND due_ms <= ? ORDER BY due_ms",
+        (network, now_ms),
     ).fetchall()
 
 

@@ -75,9 +75,6 @@ def at_version(folder: Path, version: int) -> None:
         conn.execute("INSERT INTO drivers VALUES (x'0a', x'0c', 8, x'7b7d')")
         conn.execute("INSERT INTO marks VALUES (x'0a', 'pinned')")
         conn.execute("INSERT INTO blocked_users VALUES (x'0d', 7, 'rude')")
-    if version >= 8:
-        conn.execute("INSERT INTO ratings VALUES (x'0e', x'0f')")
-        conn.execute("INSERT INTO own_ratings VALUES (x'10', x'0a', 20000, x'11', 4, x'12', 9)")
     if version >= 7:
         conn.execute("BEGIN")
         conn.execute(
@@ -94,6 +91,9 @@ def at_version(folder: Path, version: int) -> None:
         conn.execute("INSERT INTO postings VALUES (1, 1, 7), (1, 2, -7)")
         conn.execute("INSERT INTO sums VALUES ('user', 2, x'0e', x'0c', 'm', 1, 5, 0, 6, 7, 0, 0)")
         conn.execute("COMMIT")
+    if version >= 8:
+        conn.execute("INSERT INTO ratings VALUES ('home', x'0e', x'0f')")
+        conn.execute("INSERT INTO own_ratings VALUES (x'10', 'home', x'0a', 20000, x'11', 4, x'12', 9)")
     conn.close()
 
 
@@ -138,8 +138,8 @@ def test_from_each_version_with_data_in_it(tmp_path: Path, version: int) -> None
     )
     receipts = [receipt.countersign for _, _, receipt in earnings.list_receipts(conn)]
     assert receipts == ([b"\xbb"] if version >= 7 else [])
-    assert ratings.list_ratings(conn) == ([b"\x0f"] if version >= 8 else [])
-    assert ratings.list_due(conn, 9) == ([(b"\x10", b"\x12")] if version >= 8 else [])
+    assert ratings.list_ratings(conn, "home") == ([b"\x0f"] if version >= 8 else [])
+    assert ratings.list_due(conn, "home", 9) == ([(b"\x10", b"\x12")] if version >= 8 else [])
     conn.close()
 
 
