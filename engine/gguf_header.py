@@ -34,7 +34,7 @@ KEPT_ENTRIES = 1 << 18
 MAX_WHOLE = 1 << 20
 """Entries of a list that is asked for whole."""
 MAX_WHOLE_BYTES = 16 << 20
-"""Of the texts of one such list."""
+"""Of the texts of one such list, and their lengths."""
 
 _CHUNK = 1 << 20
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
@@ -169,16 +169,29 @@ class _Reader:
         counts[key] = n
 
     def _texts(self, count: int, key: str) -> list[bytes]:
+        """All of `count` strings; the loop is written out as in _skip_strings."""
         self._may_be_whole(count, key)
-        unpack = struct.Struct("<Q").unpack
+        unpack = struct.Struct("<Q").unpack_from
         texts: list[bytes] = []
         room = MAX_WHOLE_BYTES
-        for _ in range(count):
-            (length,) = unpack(self._take(8))
-            room -= length
-            if room < 0:
-                raise self._too_long(f"its {key[:80]} have over {MAX_WHOLE_BYTES >> 20} MB")
-            texts.append(self._take(length))
+        while len(texts) < count:
+            buffer, at, end = self._buffer, self._at, len(self._buffer)
+            while len(texts) < count and at + 8 <= end:
+                following = at + 8 + unpack(buffer, at)[0]
+                if following > end:
+                    break
+                texts.append(buffer[at + 8 : following])
+                at = following
+            room -= at - self._at
+            self._at = at
+            if len(texts) < count:  # this one lies across the buffer's end
+                length = self._number("Q")
+                if length > room:
+                    raise self._too_long(f"its {key[:80]} are over {MAX_WHOLE_BYTES >> 20} MB")
+                texts.append(self._take(length))
+                room -= length
+        if room < 0:
+            raise self._too_long(f"its {key[:80]} are over {MAX_WHOLE_BYTES >> 20} MB")
         return texts
 
     def _may_be_whole(self, count: int, key: str) -> None:

@@ -8,6 +8,8 @@ Source: github.com/ggml-org/llama.cpp/blob/master/src/llama-vocab.cpp (load, tok
 
 from __future__ import annotations
 
+import codecs
+import itertools
 from array import array
 from pathlib import Path
 from typing import Final
@@ -151,29 +153,30 @@ def _piece(name: bytes, kind: int, spaced: bool) -> bytes:
 
 def _bytes_of(name: bytes) -> bytes:
     """From the alphabet of bytes of GPT-2."""
+    text = name.decode()
     try:
-        return bytes([_ALPHABET[letter] for letter in name.decode()])
-    except KeyError:
+        return codecs.charmap_encode(text, "strict", _ALPHABET)[0]
+    except UnicodeEncodeError:
         pass
     piece = bytearray()
-    for letter in name.decode():
-        if letter in _ALPHABET:
-            piece.append(_ALPHABET[letter])
-        else:  # what llama.cpp writes of a letter that is no byte
+    for letter in text:
+        try:
+            piece += codecs.charmap_encode(letter, "strict", _ALPHABET)[0]
+        except UnicodeEncodeError:  # what llama.cpp writes of a letter that is no byte
             piece += b"[UNK_BYTE_0x" + letter.encode().hex().encode() + name + b"]"
         if len(piece) > MAX_PIECE:
-            raise ValueError("too long")
+            raise ValueError("too long") from None
     return bytes(piece)
 
 
-def _alphabet() -> dict[str, int]:
-    """Letters that can be printed stand for their byte, the others begin at U+0100."""
-    plain = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    others = [byte for byte in range(256) if byte not in plain]
-    return {chr(byte): byte for byte in plain} | {chr(0x100 + n): byte for n, byte in enumerate(others)}
+def _letters() -> str:
+    """By byte. Letters that can be printed stand for their own, the others begin at U+0100."""
+    plain = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
+    others = itertools.count(0x100)
+    return "".join(chr(byte if byte in plain else next(others)) for byte in range(256))
 
 
-_ALPHABET: Final = _alphabet()
+_ALPHABET: Final = codecs.charmap_build(_letters())
 _BYTES: Final = {f"{byte:02x}".encode(): bytes((byte,)) for byte in range(256)}
 
 
