@@ -6,16 +6,28 @@ what is stored in answers.py.
 
 from __future__ import annotations
 
+import time
+from typing import Final
+
 from infraxa.app import choices
 from infraxa.app.attempt import Ordering
 from infraxa.app.buying import Buying, Wanted
-from infraxa.app.config import LOCAL, Settings
+from infraxa.app.config import ANY, LOCAL, Settings
 from infraxa.app.drivers import Drivers
+from infraxa.app.errors import NodeError
+from infraxa.app.offers import OfferSeen
+from infraxa.app.ordering import tokens
 from infraxa.app.purse import Purse
+from infraxa.app.trade import Bound
 from infraxa.engine.types import ChatMessage
 from infraxa.net.patience import PatienceLimits
 from infraxa.net.tasks import TaskGroup
 from infraxa.store.records import ChatOptions
+
+SHOWN_S: Final = 120.0
+"""Where infraxa chooses, it stays with the driver whose price it showed for so long."""
+MAX_SHOWN: Final = 64
+"""Chats of which that is remembered."""
 
 
 def wanted(options: ChatOptions, settings: Settings) -> Wanted | None:
@@ -44,6 +56,8 @@ class Buyer:
         self._limits = limits or PatienceLimits()
         self._purse = purse
         self._tasks = TaskGroup()
+        self._shown: dict[str, tuple[float, OfferSeen]] = {}
+        """By chat where infraxa chooses: whose price was shown, and when."""
 
     def generate(
         self,
@@ -62,9 +76,45 @@ class Buyer:
         buying = Buying(
             self._network, self._drivers, self._limits, self._tasks, said, wanted, drop_oldest=drop_oldest
         )
+        if chat_id is not None and wanted.driver == ANY:
+            buying.preferred = self._shown_for(chat_id)
         if self._purse is not None:
             buying.spending = self._purse.spending(buying.billed, chat_id, message_id)
         return buying
+
+    async def bound(self, chat_id: str, said: tuple[ChatMessage, ...], wanted: Wanted) -> Bound:
+        """What the next message of the chat, the last of `said`, can cost. Raises StoreError."""
+        assert self._purse is not None
+        try:
+            offer = self._offer(chat_id, said, wanted)
+        except NodeError as error:
+            return Bound("refused", reason=error.message, remedy=error.remedy)
+        if wanted.driver == ANY:
+            self._shown[chat_id] = time.monotonic(), offer
+            while len(self._shown) > MAX_SHOWN:
+                del self._shown[next(iter(self._shown))]
+        return await self._purse.bound(chat_id, offer, said, wanted.sampling)
+
+    def _offer(self, chat_id: str, said: tuple[ChatMessage, ...], wanted: Wanted) -> OfferSeen:
+        """Who would be asked now. Raises NodeError."""
+        nodes = self._network.nodes()
+        if wanted.driver != ANY:
+            return self._drivers.find(nodes, wanted.driver, wanted.driver_model)
+        if (shown := self._shown_for(chat_id)) is not None:
+            for offer in self._drivers.offers([node for node in nodes if node.id == shown.node.id]):
+                if offer.same_as(shown) and offer.has_room:
+                    return offer
+        model_id = None if wanted.driver_model is None else bytes.fromhex(wanted.driver_model)
+        need = tokens(said)
+        found = self._drivers.choose(nodes, model_id, need)
+        if found is None:
+            raise self._drivers.nobody(nodes, model_id, need)
+        return found
+
+    def _shown_for(self, chat_id: str) -> OfferSeen | None:
+        """Whose price was shown in this chat, if that is not long ago."""
+        at, offer = self._shown.get(chat_id, (float("-inf"), None))
+        return offer if time.monotonic() - at <= SHOWN_S else None
 
     async def close(self) -> None:
         """End the answers that are under way."""

@@ -104,6 +104,8 @@ class Buying(Pulled):
         self._renewed: set[bytes] = set()
         """Drivers with which a stale session was made anew."""
         self._busy_until: float | None = None
+        self.preferred: OfferSeen | None = None
+        """Who is asked first where infraxa chooses."""
 
     def _last(self, end: End) -> list[Item]:
         return [self._tally.times(), Finished(end.reason, self._tally.usage(), end.error)]
@@ -155,8 +157,16 @@ class Buying(Pulled):
 
     def _look(self, nodes: list[SeenNode]) -> OfferSeen:
         if self._wanted.driver == ANY:
-            return self._chosen(nodes)
+            return self._preferred(nodes) or self._chosen(nodes)
         return self._drivers.find(nodes, self._wanted.driver, self._wanted.driver_model)
+
+    def _preferred(self, nodes: list[SeenNode]) -> OfferSeen | None:
+        """The one whose price the person was shown, if it has room now."""
+        shown, self.preferred = self.preferred, None
+        if shown is None:
+            return None
+        offers = self._drivers.offers([node for node in nodes if node.id == shown.node.id])
+        return next((offer for offer in offers if offer.same_as(shown) and offer.has_room), None)
 
     def _chosen(self, nodes: list[SeenNode]) -> OfferSeen:
         model_id = _model_id(self._wanted.driver_model)

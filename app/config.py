@@ -130,6 +130,37 @@ _UploadLimit = Annotated[
 _MemoryLimit = Annotated[
     int, Meta(ge=64, le=2**24, description="MB that the model and its contexts may take; auto = what is free")
 ]
+_MOST = 1_000_000.0
+"""Credits."""
+_CapRequest = Annotated[float, Meta(ge=0, le=_MOST, description="credits that one message may cost at most")]
+_CapChat = Annotated[float, Meta(ge=0, le=_MOST, description="credits that one chat may cost")]
+_CapDay = Annotated[float, Meta(ge=0, le=_MOST, description="credits that may be spent in a day")]
+_MaxPrice = Annotated[
+    float,
+    Meta(ge=0, le=_MOST, description="credits per 1M tokens of answer that infraxa may choose; auto = any"),
+]
+_BasePrice = Annotated[
+    float,
+    Meta(ge=0, le=_MOST, description="credits per 1M tokens of answer at no load; 0 = free"),
+]
+_PriceFloor = Annotated[
+    float, Meta(ge=0, le=_MOST, description="never ask for less per 1M tokens; auto = the base price")
+]
+_PriceCeiling = Annotated[
+    float, Meta(ge=0, le=_MOST, description="never ask for more per 1M tokens; auto = no limit")
+]
+_StrangerLimit = Annotated[
+    float, Meta(ge=0, le=_MOST, description="credits that a user without a limit of its own may owe")
+]
+_StrangersDaily = Annotated[
+    float, Meta(ge=0, le=_MOST, description="credits a day that all such users together may run up")
+]
+_FreeDaily = Annotated[
+    int, Meta(ge=0, le=10_000, description="free requests a day per user and address, when there is room")
+]
+_PauseWhenBusy = Annotated[
+    bool, Meta(description="serve nobody while other programs keep this machine's processors busy")
+]
 
 
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -165,6 +196,17 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     pause_on_battery: _PauseOnBattery = True
     upload_limit: _UploadLimit | None = None
     memory_limit: _MemoryLimit | None = None
+    cap_request: _CapRequest = 0.01
+    cap_chat: _CapChat = 0.05
+    cap_day: _CapDay = 0.05
+    max_price: _MaxPrice | None = None
+    base_price: _BasePrice = 0.2
+    price_floor: _PriceFloor | None = None
+    price_ceiling: _PriceCeiling | None = None
+    stranger_limit: _StrangerLimit = 0.005
+    strangers_daily: _StrangersDaily = 0.05
+    free_daily: _FreeDaily = 3
+    pause_when_busy: _PauseWhenBusy = False
 
 
 NETWORK_SETTINGS = frozenset(
@@ -176,7 +218,21 @@ NETWORK_SETTINGS = frozenset(
 """With one of these changed, the node leaves the network and joins it again."""
 
 PROVIDER_SETTINGS = frozenset(
-    {"provide", "provide_model", "capacity", "provide_hours", "pause_on_battery", "upload_limit"}
+    {
+        "provide",
+        "provide_model",
+        "capacity",
+        "provide_hours",
+        "pause_on_battery",
+        "upload_limit",
+        "base_price",
+        "price_floor",
+        "price_ceiling",
+        "stranger_limit",
+        "strangers_daily",
+        "free_daily",
+        "pause_when_busy",
+    }
 )
 """With one of these changed, what is offered to others is looked at again."""
 

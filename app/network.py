@@ -26,8 +26,9 @@ from infraxa.store.db import Connection, Store
 from infraxa.store.records import NodeRecord, PrekeyRecord, StoreError
 
 if TYPE_CHECKING:
+    from infraxa.net.customers import Bargainer
     from infraxa.net.hello import Prekey
-    from infraxa.net.identity import Identity
+    from infraxa.net.identity import Identity, Signer
     from infraxa.net.invites import Invite
     from infraxa.net.link import Link
     from infraxa.net.memory import KnownNode, Memory
@@ -55,10 +56,12 @@ class NodeNetwork:
         self._store: Store | None = None
         self._settings = Settings()
         self._network: Network | None = None
+        self._identity: Identity | None = None
         self._starting: asyncio.Task[None] | None = None
         self._changing = asyncio.Lock()
         self._told = NetworkStatus()
         self._seller: Callable[[Sale], Awaitable[None]] | None = None
+        self._bargainer: Bargainer | None = None
         self._offer: Offer | None = None
         self._load = Load()
 
@@ -145,8 +148,8 @@ class NodeNetwork:
         )
         if notice is not None:
             network.notices.put(notice)
-        self._network = network
-        network.sell(self._seller)
+        self._network, self._identity = network, identity
+        network.sell(self._seller, self._bargainer)
         network.offer(self._offer)
         network.load(self._load)
         await network.start()
@@ -180,11 +183,23 @@ class NodeNetwork:
         self._told = status
         self._emit(NetworkChanged(status))
 
-    def sell(self, handler: Callable[[Sale], Awaitable[None]]) -> None:
-        """Whom orders of other nodes go to, in this network and in those that are joined later."""
-        self._seller = handler
+    @property
+    def identity(self) -> Identity | None:
+        """The key of this node, which signs what it sells; None until it has been online."""
+        return self._identity
+
+    def account(self, provider: bytes) -> Signer:
+        """The key by which a provider knows this node as a user. Raises NodeError `offline`."""
+        if self._identity is None:
+            raise NodeError("offline", "This node has not been online yet.", "Turn the setting online on.")
+        return self._identity.account_key(provider)
+
+    def sell(self, handler: Callable[[Sale], Awaitable[None]], bargainer: Bargainer) -> None:
+        """Whom orders of other nodes go to, and what they ask about money, in this network and in those that
+        are joined later."""
+        self._seller, self._bargainer = handler, bargainer
         if self._network is not None:
-            self._network.sell(handler)
+            self._network.sell(handler, bargainer)
 
     def offer(self, offer: Offer | None) -> None:
         """What others are told that this node offers; None: nothing."""

@@ -21,6 +21,7 @@ from infraxa.app import config as configuration
 from infraxa.app.answers import Answers, Prepared
 from infraxa.app.asking import Asking
 from infraxa.app.buyer import Buyer, wanted
+from infraxa.app.calm import Calm
 from infraxa.app.choices import ModelEntry
 from infraxa.app.config import Settings
 from infraxa.app.control.server import ControlServer
@@ -37,23 +38,31 @@ from infraxa.app.events import (
     OffersChanged,
     ProviderChanged,
     SettingsChanged,
+    TradeChanged,
 )
 from infraxa.app.facade import NodeFacade, OnProgress
 from infraxa.app.folders import Folders
 from infraxa.app.models import Models
 from infraxa.app.network import NodeNetwork
 from infraxa.app.offers import Mark, OfferSeen
+from infraxa.app.prices import PriceHistory
 from infraxa.app.provider import Provider
+from infraxa.app.purse import Purse
 from infraxa.app.serving import BlockedUser, ProviderStatus, Served
+from infraxa.app.settlements import Settlements
+from infraxa.app.till import Till
+from infraxa.app.trade import Bound, Earnings, Missed, PricePoint, ReceiptSeen, Role, TabSeen
+from infraxa.app.trading import Trading
 from infraxa.engine.host import Engine
 from infraxa.engine.types import ChatMessage, EngineStatus, Request
 from infraxa.net.status import NetworkStatus, PeerInfo, Refused, SeenNode
 from infraxa.net.tasks import TaskGroup
 from infraxa.store import chats, markdown, messages, search, state, turns
-from infraxa.store.db import Store
+from infraxa.store.db import Store, now_ms
 from infraxa.store.lock import FolderLock
 from infraxa.store.records import (
     AnswerFacts,
+    Bill,
     Chat,
     ChatOptions,
     ChatSummary,
@@ -67,6 +76,10 @@ _log = logging.getLogger(__name__)
 
 LAST_CHAT = "last_chat"
 SERVING_ACCEPTED = "serving_accepted"
+CALM_S = 0.5
+"""At most so often it is told that money moved."""
+PRICES_S = 60.0
+"""So often the prices of the market are looked at for their history."""
 DELETED_KEPT_MS = 30 * 24 * 3600 * 1000
 """How long a deleted chat can be brought back."""
 ANSWER_SHARE = 4
@@ -90,10 +103,15 @@ class Node(NodeFacade):
         self._load_model = load_model
         self._net = NodeNetwork(folders, self._emit)
         self._drivers = Drivers(lambda: self._emit(OffersChanged()))
-        self._provider = Provider(self.models, self._engine, self._emit)
+        self._provider = Provider(self.models, self._engine, self._emit, till=Till(self._trade_moved))
         self._providing = asyncio.Lock()
         """Held while it is written whether provider mode is on."""
-        self._buyer = Buyer(self._net, self._drivers)
+        self._purse = Purse(self._net, self._trade_moved)
+        self._purse.on_bill = self._billed
+        self._settlements = Settlements(self._net, self._purse.paying, self._trade_moved)
+        self._trade_told = Calm(lambda: self._emit(TradeChanged()), CALM_S)
+        self._prices = PriceHistory()
+        self._buyer = Buyer(self._net, self._drivers, purse=self._purse)
         self._control = ControlServer(self, self._present, folders.data)
 
     async def start(self) -> None:
@@ -121,7 +139,13 @@ class Node(NodeFacade):
         await self._drivers.open(store)
         self._provider.open(store)
         self._provider.on_offer, self._provider.on_load = self._net.offer, self._net.load
-        self._net.sell(self._provider.serve)
+        till = self._provider.till
+        till.identity, till.cheapest = lambda: self._net.identity, self._cheapest
+        self._net.sell(self._provider.serve, till.bargain)
+        self._purse.use(self.settings)
+        await self._purse.open(store)
+        self._settlements.open(store)
+        self._tasks.repeat(self._see_prices, name="see prices", pause_s=PRICES_S)
         self._tasks.spawn(self._know_the_guide(), name="know the guide", told=FAILURES)
         if self._load_model:
             self._tasks.spawn(self._load_at_start(), name="load model")
@@ -151,6 +175,9 @@ class Node(NodeFacade):
         await self._tasks.cancel_all()
         await self._provider.close()
         await self._buyer.close()
+        await self._settlements.close()
+        await self._purse.close()
+        self._trade_told.stop()
         await asyncio.gather(self._engine.close(), self._net.close())
         await self._drivers.close()
         if self._opened is not None:
@@ -184,6 +211,10 @@ class Node(NodeFacade):
         if self._opened is None:
             raise NodeError("closed", "This node is not open.")
         return self._opened
+
+    @property
+    def _trading(self) -> Trading:
+        return Trading(self._store, self._provider.till, self._settlements)
 
     @property
     def _playing(self) -> Answers:
@@ -357,7 +388,14 @@ class Node(NodeFacade):
                 said, dropped = prompt_messages(chat.options.system, before), 0
                 more = (ChatMessage("assistant", answer.content),) if answer.content else ()
                 if driver is not None:
-                    buy = partial(self._buyer.generate, (*said, *more), driver, drop_oldest=drop_oldest)
+                    buy = partial(
+                        self._buyer.generate,
+                        (*said, *more),
+                        driver,
+                        drop_oldest=drop_oldest,
+                        chat_id=chat_id,
+                        message_id=answer.id,
+                    )
                     yield Prepared(buy, "")
                     return
                 entry = await self.models.entry(model)
@@ -442,6 +480,7 @@ class Node(NodeFacade):
             name for name in configuration.names() if getattr(settings, name) != getattr(self.settings, name)
         ]
         self.settings = settings
+        self._purse.use(settings)
         for name in changed:
             self._emit(SettingsChanged(settings, name))
         self._follow(*changed)
@@ -470,6 +509,7 @@ class Node(NodeFacade):
     async def _write_setting(self, name: str, value: object) -> None:
         parsed = await asyncio.to_thread(configuration.set, self.folders, name, value)
         self.settings = msgspec.structs.replace(self.settings, **{name: parsed})
+        self._purse.use(self.settings)
         self._emit(SettingsChanged(self.settings, name))
 
     @property
@@ -546,6 +586,48 @@ class Node(NodeFacade):
     async def list_blocked_users(self) -> list[BlockedUser]:
         return await self._provider.blocked()
 
+    async def bound(self, chat_id: str, text: str) -> Bound:
+        """What `text` would cost at most if it were sent in this chat now. Answers at once: rates that are
+        not locked are asked for, and TradeChanged tells when they are."""
+        chat = await self.get_chat(chat_id)
+        driver = wanted(chat.options, self.settings)
+        if driver is None:
+            return Bound("local")
+        before = [turn.message for turn in await self._store.run(messages.shown_branch, chat_id)]
+        said = prompt_messages(chat.options.system, before)
+        return await self._buyer.bound(chat_id, (*said, ChatMessage("user", text)), driver)
+
+    async def earnings(self, since_ms: int = 0) -> Earnings:
+        """What came of both roles since a time."""
+        return await self._trading.earnings(since_ms)
+
+    async def list_tabs(self) -> list[TabSeen]:
+        """What is owed, in both directions; the largest first."""
+        return await self._trading.tabs()
+
+    async def set_tab_limit(self, peer: str, limit: int | None) -> None:
+        """How much this user may owe, µcr; None: as any stranger. Raises NodeError."""
+        await self._trading.set_limit(peer, limit)
+
+    async def settle(self, peer: str, amount: int | None = None, note: str = "") -> str:
+        """Have a tab reduced other than order by order; what happened, as a sentence. Raises NodeError,
+        NetError."""
+        return await self._trading.settle(peer, amount, note)
+
+    async def list_receipts(
+        self, *, role: Role | None = None, before: int | None = None, count: int = 100
+    ) -> list[ReceiptSeen]:
+        """What was charged, the newest first; `before`: the place of the last one of the page before."""
+        return await self._trading.receipts(role, before, count)
+
+    async def list_missed(self) -> list[Missed]:
+        """Chances to earn that were lost, and why; the last one first."""
+        return self._provider.missed(unreachable=self.network.reachability == "unreachable")
+
+    async def price_history(self, node: bytes, model_id: bytes) -> list[PricePoint]:
+        """What a provider asked for an output token over the last day, as far as this node heard it."""
+        return self._prices.of(node, model_id)
+
     async def watch_nodes(self, nodes: tuple[bytes, ...]) -> None:
         """Ask these nodes every second how they are, and no others."""
         self._net.watch(nodes)
@@ -563,6 +645,26 @@ class Node(NodeFacade):
         if network != self.settings.network:
             await self._write_setting("network", network)
         return met
+
+    async def _see_prices(self) -> None:
+        self._prices.seen(await self.list_offers(), now_ms())
+
+    def _cheapest(self, model_id: bytes) -> int | None:
+        """What the cheapest other provider of this model asks for, as far as this node hears."""
+        offers = self._drivers.offers(self._net.nodes())
+        asked = [
+            offer.price_out
+            for offer in offers
+            if offer.model.model_id == model_id and offer.node.status == "online"
+        ]
+        return min(asked, default=None)
+
+    def _trade_moved(self) -> None:
+        self._trade_told.changed()
+
+    def _billed(self, chat_id: str, message_id: str, bill: Bill) -> None:
+        if self._answers is not None:
+            self._answers.billed(chat_id, message_id, bill)
 
     async def _know_the_guide(self) -> None:
         """Whoever offers the built-in model is chosen last: every node has it. Its file is read for that, so

@@ -45,3 +45,12 @@ class OfferSeen(msgspec.Struct, frozen=True):
     """For so long it is not chosen by itself, after a fault of its own."""
     problem: str = ""
     """Why it cannot be the driver now; one sentence."""
+
+    def same_as(self, other: OfferSeen) -> bool:
+        """The same model of the same node."""
+        return (self.node.id, self.model.model_id) == (other.node.id, other.model.model_id)
+
+    @property
+    def has_room(self) -> bool:
+        """It may be chosen now, as far as it says."""
+        return not self.problem and not self.cooling_s and self.node.status == "online"

@@ -27,6 +27,7 @@ from infraxa.app.served import Records, RequestLog, Row
 from infraxa.app.serving import BlockedUser, Mode, ProviderStatus, Served
 from infraxa.app.terms import Refusal, Terms, Why
 from infraxa.app.till import Till
+from infraxa.app.trade import Missed
 from infraxa.engine.host import Engine
 from infraxa.engine.types import EngineError, EngineStatus, Loaded
 from infraxa.net.status import Load, Offer, Waiting
@@ -215,6 +216,16 @@ class Provider:
     async def serve(self, sale: Sale) -> None:
         """Serve an order of another node to its end."""
         await self._sales.serve(sale)
+
+    def missed(self, *, unreachable: bool) -> list[Missed]:
+        """Chances to earn that were lost, the last first. `unreachable`: nobody can dial this node."""
+        mode, since_ms = self._state.mode, self._state.since_ms
+        return self.till.missed.listed(
+            self._clock(),
+            serving_since_ms=since_ms if mode == "serving" else None,
+            free=self._settings.base_price == 0,
+            unreachable=unreachable and mode != "off",
+        )
 
     def served(self) -> list[Served]:
         """The requests that are here, the oldest first, then those that ended, the last first."""

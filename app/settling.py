@@ -6,7 +6,7 @@ and happens once.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Final, Literal
 
 from msgspec import Struct
 
@@ -14,8 +14,20 @@ from infraxa.net import codec, deals, wire
 from infraxa.net.codec import Signature, Signed
 from infraxa.net.errors import ProtocolError
 from infraxa.net.identity import Identity, Signer
-from infraxa.store import tabs
+from infraxa.store import state, tabs
 from infraxa.store.db import Connection
+
+_LINKED: Final = "linked "
+
+
+def let_know(conn: Connection, node: bytes) -> None:
+    """The person agrees that this node learns which account is its own there."""
+    state.set_value(conn, _LINKED + node.hex(), True)
+
+
+def may_know(conn: Connection, node: bytes) -> bool:
+    """Whether the person agreed to that: without it any provider could find out who its users are."""
+    return state.get_value(conn, _LINKED + node.hex(), bool) is True
 
 
 class Proof(Struct, array_like=True, frozen=True):
@@ -41,8 +53,8 @@ def link(conn: Connection, me: Identity, account: bytes, request: wire.LinkPleas
     if not tabs.get_tab(conn, "provider", account).signed_seq:
         return wire.LinkedTo()  # there is nothing to net, and nothing is kept of whoever comes along
     tabs.link_node(conn, account, node)
-    if tabs.get_tab(conn, "user", node).signed_seq == 0:
-        return wire.LinkedTo()  # it has nothing to net, and need not know which account this node has there
+    if tabs.get_tab(conn, "user", node).signed_seq == 0 or not may_know(conn, node):
+        return wire.LinkedTo()  # it need not know which account this node has there
     own = me.account_key(node)
     mine = deals.sign(deals.Linked(me.id, own.id, node), me)
     return wire.LinkedTo(mine, deals.cosigned(mine.body, own, deals.Linked))

@@ -12,7 +12,11 @@ from typing import Final, Literal
 
 from msgspec.structs import replace
 
+from infraxa.app.errors import NodeError
+from infraxa.app.settlements import Settlements
+from infraxa.app.till import Till
 from infraxa.app.trade import Earnings, ReceiptSeen, Role, Sum, TabSeen
+from infraxa.net.credits import shown
 from infraxa.net.identity import id_text
 from infraxa.net.names import clean_name
 from infraxa.store import earnings, tabs
@@ -21,6 +25,8 @@ from infraxa.store.trade_records import Counts, OrderRow, ReceiptRow, Sums, TabR
 from infraxa.store.trade_records import Sum as SumRow
 
 WEEK_DAYS: Final = 7
+MIN_PREFIX: Final = 4
+"""Characters of an id that tell a peer from the others."""
 MAX_RECEIPTS: Final = 1000
 """Of one page."""
 
@@ -30,10 +36,10 @@ _ROLES: Final[tuple[Role, Role]] = ("provider", "user")
 class Trading:
     """Of one node."""
 
-    def __init__(self, store: Store, limit: Callable[[Role, bytes], int]) -> None:
-        """`limit`: how much may be owed on a tab that has no limit of its own, as far as it is known."""
+    def __init__(self, store: Store, till: Till, settlements: Settlements) -> None:
         self._store = store
-        self._limit = limit
+        self._till = till
+        self._settlements = settlements
 
     async def earnings(self, since_ms: int) -> Earnings:
         """The sums since then; those of today and of the week are of their own. Raises StoreError."""
@@ -69,6 +75,43 @@ class Trading:
             _receipt(place, order, row, names.get((row.role, row.peer), "")) for place, order, row in rows
         ]
 
+    async def set_limit(self, peer: str, limit: int | None) -> None:
+        """How much this user may owe, µcr; None: as much as any stranger. Raises NodeError, StoreError."""
+        role, key = await self._named(peer)
+        if role == "user":
+            raise NodeError(
+                "not_yours",
+                "The provider of a tab sets how much may be owed on it.",
+                "What you may spend is set by cap_request, cap_chat and cap_day.",
+            )
+        if limit is not None and limit < 0:
+            raise NodeError("bad_amount", "A limit is not below 0.")
+        await self._till.set_limit(key, limit)
+
+    async def settle(self, peer: str, amount: int | None, note: str) -> str:
+        """Reduce a tab other than order by order; what happened, in one sentence. Of a user: agree to what it
+        proposed. Of a driver: see Settlements. Raises NodeError, NetError, StoreError."""
+        role, key = await self._named(peer)
+        if role == "provider":
+            return f"Agreed: {shown(await self._till.settle(key, amount))} credits are settled."
+        return await self._settlements.settle(key, amount, note)
+
+    async def _named(self, text: str) -> tuple[Role, bytes]:
+        """The tab of this peer: its whole id or the beginning of it, as people write it."""
+        wanted = text.strip().rpartition("·")[2].lower()
+        found = [
+            (tab.role, tab.peer)
+            for tab in await self._store.run(tabs.list_tabs)
+            if len(wanted) >= MIN_PREFIX and id_text(tab.peer).startswith(wanted)
+        ]
+        if len(found) != 1:
+            raise NodeError(
+                "no_tab",
+                "Several tabs begin so." if found else "There is no tab with a peer of this id.",
+                "infraxa tabs list shows them.",
+            )
+        return found[0]
+
     async def _since(self, key: str, since_ms: int) -> Sum:
         sold = await self._store.run(earnings.earnings, "provider", since_ms)
         bought = await self._store.run(earnings.earnings, "user", since_ms)
@@ -80,7 +123,7 @@ class Trading:
             peer=id_text(tab.peer),
             name=clean_name(tab.name),
             owed=tab.owed,
-            limit=self._limit(tab.role, tab.peer) if tab.limit is None else tab.limit,
+            limit=self._limit(tab),
             own_limit=tab.limit is not None,
             unsigned=tab.unsigned,
             held=tab.held - tab.unsigned,
@@ -88,6 +131,11 @@ class Trading:
             last_ms=tab.last_at,
             note=_SYNC if tab.needs_sync else tab.note,
         )
+
+    def _limit(self, tab: TabRow) -> int:
+        if tab.limit is not None:
+            return tab.limit
+        return self._till.stranger_limit if tab.role == "provider" else 0
 
 
 _SYNC: Final = "Restored from a backup: nothing is signed before the other side has told its book."

@@ -40,6 +40,15 @@ def set_value(conn: Connection, name: str, value: object) -> None:
     )
 
 
+def list_values(conn: Connection, prefix: str, type_: type[T]) -> list[tuple[str, T]]:
+    """Names that begin so, and what is set under them; those of another type are left out."""
+    names = [
+        name for (name,) in conn.execute("SELECT name FROM state ORDER BY name") if name.startswith(prefix)
+    ]
+    found = ((name, get_value(conn, name, type_)) for name in names)
+    return [(name, value) for name, value in found if value is not None]
+
+
 def add_prompt(conn: Connection, text: str) -> None:
     """Put a prompt at the end of the history, where it is once; the oldest beyond `PROMPTS_KEPT` go."""
     text = storable(text)
