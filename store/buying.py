@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from infraxa.store.db import Connection, transaction
 from infraxa.store.ledger import QUARTER_MS, owed
 from infraxa.store.text import storable
-from infraxa.store.trade import OPEN_BILLS, find, get_order, get_receipt, insert, post_charge, tab_limit
+from infraxa.store.trade import OPEN_BILLS, find, get_receipt, insert, is_open, post_charge, tab_limit
 from infraxa.store.trade_records import (
     ENDED,
     MAX_AMOUNT,
@@ -39,10 +39,11 @@ def open_hold(conn: Connection, order: OrderRow, caps: Caps, name: str = "") -> 
     order that this side lost with its disk, so that its receipt can be signed for nothing.
     """
     with transaction(conn):
-        if get_order(conn, "user", order.peer, order.id) is None:
-            for reason, limit, used in _limits(conn, order, caps):
-                if limit is not None and used + order.hold > limit:
-                    return Refused(reason, limit, used)
+        if is_open(conn, "user", order):
+            return None
+        for reason, limit, used in _limits(conn, order, caps):
+            if limit is not None and used + order.hold > limit:
+                return Refused(reason, limit, used)
         insert(conn, "user", order, name)
     return None
 
@@ -137,9 +138,9 @@ def sign_receipt(
             (billed.n_prompt, billed.n_cached, billed.n_out, charge, accepted, n),
         )
         post_charge(conn, n, order, seq, billed, charge, accepted)
-        signed = get_receipt(conn, "user", provider, order_id)
-        assert signed is not None
-        return signed
+        return ReceiptRow(
+            "user", provider, order_id, seq, receipt, countersign, None, charge, accepted, now, now
+        )
 
 
 def acknowledge(conn: Connection, provider: bytes, order_id: bytes, rating: bytes | None = None) -> bool:

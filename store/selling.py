@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import msgspec
+from msgspec.structs import replace
 
 from infraxa.store.db import Connection, transaction
 from infraxa.store.ledger import owed
@@ -22,6 +23,7 @@ from infraxa.store.trade import (
     get_order,
     get_receipt,
     insert,
+    is_open,
     post_charge,
     tab_limit,
 )
@@ -53,18 +55,19 @@ def open_order(
     """
     account = order.peer
     with transaction(conn):
-        if get_order(conn, "provider", account, order.id) is None:
-            refused = _unsigned(conn, account, grace_ms)
-            if refused is not None:
-                return refused
-            most, held = tab_limit(conn, "provider", account, limit)
-            used = held + owed(conn, "provider", account)
-            assert most is not None  # `limit` is not
-            if order.hold > MAX_AMOUNT:
-                return Refused("tab_limit", min(most, MAX_AMOUNT), used)
-            # What is free does not raise what is owed: a full tab does not stop it.
-            if order.hold and used + order.hold > most:
-                return Refused("tab_limit", most, used)
+        if is_open(conn, "provider", order):
+            return None
+        refused = _unsigned(conn, account, grace_ms)
+        if refused is not None:
+            return refused
+        most, held = tab_limit(conn, "provider", account, limit)
+        used = held + owed(conn, "provider", account)
+        assert most is not None  # `limit` is not
+        if order.hold > MAX_AMOUNT:
+            return Refused("tab_limit", min(most, MAX_AMOUNT), used)
+        # What is free does not raise what is owed: a full tab does not stop it.
+        if order.hold and used + order.hold > most:
+            return Refused("tab_limit", most, used)
         insert(conn, "provider", order, name)
     return None
 
@@ -201,9 +204,10 @@ def accept_countersign(
         if not 0 <= accepted <= kept.charge:
             raise ValueError(f"{accepted} accepted of {kept.charge}")
         assert order.billed is not None  # there is a receipt
+        now = conn.clock()
         conn.execute(
             "UPDATE receipts SET countersign = ?, rating = ?, signed_at = ? WHERE order_n = ?",
-            (countersign, rating, conn.clock(), n),
+            (countersign, rating, now, n),
         )
         conn.execute(
             "UPDATE orders SET bill = 'closed', held = 0, accepted = ?, counted_prompt = ?, "
@@ -211,9 +215,7 @@ def accept_countersign(
             (accepted, counted.n_prompt, counted.n_cached, counted.n_out, n),
         )
         post_charge(conn, n, order, kept.tab_seq, order.billed, kept.charge, accepted)
-        signed = get_receipt(conn, "provider", account, order_id)
-        assert signed is not None
-        return signed
+        return replace(kept, countersign=countersign, rating=rating, accepted=accepted, signed_at=now)
 
 
 def due(conn: Connection, account: bytes) -> Due:
@@ -244,7 +246,11 @@ def _unsigned(conn: Connection, account: bytes, grace_ms: int) -> Refused | None
     issued = _issued(conn, account)
     if issued is not None and conn.clock() - issued[1] > grace_ms:
         return Refused("receipt_due", order=issued[0])
-    open_bills = due(conn, account)
-    if len(open_bills.waiting) + (issued is not None) < MAX_DUE:
+    (waiting,) = conn.execute(
+        f"SELECT count(*) FROM orders WHERE role = 'provider' AND peer = ? AND {OPEN_BILLS} AND bill = 'due'",
+        (account,),
+    ).fetchone()
+    if waiting + (issued is not None) < MAX_DUE:
         return None
-    return Refused("receipt_due", MAX_DUE, MAX_DUE, issued[0] if issued else open_bills.waiting[0])
+    first = issued[0] if issued is not None else due(conn, account).waiting[0]
+    return Refused("receipt_due", MAX_DUE, waiting + (issued is not None), first)

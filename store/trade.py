@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from infraxa.store.db import Connection, transaction
+from infraxa.store.db import Connection
 from infraxa.store.ledger import QUARTER_MS, post, tab_account
 from infraxa.store.records import StoreError
 from infraxa.store.text import storable
@@ -108,33 +108,34 @@ def find(conn: Connection, role: Role, peer: bytes, order_id: bytes) -> tuple[in
     return None if row is None else (row[0], _order(row[1:]))
 
 
-def insert(conn: Connection, role: Role, order: OrderRow, name: str) -> bool:
-    """Write a new order whole, and the name that its peer claims; False when it is there already.
-
-    Raises StoreError `exists` when this peer has another order of this id.
-    """
-    with transaction(conn):
-        known = get_order(conn, role, order.peer, order.id)
-        if known is not None:
-            if (known.model, known.hold, known.quote) != (order.model, order.hold, order.quote):
-                raise StoreError("exists", "This id was used for another order before.")
-            return False
-        conn.execute(
-            "INSERT INTO tabs (role, peer, name) VALUES (?, ?, ?) "
-            "ON CONFLICT (role, peer) DO UPDATE SET name = excluded.name WHERE excluded.name <> ''",
-            (role, order.peer, storable(name)),
-        )
-        conn.execute(
-            "INSERT INTO orders (role, peer, id, state, bill, model, model_name, chat_id, message_id, quote, "
-            "price_in, price_out, price_cached, hold, held, outcome, opened_at) "
-            "VALUES (?, ?, ?, 'pending', 'held', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, '', ?)",
-            (
-                role, order.peer, order.id, order.model, storable(order.model_name), order.chat_id,
-                order.message_id, order.quote, order.price_in, order.price_out, order.price_cached,
-                order.hold, order.hold, conn.clock(),
-            ),
-        )  # fmt: skip
+def is_open(conn: Connection, role: Role, order: OrderRow) -> bool:
+    """Whether this order is there already. Raises StoreError `exists` when the peer has another one of its
+    id."""
+    known = get_order(conn, role, order.peer, order.id)
+    if known is None:
+        return False
+    if (known.model, known.hold, known.quote) != (order.model, order.hold, order.quote):
+        raise StoreError("exists", "This id was used for another order before.")
     return True
+
+
+def insert(conn: Connection, role: Role, order: OrderRow, name: str) -> None:
+    """Write a new order whole, and the name that its peer claims."""
+    conn.execute(
+        "INSERT INTO tabs (role, peer, name) VALUES (?, ?, ?) "
+        "ON CONFLICT (role, peer) DO UPDATE SET name = excluded.name WHERE excluded.name NOT IN ('', name)",
+        (role, order.peer, storable(name)),
+    )
+    conn.execute(
+        "INSERT INTO orders (role, peer, id, state, bill, model, model_name, chat_id, message_id, quote, "
+        "price_in, price_out, price_cached, hold, held, outcome, opened_at) "
+        "VALUES (?, ?, ?, 'pending', 'held', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, '', ?)",
+        (
+            role, order.peer, order.id, order.model, storable(order.model_name), order.chat_id,
+            order.message_id, order.quote, order.price_in, order.price_out, order.price_cached,
+            order.hold, order.hold, conn.clock(),
+        ),
+    )  # fmt: skip
 
 
 def tab_limit(conn: Connection, role: Role, peer: bytes, default: int | None) -> tuple[int | None, int]:

@@ -217,19 +217,21 @@ def test_a_tab_is_never_over_its_limit(conn: Connection) -> None:
     ("caps", "reason"),
     [
         (Caps(request=999), "request_cap"),
-        (Caps(chat=1999), "chat_cap"),
-        (Caps(day=2999, day_start_ms=NOW), "day_cap"),
-        (Caps(tab=1999), "tab_limit"),
+        (Caps(chat=2499), "chat_cap"),
+        (Caps(day=3499, day_start_ms=NOW), "day_cap"),
+        (Caps(tab=2499), "tab_limit"),
     ],
 )
 def test_each_cap_counts_what_is_spent_and_what_is_held(conn: Connection, caps: Caps, reason: str) -> None:
-    """Before: 1000 held here, 1000 spent with another provider in another chat."""
+    """Before: 1000 held and 500 spent here, 1000 spent with another provider in another chat."""
     other = an_order(7, OTHER, 1000, "other")
     assert buying.open_hold(conn, other, Caps()) is None
     buying.sign_receipt(
         conn, OTHER, other.id, seq=1, receipt=b"", countersign=b"", billed=COUNTS, charge=1000, accepted=1000
     )
-    assert buying.open_hold(conn, an_order(1), Caps()) is None
+    for number in (1, 8):
+        assert buying.open_hold(conn, an_order(number), Caps()) is None
+    assert isinstance(paid(conn, 8, seq=1, charge=500), ReceiptRow)
     refused = buying.open_hold(conn, an_order(2), caps)
     assert isinstance(refused, Refused) and refused.reason == reason
     assert refused.used + 1000 == refused.limit + 1
