@@ -19,7 +19,9 @@ from infraxa.app.drivers import Drivers
 from infraxa.app.errors import NodeError
 from infraxa.app.offers import OfferSeen
 from infraxa.net.identity import display, id_text, short_id
+from infraxa.net.ratings import DAY_MS, Rating
 from infraxa.net.records import ModelOffer, PriceNow
+from infraxa.net.reputation import Counterparty
 from infraxa.net.routing import Outcome
 from infraxa.net.status import SeenNode
 from infraxa.store import drivers as kept
@@ -259,6 +261,69 @@ async def test_another_model_sheds_no_failure(tmp_path: Path) -> None:
         assert drivers.offers([renamed])[0].cooling_s == 8.0
         await drivers.observed(hostile.id, b"z" * 32, ANSWERED)
         assert drivers.offers([hostile])[0].cooling_s == 0.0
+
+
+async def test_the_price_of_the_moment_counts_not_that_of_the_card(tmp_path: Path) -> None:
+    paid = replace(QWEN, price_in=50_000, price_out=200_000)
+    risen = node(1, paid, prices=(PriceNow(0, 2_500_000, 10_000_000),))
+    steady = node(2, paid)
+    async with opened(tmp_path) as drivers:
+        nodes = [risen, steady]
+        assert order_of(drivers.offers(nodes)) == [2, 1]
+        assert {drivers.choose(nodes).node.id[0] for _ in range(20)} == {2}  # type: ignore[union-attr]
+        fallen = replace(risen, prices=(PriceNow(0, 0, 0),))
+        assert {drivers.choose([fallen, steady]).node.id[0] for _ in range(20)} == {1}  # type: ignore[union-attr]
+        # The second model of a card has its own price.
+        two = node(3, GUIDE, paid, prices=(PriceNow(1, 1, 2),))
+        assert [(one.price_in, one.price_out) for one in drivers.offers([two])] == [(0, 0), (1, 2)]
+
+
+async def test_nobody_is_chosen_beyond_the_price_cap_and_that_is_said(tmp_path: Path) -> None:
+    dear = node(1, replace(QWEN, price_in=50_000, price_out=200_000))
+    busy = replace(dear, status="busy")
+    async with opened(tmp_path) as drivers:
+        for cap, found in ((200_000, True), (199_999, False), (None, True)):
+            assert (drivers.choose([dear], max_price=cap) is not None) is found
+        error = drivers.nobody([dear], max_price=150_000)
+        assert error.code == "no_driver" and "0.15 credits per million" in error.message and error.remedy
+        # It is not waited for, since it would not be asked.
+        assert drivers.room_in([busy], max_price=150_000) is None
+        assert drivers.room_in([busy], max_price=200_000) == 0
+        assert drivers.nobody([busy], max_price=200_000).code == "busy"
+        assert drivers.nobody([busy], max_price=150_000).code == "no_driver"
+
+
+async def test_what_is_thought_of_a_provider_is_shown_and_counts_when_it_weighs(tmp_path: Path) -> None:
+    friend, day = b"f" * 32, START // DAY_MS
+
+    def rating(account: bytes, stars: int, of: SeenNode) -> Rating:
+        return Rating(of.id, account, stars, day, 20, b"o" * 16)
+
+    one, other = node(1), node(2)
+    said = {
+        one.id: [rating(friend, 1, one), *(rating(bytes([n]) * 32, 5, one) for n in range(50))],
+        other.id: [rating(b"x" * 32, 1, other)],
+    }
+    async with opened(tmp_path) as drivers:
+        (fresh,) = drivers.offers([one])
+        assert (fresh.stars, fresh.ratings, fresh.unweighted, fresh.new) == (None, 0, 0, True)
+        drivers.reputations.ratings_of = lambda node: said.get(node, ())
+        (fresh,) = drivers.offers([one])
+        assert (fresh.stars, fresh.ratings, fresh.unweighted) == (None, 0, 51), "anybody can say anything"
+        drivers.reputations.counterparties = {friend: Counterparty(10**6)}
+        (known,) = drivers.offers([one])
+        assert known.stars is not None and known.stars < 3 and (known.ratings, known.unweighted) == (1, 50)
+        assert order_of(drivers.offers([one, other])) == [2, 1]
+        assert {drivers.choose([one, other]).node.id[0] for _ in range(20)} == {2}  # type: ignore[union-attr]
+        # What was seen here goes before what is said.
+        for _ in range(10):
+            await drivers.observed(one.id, QWEN.model_id, ANSWERED)
+        (known,) = drivers.offers([one])
+        assert known.stars is not None and known.stars > 4 and not known.new
+        (renamed,) = drivers.offers([node(1, GUIDE)])
+        assert not renamed.new, "answers of all its models count"
+        slow = drivers.offers([node(1, replace(QWEN, speed=200_000))])[0]
+        assert slow.stars is not None and slow.stars < known.stars, "a tenth of what it promised"
 
 
 async def test_why_there_is_nobody_says_what_is_closest(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Own ratings leave once, after a while; those of others are kept over a restart and stay in their network."""
+"""Own ratings leave once, after a while; those of others outlast a restart and stay in their network."""
 
 from __future__ import annotations
 

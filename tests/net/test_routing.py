@@ -9,7 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from infraxa.net.market import BASE_OUT
 from infraxa.net.records import ModelOffer
+from infraxa.net.reputation import PRIOR_STARS
 from infraxa.net.routing import (
     COOL_MS,
     HALF_LIFE_MS,
@@ -17,16 +19,19 @@ from infraxa.net.routing import (
     MAX_WAIT_MS,
     NEW_ANSWERS,
     NEW_SHARE,
+    VALUE_OF_TIME,
     Candidate,
     Evidence,
     Outcome,
     Wanted,
     choose,
     cooling_ms,
+    expected_cost,
     expected_ms,
     observed,
     success,
     waiting_ms,
+    weights,
     why_not,
 )
 from infraxa.net.status import SeenNode
@@ -234,11 +239,108 @@ def test_what_a_node_says_of_itself_counts_until_it_was_measured() -> None:
     assert expected_ms(measured, NOW) > expected_ms(honest, NOW)
 
 
+# What it would cost.
+
+
+def priced(number: int, price_out: int, evidence: Evidence = KNOWN, **of_node: object) -> Candidate:
+    return replace(candidate(number, evidence, **of_node), price_in=price_out // 4, price_out=price_out)
+
+
+prices = st.integers(0, 2**40)
+opinions = st.floats(1, 5)
+
+
+@settings(deadline=None, max_examples=300)
+@given(
+    price_in=prices,
+    price_out=prices,
+    n_prompt=st.integers(0, 10**6),
+    n_out=st.integers(1, 10**5),
+    speed=st.floats(0.1, 1e4),
+    opinion=opinions,
+)
+def test_what_is_dearer_or_slower_or_thought_less_of_is_expected_to_cost_more(
+    price_in: int, price_out: int, n_prompt: int, n_out: int, speed: float, opinion: float
+) -> None:
+    def of(price_in: int, price_out: int, speed: float, opinion: float, more: int = 0) -> float:
+        one = candidate(1, after(*[replace(ANSWERED, tokens_per_second=speed)] * 5))
+        one = replace(one, price_in=price_in, price_out=price_out, opinion=opinion)
+        return expected_cost(one, Wanted(n_prompt=n_prompt + more, n_out=n_out + more), NOW)
+
+    least = of(price_in, price_out, speed, opinion)
+    assert 0 < least < float("inf")
+    assert of(price_in, price_out + 1 + price_out // 100, speed, opinion) > least
+    assert of(price_in + 1 + price_in // 100, price_out, speed, opinion) >= least
+    assert of(price_in, price_out, speed * 0.9, opinion) > least
+    assert of(price_in, price_out, speed, max(1.0, opinion * 0.9)) >= least
+    assert of(price_in, price_out, speed, opinion, more=1) > least
+
+
+def test_where_all_is_free_the_time_alone_decides() -> None:
+    one = candidate(1)
+    assert expected_cost(one, ANY, NOW) == expected_ms(one, NOW) / 1000 * VALUE_OF_TIME
+    slow = candidate(2, after(*[replace(ANSWERED, tokens_per_second=2.0)] * NEW_ANSWERS))
+    assert share([one, slow]) == [1, 0]
+
+
+def test_twice_the_speed_may_cost_twice_the_default_price() -> None:
+    def at(speed: float, price_out: int) -> float:
+        one = replace(OFFER, speed=int(speed * 1000))
+        return expected_cost(
+            Candidate(replace(SEEN, first_token_ms=1), one, price_out=price_out), Wanted(n_prompt=0), NOW
+        )
+
+    assert abs(at(20.0, 2 * BASE_OUT) / at(10.0, BASE_OUT) - 1) < 0.01
+    assert at(20.0, 3 * BASE_OUT) > at(10.0, BASE_OUT) > at(20.0, BASE_OUT)
+
+
+def test_price_and_time_are_weighed_against_each_other() -> None:
+    cheap_slow = priced(1, BASE_OUT // 10, after(*[replace(ANSWERED, tokens_per_second=8.0)] * NEW_ANSWERS))
+    dear_quick = priced(2, BASE_OUT)
+    far_too_dear = priced(3, 100 * BASE_OUT)
+    assert share([cheap_slow, far_too_dear]) == [1, 0] == share([dear_quick, far_too_dear])
+    very_slow = priced(4, 0, after(*[replace(ANSWERED, tokens_per_second=0.5)] * NEW_ANSWERS))
+    assert share([very_slow, dear_quick]) == [0, 1]
+    # A long answer is where the price counts, as the time does.
+    assert share([priced(5, 0), dear_quick], Wanted(n_out=4096)) == [1, 0]
+
+
+def test_the_price_cap_holds_for_prompt_and_answer_and_for_pinned_ones() -> None:
+    wanted = Wanted(max_price=BASE_OUT)
+    assert why_not(priced(1, BASE_OUT), wanted, NOW) is None
+    for one in (
+        priced(1, BASE_OUT + 1),
+        replace(priced(1, 1), price_in=BASE_OUT + 1),
+        replace(priced(1, BASE_OUT + 1), pinned=True),
+    ):
+        assert why_not(one, wanted, NOW) == "too_dear"
+        assert choose([one], wanted, NOW, random.Random(1)) is None
+        assert choose([one], ANY, NOW, random.Random(1)) is one
+    assert why_not(candidate(1), Wanted(max_price=0), NOW) is None, "free is never too dear"
+    # Whoever is too dear is not waited for.
+    assert why_not(priced(1, BASE_OUT + 1, status="busy"), wanted, NOW) == "too_dear"
+
+
+def test_what_others_think_moves_a_choice_only_between_those_that_are_near() -> None:
+    liked, disliked = (
+        replace(candidate(number), opinion=opinion) for number, opinion in ((1, 4.5), (2, 1.5))
+    )
+    assert share([liked, disliked, candidate(3)])[1] == 0
+    slow = after(*[replace(ANSWERED, tokens_per_second=1.0)] * NEW_ANSWERS)
+    assert share([replace(candidate(1, slow), opinion=5.0), disliked]) == [0, 1]
+    assert candidate(1).opinion == PRIOR_STARS
+
+
+def test_weights_fade() -> None:
+    assert weights(after(*[ANSWERED] * 4, FAULT), NOW + HALF_LIFE_MS) == (2.0, 0.5)
+    assert weights(NOTHING, NOW) == (0.0, 0.0)
+
+
 # Who can be chosen.
 
 
 def test_why_one_is_not_chosen() -> None:
-    wanted = Wanted(MODEL, context=4096)
+    wanted = Wanted(MODEL, context=4096, max_price=1000)
     fits = candidate(1)
     assert why_not(fits, wanted, NOW) is None
     cooling = after(FAULT, evidence=KNOWN)
@@ -249,6 +351,7 @@ def test_why_one_is_not_chosen() -> None:
         "no_slots": candidate(1, slots=0),
         "other_model": replace(fits, model=replace(OFFER, model_id=OTHER)),
         "too_small": replace(fits, model=replace(OFFER, context=4095)),
+        "too_dear": replace(fits, price_out=1001),
         "busy": candidate(1, status="busy"),
         "asked_to_wait": candidate(1, asked),
         "cooling": candidate(1, cooling),
