@@ -185,8 +185,8 @@ def a_year(folder: Path) -> None:
     checked = time.process_time() - cpu
     conn.close()
     print(
-        f"{YEAR} receipts in a year ({size / 2**20:.0f} MiB): earnings, first page and tabs "
-        f"in {statistics.median(views):.0f} ms (worst {max(views):.0f}), CPU {statistics.median(busy):.0f} ms; "
+        f"{YEAR} receipts in a year ({size / 2**20:.0f} MiB): earnings, first page and tabs in "
+        f"{statistics.median(views):.0f} ms (worst {max(views):.0f}; {statistics.median(busy):.0f} of CPU); "
         f"the whole check {checked:.1f} s of CPU"
     )
 
