@@ -9,6 +9,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
+from msgspec import Struct
+
 from infraxa.net import codec, deals, market, wire
 from infraxa.net.codec import Signed
 from infraxa.net.identity import Identity, Signer
@@ -19,7 +21,7 @@ from infraxa.store import ledger, tabs
 from infraxa.store.trade_records import TabRow
 from tests.app.selling import Scripted, ScriptedGeneration, Shop, User, scripted
 
-T = TypeVar("T")
+T = TypeVar("T", bound=Struct)
 
 BASE = 200_000
 """µcr per 1M tokens."""
