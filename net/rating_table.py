@@ -32,12 +32,12 @@ def hash_of(raw: bytes) -> bytes:
 
 
 class RatingLimits(Struct, frozen=True):
-    total: int = 8192
+    total: int = 4096
     """About 6 MB."""
     per_provider: int = 64
     per_writer: int = 64
     """Of one writer, trusted beyond all others; the rest of its ratings is as anybody's."""
-    turned_down: int = 8192
+    turned_down: int = 4096
     """Hashes, 1 MB."""
 
 
