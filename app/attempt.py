@@ -114,6 +114,7 @@ class Attempt:
         self._spending = spending
         self._before = 0
         self._claimed = False
+        self._ids: list[int] = []
 
     async def run(self, order: Order, prompt: Prompt) -> Done | Setback:
         """Raises NodeError: this node is `offline`, or its person spends no more; StoreError."""
@@ -174,7 +175,11 @@ class Attempt:
         if bought is None:
             return ended
         return ended._replace(
-            taken=True, sent=bought.sent, n_out=part.n_out, tokens_per_second=part.tokens_per_second
+            taken=True,
+            sent=bought.sent,
+            ids=self._ids,
+            text="".join(self.texts),
+            tokens_per_second=part.tokens_per_second,
         )
 
     async def _connect(self) -> Link:
@@ -197,6 +202,7 @@ class Attempt:
                     first = part.first_at is None
                     part.piece(len(piece.ids))
                     self.texts.append(piece.text)
+                    self._ids.extend(piece.ids)
                     if first:
                         await self._telling.tell(self._moved)
                     await self._telling.tell(Delta(piece.text, piece.ids))

@@ -168,8 +168,8 @@ def judged(receipt: Receipt, order: OrderRow, account: bytes, request: bytes = b
     return Verdict(counts, min(receipt.charge, mine, order.held))
 
 
-def bill_of(order: OrderRow) -> Bill:
-    """What a person is told of the money of an order."""
+def bill_of(order: OrderRow, counted: int | None) -> Bill:
+    """What a person is told of the money of an order. `counted`: tokens by the model's vocabulary."""
     counts = order.billed or order.counted or Counts()
     disputed, state = 0, _BILLS[order.bill]
     if state == "signed" and order.charge is not None and order.accepted is not None:
@@ -189,6 +189,7 @@ def bill_of(order: OrderRow) -> Bill:
         n_prompt=counts.n_prompt,
         n_cached=counts.n_cached,
         n_out=counts.n_out,
+        counted=counted,
         charge=charge if order.ended else 0,
         disputed=disputed,
         state=state,

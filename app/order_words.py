@@ -174,8 +174,8 @@ def cap_reached(reason: RefusalReason, limit: int, used: int, least: int) -> Nod
         case _:
             code, setting = "tab_limit", ""
             message = f"You owe this driver {spent} credits, where you set {most} as the limit."
-    remedy = f"infraxa config set {setting} allows more" if setting else "infraxa tabs allows more"
-    return NodeError(code, message, f"{remedy}, or choose a cheaper driver.")
+    more = f"infraxa config set {setting}" if setting else "infraxa tabs"
+    return NodeError(code, message, f"Allow more with {more}, or choose a cheaper driver.")
 
 
 def dearer(name: str, price_out: int, seen: int) -> ErrorInfo:

@@ -59,6 +59,8 @@ class Paying:
         milliseconds since the epoch."""
         self.requests: dict[bytes, bytes] = {}
         """By order: deals.request_hash of those that were free, as long as this runs."""
+        self.counted: dict[bytes, int] = {}
+        """By order: the tokens of its answer, as the model's vocabulary counts them."""
         self._network = network
         self._told = told
         self._noted = noted
@@ -81,6 +83,11 @@ class Paying:
             await asyncio.wait(self._settling, timeout=seconds)
         await self._tasks.cancel_all()
         self._store = None
+
+    def forget(self, order_id: bytes) -> None:
+        """It is settled."""
+        self.requests.pop(order_id, None)
+        self.counted.pop(order_id, None)
 
     def settle(self, provider: bytes) -> None:
         """There is something to settle with this driver, or a way to it."""
@@ -113,10 +120,13 @@ class Paying:
         while True:
             assert self._store is not None
             try:
-                for order_id in await self._store.run(buying.release_unclaimed):
-                    _log.info("an order that was never claimed is released: %s", order_id.hex())
-                for provider in {order.peer for order in await self._store.run(trade.unsettled, "user")}:
-                    self.settle(provider)
+                unsettled = await self._store.run(trade.unsettled, "user")
+                released = set(await self._store.run(buying.release_unclaimed))
+                for order in unsettled:
+                    if order.id in released:
+                        await self._tell(self._store, order.peer, order.id)
+                    else:
+                        self.settle(order.peer)
             except StoreError as error:
                 _log.warning("what is not settled was not looked up: %s", error.message)
             turn += 1
@@ -188,7 +198,6 @@ class Paying:
         else:
             billed = await link.ask(wire.ReceiptPlease(order.id), wire.Billed, ANSWER_S)
             if billed.state == "unknown" and await store.run(buying.release, order.peer, order.id, "unknown"):
-                self.requests.pop(order.id, None)
                 await self._tell(store, order.peer, order.id)
             due = billed.state in ("due", "signed")
             following = await self._sign(store, link, order, billed.receipt) if due else None
@@ -251,7 +260,7 @@ class Paying:
             n_prompt=verdict.counts.n_prompt,
             n_out=verdict.counts.n_out,
             charge=verdict.accepted,
-            counted=False,
+            counted=order.id in self.counted,
             signed=self._clock(),
         )
         kept = await store.run(
@@ -268,7 +277,6 @@ class Paying:
         if not isinstance(kept, ReceiptRow):
             await self._note(store, provider, bookkeeping.improper(kept.reason))
             return None
-        self.requests.pop(order.id, None)
         await self._tell(store, provider, order.id)
         return await self._send(store, link, kept)
 

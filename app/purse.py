@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
-from typing import Concatenate, Final, ParamSpec
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import TYPE_CHECKING, Any, Final
 
 from infraxa.app.bounds import bounded, spent_of
 from infraxa.app.config import Settings
@@ -19,18 +19,19 @@ from infraxa.app.errors import NodeError
 from infraxa.app.locked import LockedRates, Trading
 from infraxa.app.offers import OfferSeen
 from infraxa.app.paying import Paying
-from infraxa.app.spending import Spending
+from infraxa.app.spending import Spending, Write
 from infraxa.app.trade import Bound
 from infraxa.engine.types import ChatMessage, Sampling
 from infraxa.net.credits import read_credits
 from infraxa.net.market import FREE, Rates
 from infraxa.net.tasks import TaskGroup
 from infraxa.store import buying, trade
-from infraxa.store.db import Connection, Store, now_ms
+from infraxa.store.db import Store, now_ms
 from infraxa.store.records import Bill, StoreError
-from infraxa.store.trade_records import Caps, Counts, OrderRow, OrderState
+from infraxa.store.trade_records import Caps, OrderRow
 
-P = ParamSpec("P")
+if TYPE_CHECKING:
+    from infraxa.engine.vocabulary import Vocabulary
 
 SHOWN_S: Final = 600.0
 """So long a price counts as seen."""
@@ -50,6 +51,8 @@ class Purse:
         """`changed`: a bound, a tab or a receipt is another one. `clock`: milliseconds since the epoch."""
         self.on_bill: Callable[[str, str, Bill], None] = lambda chat_id, message_id, bill: None
         """Told of the bills of messages: chat, message, the bill."""
+        self.vocabulary: Callable[[OfferSeen], Awaitable[Vocabulary | None]] = _no_vocabulary
+        """By which tokens of answers of this offer are counted, if it is here."""
         self.locked = LockedRates(network, changed)
         self.paying = Paying(network, self._told, changed, clock)
         self._changed = changed
@@ -161,25 +164,28 @@ class Purse:
 
     def dropped(self, provider: bytes, order_id: bytes) -> None:
         """It did not leave, or was refused at once: nothing is owed."""
-        self._end(provider, order_id, buying.release, "refused")
 
-    def ended(
-        self, provider: bytes, order_id: bytes, state: OrderState, counts: Counts, charge: int, outcome: str
-    ) -> None:
-        """It is over for this side, which counted so much; what it owes is settled."""
-        self._end(provider, order_id, buying.count_order, state, counts, charge, outcome)
+        async def end() -> None:
+            await self.store.run(buying.release, provider, order_id, "refused")
 
-    def _end(
-        self,
-        provider: bytes,
-        order_id: bytes,
-        write: Callable[Concatenate[Connection, bytes, bytes, P], bool],
-        *args: P.args,
-        **kwargs: P.kwargs,
-    ) -> None:
+        self._end(provider, order_id, end())
+
+    def ended(self, offer: OfferSeen, order_id: bytes, write: Write) -> None:
+        """It is over for this side, which takes down what it counts; what is owed is settled then."""
+        provider = offer.node.id
+
+        async def end() -> None:
+            vocabulary = await self.vocabulary(offer)
+            counted = await self.store.run(write, provider, order_id, vocabulary)
+            if counted is not None:
+                self.paying.counted[order_id] = counted
+
+        self._end(provider, order_id, end())
+
+    def _end(self, provider: bytes, order_id: bytes, ending: Coroutine[Any, Any, None]) -> None:
         async def end() -> None:
             try:
-                await self.store.run(write, provider, order_id, *args, **kwargs)
+                await ending
                 order = await self.store.run(trade.get_order, "user", provider, order_id)
             except (StoreError, NodeError) as error:
                 # What is reserved stays, and is settled with the next run.
@@ -195,14 +201,19 @@ class Purse:
 
     def _told(self, order: OrderRow) -> None:
         """The money of an order is in another state."""
-        bill = bill_of(order)
+        bill = bill_of(order, self.paying.counted.get(order.id))
         if (spending := self._spendings.get(order.id)) is not None:
             spending.billed(bill)
         if order.bill in ("closed", "released"):
             self._spendings.pop(order.id, None)
+            self.paying.forget(order.id)
         if order.chat_id is not None and order.message_id is not None:
             self.on_bill(order.chat_id, order.message_id, bill)
         self._changed()
+
+
+async def _no_vocabulary(offer: OfferSeen) -> Vocabulary | None:
+    return None
 
 
 def _micro(value: float) -> int:

@@ -6,7 +6,7 @@ The rates and the caps are purse.py's, what is settled afterwards is paying.py's
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple, get_args
 
 import msgspec
@@ -30,6 +30,7 @@ from infraxa.store.trade_records import Caps, Counts, OrderRow, OrderState, Refu
 
 if TYPE_CHECKING:
     from infraxa.app.purse import Purse
+    from infraxa.engine.vocabulary import Vocabulary
     from infraxa.net.link import Link
     from infraxa.net.purchase import OrderFailed
 
@@ -59,17 +60,20 @@ class Ended(NamedTuple):
     """It left, and the driver did not refuse it at once."""
     sent: bool = False
     """The prompt left, or some of it."""
-    n_out: int = 0
-    """Tokens that came."""
+    ids: Sequence[int] = ()
+    """The tokens that came."""
+    text: str = ""
+    """Of them."""
     done: Done | None = None
     tokens_per_second: float | None = None
 
 
 class _Open(NamedTuple):
-    provider: bytes
+    offer: OfferSeen
     n_prompt: int
     rates: Rates
     hold: int
+    stop: tuple[str, ...]
     left: Callable[[], None]
 
 
@@ -85,6 +89,10 @@ def reserve(
         hold = room
     buying.mark_sent(conn, order.peer, order.id)
     return order
+
+
+Write = Callable[[Connection, bytes, bytes, "Vocabulary | None"], int | None]
+"""Takes down how an order ended; the tokens that the vocabulary counts."""
 
 
 class Spending:
@@ -122,7 +130,7 @@ class Spending:
         """
         provider = offer.node.id
         left = await self._purse.locked.take_turn(provider)
-        self._open[order.id] = _Open(provider, 0, FREE, 0, left)
+        self._open[order.id] = _Open(offer, 0, FREE, 0, (), left)
         locked = None
         if provider in self._quoted or not self._purse.is_free(offer):
             locked = await self._quote(link, offer)
@@ -157,7 +165,7 @@ class Spending:
             raise order_words.cap_reached(kept.reason, kept.limit, kept.used, plan.least)
         if locked is None:
             self._purse.paying.requests[order.id] = _request(order, kept.hold)
-        self._open[order.id] = _Open(provider, plan.n_prompt, rates, kept.hold, left)
+        self._open[order.id] = _Open(offer, plan.n_prompt, rates, kept.hold, prompt.stop, left)
         self._purse.began(self, kept)
         return msgspec.structs.replace(order, hold=kept.hold)
 
@@ -192,18 +200,38 @@ class Spending:
         if opened is None:
             return
         opened.left()
-        n_prompt = opened.n_prompt if ended.sent else 0
-        counts = own_counts(n_prompt, ended.n_out, ended.outcome, ended.done, ended.tokens_per_second)
-        if not ended.sent:
-            counts = Counts()
-        charge = charge_of(counts, ended.outcome, opened.rates, opened.hold)
-        self._used += charge
         if not ended.taken:
-            self._purse.dropped(opened.provider, order_id)
-        else:
-            self._purse.ended(
-                opened.provider, order_id, _STATES[ended.outcome], counts, charge, ended.outcome
+            self._purse.dropped(opened.offer.node.id, order_id)
+            return
+        if ended.sent:
+            counts = own_counts(
+                opened.n_prompt, len(ended.ids), ended.outcome, ended.done, ended.tokens_per_second
             )
+        else:
+            counts = Counts()
+        self._used += charge_of(counts, ended.outcome, opened.rates, opened.hold)
+        self._purse.ended(opened.offer, order_id, self._write(opened, ended, counts))
+
+    def _write(self, opened: _Open, ended: Ended, counts: Counts) -> Write:
+        """What is taken down of an order, once its tokens were counted by the model's vocabulary."""
+
+        def write(
+            conn: Connection, provider: bytes, order_id: bytes, vocabulary: Vocabulary | None
+        ) -> int | None:
+            counted, known = None, counts
+            if vocabulary is not None and ended.sent:
+                whole = ended.done is not None
+                counted = vocabulary.count(ended.ids, ended.text, opened.stop, whole=whole)
+                # Where they do not belong together: each token that counts has at least a byte.
+                most = len(ended.text.encode()) if counted is None else counted
+                less = max(0, len(ended.ids) - most)
+                known = msgspec.structs.replace(counts, n_out=counts.n_out - less)
+            charge = charge_of(known, ended.outcome, opened.rates, opened.hold)
+            state = _STATES[ended.outcome]
+            buying.count_order(conn, provider, order_id, state, known, charge, ended.outcome)
+            return counted
+
+        return write
 
     async def mended(self, code: str, provider: bytes) -> bool:
         """Whether what a driver refused an order for is over, so that it can be made again."""

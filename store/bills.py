@@ -27,5 +27,7 @@ def with_bill(facts: AnswerFacts, bill: Bill) -> AnswerFacts:
     """The facts with this bill in the place of an earlier one of its order; they may come in any order."""
     bills = {known.order: known for known in facts.bills}
     if bill.order not in bills or _STEPS[bill.state] >= _STEPS[bills[bill.order].state]:
+        if bill.counted is None and bill.order in bills:
+            bill = msgspec.structs.replace(bill, counted=bills[bill.order].counted)
         bills[bill.order] = bill
     return msgspec.structs.replace(facts, bills=tuple(bills.values()))

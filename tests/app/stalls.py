@@ -119,6 +119,7 @@ class Market:
         self.stalls = stalls
         self.user = Node()
         self.drivers = Drivers(lambda: None, rng=random.Random(1))
+        self._limits = limits
         self.buyer = Buyer(self, self.drivers, limits=limits)
         self.status = NetworkStatus("online")
         self.links: dict[bytes, Link] = {}
@@ -153,9 +154,9 @@ class Market:
 
     def buy(self, stall: Stall | None = None, said: tuple[ChatMessage, ...] = SAID, **more: Any) -> Buying:
         """An answer of this one, or of whoever is chosen."""
-        drop_oldest = more.pop("drop_oldest", False)
+        kept = {name: more.pop(name) for name in ("drop_oldest", "chat_id", "message_id") if name in more}
         driver = "auto" if stall is None else id_text(stall.id)
-        return self.buyer.generate(said, Wanted(driver, **more), drop_oldest=drop_oldest)
+        return self.buyer.generate(said, Wanted(driver, **more), **kept)
 
 
 @contextlib.asynccontextmanager
