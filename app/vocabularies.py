@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Final
 from infraxa.app.choices import ModelEntry
 from infraxa.app.errors import FAILURES
 from infraxa.app.models import Models
+from infraxa.app.offers import OfferSeen
 from infraxa.engine.gguf_vocabulary import read_vocabulary
 from infraxa.engine.types import EngineError
 from infraxa.engine.vocabulary import MAX_ENCODED, Vocabulary
@@ -101,6 +102,16 @@ class Vocabularies:
         if fetch is not None and wait_s > 0:
             await asyncio.wait((fetch,), timeout=wait_s)
         return self._loaded.get(vocab)
+
+    async def for_answer(
+        self, offer: OfferSeen, nodes: Sequence[SeenNode], *, wait_s: float = 0.0
+    ) -> Vocabulary | None:
+        """As `of`, of the model with which a driver answers; `nodes`: all that are known."""
+        model_id, driver = offer.model.model_id, offer.node.id
+        offers = [model for node in nodes for model in node.models]
+        vocab = agreed(model_id, [offer.model, *offers])
+        asked = holders(vocab, nodes) if vocab else []
+        return await self.of(model_id, vocab, sorted(asked, key=lambda node: node != driver), wait_s=wait_s)
 
     async def file(self, vocab: bytes) -> Path | None:
         """The encoded vocabulary for others, of a model that this node has told them of: what it keeps of

@@ -17,6 +17,7 @@ import pytest_asyncio
 from infraxa.app import vocabularies
 from infraxa.app.models import Models
 from infraxa.app.offering import servable
+from infraxa.app.offers import OfferSeen
 from infraxa.app.vocabularies import Vocabularies, agreed, holders
 from infraxa.engine.gguf_vocabulary import read_vocabulary
 from infraxa.engine.guide import GUIDE_PATH
@@ -29,6 +30,7 @@ from infraxa.net.records import ModelOffer, Status
 from infraxa.net.status import SeenNode
 from infraxa.net.tasks import TaskGroup
 from infraxa.store.db import Store
+from tests.app.selling import scripted
 from tests.net.nodes import Node, nodes, until
 
 GUIDE = read_vocabulary(GUIDE_PATH)
@@ -298,10 +300,33 @@ def test_offers_agree_or_the_count_is_not_checked() -> None:
     assert agreed(ELSEWHERE, [offer(ELSEWHERE, one), offer(ELSEWHERE, two)]) is None
 
 
-def test_who_offers_it_can_be_asked_for_it() -> None:
-    def node(number: int, status: Status, *offers: ModelOffer) -> SeenNode:
-        return SeenNode(bytes([number]) * 32, "node", status, 1.0, (), (), 1, 0, offers, (), 0)
+def node(number: int, status: Status, *offers: ModelOffer) -> SeenNode:
+    return SeenNode(bytes([number]) * 32, "node", status, 1.0, (), (), 1, 0, offers, (), 0)
 
+
+async def test_the_driver_is_asked_first_for_what_all_agree_on(tmp_path: Path, models: Models) -> None:
+    model = offer(ELSEWHERE, OTHER.hash)
+    seen = [node(0, "online", model), node(1, "online", model), node(2, "online", offer(ELSEWHERE))]
+    driver = OfferSeen(seen[1], model, 0, 0)
+    async with library(OTHER.encode(), OTHER.encode()) as shelf:
+        it = Vocabularies(tmp_path, models, shelf.link_to)
+        liar = node(3, "offline", offer(ELSEWHERE, b"?" * 32))
+        assert await it.for_answer(driver, [*seen, liar], wait_s=20) is None and shelf.asked == []
+        found = await it.for_answer(driver, seen, wait_s=20)
+        assert found is not None and found.hash == OTHER.hash and shelf.asked == [1]
+        await it.close()
+
+
+async def test_what_is_offered_names_it(tmp_path: Path) -> None:
+    async with scripted(tmp_path) as shop:
+        await shop.open()
+        await until(lambda: shop.offers)
+        offered = shop.offers[-1]
+        assert offered is not None
+        assert [(model.model_id, model.vocab) for model in offered.models] == [(GUIDE_ID, GUIDE.hash)]
+
+
+def test_who_offers_it_can_be_asked_for_it() -> None:
     seen = [
         node(1, "online", offer(ELSEWHERE, b"1" * 32)),
         node(2, "offline", offer(ELSEWHERE, b"1" * 32)),
