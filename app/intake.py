@@ -22,7 +22,7 @@ from infraxa.app.missed import MissedLog
 from infraxa.app.open_quotes import OpenQuotes, rates_of
 from infraxa.app.pricing import Pricing
 from infraxa.app.sold import End, Sold
-from infraxa.app.terms import Refusal, Terms
+from infraxa.app.terms import PAUSED, Refusal, Terms
 from infraxa.net import tab, wire
 from infraxa.net.market import FREE
 from infraxa.net.tasks import TaskGroup
@@ -143,6 +143,11 @@ class Intake:
         if refused.reason == "receipt_due":
             raise Refusal("receipt_due", "It has a receipt to countersign.")
         raise Refusal("tab_limit", "It owed as much as it may.", limit=refused.limit)
+
+    def refused(self, account: bytes, refusal: Refusal) -> None:
+        """A quote or an order was refused: a chance that was missed."""
+        paused = refusal.field == PAUSED
+        self.missed.refused(account, refusal.code, self._clock(), paused=paused)
 
     async def claim(self, sold: Sold) -> None:
         """It has a slot. Raises Refusal when it had one before."""

@@ -64,14 +64,11 @@ class MissedLog:
         else:
             self._add("not taken", account, now_ms, price_out)
 
-    def refused(self, account: bytes, code: str, now_ms: int) -> None:
-        """An order was refused, or failed, with this code on the wire."""
-        if code in _OF_CODE:
-            self._add(code, account, now_ms)
-
-    def paused(self, account: bytes, now_ms: int) -> None:
-        """Somebody asked while nobody was served."""
-        self._add("paused", account, now_ms)
+    def refused(self, account: bytes, code: str, now_ms: int, *, paused: bool = False) -> None:
+        """A quote or an order was refused, or failed, with this code on the wire. `paused`: since nobody was
+        served then."""
+        if paused or code in _OF_CODE:
+            self._add("paused" if paused else code, account, now_ms)
 
     def listed(
         self, now_ms: int, *, serving_since_ms: int | None, free: bool, unreachable: bool

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from infraxa.app import pauses
+from infraxa.app.busy import OthersBusy, Sampler
 from infraxa.app.calm import Calm
 from infraxa.app.choices import ModelEntry
 from infraxa.app.config import Settings
@@ -25,7 +26,7 @@ from infraxa.app.offering import Offering, servable
 from infraxa.app.sales import Sales
 from infraxa.app.served import Records, RequestLog, Row
 from infraxa.app.serving import BlockedUser, Mode, ProviderStatus, Served
-from infraxa.app.terms import Refusal, Terms, Why
+from infraxa.app.terms import PAUSED, Refusal, Terms, Why
 from infraxa.app.till import Till
 from infraxa.app.trade import Missed
 from infraxa.engine.host import Engine
@@ -75,10 +76,12 @@ class Provider:
         *,
         clock: Callable[[], int] = now_ms,
         on_battery: Callable[[], bool] = pauses.on_battery,
+        others_share: Callable[[int | None], float] | None = None,
         limits: Limits | None = None,
         till: Till | None = None,
     ) -> None:
-        """`clock`: milliseconds since the epoch. `till`: by default one of its own."""
+        """`clock`: milliseconds since the epoch. `others_share`: see busy.Sampler. `till`: by
+        default one of its own."""
         self.on_offer: Callable[[Offer | None], None] = lambda offer: None
         """Told what is offered from now on; None: nothing."""
         self.on_load: Callable[[Load], None] = lambda load: None
@@ -88,6 +91,8 @@ class Provider:
         self._emit = emit
         self._clock = clock
         self._on_battery = on_battery
+        self._others_share = others_share or Sampler().share
+        self._busy = OthersBusy()
         self._limits = limits or Limits()
         self._store: Store | None = None
         self._settings = Settings()
@@ -131,6 +136,7 @@ class Provider:
         """As it is now."""
         records, admission, terms = self._records, self._sales.admission, self._sales.terms
         chosen = self._chosen[0] if self._chosen and self._state.mode != "off" else None
+        rates = self.till.pricing.now
         return msgspec.structs.replace(
             self._state,
             model=chosen.name if chosen else "",
@@ -149,6 +155,8 @@ class Provider:
             bytes_out=records.bytes_out,
             tokens_per_second=records.tokens_per_second(time.monotonic()),
             first_token_ms=records.first_token_ms,
+            price_in=rates.price_in if terms else 0,
+            price_out=rates.price_out if terms else 0,
         )
 
     async def use(self, settings: Settings) -> None:
@@ -286,8 +294,15 @@ class Provider:
         elif self._person_waits or self._models.others_hold(entry):
             self._displaced_until = time.monotonic() + self._limits.idle
             self._pause(pauses.Pause("You are using another model.", at + self._limits.idle))
+        elif settings.pause_when_busy and self._others_busy():
+            self._pause(pauses.Pause("Other programs keep this machine busy."))
         else:
             await self._have_model(entry, settings, model_id)
+
+    def _others_busy(self) -> bool:
+        loaded = self._engine.status.loaded
+        share = self._others_share(None if loaded is None else loaded.pid)
+        return self._busy.look(share, time.monotonic())
 
     async def _have_model(self, entry: ModelEntry, settings: Settings, model_id: bytes) -> None:
         """Serve with this model, as soon as the engine has it. Raises EngineError, NodeError."""
@@ -366,7 +381,7 @@ class Provider:
         def why() -> Refusal:
             at = self._clock() / 1000
             seconds = self._limits.retry if pause.ends is None else max(1.0, pause.ends - at)
-            return Refusal("busy", pause.reason, retry_after_ms=round(seconds * 1000))
+            return Refusal("busy", pause.reason, retry_after_ms=round(seconds * 1000), field=PAUSED)
 
         self._shut(why)
         if not stay:

@@ -163,7 +163,7 @@ class Sales:
         except Refusal as refusal:
             outcome = "failed"
             failed = refusal.fault or row.state == "answering"
-            self._till.missed.refused(sale.account, refusal.code, self._now_ms())
+            self._till.refused(sale.account, refusal)
             self._over(run, "failed" if failed else "refused", refusal.reason, refusal.code)
             await _fail(sale, refusal)
         except SaleEnded as ended:

@@ -54,6 +54,9 @@ class ProviderStatus(msgspec.Struct, frozen=True):
     """Of all answers together, over the last 10 s."""
     first_token_ms: int = 0
     """Median of the last answers; 0 = none yet."""
+    price_in: int = 0
+    """Now, while somebody is served."""
+    price_out: int = 0
     wait: Waiting | None = None
     """What starting or draining waits for."""
 

@@ -6,12 +6,15 @@ Errors of the engine may quote a prompt: none of their texts passes through here
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from infraxa.app.choices import ModelEntry
 from infraxa.app.config import Settings
 from infraxa.engine.types import ErrorInfo, Finished
 from infraxa.net import orders, wire
+
+PAUSED: Final = "paused"
+"""The field of a refusal while nobody is served."""
 
 
 class Refusal(Exception):

@@ -58,7 +58,7 @@ class Till(Intake):
         try:
             return await self._answer(customer, request)
         except Refusal as refusal:
-            self.missed.refused(customer.account, refusal.code, self._clock())
+            self.refused(customer.account, refusal)
             return wire.Failure(
                 refusal.code, min(refusal.retry_after_ms, tab.DAY_MS), refusal.limit, refusal.field
             )

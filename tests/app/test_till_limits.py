@@ -201,22 +201,27 @@ async def test_who_never_asks_for_a_receipt_is_served_so_often(tmp_path: Path) -
         assert (await user.user.refused(**await user.order(hold=10))).code == "receipt_due"
 
 
+def prices(shop: Shop) -> list[int]:
+    """What others are told that differs from the card."""
+    return [price.price_out for price in shop.loads[-1].prices]
+
+
 async def test_the_price_follows_the_work_and_others_are_told(tmp_path: Path) -> None:
     async with selling_at(tmp_path, capacity=2) as (shop, _):
         user = await payer(shop)
         (offer,) = [one for one in shop.offers if one is not None][-1:]
         assert (offer.models[0].price_in, offer.models[0].price_out) == (50_000, 200_000)
         assert (offer.stranger_limit, offer.free_daily) == (5000, 3)
-        assert shop.loads[-1].prices == (), "as the card says"
+        assert prices(shop) == [], "as the card says"
         quiet = await user.quote()
         users = [await payer(shop) for _ in range(2)]
         running = [asyncio.ensure_future(one.user.bought(**await one.order())) for one in users]
         await engine_of(shop).asked(2)
         # So much work is a demand of some hundredths: it takes its time, and comes.
-        await until(lambda: shop.loads[-1].prices, 20)
+        await until(lambda: prices(shop), 20)
         dear = await user.quote()
-        (now,) = shop.loads[-1].prices
-        assert dear.price_out > now.price_out * 98 // 100 and now.price_out > quiet.price_out
+        (now,) = prices(shop)
+        assert dear.price_out > now * 98 // 100 and now > quiet.price_out
         assert dear.price_in == -(-dear.price_out // 4)
         assert deals.QUOTE_MS == dear.expires - dear.issued
         for generation in engine_of(shop).generations:
