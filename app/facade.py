@@ -20,7 +20,7 @@ from infraxa.app.config import Settings
 from infraxa.app.events import Event
 from infraxa.app.offers import Mark, OfferSeen
 from infraxa.app.serving import BlockedUser, ProviderStatus, Served
-from infraxa.app.trade import Bound, Earnings, Missed, PricePoint, ReceiptSeen, Role, TabSeen
+from infraxa.app.trade import Bound, Earnings, Missed, PricePoint, ReceiptLine, ReceiptSeen, Role, TabSeen
 from infraxa.engine.types import EngineStatus
 from infraxa.net.status import NetworkStatus, PeerInfo, Refused, SeenNode
 from infraxa.store.records import Chat, ChatOptions, ChatSummary, SearchHit, Turn
@@ -143,6 +143,8 @@ class NodeFacade:
     async def list_receipts(
         self, *, role: Role | None = None, before: int | None = None, count: int = 100
     ) -> list[ReceiptSeen]: ...
-    async def export_receipts(self, order: str | None = None) -> str: ...
+    async def export_receipts(
+        self, order: str | None = None, *, before: int | None = None, count: int = 100
+    ) -> list[ReceiptLine]: ...
     async def list_missed(self) -> list[Missed]: ...
     async def price_history(self, node: bytes, model_id: bytes) -> list[PricePoint]: ...

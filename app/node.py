@@ -51,7 +51,7 @@ from infraxa.app.purse import Purse
 from infraxa.app.serving import BlockedUser, ProviderStatus, Served
 from infraxa.app.settlements import Settlements
 from infraxa.app.till import Till
-from infraxa.app.trade import Bound, Earnings, Missed, PricePoint, ReceiptSeen, Role, TabSeen
+from infraxa.app.trade import Bound, Earnings, Missed, PricePoint, ReceiptLine, ReceiptSeen, Role, TabSeen
 from infraxa.app.trading import Trading
 from infraxa.engine.host import Engine
 from infraxa.engine.types import ChatMessage, EngineStatus, Request
@@ -619,6 +619,13 @@ class Node(NodeFacade):
     ) -> list[ReceiptSeen]:
         """What was charged, the newest first; `before`: the place of the last one of the page before."""
         return await self._trading.receipts(role, before, count)
+
+    async def export_receipts(
+        self, order: str | None = None, *, before: int | None = None, count: int = 100
+    ) -> list[ReceiptLine]:
+        """Receipts as lines of a file that proves them, the newest first; `order`: of this one alone, by its
+        number in hex."""
+        return await self._trading.export(order, before, count)
 
     async def list_missed(self) -> list[Missed]:
         """Chances to earn that were lost, and why; the last one first."""

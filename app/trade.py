@@ -131,6 +131,16 @@ class ReceiptSeen(msgspec.Struct, frozen=True):
     """As both agree; 0 while it is not countersigned."""
     state: Literal["due", "signed", "disputed", "reversed"]
     outcome: str
+    counted: tuple[int, int, int] | None = None
+    """As the user counts: of the prompt, cached of it, of the answer. None: it has not said."""
+
+
+class ReceiptLine(msgspec.Struct, frozen=True):
+    """A receipt as it is written to a file; see net/receipt_file.py."""
+
+    place: int
+    """As in ReceiptSeen."""
+    text: str
 
 
 class Missed(msgspec.Struct, frozen=True):

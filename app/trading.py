@@ -15,11 +15,13 @@ from msgspec.structs import replace
 from infraxa.app.errors import NodeError
 from infraxa.app.settlements import Settlements
 from infraxa.app.till import Till
-from infraxa.app.trade import Earnings, ReceiptSeen, Role, Sum, TabSeen
+from infraxa.app.trade import Earnings, ReceiptLine, ReceiptSeen, Role, Sum, TabSeen
+from infraxa.net import codec
+from infraxa.net.codec import Signed
 from infraxa.net.credits import shown
 from infraxa.net.identity import id_text
 from infraxa.net.names import clean_name
-from infraxa.store import earnings, tabs
+from infraxa.store import earnings, tabs, trade
 from infraxa.store.db import Connection, Store
 from infraxa.store.trade_records import Counts, OrderRow, ReceiptRow, Sums, TabRow
 from infraxa.store.trade_records import Sum as SumRow
@@ -73,6 +75,31 @@ class Trading:
         )
         return [
             _receipt(place, order, row, names.get((row.role, row.peer), "")) for place, order, row in rows
+        ]
+
+    async def export(self, order: str | None, before: int | None, count: int) -> list[ReceiptLine]:
+        """The newest first, as lines of a file. Raises NodeError `not_found`, StoreError."""
+        from infraxa.net import receipt_file
+
+        if order is None:
+            limit = max(1, min(count, MAX_RECEIPTS))
+            rows = await self._store.run(earnings.list_receipts, None, before=before, limit=limit)
+        else:
+            rows = await self._store.run(_of_order, order)
+            if not rows:
+                raise NodeError(
+                    "not_found", "There is no receipt of this order.", "infraxa receipts lists them."
+                )
+        return [
+            ReceiptLine(
+                place,
+                receipt_file.written(
+                    _signed(row.receipt),
+                    None if row.countersign is None else _signed(row.countersign),
+                    _signed(kept.quote) if kept.quote else None,
+                ),
+            )
+            for place, kept, row in rows
         ]
 
     async def set_limit(self, peer: str, limit: int | None) -> None:
@@ -150,6 +177,19 @@ def _day_start(day: datetime.date) -> int:
     return int(time.mktime(day.timetuple())) * 1000
 
 
+def _of_order(conn: Connection, order: str) -> list[tuple[int, OrderRow, ReceiptRow]]:
+    try:
+        number = bytes.fromhex(order)
+    except ValueError:
+        return []
+    return trade.receipts_of(conn, number)
+
+
+def _signed(encoded: bytes) -> Signed:
+    signed: Signed = codec.decode(encoded, Signed)
+    return signed
+
+
 def _books(conn: Connection, since_ms: int) -> tuple[Sums, Sums, list[TabRow]]:
     sold, bought = (earnings.earnings(conn, role, since_ms) for role in _ROLES)
     return sold, bought, tabs.list_tabs(conn)
@@ -194,7 +234,7 @@ def _id(key: str | bytes) -> str:
 
 
 def _receipt(place: int, order: OrderRow, row: ReceiptRow, name: str) -> ReceiptSeen:
-    counts = order.billed or Counts()
+    counts, user = order.billed or Counts(), order.counted
     return ReceiptSeen(
         place=place,
         role=row.role,
@@ -212,6 +252,7 @@ def _receipt(place: int, order: OrderRow, row: ReceiptRow, name: str) -> Receipt
         accepted=row.accepted or 0,
         state=_state(order, row),
         outcome=order.outcome,
+        counted=(user.n_prompt, user.n_cached, user.n_out) if user is not None else None,
     )
 
 

@@ -100,6 +100,13 @@ def receipts_before(
     return page
 
 
+def receipts_of(conn: Connection, order_id: bytes) -> list[tuple[int, OrderRow, ReceiptRow]]:
+    """The receipts of the orders with this number, of either role, each after its place."""
+    found = conn.execute("SELECT n FROM orders WHERE id = ?", (order_id,)).fetchall()
+    pages = (receipts_before(conn, None, None, n + 1, 1) for (n,) in found)
+    return [row for page in pages for row in page if row[1].id == order_id]
+
+
 def find(conn: Connection, role: Role, peer: bytes, order_id: bytes) -> tuple[int, OrderRow] | None:
     """The order with its row, for what refers to it."""
     row = conn.execute(
