@@ -57,10 +57,10 @@ class Round:
         learn: Callable[[Push, float, int], tuple[int, list[Command]]],
         done: Callable[[Round, float], None],
         now: float,
-        most: int = MAX_ROUND,
+        most: int | None = None,
         ratings: bool = False,
     ) -> None:
-        """`most`: bytes that it may bring. `ratings`: of those, not of the nodes."""
+        """`most`: bytes that it may bring, MAX_ROUND if not said. `ratings`: of those, not of the nodes."""
         self.peer = peer
         self._ratings = ratings
         self._rng = rng
@@ -69,7 +69,7 @@ class Round:
         self._mine = digests.salted(rng.randbytes(16))
         self._buckets = b""
         self._missing: list[bytes] = []
-        self._left = most
+        self._left = MAX_ROUND if most is None else most
         self._records_left = 0
         self.deadline = now + ROUND_S
         self.news = 0
@@ -208,12 +208,12 @@ class Answers:
         self,
         digests: Digests,
         records: Callable[[Iterable[bytes], float], Iterable[Record]],
-        most: int = MAX_ROUND,
+        most: int | None = None,
     ) -> None:
-        """`most`: bytes that a peer may have in one round."""
+        """`most`: bytes that a peer may have in one round, MAX_ROUND if not said."""
         self._digests = digests
         self._of = records
-        self._most = most
+        self._most = MAX_ROUND if most is None else most
         self._snapshots: dict[bytes, _Snapshot] = {}
         self._salts: dict[bytes, Bucket] = {}
 
