@@ -69,7 +69,7 @@ def main() -> None:
     everything = sum(one.to_ring for one in ring.samples) / sum(one.began for one in ring.samples)
     earned = sum(one.earned for one in ring.providers if one.ring) / sum(one.earned for one in ring.providers)
     print(
-        f"with the choices of those who had nobody whom they know within their price: {everything:.1%} of all "
+        f"with those who had nobody whom they know within their price: {everything:.1%} of all "
         f"orders, {earned:.1%} of all that was charged"
     )
     PICTURE.write_text(picture(world, gains))
