@@ -18,6 +18,7 @@ from infraxa.app.config import PASSPHRASE_VARIABLE, Settings, split
 from infraxa.app.errors import NodeError
 from infraxa.app.events import Event, NetworkChanged, NodesChanged, PeersChanged
 from infraxa.app.folders import Folders
+from infraxa.app.rated import Ratings
 from infraxa.net.errors import NetError
 from infraxa.net.status import Load, NetworkStatus, Notice, Offer, PeerInfo, Refused, SeenNode
 from infraxa.net.tasks import TaskGroup
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from infraxa.net.memory import KnownNode, Memory
     from infraxa.net.network import Network, NetworkOptions
     from infraxa.net.sale import Sale
+    from infraxa.net.vocabs import Find
 
 P = ParamSpec("P")
 
@@ -46,7 +48,10 @@ CLOSE_S = 10.0
 class NodeNetwork:
     """Starts the network in the background, again when its settings change, and ends it."""
 
-    def __init__(self, folders: Folders, emit: Callable[[Event], None]) -> None:
+    def __init__(self, folders: Folders, emit: Callable[[Event], None], ratings: Ratings) -> None:
+        self.ratings = ratings
+        self.find_vocabulary: Find | None = None
+        """The file of a vocabulary that others ask for by its hash."""
         self._folders = folders
         self._emit = emit
         self._tasks = TaskGroup()
@@ -105,6 +110,7 @@ class NodeNetwork:
     async def _end(self) -> None:
         if self._network is not None:
             network, self._network = self._network, None
+            await self.ratings.detach()
             self._ending = self._endings.spawn(_close(network), name="leave the network")
         if self._ending is not None:
             # A task of its own: it ends although whoever waits here is cancelled, and `close` waits for it.
@@ -150,8 +156,11 @@ class NodeNetwork:
             network.notices.put(notice)
         self._network, self._identity = network, identity
         network.sell(self._seller, self._bargainer)
+        if self.find_vocabulary is not None:
+            network.give_vocabularies(self.find_vocabulary)
         network.offer(self._offer)
         network.load(self._load)
+        await self.ratings.attach(network, identity)
         await network.start()
 
     async def _options(

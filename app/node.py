@@ -32,6 +32,7 @@ from infraxa.app.events import (
     ChatsChanged,
     EngineChanged,
     Event,
+    FactsChanged,
     LogLine,
     ModelsChanged,
     NetworkChanged,
@@ -48,16 +49,20 @@ from infraxa.app.offers import Mark, OfferSeen
 from infraxa.app.prices import PriceHistory
 from infraxa.app.provider import Provider
 from infraxa.app.purse import Purse
+from infraxa.app.rated import Ratings
 from infraxa.app.serving import BlockedUser, ProviderStatus, Served
 from infraxa.app.settlements import Settlements
 from infraxa.app.till import Till
 from infraxa.app.trade import Bound, Earnings, Missed, PricePoint, ReceiptLine, ReceiptSeen, Role, TabSeen
 from infraxa.app.trading import Trading
+from infraxa.app.vocabularies import Vocabularies
 from infraxa.engine.host import Engine
 from infraxa.engine.types import ChatMessage, EngineStatus, Request
+from infraxa.engine.vocabulary import Vocabulary
+from infraxa.net.reputation import Counterparty
 from infraxa.net.status import NetworkStatus, PeerInfo, Refused, SeenNode
 from infraxa.net.tasks import TaskGroup
-from infraxa.store import chats, markdown, messages, search, state, turns
+from infraxa.store import bills, chats, markdown, messages, search, state, tabs, turns
 from infraxa.store.db import Store, now_ms
 from infraxa.store.lock import FolderLock
 from infraxa.store.records import (
@@ -78,8 +83,11 @@ LAST_CHAT = "last_chat"
 SERVING_ACCEPTED = "serving_accepted"
 CALM_S = 0.5
 """At most so often it is told that money moved."""
+VOCABULARY_S = 5.0
+"""An answer that is over is counted without the vocabulary of its model when it does not come in this time."""
 PRICES_S = 60.0
 """So often the prices of the market are looked at for their history."""
+_RATABLE = ("signed", "disputed")
 DELETED_KEPT_MS = 30 * 24 * 3600 * 1000
 """How long a deleted chat can be brought back."""
 ANSWER_SHARE = 4
@@ -101,13 +109,17 @@ class Node(NodeFacade):
         self._opened: Store | None = None
         self._answers: Answers | None = None
         self._load_model = load_model
-        self._net = NodeNetwork(folders, self._emit)
         self._drivers = Drivers(lambda: self._emit(OffersChanged()))
+        self._ratings = Ratings(self._drivers.reputations)
+        self._net = NodeNetwork(folders, self._emit, self._ratings)
         self._provider = Provider(self.models, self._engine, self._emit, till=Till(self._trade_moved))
         self._providing = asyncio.Lock()
         """Held while it is written whether provider mode is on."""
         self._purse = Purse(self._net, self._trade_moved)
         self._purse.on_bill = self._billed
+        self._vocabularies = Vocabularies(folders.data, self.models, self._net.order_link)
+        self._purse.vocabulary = self._vocabulary
+        self._net.find_vocabulary = self._vocabularies.file
         self._settlements = Settlements(self._net, self._purse.paying, self._trade_moved)
         self._trade_told = Calm(lambda: self._emit(TradeChanged()), CALM_S)
         self._prices = PriceHistory()
@@ -143,6 +155,8 @@ class Node(NodeFacade):
         till.identity, till.cheapest = lambda: self._net.identity, self._cheapest
         self._net.sell(self._provider.serve, till.bargain)
         self._purse.use(self.settings)
+        self._purse.paying.ratable = self._ratings.may_rate
+        await self._ratings.open(store)
         await self._purse.open(store)
         self._settlements.open(store)
         self._tasks.repeat(self._see_prices, name="see prices", pause_s=PRICES_S)
@@ -177,9 +191,11 @@ class Node(NodeFacade):
         await self._buyer.close()
         await self._settlements.close()
         await self._purse.close()
+        await self._vocabularies.close()
         self._trade_told.stop()
         await asyncio.gather(self._engine.close(), self._net.close())
         await self._drivers.close()
+        await self._ratings.close()
         if self._opened is not None:
             await self._opened.close()
             self._opened = None
@@ -597,6 +613,26 @@ class Node(NodeFacade):
         said = prompt_messages(chat.options.system, before)
         return await self._buyer.bound(chat_id, (*said, ChatMessage("user", text)), driver)
 
+    async def rate(self, message_id: str, stars: int) -> None:
+        """The person's stars for an answer of a driver, 1 to 5: told to others after some minutes.
+
+        Raises NodeError `not_rated` when it cannot be rated (now), StoreError `exists`.
+        """
+        if not 1 <= stars <= 5:
+            raise NodeError("bad_stars", "A rating has one to five stars.")
+        message = await self._store.run(messages.get_message, message_id)
+        signed = [bill for bill in (message.facts or AnswerFacts()).bills if bill.state in _RATABLE]
+        if not signed:
+            raise NodeError(
+                "not_rated",
+                "Only an answer whose receipt both sides have signed can be rated.",
+                "Try again in a moment.",
+            )
+        # The last one is whose answer the person has read to the end.
+        await self._ratings.rate(bytes.fromhex(signed[-1].order), stars)
+        facts = await self._store.run(bills.keep_stars, message_id, stars)
+        self._emit(FactsChanged(message.chat_id, message_id, facts))
+
     async def earnings(self, since_ms: int = 0) -> Earnings:
         """What came of both roles since a time."""
         return await self._trading.earnings(since_ms)
@@ -653,8 +689,13 @@ class Node(NodeFacade):
             await self._write_setting("network", network)
         return met
 
+    async def _vocabulary(self, offer: OfferSeen) -> Vocabulary | None:
+        return await self._vocabularies.for_answer(offer, self._net.nodes(), wait_s=VOCABULARY_S)
+
     async def _see_prices(self) -> None:
         self._prices.seen(await self.list_offers(), now_ms())
+        settled = await self._store.run(tabs.settled)
+        self._ratings.trust({node: Counterparty(amount) for node, amount in settled.items()})
 
     def _cheapest(self, model_id: bytes) -> int | None:
         """What the cheapest other provider of this model asks for, as far as this node hears."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Final
 
 from infraxa.app import bookkeeping
@@ -61,6 +61,8 @@ class Paying:
         """By order: deals.request_hash of those that were free, as long as this runs."""
         self.counted: dict[bytes, int] = {}
         """By order: the tokens of its answer, as the model's vocabulary counts them."""
+        self.ratable: Callable[[bytes, bytes, Signed], Awaitable[object]] = _not_rated
+        """Told of an order, its driver, and with what the person may rate it."""
         self._network = network
         self._told = told
         self._noted = noted
@@ -289,6 +291,8 @@ class Paying:
         account = self._network.account(provider).id
         blank = bookkeeping.rating_blank(accepted.ratable, account, provider)
         await store.run(buying.acknowledge, provider, kept.order_id, blank)
+        if blank is not None:
+            await self.ratable(kept.order_id, provider, codec.decode(blank, Signed))
         tab = await store.run(tabs.get_tab, "user", provider)
         agree = accepted.seq != tab.signed_seq or accepted.owed == tab.owed
         await self._note(store, provider, "" if agree else bookkeeping.DIFFERS)
@@ -303,3 +307,7 @@ class Paying:
         order = await store.run(trade.get_order, "user", provider, order_id)
         if order is not None:
             self._told(order)
+
+
+async def _not_rated(order_id: bytes, provider: bytes, blank: Signed) -> None:
+    """Nobody wants to know."""

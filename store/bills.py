@@ -23,6 +23,15 @@ def keep_bill(conn: Connection, message_id: str, bill: Bill) -> AnswerFacts:
     return facts
 
 
+def keep_stars(conn: Connection, message_id: str, stars: int) -> AnswerFacts:
+    """Keep what the person gave an answer; the facts as they are then. Raises StoreError `not_found`."""
+    with transaction(conn):
+        facts = get_message(conn, message_id).facts or AnswerFacts()
+        facts = msgspec.structs.replace(facts, stars=stars)
+        conn.execute("UPDATE messages SET facts = ? WHERE id = ?", (encoded_facts(facts), message_id))
+    return facts
+
+
 def with_bill(facts: AnswerFacts, bill: Bill) -> AnswerFacts:
     """The facts with this bill in the place of an earlier one of its order; they may come in any order."""
     bills = {known.order: known for known in facts.bills}

@@ -32,6 +32,17 @@ def list_tabs(conn: Connection, role: Role | None = None) -> list[TabRow]:
     return [_tab(row) for row in conn.execute(f"{_TABS}{which} ORDER BY owed DESC, t.role, t.peer", given)]
 
 
+def settled(conn: Connection) -> dict[bytes, int]:
+    """What was settled or netted with each node that is known to be behind a tab, all in all."""
+    rows = conn.execute(
+        "SELECT coalesce(t.node, t.peer), sum(abs(p.amount)) FROM tabs t "
+        "JOIN accounts a ON a.name = 'tab:' || t.role || ':' || lower(hex(t.peer)) "
+        "JOIN postings p ON p.account = a.n JOIN events e ON e.n = p.event "
+        "WHERE e.kind IN ('settle', 'net') AND (t.role = 'user' OR t.node IS NOT NULL) GROUP BY 1"
+    )
+    return dict(rows.fetchall())
+
+
 def set_limit(conn: Connection, role: Role, peer: bytes, limit: int | None) -> None:
     """How far the tab may go; None: as the settings say."""
     _set(conn, role, peer, "credit", limit)
@@ -252,6 +263,7 @@ def _change(
                 "UPDATE tabs SET seq = max(seq, ?1), signed_seq = ?1 WHERE role = ?2 AND peer = ?3",
                 (seq, role, peer),
             )
+        conn.lasting = True
     return None
 
 
