@@ -138,6 +138,7 @@ def sign_receipt(
             (billed.n_prompt, billed.n_cached, billed.n_out, charge, accepted, n),
         )
         post_charge(conn, n, order, seq, billed, charge, accepted)
+        conn.lasting = True
         return ReceiptRow(
             "user", provider, order_id, seq, receipt, countersign, None, charge, accepted, now, now
         )

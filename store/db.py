@@ -46,6 +46,10 @@ class Connection(sqlite3.Connection):
     clock: Callable[[], int]
     """Milliseconds since the epoch."""
     ids: UlidSource
+    path: Path
+    lasting = False
+    """Set in a transaction whose outcome is signed and told to others: it is on the disk when it ends, so
+    that not even a loss of power takes it back. Others survive the end of the program alone."""
 
 
 def now_ms() -> int:
@@ -73,11 +77,34 @@ def transaction(conn: sqlite3.Connection) -> Iterator[None]:
     try:
         yield
         conn.execute("COMMIT")
+        if isinstance(conn, Connection) and conn.lasting:
+            _sync_log(conn.path)
     except BaseException:
         # A full disk makes SQLite roll back by itself.
         if conn.in_transaction:
             conn.execute("ROLLBACK")
         raise
+    finally:
+        if isinstance(conn, Connection):
+            conn.lasting = False
+
+
+def _sync_log(path: Path) -> None:
+    """Bring the write-ahead log to the disk. SQLite could do it with each commit or with none, as
+    `PRAGMA synchronous` has it, which cannot change within a transaction; it holds no lock on this file.
+
+    Raises StoreError; what was committed is then safe from the end of the program alone.
+    """
+    try:
+        file = os.open(path.with_name(path.name + "-wal"), os.O_RDWR)
+        try:
+            os.fsync(file)
+        finally:
+            os.close(file)
+    except FileNotFoundError:
+        return  # a file system that has no such log: then each commit is on the disk
+    except OSError as error:
+        raise explain(error, path.parent) from error
 
 
 def connect(
@@ -104,6 +131,7 @@ def connect(
     try:
         _prepare(conn, folder)
         conn.clock = clock
+        conn.path = path
         conn.ids = UlidSource(clock, randbytes)
         (last,) = conn.execute(
             "SELECT max(id) FROM (SELECT max(id) AS id FROM messages UNION ALL SELECT max(id) FROM chats)"

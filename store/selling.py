@@ -172,6 +172,7 @@ def issue_receipt(
             (n, account, seq, receipt, now),
         )
         conn.execute("UPDATE orders SET bill = 'issued' WHERE n = ?", (n,))
+        conn.lasting = True
         assert order.charge is not None  # it has ended
         return ReceiptRow(
             "provider", account, order_id, seq, receipt, None, None, order.charge, None, now, None

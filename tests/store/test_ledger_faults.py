@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import random
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from infraxa.store import buying, ledger, selling, tabs, trade
 from infraxa.store.db import Connection, Store, connect
+from infraxa.store.folder import DATABASE_NAME
 from infraxa.store.records import StoreError
 from infraxa.store.trade_records import Caps, Counts, OrderRow, ReceiptRow
 
@@ -133,6 +138,42 @@ def test_killed_at_random_moments(tmp_path: Path) -> None:
         assert (spent.spent, spent.held) == (owed, 0)
         conn.close()
     assert len(last) > 2
+
+
+async def test_what_is_signed_is_on_the_disk_before_anybody_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A number that was let out, or a countersign, does not come back after a loss of power."""
+    synced: list[tuple[int, int]] = []
+    fsync = os.fsync
+
+    def look(file: int) -> None:
+        log = (tmp_path / f"{DATABASE_NAME}-wal").stat()
+        assert os.fstat(file).st_ino == log.st_ino
+        fsync(file)
+        with contextlib.closing(sqlite3.connect(tmp_path / DATABASE_NAME)) as other:
+            synced.append(other.execute("SELECT count(*), count(countersign) FROM receipts").fetchone())
+
+    async with await Store.open(tmp_path) as store:
+        bought = OrderRow(peer=PROVIDER, id=bytes(16), model=MODEL, hold=10)
+        monkeypatch.setattr(os, "fsync", look)
+        await store.run(buying.open_hold, bought, Caps())
+        await store.run(
+            selling.open_order, msgspec.structs.replace(bought, peer=ACCOUNT), limit=10, grace_ms=0
+        )
+        await store.run(selling.end_order, ACCOUNT, bought.id, "completed", Counts(), 7)
+        assert synced == []  # nobody is told anything that binds
+        await store.run(selling.issue_receipt, ACCOUNT, bought.id, lambda *_: b"receipt")
+        assert synced == [(1, 0)]
+        await store.run(
+            buying.sign_receipt, PROVIDER, bought.id, seq=1, receipt=b"receipt", countersign=b"c",
+            billed=Counts(), charge=7, accepted=7,
+        )  # fmt: skip
+        assert synced == [(1, 0), (2, 1)]
+        await store.run(buying.acknowledge, PROVIDER, bought.id)
+        assert len(synced) == 2
+        await store.run(tabs.settle, "s", "user", PROVIDER, 7, "", b"", seq=2)
+        assert len(synced) == 3
 
 
 def run(*command: str) -> subprocess.CompletedProcess[str]:
