@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 SHOWN_S: Final = 600.0
 """So long a price counts as seen."""
 MOST_SHOWN: Final = 256
+STEP: Final = 10
+"""All are told of a price again when it moved by one part in so many: within that it is the one that they
+know. One that was locked and shown is known exactly."""
 CLOSE_S: Final = 2.0
 """For the ends of orders to be written, and receipts that are on their way."""
 
@@ -134,9 +137,12 @@ class Purse:
         at, seen = self._shown.get((offer.node.id, offer.model.model_id), (0.0, FREE))
         if time.monotonic() - at > SHOWN_S:
             seen = FREE
-        price_in, price_out = max(offer.price_in, seen.price_in), max(offer.price_out, seen.price_out)
+        most_in = max(offer.price_in + offer.price_in // STEP, seen.price_in)
+        most_out = max(offer.price_out + offer.price_out // STEP, seen.price_out)
         self._show(offer, rates)
-        return price_out if rates.price_in > price_in or rates.price_out > price_out else None
+        if rates.price_in <= most_in and rates.price_out <= most_out:
+            return None
+        return max(offer.price_out, seen.price_out)
 
     def _show(self, offer: OfferSeen, rates: Rates) -> None:
         key = offer.node.id, offer.model.model_id

@@ -240,8 +240,7 @@ class Counting(Sale):
 class Time:
     """As it is, until it is moved."""
 
-    def __init__(self) -> None:
-        self.moved_ms = 0
+    moved_ms = 0
 
     def __call__(self) -> int:
         return now_ms() + self.moved_ms
@@ -376,3 +375,8 @@ def bills(answer: Told) -> list[Bill]:
     """The newest that were told with the answer."""
     found = [item.bills for item in answer.items if isinstance(item, Billed)]
     return list(found[-1]) if found else []
+
+
+def told_of(place: Place) -> list[Bill]:
+    """All that was told of messages."""
+    return [bill for _, _, bill in place.bills]

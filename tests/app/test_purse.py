@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -99,7 +100,8 @@ async def test_without_money_what_is_given_away_is_asked_for(tmp_path: Path) -> 
 )
 async def test_nothing_is_asked_for_that_a_cap_does_not_allow(tmp_path: Path, cap: str, figures: str) -> None:
     maple, birch = Shop("maple", saying("Hello")), Shop("birch", saying("Hello"))
-    async with buying_at(tmp_path, maple, birch, **{cap: 0.0001}) as place:
+    settings: dict[str, Any] = {cap: 0.0001}
+    async with buying_at(tmp_path, maple, birch, **settings) as place:
         answer = await place.chat(maple, failover="auto")
         assert answer.end.error is not None and answer.end.error.code == cap
         assert figures in answer.end.error.message and cap in answer.end.error.remedy

@@ -220,6 +220,17 @@ async def test_a_higher_price_is_shown_before_it_is_used(tmp_path: Path) -> None
         assert (await place.tab(maple)).owed == maple.owed == 10 * PROMPT + 5 * 25 + 5 * 26
 
 
+async def test_what_is_less_than_a_step_above_what_all_are_told_is_that(tmp_path: Path) -> None:
+    maple = Shop("maple", saying("Hello"))
+    maple.rates = market.Rates(5_500_000, 22_000_000, 1_250_000)
+    async with buying_at(tmp_path, maple) as place:
+        assert (await place.chat(maple)).text == "Hello"
+        await place.idle()
+        maple.rates = market.Rates(5_500_000, 22_000_001, 1_250_000)
+        end = (await place.chat(maple)).end
+        assert end.error is not None and end.error.code == "price_changed"
+
+
 async def test_a_lower_price_is_used(tmp_path: Path) -> None:
     maple = Shop("maple", saying("Hello"))
     maple.rates = market.Rates(1_000_000, 2_000_000, 500_000)

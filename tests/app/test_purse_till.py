@@ -1,0 +1,197 @@
+"""A purse and a real till: both books say the same, however an order ends."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from infraxa.app.buying import Wanted
+from infraxa.net import auth
+from infraxa.net.identity import Identity, id_text
+from infraxa.net.link import Link
+from infraxa.net.status import SeenNode
+from infraxa.store import ledger, tabs, trade
+from infraxa.store.db import Store
+from tests.app import purses, tills
+from tests.app.purses import Place, told_of
+from tests.app.selling import Shop
+from tests.app.stalls import SAID, Told, told
+from tests.app.tills import cost, engine_of, say, selling_at
+from tests.net.nodes import until
+
+
+class Moving(tills.Time, purses.Time):
+    """The clock of both."""
+
+    def __call__(self) -> int:
+        return purses.Time.__call__(self)
+
+
+class Street(Place):
+    """A user of one real till."""
+
+    def __init__(self, shop: Shop, *args: Any, **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        self.shop = shop
+        shop.identity = Identity(shop.node.secret[:32], bytes(32))
+
+    @property
+    def id(self) -> bytes:
+        return self.shop.node.id
+
+    def nodes(self) -> list[SeenNode]:
+        offer = next(offer for offer in reversed(self.shop.offers) if offer is not None)
+        prices = self.shop.loads[-1].prices if self.shop.loads else ()
+        return [
+            SeenNode(
+                self.id, "till", "online", 1.0, (self.shop.node.address,), (), 4, 0, offer.models, prices, 0
+            )
+        ]
+
+    async def order_link(self, node: bytes) -> Link:
+        link = self.links.get(node)
+        if link is None or link.closed:
+            link = self.links[node] = await self.user.dial(self.shop.node)
+            await auth.open_account(link, self.account(node))
+        return link
+
+    async def ask(self, tokens: int = 4, **more: Any) -> Told:
+        """An answer of so many tokens."""
+        count = len(engine_of(self.shop).generations)
+        answer = asyncio.ensure_future(told(self.source(**more)))
+        say((await engine_of(self.shop).asked(count + 1))[-1], tokens)
+        return await answer
+
+    def source(self, **more: Any) -> Any:
+        wanted = Wanted(id_text(self.id), **more)
+        return self.buyer.generate(SAID, wanted, chat_id="chat", message_id="message")
+
+    async def agree(self) -> int:
+        """What both books say is owed, when nothing is open."""
+        await self.settled()
+        await self.idle()
+        account = self.account(self.id).id
+        mine = await self.store.run(tabs.get_tab, "user", self.id)
+        theirs = await self.shop.store.run(tabs.get_tab, "provider", account)
+        assert (mine.owed, mine.signed_seq, mine.disputed) == (
+            theirs.owed,
+            theirs.signed_seq,
+            theirs.disputed,
+        )
+        assert theirs.held == mine.held == 0 and mine.note == ""
+        assert await self.shop.store.run(ledger.check) == await self.store.run(ledger.check) == []
+        assert not await self.shop.store.run(trade.unsettled, "provider")
+        return mine.owed
+
+
+@contextlib.asynccontextmanager
+async def street(folder: Path, purse: Any = None, **settings: Any) -> AsyncIterator[Street]:
+    (folder / "shop").mkdir()
+    (folder / "user").mkdir()
+    now = Moving()
+    async with selling_at(folder / "shop", time=now, **settings) as (shop, _):
+        store = await Store.open(folder / "user", clock=now)
+        place = Street(shop, store, now, **(purse or {}))
+        await place.purse.open(store)
+        try:
+            yield place
+        finally:
+            await place.buyer.close()
+            await place.purse.close()
+            await place.drivers.close()
+            await place.user.close()
+            await store.close()
+
+
+async def test_both_books_agree_after_answers(tmp_path: Path) -> None:
+    async with street(tmp_path) as place:
+        for tokens in (4, 1, 300):
+            assert (await place.ask(tokens)).end.reason == "stop"
+        assert await place.agree() == cost(4) + cost(1) + cost(300)
+        assert told_of(place)[-1].state == "signed"
+
+
+async def test_many_at_once(tmp_path: Path) -> None:
+    async with street(tmp_path) as place:
+        answers = [asyncio.ensure_future(told(place.source())) for _ in range(3)]
+        for number in range(3):
+            say((await engine_of(place.shop).asked(number + 1))[number], 7)
+        assert [answer.end.reason for answer in await asyncio.gather(*answers)] == ["stop"] * 3
+        assert await place.agree() == 3 * cost(7)
+
+
+async def test_what_is_stopped_is_not_disputed(tmp_path: Path) -> None:
+    async with street(tmp_path) as place:
+        source = place.source()
+        answer = asyncio.ensure_future(told(source))
+        (generation,) = await engine_of(place.shop).asked(1)
+        generation.say("one two ", 2)
+        await until(lambda: place.shop.provider.served()[0].n_out == 2)
+        generation.say("three ", 1)
+        source.cancel()
+        assert (await answer).end.reason == "cancelled"
+        assert 0 < await place.agree() <= cost(3, 16)
+
+
+async def test_a_lost_link(tmp_path: Path) -> None:
+    async with street(tmp_path) as place:
+        answer = asyncio.ensure_future(told(place.source(failover="off")))
+        (generation,) = await engine_of(place.shop).asked(1)
+        generation.say("one two ", 2)
+        await until(lambda: place.shop.provider.served()[0].n_out == 2)
+        await place.links[place.id].close()
+        found = await answer
+        assert found.end.reason == "failed"
+        await place.agree()
+
+
+async def test_free_of_charge(tmp_path: Path) -> None:
+    async with street(tmp_path, base_price=0) as place:
+        assert (await place.ask()).end.reason == "stop"
+        assert await place.agree() == 0
+        assert (await place.store.run(tabs.get_tab, "user", place.id)).signed_seq == 1
+
+
+async def test_the_limit_of_a_stranger(tmp_path: Path) -> None:
+    async with street(tmp_path, stranger_limit=0.00005) as place:
+        found = await told(place.source())
+        assert found.end.error is not None and found.end.error.code == "tab_limit"
+        assert "0.00005" in found.end.error.message
+
+
+async def test_a_kill_of_the_user_before_it_counted(tmp_path: Path) -> None:
+    async with street(tmp_path) as place:
+        answer = asyncio.ensure_future(told(place.source()))
+        (generation,) = await engine_of(place.shop).asked(1)
+        place.forget()
+        say(generation, 6)
+        await answer
+        await place.again()
+        assert await place.agree() == cost(6)
+
+
+@pytest.mark.parametrize("kill", ["ReceiptPlease", "CountersignPlease"])
+async def test_a_link_that_goes_between_the_steps(tmp_path: Path, kill: str) -> None:
+    async with street(tmp_path) as place:
+        bargain = place.shop.customers.bargainer
+        assert bargain is not None
+        cuts = 1
+
+        async def cutting(customer: Any, request: Any) -> Any:
+            nonlocal cuts
+            answer = await bargain(customer, request)
+            if type(request).__name__ == kill and cuts:
+                cuts -= 1
+                await place.links[place.id].close()
+            return answer
+
+        place.shop.customers.bargainer = cutting
+        await place.ask(3)
+        await place.idle()
+        await place.again()
+        assert await place.agree() == cost(3)
