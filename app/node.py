@@ -84,7 +84,7 @@ SERVING_ACCEPTED = "serving_accepted"
 CALM_S = 0.5
 """At most so often it is told that money moved."""
 VOCABULARY_S = 5.0
-"""An answer that is over is counted without the vocabulary of its model when it does not come in this time."""
+"""An answer that is over is counted without its model's vocabulary when that does not come in this time."""
 PRICES_S = 60.0
 """So often the prices of the market are looked at for their history."""
 _RATABLE = ("signed", "disputed")

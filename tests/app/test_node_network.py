@@ -18,6 +18,8 @@ from infraxa.app.errors import NodeError
 from infraxa.app.events import NetworkChanged
 from infraxa.app.network import NodeNetwork
 from infraxa.app.node import Node
+from infraxa.app.rated import Ratings
+from infraxa.app.reputations import Reputations
 from infraxa.net import invites, keyfile
 from infraxa.net.errors import NetError
 from infraxa.net.identity import short_id
@@ -217,7 +219,7 @@ async def test_on_a_full_disk_nothing_is_published_and_it_is_said(tmp_path: Path
     where = folders(tmp_path / "me")
     told: list[object] = []
     async with await FullDisk.open(where.data) as store:
-        network = NodeNetwork(where, told.append)
+        network = NodeNetwork(where, told.append, Ratings(Reputations()))
         network.start(store, Settings(network=network_name(tmp_path), listen_port=0))
         try:
             await until(lambda: network.status.notices, "it says what is wrong")

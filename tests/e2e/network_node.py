@@ -21,6 +21,8 @@ from infraxa.app import config
 from infraxa.app.errors import NodeError
 from infraxa.app.folders import Folders
 from infraxa.app.network import NodeNetwork
+from infraxa.app.rated import Ratings
+from infraxa.app.reputations import Reputations
 from infraxa.net.errors import NetError
 from infraxa.net.link import Clock
 from infraxa.store.db import Store
@@ -36,7 +38,7 @@ async def serve(folder: Path, clock_ms: int) -> None:
     folders.make()
     store = await Store.open(folders.data)
     told = asyncio.Event()
-    network = NodeNetwork(folders, lambda event: told.set())
+    network = NodeNetwork(folders, lambda event: told.set(), Ratings(Reputations()))
     with mock.patch("infraxa.net.parts.Clock", lambda: clock):
         network.start(store, config.load(folders, {}, os.environ, warn=lambda line: None))
         async with asyncio.timeout(START_S):
