@@ -31,6 +31,8 @@ class Situation(msgspec.Struct, frozen=True):
     """The shown conversation is being answered."""
     continuable: bool = False
     """The last answer ended before its end."""
+    ratable: bool = False
+    """A driver gave one of its answers."""
     stranded: bool = False
     """There is no node, and nothing is being done about it."""
     deleted: bool = False
@@ -77,6 +79,10 @@ ACTIONS: tuple[Action, ...] = (
     Action(
         "answer.continue", "Continue the answer", "Go on where the last answer was cut.", "continue", "f5",
         slash="continue", enabled=lambda now: now.continuable and not now.answering,
+    ),
+    Action(
+        "answer.rate", "Rate the answer", "1 to 5 stars for its driver: of the focused answer, or the last.",
+        "rate", slash="rate", argument="stars", enabled=lambda now: now.ratable,
     ),
     Action(
         "message.edit", "Edit the last message", "Change what you said last and have it answered again.",
@@ -143,6 +149,10 @@ ACTIONS: tuple[Action, ...] = (
         "toggle_provider", "f7", "app", slash="serve", enabled=lambda now: now.opened,
     ),
     Action(
+        "app.earnings", "Earnings", "What came in and went out, tabs with limits, receipts.", "earnings",
+        "alt+e", "app", slash="earnings", enabled=lambda now: now.opened,
+    ),
+    Action(
         "app.network", "Network", "Peers, links, reachability, what was refused.", "network", "alt+n", "app",
         slash="network", enabled=lambda now: now.opened,
     ),
@@ -194,7 +204,7 @@ HINTS = {
 }
 """What the status bar says of actions, by id; what comes first is shown where room is short."""
 
-VIEWS = ("app.chat", "app.market", "app.provide", "app.network")
+VIEWS = ("app.chat", "app.market", "app.provide", "app.earnings", "app.network")
 """The actions that lead to the full-screen views, in the order of their tabs."""
 
 BY_ID = {action.id: action for action in ACTIONS}

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
 
+from infraxa.app.config import Settings
 from infraxa.app.events import NetworkChanged, NodesChanged, OffersChanged, PeersChanged
+from infraxa.app.folders import Folders
 from infraxa.app.node import Node
 from infraxa.app.offers import Mark, OfferSeen
+from infraxa.app.trade import Bound, PricePoint
 from infraxa.engine.types import EngineStatus
 from infraxa.net.errors import NetError
 from infraxa.net.records import ModelOffer
@@ -221,6 +224,14 @@ class StillNode(Node):
     shown: tuple[list[PeerInfo], list[SeenNode], list[Refused]] = (PEERS, NODES, [])
     offers: Sequence[OfferSeen] = OFFERS
     watched: tuple[bytes, ...] = ()
+    bounds = Bound("free")
+    """What every next message can cost."""
+    histories: Mapping[bytes, Sequence[PricePoint]] = {}
+    """By provider, whatever the model."""
+
+    def __init__(self, settings: Settings, folders: Folders) -> None:
+        super().__init__(settings, folders)
+        self.rated: list[tuple[str, int]] = []
 
     async def _load_at_start(self) -> None:
         return
@@ -256,6 +267,15 @@ class StillNode(Node):
                 for offer in self.offers
             ]
         )
+
+    async def bound(self, chat_id: str, text: str) -> Bound:
+        return self.bounds
+
+    async def rate(self, message_id: str, stars: int) -> None:
+        self.rated.append((message_id, stars))
+
+    async def price_history(self, node: bytes, model_id: bytes) -> list[PricePoint]:
+        return list(self.histories.get(node, ()))
 
     async def watch_nodes(self, nodes: tuple[bytes, ...]) -> None:
         self.watched = nodes

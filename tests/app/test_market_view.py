@@ -13,13 +13,13 @@ from infraxa.app.offers import OfferSeen
 from infraxa.app.tui.screens import market
 from infraxa.app.tui.screens.help import HelpScreen
 from infraxa.app.tui.screens.market import MarketScreen
+from infraxa.app.tui.widgets.figures import price
 from infraxa.app.tui.widgets.market_rows import (
     COLUMNS,
     Wanted,
     label,
     offer_rows,
     percent,
-    price,
     tokens,
     watched,
     who,

@@ -10,6 +10,7 @@ import asyncio
 from time import monotonic
 from typing import TYPE_CHECKING, ClassVar
 
+import msgspec
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
@@ -25,6 +26,7 @@ from infraxa.app.events import (
     ChatsChanged,
     EngineChanged,
     Event,
+    FactsChanged,
     ModelsChanged,
     NetworkChanged,
     PromptRead,
@@ -74,7 +76,7 @@ class ChatScreen(Talk):
                 yield Static("", id="title", markup=False)
                 with ContentSwitcher(id="pages", initial="welcome"):
                     yield Welcome(id="welcome")
-                yield Prompt(id="prompt", send_key=self.app.settings.send_key)
+                yield Prompt(id="prompt", send_key=self.app.settings.send_key, time_of_day=self.app.clock)
             yield ModelCard(id="card")
         yield StatusBar(id="status", time_of_day=self.app.clock)
         yield Static("", id="too-small", markup=False)
@@ -132,6 +134,7 @@ class ChatScreen(Talk):
         self.running = RunningAnswers()
         self._engine = EngineStatus()
         self._network = NetworkStatus()
+        self._show_bound(None)
         self._paint_running()
         self._paint_driver()
         self._situation_changed()
@@ -178,6 +181,9 @@ class ChatScreen(Talk):
             case AnswerEnded():
                 self.call_next(self._answer_ended, event.message)
                 self._paint_running()
+            case FactsChanged():
+                if self._shows(event.chat_id):
+                    self.call_next(self._facts_changed, event)
             case ChatsChanged():
                 self.app.attempt(self._list_chats(), group="list", exclusive=True, screen=self)
             case ModelsChanged():
@@ -205,6 +211,20 @@ class ChatScreen(Talk):
         if not self.app.app_focus:
             self.app.bell()
             self.app.show_title("● answered · infraxa")
+
+    async def _facts_changed(self, event: FactsChanged) -> None:
+        async with self._showing:
+            if not self._shows(event.chat_id):
+                return
+            self.conversation.show_facts(event.message_id, event.facts)
+            self.shown_turns = [
+                Turn(msgspec.structs.replace(turn.message, facts=event.facts), turn.sibling_ids)
+                if turn.message.id == event.message_id
+                else turn
+                for turn in self.shown_turns
+            ]
+        self._paint_status()
+        self.refresh_bindings()
 
     def _paint_engine(self) -> None:
         waiting = self._engine.state != "ready"

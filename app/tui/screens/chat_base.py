@@ -15,8 +15,10 @@ from textual.widgets import ContentSwitcher, Input, Static
 
 from infraxa.app.config import LOCAL
 from infraxa.app.errors import NodeError
+from infraxa.app.trade import Bound
 from infraxa.app.tui import actions
 from infraxa.app.tui.running import RunningAnswers
+from infraxa.app.tui.widgets.bills import can_rate
 from infraxa.app.tui.widgets.chat_list import ChatList
 from infraxa.app.tui.widgets.driver import (
     Driver,
@@ -101,7 +103,11 @@ class ChatBase(Screen[None]):
         """Deleted chats that can be brought back, the last one at the end."""
         self._text_at_delete: str | None = None
         """What the prompt held when a chat was deleted: as long as it does, ctrl+z brings the chat back."""
+        self.bound: Bound | None = None
+        """What the next message can cost, as far as it is known."""
         self._showing = asyncio.Lock()
+        self._keeping = asyncio.Lock()
+        """Held while a conversation that begins is kept."""
         self._draft_timer: Timer | None = None
         self._painted_at = 0.0
         self._flash = ""
@@ -199,6 +205,7 @@ class ChatBase(Screen[None]):
             n_out=mine.n_out if mine is not None else 0,
             rate=mine.rate if mine is not None else None,
             elsewhere=len(self.running) - (mine is not None),
+            spent_today=self.bound.spent_today if self.bound is not None else 0,
             flash=self._flash,
             network=self._network,
             role=self.app.provider_mode.role,
@@ -247,7 +254,9 @@ class ChatBase(Screen[None]):
 
     def _card(self) -> Card:
         if self.driver.kind != "local":
-            return Card(driver=self.driver, who=self._who_answers(), last=self._last_facts())
+            return Card(
+                driver=self.driver, who=self._who_answers(), last=self._last_facts(), bound=self.bound
+            )
         entry = self._model()
         if entry is None:
             return Card(label=model_label(self._model_name()))
@@ -326,6 +335,7 @@ class ChatBase(Screen[None]):
             answered=bool(answers),
             answering=self.chat is not None and self.chat.id in self.running,
             continuable=bool(answers) and (can_continue(answers[-1]) or can_move(answers[-1])),
+            ratable=any(can_rate(answer) for answer in answers),
             deleted=bool(self._deleted),
         )
 

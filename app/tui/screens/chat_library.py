@@ -161,12 +161,23 @@ class Library(ChatBase):
         if not self.app.opened or self.prompt.editing is not None:
             return
         text = self.prompt.text
-        if self.chat is None and text.strip():
-            chat = await self._create_chat()
+        if self.chat is None and not text.strip():
+            return
+        async with self._keeping:
+            chat = self.chat
+            if chat is None:
+                chat = await self._create_chat()
+                await self.node.remember_last_chat(chat.id)
             await self.node.save_draft(chat.id, text)
-            await self.node.remember_last_chat(chat.id)
-        elif self.chat is not None:
-            await self.node.save_draft(self.chat.id, text)
+
+    async def keep_chat(self) -> Chat:
+        """The shown conversation, which is kept from now on if it was not."""
+        async with self._keeping:
+            if self.chat is None:
+                self.chat = await self._create_chat()
+                await self.node.remember_last_chat(self.chat.id)
+                self._painted()
+            return self.chat
 
     async def _create_chat(self) -> Chat:
         """Keep the conversation that begins, with the options that were chosen for it."""

@@ -6,16 +6,18 @@ from textual import on
 
 from infraxa.app.errors import NodeError
 from infraxa.app.tui import actions
-from infraxa.app.tui.screens.chat_driver import Driving
+from infraxa.app.tui.screens.chat_price import Pricing
 from infraxa.app.tui.widgets import requests
+from infraxa.app.tui.widgets.bills import STARS, can_rate
 from infraxa.app.tui.widgets.facts import can_move
 from infraxa.app.tui.widgets.prompt import Prompt
+from infraxa.app.tui.widgets.text import one_line
 from infraxa.app.tui.widgets.welcome import Question
 from infraxa.engine.types import EngineError
 from infraxa.store.records import Message, StoreError
 
 
-class Talk(Driving):
+class Talk(Pricing):
     """The prompt and the conversation."""
 
     @on(Prompt.Submitted)
@@ -38,11 +40,12 @@ class Talk(Driving):
             if editing is not None:
                 await self.node.edit(editing, text)
                 return
-            if self.chat is None:
-                self.chat = await self._create_chat()
-                await self.node.remember_last_chat(self.chat.id)
-                self._painted()
-            await self.node.send(self.chat.id, text)
+            if why := await self.refusal(text):
+                self.prompt.put_back(text)
+                self.app.notify(f"Not sent. {one_line(why, 400)}", severity="warning", markup=False)
+                return
+            chat = await self.keep_chat()
+            await self.node.send(chat.id, text)
         except (NodeError, EngineError, StoreError):
             self.prompt.put_back(text, editing)
             raise
@@ -93,6 +96,40 @@ class Talk(Driving):
     @on(requests.RegenerateRequested)
     def _regenerate_requested(self, event: requests.RegenerateRequested) -> None:
         self.app.attempt(self.node.regenerate(event.message_id), group="send")
+
+    @on(requests.RateRequested)
+    def _rate_requested(self, event: requests.RateRequested) -> None:
+        self.app.attempt(self.node.rate(event.message_id, event.stars), group="rate")
+
+    def _to_rate(self) -> Message | None:
+        """The answer that has the focus, or else the last one, when it can be rated."""
+        answer = self._last("assistant")
+        if self.query("Conversation") and (view := self.conversation.last_answer()) is not None:
+            answer = view.message
+        return answer if answer is not None and can_rate(answer) else None
+
+    def action_rate(self, stars: str = "") -> None:
+        """Rate an answer with so many stars; ask how many when that is not said."""
+        from infraxa.app.tui.screens.dialogs import Ask
+
+        answer = self._to_rate()
+        if answer is None:
+            self.flash("only answers of a driver can be rated")
+        elif stars.strip() in STARS:
+            self.post_message(requests.RateRequested(answer.id, int(stars)))
+        else:
+
+            def chosen(text: str | None) -> None:
+                if text:
+                    self.action_rate(text)
+
+            ask = Ask(
+                "Rate the answer",
+                placeholder="1 to 5 stars",
+                accept="Rate",
+                check=lambda text: "" if text.strip() in STARS else "A rating is a number from 1 to 5.",
+            )
+            self.app.push_screen(ask, chosen)
 
     @on(requests.DropOldestRequested)
     def _drop_oldest_requested(self, event: requests.DropOldestRequested) -> None:

@@ -27,6 +27,7 @@ MESSAGE_KEYS = (
     ("↑ ↓, k j", "from message to message"),
     ("← →, h l", "other versions of a message"),
     ("y, Y", "copy the message, its last code block"),
+    ("1 – 5", "rate the answer of a driver; the stars under it can be clicked"),
     ("End", "to the newest text, and follow it"),
 )
 LIST_KEYS = (

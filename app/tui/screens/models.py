@@ -19,7 +19,8 @@ from textual.worker import Worker
 from infraxa.app.errors import NodeError
 from infraxa.app.events import EngineChanged, Event, ModelsChanged
 from infraxa.app.tui.screens.view import View
-from infraxa.app.tui.widgets.model_card import human_size, thousands
+from infraxa.app.tui.widgets.figures import thousands
+from infraxa.app.tui.widgets.model_card import human_size
 from infraxa.app.tui.widgets.text import one_line
 from infraxa.engine.types import EngineError
 from infraxa.store.records import StoreError

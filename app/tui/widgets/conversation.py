@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from time import monotonic
 from typing import ClassVar, TypeVar, cast
 
+import msgspec
 from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
@@ -27,7 +28,7 @@ from infraxa.app.tui.widgets import requests
 from infraxa.app.tui.widgets.facts import model_label
 from infraxa.app.tui.widgets.markdown import MarkdownView
 from infraxa.app.tui.widgets.message import AnswerView, UserMessage
-from infraxa.store.records import DriverPart, Message, Turn
+from infraxa.store.records import AnswerFacts, DriverPart, Message, Turn
 
 PAGE = 20
 """Turns mounted at a time."""
@@ -74,6 +75,7 @@ class Conversation(VerticalScroll, can_focus=False):
 
     CopyRequested = requests.CopyRequested
     RegenerateRequested = requests.RegenerateRequested
+    RateRequested = requests.RateRequested
     EditRequested = requests.EditRequested
     ContinueRequested = requests.ContinueRequested
     ElsewhereRequested = requests.ElsewhereRequested
@@ -242,6 +244,15 @@ class Conversation(VerticalScroll, can_focus=False):
                 self._turns[index] = Turn(message, siblings)
         if view := self._answer(message.id):
             await view.end(message)
+
+    def show_facts(self, message_id: str, facts: AnswerFacts) -> None:
+        """More is known of an answer that has ended."""
+        for index, turn in enumerate(self._turns):
+            if turn.message.id == message_id:
+                known = msgspec.structs.replace(turn.message, facts=facts)
+                self._turns[index] = Turn(known, turn.sibling_ids)
+        if view := self._answer(message_id):
+            view.show_facts(facts)
 
     def _is_seen(self) -> bool:
         """Whether a frame drawn now would be seen; a dialog over the screen leaves it in sight."""

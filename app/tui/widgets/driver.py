@@ -15,6 +15,7 @@ from infraxa.app.config import ANY, LOCAL
 from infraxa.app.network_words import span
 from infraxa.app.offers import OfferSeen
 from infraxa.app.tui.actions import BY_ID, key_label
+from infraxa.app.tui.widgets.figures import price
 from infraxa.app.tui.widgets.text import one_line
 from infraxa.net.identity import SHORT_LENGTH, display, id_text
 from infraxa.net.names import clean_name
@@ -119,9 +120,16 @@ def model_name(driver: Driver) -> str:
     return one_line(driver.offer.model.name, 48) if driver.offer is not None else ""
 
 
+def is_free(offer: OfferSeen) -> bool:
+    """Whether it costs nothing now."""
+    return not offer.price_in and not offer.price_out
+
+
 def cost(offer: OfferSeen) -> str:
-    """What it costs now; empty while infraxa cannot say it."""
-    return "" if offer.price_in or offer.price_out else "free"
+    """What it costs now: `free`, or `0.20/M`, the price of 1M generated tokens."""
+    if offer.price_in and not offer.price_out:
+        return f"{price(offer.price_in)}/M of the prompt"
+    return f"{price(offer.price_out)}/M" if offer.price_out else "free"
 
 
 def where_to(driver: Driver) -> Content:

@@ -9,8 +9,11 @@ from textual.content import Content
 
 from infraxa.app.network_words import span
 from infraxa.app.offers import OfferSeen
-from infraxa.app.tui.widgets.driver import Driver, readable_next, remedy, trouble
+from infraxa.app.trade import Bound
+from infraxa.app.tui.widgets.bills import STYLES, cost_text, state_text
+from infraxa.app.tui.widgets.driver import Driver, named, readable_next, remedy, trouble
 from infraxa.app.tui.widgets.facts import short_time, speed
+from infraxa.app.tui.widgets.figures import price, thousands
 from infraxa.app.tui.widgets.market_rows import (
     busy_slots,
     label,
@@ -18,10 +21,10 @@ from infraxa.app.tui.widgets.market_rows import (
     promised_first_token,
     promised_speed,
 )
-from infraxa.app.tui.widgets.model_card import context_rows, row, thousands
+from infraxa.app.tui.widgets.model_card import context_rows, row
 from infraxa.app.tui.widgets.network_rows import round_trip
-from infraxa.app.tui.widgets.offer_facts import prices
-from infraxa.net.identity import short_id
+from infraxa.net.credits import shown
+from infraxa.net.identity import id_text, short_id
 from infraxa.net.status import SeenNode
 from infraxa.store.records import AnswerFacts
 
@@ -31,9 +34,11 @@ _QUIET = "$foreground 60%"
 _SIGNS = {"online": ("●", "$text-success"), "busy": ("◐", "$text-warning"), "offline": ("○", "$text-error")}
 
 
-def lines_of(driver: Driver, last: AnswerFacts | None, who: str = "") -> list[Content]:
+def lines_of(
+    driver: Driver, last: AnswerFacts | None, who: str = "", bound: Bound | None = None
+) -> list[Content]:
     """The lines of the card. `last`: what was measured of the newest answer of the chat; `who`: who gives, or
-    gave, that answer."""
+    gave, that answer; `bound`: what the next one can cost."""
     lines = [Content.styled("DRIVER", _QUIET)]
     if driver.kind == "auto":
         lines += [
@@ -42,10 +47,15 @@ def lines_of(driver: Driver, last: AnswerFacts | None, who: str = "") -> list[Co
         ]
         if who:
             lines += [Content(""), row("chosen", who)]
+        if bound is not None and bound.name:
+            lines += [Content(""), row("would ask", named(bound.name, bound.driver))]
+            lines += _money(bound)
     else:
         lines.append(Content.styled(driver.name, "bold $text-primary"))
     if driver.offer is not None:
-        lines += _offer(driver.offer, last if _is_of(last, driver) else None)
+        is_own = bound is not None and bound.driver == id_text(driver.offer.node.id)
+        lines += _offer(driver.offer, last if _is_of(last, driver) else None, bound if is_own else None)
+    lines += _last_bill(last)
     lines += [Content(""), Content.styled(readable_next(driver), "$text-warning")]
     if driver.offer is not None and (first := driver.offer.node.same_name_as) is not None:
         warned = f"Another node had this name first: {short_id(first)}. Is this the one you mean?"
@@ -62,7 +72,7 @@ def _is_of(last: AnswerFacts | None, driver: Driver) -> bool:
     return last is not None and bool(last.drivers) and last.drivers[-1].id == driver.id
 
 
-def _offer(offer: OfferSeen, last: AnswerFacts | None) -> list[Content]:
+def _offer(offer: OfferSeen, last: AnswerFacts | None, bound: Bound | None) -> list[Content]:
     node, model = offer.node, offer.model
     sign, style = _SIGNS.get(node.status, ("○", _QUIET))
     age = "now" if node.age_s < FRESH else f"{span(node.age_s)} ago"
@@ -77,12 +87,44 @@ def _offer(offer: OfferSeen, last: AnswerFacts | None) -> list[Content]:
         lines += context_rows(last.n_prompt + last.n_out, model.context)
     else:
         lines.append(row("context", thousands(model.context)))
-    lines += [row("price", prices(offer)), row("reached", _reached(node))]
+    lines += _prices("price", offer.price_in, offer.price_out)
+    if bound is not None:
+        lines += _money(bound)
+    lines.append(row("reached", _reached(node)))
     if node.rtt_ms is not None:
         lines.append(row("round trip", round_trip(node.rtt_ms)))
     if node.slots:
         lines.append(row("slots", f"{busy_slots(node)} of {node.slots} busy"))
     return [*lines, Content(""), *_seen(offer)]
+
+
+def _prices(name: str, price_in: int, price_out: int) -> list[Content]:
+    """Of 1M tokens each way; in two rows, for which there is room."""
+    if not price_in and not price_out:
+        return [row(name, "free")]
+    return [row(name, f"{price(price_out)}/M out"), row("", f"{price(price_in)}/M in")]
+
+
+def _money(bound: Bound) -> list[Content]:
+    """What is locked, and what is owed to the driver."""
+    lines = _prices("locked", bound.price_in, bound.price_out) if bound.state == "locked" else []
+    if bound.limit:
+        lines.append(row("you owe", f"{shown(bound.owed)} of {shown(bound.limit)}"))
+    elif bound.owed:
+        lines.append(row("you owe", shown(bound.owed)))
+    return lines
+
+
+def _last_bill(last: AnswerFacts | None) -> list[Content]:
+    """What the newest answer cost; each of its orders stands under it, when it has the focus."""
+    if last is None or not last.bills:
+        return []
+    state = state_text(last)
+    return [
+        Content(""),
+        row("last answer", cost_text(last)),
+        Content.assemble((f"{'':<12}", _QUIET), (state, STYLES.get(state, ""))),
+    ]
 
 
 def _reached(node: SeenNode) -> str:

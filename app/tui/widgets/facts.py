@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable
 
+from infraxa.app.tui.widgets.bills import cost_text, state_text, tokens_text
 from infraxa.app.tui.widgets.driver import THIS_MACHINE, named
 from infraxa.app.tui.widgets.text import one_line
 from infraxa.store.records import AnswerFacts, DriverPart, Message
@@ -103,7 +104,7 @@ def moved_places(parts: Iterable[DriverPart]) -> list[DriverPart]:
 
 
 def facts_lines(facts: AnswerFacts | None) -> list[list[str]]:
-    """What was measured, and who can read the answer, in words: `0.12 s to first token`, `812 tok/s`, …
+    """What was measured, what it cost, who can read the answer: `0.12 s to first token`, `812 tok/s`, …
 
     The first is complete; those after it say less and less, for where there is less room. Who can read it is
     said whole in all of them.
@@ -111,13 +112,15 @@ def facts_lines(facts: AnswerFacts | None) -> list[list[str]]:
     first: list[str] = []
     always: list[str] = []
     prompt: list[str] = []
+    money: list[str] = []
     if facts is not None:
         if facts.first_token_ms is not None:
             first.append(f"{short_time(facts.first_token_ms)} to first token")
         if facts.tokens_per_second is not None:
             always.append(speed(facts.tokens_per_second))
-        if facts.n_out:
-            always.append(f"{facts.n_out} token{'s' if facts.n_out != 1 else ''}")
+        if tokens := tokens_text(facts):
+            always.append(tokens)
+        money = [word for word in (cost_text(facts), state_text(facts)) if word]
         if facts.n_prompt:
             cached = f", {facts.n_cached} cached" if facts.n_cached else ""
             prompt.append(f"prompt {facts.n_prompt}{cached}")
@@ -131,10 +134,12 @@ def facts_lines(facts: AnswerFacts | None) -> list[list[str]]:
     others = readers(facts)
     readable = f"readable by {others} only" if others else READABLE_BY
     return [
-        [*first, *always, *prompt, readable],
-        [*first, *always, readable],
-        [*always, readable],
-        [*always[-1:], readable],
+        [*first, *always, *prompt, *money, readable],
+        [*first, *always, *money, readable],
+        [*always, *money, readable],
+        [*always[-1:], *money, readable],
+        [*money, readable],
+        [*money[:1], readable],
         [readable],
     ]
 

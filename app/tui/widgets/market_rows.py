@@ -13,7 +13,9 @@ from typing import NamedTuple
 
 from infraxa.app.network_words import span
 from infraxa.app.offers import OfferSeen
+from infraxa.app.tui.widgets.driver import is_free
 from infraxa.app.tui.widgets.facts import short_time
+from infraxa.app.tui.widgets.figures import price
 from infraxa.app.tui.widgets.network_rows import round_trip
 from infraxa.app.tui.widgets.table import Cell, Column, Row
 from infraxa.app.tui.widgets.text import one_line
@@ -88,21 +90,6 @@ def _holds(offer: OfferSeen, word: str) -> bool:
     if word in _text(node.name, node.id, model.name, model.quantization):
         return True
     return len(word) >= _WHOLE_ID and id_text(node.id).startswith(word)
-
-
-def is_free(offer: OfferSeen) -> bool:
-    """Whether it costs nothing now."""
-    return not offer.price_in and not offer.price_out
-
-
-def price(micro: int) -> str:
-    """µcr per 1M tokens as credits per 1M tokens: `0.20`, `0.0004`, `12.50`."""
-    cr = micro / 1_000_000
-    if cr >= 100_000:
-        return ">99999"
-    if cr >= 1000:
-        return f"{cr:.0f}"
-    return f"{cr:.2f}" if cr >= 0.01 or not micro else f"{cr:.4f}"
 
 
 def tokens(count: int) -> str:

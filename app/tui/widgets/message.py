@@ -20,6 +20,7 @@ from textual.timer import Timer
 
 from infraxa.app.answering import Waits
 from infraxa.app.tui.widgets import requests
+from infraxa.app.tui.widgets.bills import MOST_STARS, STYLES, bill_lines, can_rate, stars_text
 from infraxa.app.tui.widgets.facts import (
     can_continue,
     can_move,
@@ -83,6 +84,10 @@ class MessageView(MarkdownView, can_focus=True):
         Binding("c", "continue", "Continue", id="message.continue"),
         Binding("c", "elsewhere", "Continue elsewhere", id="message.elsewhere"),
         Binding("d", "drop_oldest", "Drop oldest turns", id="message.drop_oldest"),
+        *(
+            Binding(str(stars), f"rate({stars})", f"Rate {stars}", show=False, id=f"message.rate_{stars}")
+            for stars in range(1, MOST_STARS + 1)
+        ),
         Binding("left,h", "version(-1)", "Previous version", id="message.previous_version", show=False),
         Binding("right,l", "version(1)", "Next version", id="message.next_version", show=False),
     ]
@@ -112,6 +117,8 @@ class MessageView(MarkdownView, can_focus=True):
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         if action == "version":
             return len(self.turn.sibling_ids) > 1
+        if action == "rate":
+            return can_rate(self.message)
         if action in WORDS:
             return action in self.applicable()
         return super().check_action(action, parameters)
@@ -423,19 +430,45 @@ class AnswerView(MessageView):
         width = self.content_size.width
         line = Content("")
         for facts in facts_lines(message.facts):
-            said = [Content.styled(fact, MUTED) for fact in facts]
+            said = [Content.styled(fact, STYLES.get(fact, MUTED)) for fact in facts]
             if end := ending(message):
                 style = "$text-error" if message.state == "failed" else "$text-warning"
                 said.insert(0, Content.styled(end, style))
             line = Content.styled(" · ", FAINT).join(said)
             if line.cell_length <= width or self.has_focus:  # all of it under the message that is looked at
                 break
+        stars = self._stars(choosing=self.has_focus or self.newest)
         if self.has_focus or self.newest:
-            offers = self._offers()
+            offers = self._offers() + (Content("   ") + stars if stars else Content(""))
             fits = line.cell_length + offers.cell_length + 3 <= width
             line = line + Content("   " if fits else "\n") + offers
+        elif stars:
+            line = line + Content.styled(" · ", FAINT) + stars
         lines.append(line)
+        if self.has_focus:
+            lines += bill_lines(message.facts)
         return Content("\n").join(lines)
+
+    def _stars(self, *, choosing: bool) -> Content:
+        """Those that the answer was given; while one can choose, each of them can be clicked."""
+        given = self.message.facts.stars if self.message.facts is not None else 0
+        if not can_rate(self.message) or not (given or choosing):
+            return Content("")
+        style = "$text-accent" if given else MUTED
+        if not choosing:
+            return Content.styled(stars_text(given), style)
+        return Content("").join(
+            Content(star, [Span(0, 1, style), Span(0, 1, Style.from_meta({"@click": f"rate({at})"}))])
+            for at, star in enumerate(stars_text(given), 1)
+        )
+
+    def action_rate(self, stars: int) -> None:
+        self.post_message(requests.RateRequested(self.message.id, stars))
+
+    def show_facts(self, facts: AnswerFacts) -> None:
+        """More is known of it since it ended: its text stays as it is."""
+        self.turn = Turn(msgspec.structs.replace(self.message, facts=facts), self.turn.sibling_ids)
+        self.refresh_words()
 
     def action_copy_code(self) -> None:
         if codes := self.codes:

@@ -10,8 +10,10 @@ from textual.content import Content
 from textual.reactive import reactive
 from textual.widget import Widget
 
+from infraxa.app.trade import Bound
 from infraxa.app.tui.widgets.driver import Driver
 from infraxa.app.tui.widgets.facts import READABLE_BY, short_time, speed
+from infraxa.app.tui.widgets.figures import thousands
 from infraxa.app.tui.widgets.text import one_line
 from infraxa.store.records import AnswerFacts
 
@@ -37,6 +39,8 @@ class Card(msgspec.Struct, frozen=True):
     """Tokens of context; those of the model's file until it is loaded."""
     last: AnswerFacts | None = None
     """Of the newest answer of the chat that is shown."""
+    bound: Bound | None = None
+    """What the next message can cost."""
     problem: str = ""
 
 
@@ -48,11 +52,6 @@ def human_size(size: int) -> str:
             return f"{value:.0f} {unit}" if unit == "B" or value >= 100 else f"{value:.1f} {unit}"
         value /= 1000
     return f"{value:.1f} TB"
-
-
-def thousands(number: int) -> str:
-    """`8192` as `8 192`, with a thin gap that does not break."""
-    return f"{number:,}".replace(",", "\u202f")
 
 
 class ModelCard(Widget):
@@ -69,7 +68,7 @@ class ModelCard(Widget):
         if card.driver is not None:
             from infraxa.app.tui.widgets.driver_card import lines_of
 
-            return Content("\n").join(lines_of(card.driver, card.last, card.who))
+            return Content("\n").join(lines_of(card.driver, card.last, card.who, card.bound))
         if not card.label:
             return Content("")
         lines = [

@@ -8,7 +8,8 @@ from textual.content import Content
 from textual.style import Style
 
 from infraxa.app.network_words import MDNS, REACHABLE, Meaning, activity, clock
-from infraxa.app.tui.widgets.model_card import human_size, thousands
+from infraxa.app.tui.widgets.figures import thousands
+from infraxa.app.tui.widgets.model_card import human_size
 from infraxa.app.tui.widgets.network_rows import address_text
 from infraxa.app.tui.widgets.status_bar import sign, waiting_text
 from infraxa.app.tui.widgets.text import one_line

@@ -13,18 +13,17 @@ from textual.style import Style
 
 from infraxa.app.network_words import span
 from infraxa.app.offers import OfferSeen
+from infraxa.app.tui.widgets.driver import is_free
 from infraxa.app.tui.widgets.facts import short_time, speed
+from infraxa.app.tui.widgets.figures import price, thousands
 from infraxa.app.tui.widgets.market_rows import (
     busy_slots,
-    is_free,
     label,
     percent,
-    price,
     promised_first_token,
     promised_speed,
     who,
 )
-from infraxa.app.tui.widgets.model_card import thousands
 from infraxa.app.tui.widgets.network_rows import address_text, round_trip
 from infraxa.app.tui.widgets.text import one_line
 from infraxa.net.addresses import DEFAULT_PORT

@@ -5,7 +5,8 @@ Nothing is counted, looked up or saved on a key press. What is sent leaves as a 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from time import time
 from typing import ClassVar, cast
 
 import msgspec
@@ -22,6 +23,7 @@ from textual.message import Message
 from textual.widgets import OptionList, Static, TextArea
 from textual.widgets.option_list import Option
 
+from infraxa.app.tui.widgets.bound_line import BoundLine
 from infraxa.app.tui.widgets.history import PromptHistory
 from infraxa.app.tui.widgets.text import clean
 
@@ -123,7 +125,7 @@ class Prompt(Vertical):
             text-wrap: nowrap;
             text-overflow: ellipsis;
         }
-        &:focus-within > .where { border-left: outer $primary; }
+        &:focus-within > .where, &:focus-within > BoundLine { border-left: outer $primary; }
         &.-where > .where { display: block; }
         & > .notice {
             display: none;
@@ -169,11 +171,14 @@ class Prompt(Vertical):
         id: str | None = None,  # noqa: A002 - Textual's name
         classes: str | None = None,
         send_key: str = "enter",
+        time_of_day: Callable[[], float] = time,
     ) -> None:
         super().__init__(id=id, classes=classes)
         self.send_key = send_key
         """The key that sends. When it is not `enter`, enter begins a new line."""
         self._area = PromptArea(self)
+        self.bound_line = BoundLine(time_of_day=time_of_day)
+        """What sending it can cost."""
         self._commands: tuple[SlashCommand, ...] = ()
         self._history = PromptHistory()
         self._shown: list[SlashCommand] = []
@@ -189,6 +194,7 @@ class Prompt(Vertical):
         commands.can_focus = False
         yield commands
         yield Static("", markup=False, classes="where")
+        yield self.bound_line
         yield self._area
 
     def on_mount(self) -> None:

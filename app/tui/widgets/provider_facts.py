@@ -15,7 +15,8 @@ from infraxa.app.serving import ProviderStatus
 from infraxa.app.tui.actions import BY_ID, key_label
 from infraxa.app.tui.widgets.fact_list import NAME, Fact
 from infraxa.app.tui.widgets.facts import short_time, speed
-from infraxa.app.tui.widgets.model_card import human_size, thousands
+from infraxa.app.tui.widgets.figures import thousands
+from infraxa.app.tui.widgets.model_card import human_size
 from infraxa.app.tui.widgets.network_rows import address_text
 from infraxa.app.tui.widgets.status_bar import leads_to, passed_text, waiting_text
 from infraxa.app.tui.widgets.text import one_line

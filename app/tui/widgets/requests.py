@@ -32,6 +32,15 @@ class ElsewhereRequested(_AboutMessage, namespace="conversation"):
     """Have another driver go on with this answer, whose driver failed."""
 
 
+class RateRequested(Message, namespace="conversation"):
+    """Rate this answer with so many stars."""
+
+    def __init__(self, message_id: str, stars: int) -> None:
+        super().__init__()
+        self.message_id = message_id
+        self.stars = stars
+
+
 class DropOldestRequested(_AboutMessage, namespace="conversation"):
     """Answer again without the oldest turns, which do not fit the context."""
 

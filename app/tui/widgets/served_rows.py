@@ -14,7 +14,7 @@ from infraxa.app import serving_words as words
 from infraxa.app.network_words import span
 from infraxa.app.serving import BlockedUser, Served
 from infraxa.app.tui.widgets.facts import short_time, speed
-from infraxa.app.tui.widgets.model_card import thousands
+from infraxa.app.tui.widgets.figures import thousands
 from infraxa.app.tui.widgets.table import Cell, Column, Row
 from infraxa.app.tui.widgets.text import one_line
 from infraxa.net.identity import SHORT_LENGTH, id_text, short_id

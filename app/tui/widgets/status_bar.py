@@ -24,9 +24,12 @@ from infraxa.app.tui.actions import BY_ID, HINTS, key_label
 from infraxa.app.tui.widgets.facts import speed
 from infraxa.app.tui.widgets.text import one_line
 from infraxa.engine.types import EngineStatus
+from infraxa.net.credits import shown
 from infraxa.net.identity import display
 from infraxa.net.status import NetworkStatus, Waiting
 
+WIDE = 100
+"""Cells of a bar from which what was spent today has room in it."""
 SHORT_WAIT = 1.0
 """Seconds of a wait that are not worth a number."""
 
@@ -59,6 +62,8 @@ class Status(msgspec.Struct, frozen=True):
     """Tokens of the answer so far."""
     rate: float | None = None
     """Tokens per second so far."""
+    spent_today: int = 0
+    """µcr, where a driver on the network that may cost something is used."""
     elsewhere: int = 0
     """Answers that run in other chats."""
     flash: str = ""
@@ -290,6 +295,8 @@ class StatusBar(Widget):
         if model and not told:
             parts += [(model, "bold"), Content("  ")]
         parts.append((words, style))
+        if status.spent_today and not told and self.content_size.width >= WIDE:
+            parts.append((f" · today {shown(status.spent_today)} cr", "$foreground 60%"))
         if status.attached_to is not None:
             parts.append((f" · attached to pid {status.attached_to}", "$foreground 60%"))
         return Content.assemble(*parts)
