@@ -8,10 +8,9 @@ quote is decided in purse.py.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from infraxa.app.errors import NodeError
@@ -35,7 +34,7 @@ RENEW_S: Final = 10.0
 AGAIN_S: Final = 10.0
 """After one was not given, until it is asked for again without an order."""
 LEAVES_S: Final = 2.0
-"""An order that is used by has left by then, and the next one may ask."""
+"""So long after an order left, the next one may ask, though the driver has not answered."""
 MOST: Final = 64
 """Drivers whose quotes are remembered."""
 
@@ -118,14 +117,19 @@ class LockedRates:
         code = ""
         try:
             link = await self._network.order_link(provider)
-            async with self.turn(provider):
+            left = await self.take_turn(provider)
+            try:
                 await self.ask(link, provider, model)
+            finally:
+                left()
         except StreamFailed as error:
             code = error.failure.code
         except (NetError, NodeError) as error:
             code = error.code
         except (LinkClosed, StreamCancelled):
             code = "gone"
+        except TimeoutError:
+            code = "silent"
         except ProtocolError as error:
             _log.warning("a quote that is none: %s", error.reason)
             code = "garbage"
@@ -137,26 +141,20 @@ class LockedRates:
             _forget(self._failed)
         self._changed()
 
-    @contextlib.asynccontextmanager
-    async def turn(self, provider: bytes) -> AsyncIterator[None]:
-        """Nobody else asks this driver meanwhile."""
-        async with self._lock(provider):
-            yield
-
     async def take_turn(self, provider: bytes) -> Callable[[], None]:
-        """As `turn`, until what is returned is called, or for LEAVES_S."""
+        """Nobody else asks this driver until what is returned is called, again or not.
+        Raises TimeoutError."""
         lock = self._lock(provider)
-        await lock.acquire()
+        async with asyncio.timeout(ANSWER_S + LEAVES_S):
+            await lock.acquire()
         held = True
 
         def release() -> None:
             nonlocal held
             if held:
                 held = False
-                timer.cancel()
                 lock.release()
 
-        timer = asyncio.get_running_loop().call_later(LEAVES_S + ANSWER_S, release)
         return release
 
     async def take(self, link: Link, provider: bytes, model: bytes) -> Locked:

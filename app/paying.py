@@ -1,33 +1,25 @@
-"""What was bought is paid for: receipts are asked for, checked, countersigned and acknowledged, after the
-answer and never in its way.
+"""What was bought is paid for, after the answer and never in its way.
 
-One task for each driver, whenever there is something to settle and a way to it. What of a receipt is agreed
-to is decided in counting.py, what is kept in the ledger before it is told.
+One task for each driver, whenever there is something to settle and a way to it; what it does with each order
+is in signing.py.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable
+from typing import Final
 
-from infraxa.app import bookkeeping
-from infraxa.app.counting import LOST, Improper, judged
 from infraxa.app.errors import NodeError
-from infraxa.app.locked import ANSWER_S, Trading
-from infraxa.net import codec, wire
-from infraxa.net.codec import Signed
-from infraxa.net.deals import Countersign
+from infraxa.app.locked import Trading
+from infraxa.app.signing import Signing
 from infraxa.net.errors import NetError, ProtocolError
 from infraxa.net.tasks import TaskGroup
-from infraxa.store import buying, tabs, trade
+from infraxa.store import buying, trade
 from infraxa.store.db import Store
 from infraxa.store.records import StoreError
-from infraxa.store.trade_records import Caps, Counts, OrderRow, ReceiptRow
-
-if TYPE_CHECKING:
-    from infraxa.net.link import Link
+from infraxa.store.trade_records import OrderRow
 
 PAUSES: Final = (0.0, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0)
 """Seconds before each time that a driver is asked for what is not settled; then it is left for later."""
@@ -39,13 +31,11 @@ LATER_S: Final = 600.0
 """Then, and for all that is left for later."""
 UNCLAIMED_MS: Final = 7 * 24 * 3600 * 1000
 """A driver that is gone may claim what it did for so long."""
-MAX_NEXT: Final = 16
-"""Receipts that one answer leads to."""
 
 _log = logging.getLogger(__name__)
 
 
-class Paying:
+class Paying(Signing):
     """Of one node."""
 
     def __init__(
@@ -55,18 +45,8 @@ class Paying:
         noted: Callable[[], None],
         clock: Callable[[], int],
     ) -> None:
-        """`told`: the money of an order is in another state. `noted`: a tab has another note. `clock`:
-        milliseconds since the epoch."""
-        self.requests: dict[bytes, bytes] = {}
-        """By order: deals.request_hash of those that were free, as long as this runs."""
-        self.counted: dict[bytes, int] = {}
-        """By order: the tokens of its answer, as the model's vocabulary counts them."""
-        self.ratable: Callable[[bytes, bytes, Signed], Awaitable[object]] = _not_rated
-        """Told of an order, its driver, and with what the person may rate it."""
-        self._network = network
-        self._told = told
-        self._noted = noted
-        self._clock = clock
+        """As Signing."""
+        super().__init__(network, told, noted, clock)
         self._store: Store | None = None
         self._running: dict[bytes, asyncio.Event] = {}
         """By driver: set when there is more to settle."""
@@ -85,11 +65,6 @@ class Paying:
             await asyncio.wait(self._settling, timeout=seconds)
         await self._tasks.cancel_all()
         self._store = None
-
-    def forget(self, order_id: bytes) -> None:
-        """It is settled."""
-        self.requests.pop(order_id, None)
-        self.counted.pop(order_id, None)
 
     def settle(self, provider: bytes) -> None:
         """There is something to settle with this driver, or a way to it."""
@@ -143,6 +118,8 @@ class Paying:
                 await self._rounds(store, provider, self._running[provider])
         except (NetError, NodeError) as error:
             _log.debug("not settled now: %s", error.code)
+        except TimeoutError:
+            _log.debug("not settled now: no session with the driver")
         except StreamFailed as error:
             _log.debug("not settled now: %s", error.failure.code)
         except (LinkClosed, StreamCancelled):
@@ -177,7 +154,7 @@ class Paying:
             if not left:
                 return
             for order in left:
-                await self._pay(store, link, order)
+                await self.pay(store, link, order)
 
     async def _leave(self, store: Store, provider: bytes) -> None:
         """What is not settled now may be claimed for some time."""
@@ -189,125 +166,3 @@ class Paying:
     async def _open_orders(self, store: Store, provider: bytes) -> list[OrderRow]:
         """Those that are over for this side, and not settled."""
         return [order for order in await store.run(trade.unsettled, "user", provider) if order.ended]
-
-    async def _pay(self, store: Store, link: Link, order: OrderRow) -> None:
-        """One step towards the end of it, and what that leads to."""
-        following: Signed | None
-        if order.bill == "signed":
-            kept = await store.run(trade.get_receipt, "user", order.peer, order.id)
-            assert kept is not None
-            following = await self._send(store, link, kept)
-        else:
-            billed = await link.ask(wire.ReceiptPlease(order.id), wire.Billed, ANSWER_S)
-            if billed.state == "unknown" and await store.run(buying.release, order.peer, order.id, "unknown"):
-                await self._tell(store, order.peer, order.id)
-            due = billed.state in ("due", "signed")
-            following = await self._sign(store, link, order, billed.receipt) if due else None
-        for _ in range(MAX_NEXT):
-            if (
-                following is None
-                or (next_order := await self._order_of(store, order.peer, following)) is None
-            ):
-                return
-            following = await self._sign(store, link, next_order, following)
-
-    async def _order_of(self, store: Store, provider: bytes, signed: Signed) -> OrderRow | None:
-        """Which order a receipt is for that was not asked for; None when nothing is to be done about it."""
-        from infraxa.net import deals
-
-        receipt = deals.opened_receipt(signed, provider)
-        if receipt.account != self._network.account(provider).id:
-            raise ProtocolError("not_asked", "a receipt of another account")
-        order = await store.run(trade.get_order, "user", provider, receipt.order)
-        if order is None:
-            # Of an order that this side has lost: it is signed for nothing, so that it is out of the way.
-            lost = OrderRow(peer=provider, id=receipt.order, model=receipt.model)
-            await store.run(buying.open_hold, lost, Caps())
-            await store.run(buying.release, provider, receipt.order, LOST)
-            return await store.run(trade.get_order, "user", provider, receipt.order)
-        if order.bill == "closed":
-            kept = await store.run(trade.get_receipt, "user", provider, order.id)
-            if kept is not None and kept.receipt == codec.encode(signed):
-                return None
-        return order if order.ended else None
-
-    async def _sign(self, store: Store, link: Link, order: OrderRow, signed: Signed | None) -> Signed | None:
-        """Check a receipt, keep it with its countersign, and send that; gives the next one that is due."""
-        from infraxa.net import deals
-
-        if signed is None:
-            raise ProtocolError("malformed", "no receipt")
-        provider, account = order.peer, self._network.account(order.peer)
-        try:
-            receipt = deals.opened_receipt(signed, provider)
-            known = await store.run(trade.get_receipt, "user", provider, order.id)
-            if known is not None and known.receipt != codec.encode(signed):
-                await bookkeeping.keep_second(store, provider, order.id, signed)
-                await self._note(store, provider, bookkeeping.TWICE)
-                return None
-            if known is not None:
-                return await self._send(store, link, known)
-            verdict = judged(receipt, order, account.id, self.requests.get(order.id, b""))
-        except Improper as error:
-            await self._note(store, provider, bookkeeping.improper(error.what))
-            return None
-        except ProtocolError as error:
-            await self._note(store, provider, bookkeeping.improper(error.reason))
-            return None
-        if not await bookkeeping.in_step(store, link, account.id, provider, receipt):
-            await self._note(store, provider, bookkeeping.DIFFERS)
-            return None
-        countersign = Countersign(
-            receipt=deals.receipt_hash(signed),
-            n_prompt=verdict.counts.n_prompt,
-            n_out=verdict.counts.n_out,
-            charge=verdict.accepted,
-            counted=order.id in self.counted,
-            signed=self._clock(),
-        )
-        kept = await store.run(
-            buying.sign_receipt,
-            provider,
-            order.id,
-            seq=receipt.seq,
-            receipt=codec.encode(signed),
-            countersign=codec.encode(deals.sign(countersign, account)),
-            billed=Counts(receipt.n_prompt, receipt.n_cached, receipt.n_out),
-            charge=receipt.charge,
-            accepted=verdict.accepted,
-        )
-        if not isinstance(kept, ReceiptRow):
-            await self._note(store, provider, bookkeeping.improper(kept.reason))
-            return None
-        await self._tell(store, provider, order.id)
-        return await self._send(store, link, kept)
-
-    async def _send(self, store: Store, link: Link, kept: ReceiptRow) -> Signed | None:
-        """Have the driver know the countersign that is kept; gives the next receipt that is due."""
-        provider = kept.peer
-        assert kept.countersign is not None
-        signed: Signed = codec.decode(kept.countersign, Signed)
-        accepted = await link.ask(wire.CountersignPlease(kept.order_id, signed), wire.Accepted, ANSWER_S)
-        account = self._network.account(provider).id
-        blank = bookkeeping.rating_blank(accepted.ratable, account, provider)
-        await store.run(buying.acknowledge, provider, kept.order_id, blank)
-        if blank is not None:
-            await self.ratable(kept.order_id, provider, codec.decode(blank, Signed))
-        tab = await store.run(tabs.get_tab, "user", provider)
-        agree = accepted.seq != tab.signed_seq or accepted.owed == tab.owed
-        await self._note(store, provider, "" if agree else bookkeeping.DIFFERS)
-        await self._tell(store, provider, kept.order_id)
-        return accepted.next
-
-    async def _note(self, store: Store, provider: bytes, text: str) -> None:
-        if await bookkeeping.note(store, provider, text):
-            self._noted()
-
-    async def _tell(self, store: Store, provider: bytes, order_id: bytes) -> None:
-        order = await store.run(trade.get_order, "user", provider, order_id)
-        if order is not None:
-            self._told(order)
-
-
-async def _not_rated(order_id: bytes, provider: bytes, blank: Signed) -> None:
-    """Nobody wants to know."""

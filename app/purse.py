@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Coroutine
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Final
 
 from infraxa.app.bounds import bounded, spent_of
 from infraxa.app.config import Settings
@@ -174,7 +174,7 @@ class Purse:
         async def end() -> None:
             await self.store.run(buying.release, provider, order_id, "refused")
 
-        self._end(provider, order_id, end())
+        self._end(provider, order_id, end)
 
     def ended(self, offer: OfferSeen, order_id: bytes, write: Write) -> None:
         """It is over for this side, which takes down what it counts; what is owed is settled then."""
@@ -186,12 +186,12 @@ class Purse:
             if counted is not None:
                 self.paying.counted[order_id] = counted
 
-        self._end(provider, order_id, end())
+        self._end(provider, order_id, end)
 
-    def _end(self, provider: bytes, order_id: bytes, ending: Coroutine[Any, Any, None]) -> None:
+    def _end(self, provider: bytes, order_id: bytes, ending: Callable[[], Awaitable[None]]) -> None:
         async def end() -> None:
             try:
-                await ending
+                await ending()
                 order = await self.store.run(trade.get_order, "user", provider, order_id)
             except (StoreError, NodeError) as error:
                 # What is reserved stays, and is settled with the next run.

@@ -6,6 +6,7 @@ The rates and the caps are purse.py's, what is settled afterwards is paying.py's
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple, get_args
 
@@ -14,7 +15,7 @@ import msgspec
 from infraxa.app import order_words
 from infraxa.app.counting import Agreed, charge_of, own_counts, planned, prompt_most
 from infraxa.app.errors import NodeError
-from infraxa.app.locked import Locked
+from infraxa.app.locked import LEAVES_S, Locked
 from infraxa.app.offers import OfferSeen
 from infraxa.engine.types import ErrorInfo
 from infraxa.net import codec, deals, market, wire
@@ -129,7 +130,10 @@ class Spending:
         Raises NodeError for a cap that is reached, NotBought, OrderFailed, StoreError.
         """
         provider = offer.node.id
-        left = await self._purse.locked.take_turn(provider)
+        try:
+            left = await self._purse.locked.take_turn(provider)
+        except TimeoutError:
+            raise _failed("busy", at="link") from None  # of orders of this side
         self._open[order.id] = _Open(offer, 0, FREE, 0, (), left)
         locked = None
         if provider in self._quoted or not self._purse.is_free(offer):
@@ -167,6 +171,7 @@ class Spending:
             self._purse.paying.requests[order.id] = _request(order, kept.hold)
         self._open[order.id] = _Open(offer, plan.n_prompt, rates, kept.hold, prompt.stop, left)
         self._purse.began(self, kept)
+        asyncio.get_running_loop().call_later(LEAVES_S, left)
         return msgspec.structs.replace(order, hold=kept.hold)
 
     async def _quote(self, link: Link, offer: OfferSeen) -> Locked:
