@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from infraxa.store import buying, earnings, ledger, selling, tabs, trade
-from infraxa.store.db import Connection, Store, connect, transaction
+from infraxa.store.db import Connection, Store, connect, now_ms, transaction
 from infraxa.store.trade_records import Caps, Counts, OrderRow, ReceiptRow
 
 ORDERS = 4000
@@ -27,7 +27,6 @@ START = 1_700_000_000_000
 COUNTS = Counts(300, 100, 200)
 QUOTE, RECEIPT, COUNTERSIGN, RATING = bytes(250), bytes(450), bytes(220), bytes(180)
 """About as large as the signed ones."""
-CAPS = Caps(request=10**6, chat=10**9, day=10**9, tab=10**9, day_start_ms=START - START % DAY_MS)
 
 
 def oid(number: int) -> bytes:
@@ -61,10 +60,16 @@ def accept(conn: Connection, number: int, account: bytes) -> ReceiptRow:
     return accepted
 
 
+def caps(now_ms: int) -> Caps:
+    """None is reached; all are looked at."""
+    return Caps(request=10**6, chat=10**9, day=10**9, tab=10**9, day_start_ms=now_ms - now_ms % DAY_MS)
+
+
 def buy(conn: Connection, number: int, provider: bytes, seq: int) -> None:
     """A user's order from its hold to the news that its countersign arrived: five steps."""
+    limits = caps(conn.clock())
     steps = (
-        lambda: buying.open_hold(conn, an_order(number, provider, f"chat {number // 50}"), CAPS),
+        lambda: buying.open_hold(conn, an_order(number, provider, f"chat {number // 50}"), limits),
         lambda: buying.mark_sent(conn, provider, oid(number)),
         lambda: buying.count_order(conn, provider, oid(number), "completed", COUNTS, 700, "stop"),
         lambda: buying.sign_receipt(
@@ -124,9 +129,10 @@ async def before_the_first_token(folder: Path) -> None:
     """Through the store's thread: what an order waits for before it runs."""
     async with await Store.open(folder / "store") as store:
         waits = []
+        limits = caps(now_ms())
         for number in range(500):
             began = time.perf_counter()
-            await store.run(buying.open_hold, an_order(number, key("pr", 1)), CAPS)
+            await store.run(buying.open_hold, an_order(number, key("pr", 1)), limits)
             await store.run(buying.mark_sent, key("pr", 1), oid(number))
             order = an_order(number, key("ac", 1))
             await store.run(selling.open_order, order, limit=10**9, grace_ms=10**9)
