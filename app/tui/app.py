@@ -62,7 +62,7 @@ HEIGHTS = [(0, "-too-low"), (8, "-short"), (16, "-tall")]
 
 _FROM_VIEWS = {
     "models", "settings", "log", "help", "themes", "chat", "market", "network", "next_view", "invite", "join",
-    "provide", "toggle_provider",
+    "provide", "toggle_provider", "earnings",
 }  # fmt: skip
 """Actions for which an open view gives way."""
 
@@ -85,6 +85,12 @@ def _provide() -> Screen[None]:
     return ProvideScreen()
 
 
+def _earnings() -> Screen[None]:
+    from infraxa.app.tui.screens.earnings import EarningsScreen
+
+    return EarningsScreen()
+
+
 def _market() -> Screen[None]:
     from infraxa.app.tui.screens.market import MarketScreen
 
@@ -99,6 +105,7 @@ class InfraxaApp(Themed):
     SCREENS: ClassVar[dict[str, Callable[[], Screen[Any]]]] = {
         "market": _market,
         "provide": _provide,
+        "earnings": _earnings,
         "network": _network,
     }
     """The full-screen views besides the chat; each is made when it is first shown, and kept."""
@@ -476,6 +483,9 @@ class InfraxaApp(Themed):
 
     def action_toggle_provider(self) -> None:
         self.provider_mode.toggle()
+
+    def action_earnings(self) -> None:
+        self._show("earnings")
 
     def action_network(self) -> None:
         self._show("network")

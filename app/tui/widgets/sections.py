@@ -53,14 +53,17 @@ class Section(Vertical):
         """What can have the focus in it."""
         return self.query_one(".part-body")
 
-    def paint_heading(self, aside: str, *, folded: bool) -> None:
-        """`aside`: what follows the name; `folded`: only one of the parts is seen."""
+    def paint_heading(self, aside: str | Content, *, folded: bool) -> None:
+        """`aside`: what follows the name, as part of the link or in its own colours; `folded`: only one of
+        the parts is seen."""
         mark = ("▾ " if self.has_class("-open") else "▸ ") if folded else ""
         click = Style.from_meta({"@click": f"screen.open({self._part!r})"})
-        heading = Content.assemble(
-            mark, (self._title, "bold"), (f"  {aside}" if aside else "", "$foreground 60%")
-        )
-        say(self.query_one(".part-heading", Static), heading.stylize(click))
+        heading = Content.assemble(mark, (self._title, "bold"))
+        if isinstance(aside, str):
+            heading += Content.styled(f"  {aside}" if aside else "", "$foreground 60%")
+            say(self.query_one(".part-heading", Static), heading.stylize(click))
+        else:
+            say(self.query_one(".part-heading", Static), heading.stylize(click) + "  " + aside)
 
     def wanted_lines(self, width: int) -> int:
         """Lines for all that is in it, in a width of so many cells."""
