@@ -24,17 +24,10 @@ from typing import IO, Any
 import msgspec
 
 from infraxa.app import config
-from infraxa.app.answering import Moved, Sent, Times, Waits
 from infraxa.app.commands.output import clean, note
 from infraxa.app.config import PREFIX, Settings
 from infraxa.app.errors import NodeError
-from infraxa.app.events import NodesChanged
-from infraxa.app.facade import NodeFacade
 from infraxa.app.folders import Folders
-from infraxa.app.offers import OfferSeen
-from infraxa.engine.types import Delta, Finished, Usage
-from infraxa.net.identity import display, id_text
-from infraxa.store.records import ChatOptions
 
 PROVIDERS = ("maple", "cedar")
 SLOTS = 4
@@ -54,6 +47,7 @@ class Provider:
         self, name: str, folder: Path, network: str, bootstrap: str, *, slots: int = SLOTS, mdns: bool = False
     ) -> None:
         self.name = name
+        self.folder = folder
         self.port = 0
         self._events: queue.Queue[dict[str, Any] | None] = queue.Queue()
         """None: it has ended."""
@@ -177,7 +171,14 @@ def market(say: Any) -> Iterator[tuple[list[Provider], Settings, Folders]]:
 def demo(*, headless: bool) -> int:
     """Returns the exit code. Raises NodeError when a part of it does not start."""
     if headless:
-        return _Exchange().run()
+        from infraxa.app.commands.exchange import Exchange
+
+        print("infraxa demo: two providers and a user on this machine, in a throw-away folder", flush=True)
+        exchange = Exchange()
+        with market(exchange.say) as (providers, settings, folders):
+            code = asyncio.run(exchange.use(providers, settings, folders))
+        exchange.say("all of it is thrown away")
+        return code
     from infraxa.app.commands.open_app import require_terminal
 
     require_terminal()
@@ -186,115 +187,3 @@ def demo(*, headless: bool) -> int:
         from infraxa.app.tui.app import run
 
         return run(settings, folders)
-
-
-class _Exchange:
-    """One question and its answer, printed with the time since the start."""
-
-    def __init__(self) -> None:
-        self._began = time.perf_counter()
-
-    def run(self) -> int:
-        print("infraxa demo: two providers and a user on this machine, in a throw-away folder", flush=True)
-        with market(self._say) as (providers, settings, folders):
-            code = asyncio.run(self._use(providers, settings, folders))
-        self._say("all of it is thrown away")
-        return code
-
-    def _say(self, line: str) -> None:
-        print(f"{time.perf_counter() - self._began:7.3f} s  {clean(line)}", flush=True)
-
-    async def _use(self, providers: list[Provider], settings: Settings, folders: Folders) -> int:
-        from infraxa.app.node import Node
-
-        node = Node(settings, folders, load_model=False)
-        started = time.perf_counter()
-        await node.start()
-        try:
-            offers = await self._discover(node, len(providers))
-            took = (time.perf_counter() - started) * 1000
-            self._say(f"discovered {len(offers)} offers, {took:.0f} ms after this node began to start:")
-            for offer in offers:
-                self._say(f"  {_offer_text(offer)}")
-            first, second = offers[0], offers[1]
-            await self._ask(node, first)
-            await self._ask(node, second)
-        finally:
-            await node.close()
-        return 0
-
-    async def _discover(self, node: NodeFacade, wanted: int) -> list[OfferSeen]:
-        changed = asyncio.Event()
-        end = node.subscribe(lambda event: changed.set() if isinstance(event, NodesChanged) else None)
-        try:
-            async with asyncio.timeout(FOUND_S):
-                while len(offers := await node.list_offers()) < wanted:
-                    await changed.wait()
-                    changed.clear()
-        except TimeoutError:
-            raise NodeError("timeout", f"Not both providers were found within {FOUND_S:g} s.") from None
-        finally:
-            end()
-        return offers
-
-    async def _ask(self, node: NodeFacade, offer: OfferSeen) -> None:
-        name = display(offer.node.name, offer.node.id)
-        self._say(f"you ask {name}: {QUESTION}")
-        asked = time.perf_counter()
-        text, readers, first, times = "", [], None, Times()
-        stream = node.ask(
-            QUESTION,
-            ChatOptions(
-                driver=id_text(offer.node.id), driver_model=offer.model.model_id.hex(), temperature=0.0
-            ),
-        )
-        try:
-            async with asyncio.timeout(ANSWER_S), contextlib.aclosing(stream):
-                async for item in stream:
-                    match item:
-                        case Waits(what=what):
-                            self._say(f"  waiting for {what}")
-                        case Sent(reader=reader):
-                            readers.append(reader.name)
-                            self._say(f"  a slot is ours: the prompt goes out, sealed for {name}")
-                        case Moved(reason=reason) if reason:
-                            self._say(f"  {reason}")
-                        case Delta(text=more):
-                            if first is None:
-                                first = time.perf_counter() - asked
-                            text += more
-                        case Times():
-                            times = item
-                        case Finished(reason="failed", error=error) if error is not None:
-                            raise NodeError(error.code, error.message, error.remedy)
-                        case Finished(usage=usage):
-                            self._say(f"  {name} answers: {' '.join(text.split())}")
-                            self._say(
-                                f"  {_facts(usage, times, first)} · readable by {', '.join(readers)} only"
-                            )
-        except TimeoutError:
-            raise NodeError(
-                "timeout",
-                f"{name} did not answer within {ANSWER_S:g} s.",
-                "Close other programs, then try again.",
-            ) from None
-
-
-def _offer_text(offer: OfferSeen) -> str:
-    node, model = offer.node, offer.model
-    return (
-        f"{display(node.name, node.id)} serves {model.name} ({model.quantization}), "
-        f"{model.context:,} tokens of context, {node.slots} at a time, free"
-    )
-
-
-def _facts(usage: Usage, times: Times, first_s: float | None) -> str:
-    """What was measured of an answer."""
-    rate = usage.tokens_per_second
-    parts = [
-        "" if times.connect_ms is None else f"connected in {times.connect_ms:.1f} ms",
-        "" if first_s is None else f"first token after {first_s * 1000:.0f} ms",
-        "" if rate is None else f"{rate:.0f} tok/s",
-        f"{usage.n_out} tokens, counted here",
-    ]
-    return " · ".join(part for part in parts if part)

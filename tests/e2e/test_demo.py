@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import re
 import subprocess
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import cast
 
 import pytest
 
-from infraxa.app.commands import demo
+from infraxa.app.commands import exchange
 from infraxa.app.errors import NodeError
+from infraxa.app.events import Event
 from infraxa.app.facade import NodeFacade
+from infraxa.app.trade import Bound
+from infraxa.net.credits import read_credits
+from infraxa.store.records import Chat, ChatOptions
 from tests.app.offered import OFFERS
 from tests.e2e.conftest import INFRAXA
 from tests.e2e.terminal import Terminal
@@ -38,25 +40,48 @@ def test_one_exchange_without_a_screen(environment: dict[str, str]) -> None:
     for name in providers:
         assert re.search(rf"you ask {name}·\w{{8}}: What is a driver\?", said)
         assert re.search(rf"{name}·\w{{8}} answers: .*provider that you chose", said)
-        assert re.search(
-            rf"connected in [\d.]+ ms · first token after \d+ ms · \d+ tok/s · \d+ tokens, counted here · "
-            rf"readable by {name} only",
-            said,
-        )
+        assert re.search(rf"first token after \d+ ms · \d+ tok/s · readable by {name} only", said)
+        assert re.search(rf"tokens of the answer: (\d+) as {name} counts, \1 as counted here", said)
+    bounds = [
+        read_credits(most) for most in re.findall(r"locked 0.20/M for \d+ s: at most ([\d.]+) credits", said)
+    ]
+    charges = [
+        read_credits(charge)
+        for charge in re.findall(r"charged ([\d.]+) credits, of .*: signed by both", said)
+    ]
+    assert len(charges) == 2 and all(0 < charge < most for charge, most in zip(charges, bounds, strict=True))
+    receipts = re.findall(r"checked offline: signed by (\w+), countersigned by account (\w+), keeps to", said)
+    assert len({*receipts[0], *receipts[1]}) == 4  # no account is the same at two providers
+    same = r"you owe ([\d.]+) here, \1 there; spent \1, earned \1: the same"
+    assert [read_credits(owed) for owed in re.findall(same, said)] == charges
     assert leftovers() == before
     for pid in providers.values():
         assert not Path(f"/proc/{pid}").exists()
 
 
-async def test_an_answer_that_does_not_come_is_one_clear_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Silent:
-        async def ask(self, *_: object) -> AsyncIterator[object]:
-            await asyncio.Event().wait()
-            yield None
+class Still(NodeFacade):
+    """Takes everything and says nothing."""
 
-    monkeypatch.setattr(demo, "ANSWER_S", 0.01)
+    def subscribe(self, listener: Callable[[Event], None]) -> Callable[[], None]:
+        return lambda: None
+
+    async def create_chat(self) -> Chat:
+        return Chat("c", "", 0, 0, None)
+
+    async def set_chat_options(self, chat_id: str, options: ChatOptions) -> None:
+        pass
+
+    async def bound(self, chat_id: str, text: str) -> Bound:
+        return Bound("locked", price_out=1)
+
+    async def send(self, chat_id: str, text: str) -> str:
+        return "m"
+
+
+async def test_an_answer_that_does_not_come_is_one_clear_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exchange, "ANSWER_S", 0.01)
     with pytest.raises(NodeError, match=r"^\w+·\w{8} did not answer within 0.01 s\.$") as raised:
-        await demo._Exchange()._ask(cast(NodeFacade, Silent()), OFFERS[1])
+        await exchange.Exchange().order(Still(), OFFERS[1])
     assert raised.value.code == "timeout" and raised.value.remedy
 
 
