@@ -22,7 +22,7 @@ from infraxa.net.errors import ProtocolError, Refusal
 from infraxa.net.intake import BAN_S
 from infraxa.net.rates import Bucket
 from infraxa.net.rating_table import RatingLimits, RatingTable, hash_of
-from infraxa.net.ratings import MAX_RATING, Rating, check, day_of
+from infraxa.net.ratings import Rating, check, day_of
 from infraxa.net.records import Record
 from infraxa.net.rounds import ROUND_S, Answers, AntiEntropy, Round
 from infraxa.net.spreading import Spreading, Target
@@ -173,8 +173,6 @@ class RatingGossip:
         if record.kind != "rating":
             raise ProtocolError("not_asked", "no rating")
         raw = codec.encode(record)
-        if len(raw) > MAX_RATING:
-            raise ProtocolError("too_large", "rating")
         if hash_of(raw) in self.table.known:
             return False
         if room is not None:

@@ -27,7 +27,7 @@ from infraxa.net.identity import Signer
 from infraxa.net.records import Nonce16
 
 MAX_RATING: Final = 640
-"""Bytes of an encoded record."""
+"""Bytes of a rating's body."""
 KEPT_DAYS: Final = 180
 """Six half-lives: an older one says next to nothing."""
 DAYS_AHEAD: Final = 1

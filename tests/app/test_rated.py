@@ -21,6 +21,7 @@ from infraxa.store.db import Store, now_ms
 from infraxa.store.records import StoreError
 from tests.app.networked import until
 from tests.net.test_network import Someone, village
+from tests.net.test_rating_table import a_rating, key
 
 ORDER = b"o" * 16
 
@@ -90,6 +91,8 @@ async def test_a_rating_is_told_after_minutes_and_weighs_where_its_writer_is_kno
         await other.open()
         async with reading(other, tmp_path / "other") as again:
             assert again.stars(provider) == [(2, 0.0)]
+            await again.ratings._turn()
+            assert not other.net.ratings.changes(), "what is written is not written again"
             await again.ratings.detach()
             assert not again.stars(provider)
         # In another network nobody hears of it.
@@ -137,9 +140,11 @@ async def test_a_blank_that_is_not_for_this_answer_is_not_kept(tmp_path: Path) -
     async with village("provider", "user", "other") as (provider, user, other):
         async with reading(user, tmp_path / "user") as mine:
             good = issued(provider, user)
+            account, today = user.identity.account_key(provider.id).id, day_of(now_ms())
             for wrong in (
                 issued(provider, other),
                 issued(other, user),
+                blank(other.identity, account, today, 5000, ORDER),
                 issued(provider, user, b"x" * 16),
                 issued(provider, user, days=3),
                 replace(issued(other, user), signer=provider.id),
@@ -165,6 +170,19 @@ async def test_a_rating_too_old_to_be_told_is_given_up(tmp_path: Path) -> None:
             await mine.ratings._turn()
             assert await mine.store.run(kept.list_due, network, 2**60) == []
             assert not mine.stars(provider) and await mine.ratings.stars_of(ORDER) == 4
+
+
+async def test_a_network_that_starts_knows_whose_word_weighs(tmp_path: Path) -> None:
+    today = day_of(now_ms())
+    async with village("reader") as (someone,), await Store.open(tmp_path) as store:
+        reader = Reader(someone, store)
+        reader.ratings.trust({key(7): Counterparty(1)})
+        await reader.begin()
+        someone.net.ratings.put(*a_rating(1, 7, day=today - 100))
+        for number in range(100, 200):
+            someone.net.ratings.put(*a_rating(1, number, day=today))
+        assert key(7) in {one.account for one in someone.net.ratings.of(key(1))}
+        await reader.ratings.close()
 
 
 async def test_nothing_is_rated_before_the_node_is_open(tmp_path: Path) -> None:

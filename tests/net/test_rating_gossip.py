@@ -256,6 +256,64 @@ def test_a_round_of_ratings_brings_ratings_only_and_of_nodes_none() -> None:
     assert refusals(commands) == ["not_asked"] and gossip.card(node_id(9)) is None
 
 
+def test_a_round_that_does_not_end_is_cut() -> None:
+    gossip = with_providers(0)
+    one = gossip.ratings.round(PEER, START)
+    one.chunk(bytes(2047) + b"\1", START, START_MS)
+    one.end(START)
+    taken = 0
+    with pytest.raises(ProtocolError) as refused:
+        while taken < 4 * MAX_ROUND:
+            one.chunk(b"\xff" * 8192, START, START_MS)
+            taken += 8192
+    assert refused.value.reason == "too_large" and taken <= MAX_ROUND and one.request is None
+
+
+def test_all_links_are_asked_in_turn_and_every_second_time_one_of_its_own() -> None:
+    own, others = node_id(100), [node_id(101 + number) for number in range(4)]
+    gossip = linked_gossip(own)
+    for other in others:
+        gossip.linked(other, START, START_MS, outbound=False)
+    asked = []
+    for second in range(1, 3000):
+        now, now_ms = START + second, START_MS + 1000 * second
+        for command in gossip.tick(now, now_ms):
+            if isinstance(command, SyncRatings):
+                asked.append(command.peer)
+                gossip.ratings.round(command.peer, now).fail(now)
+    counted = Counter(asked)
+    # Once of the eight that follow one another it is the turn of all.
+    assert 0.5 <= counted[own] / len(asked) <= 0.7
+    assert all(counted[other] >= len(asked) // 12 for other in others)
+
+
+def test_what_is_too_old_by_now_is_dropped_as_the_days_pass() -> None:
+    gossip = with_providers(0)
+    gossip.receive(PEER, Push((a_rating(1, day=TODAY - 180), a_rating(2))), START, START_MS)
+    gossip.tick(START + 1, START_MS + 1000)
+    assert kept(gossip) == 2
+    gossip.tick(START + 86_400, START_MS + 86_400_000)
+    assert [one.day for one in gossip.ratings.table.of(PROVIDER)] == [TODAY]
+
+
+def test_nobody_sends_more_than_the_other_side_takes() -> None:
+    world = World(3)
+    world.link(0, 1)
+    world.link(1, 2)
+    world.run(20)
+    for number in range(200):
+        card = a_card(node_id(1000 + number), world.now_ms)
+        for gossip in world.nodes:
+            gossip.learn(PEER, Push((card, a_state(card, world.now_ms))), world.now, world.now_ms)
+    for number in range(400):
+        news = a_rating(number, node_id(1000 + number % 200))
+        world.apply(0, world.nodes[0].ratings.publish(news, world.now, world.now_ms))
+    world.run(10)
+    assert 50 < len(world.nodes[1].ratings.table) and not world.refused
+    world.run(600)
+    assert [len(gossip.ratings.table) for gossip in world.nodes] == [400] * 3 and not world.refused
+
+
 def test_a_peer_may_start_only_so_many_rounds_of_ratings() -> None:
     gossip = with_providers(0)
     for number in range(4):

@@ -65,7 +65,7 @@ def test_the_amount_is_within_a_factor_of_two_and_never_more_than_was_charged(ch
 def test_a_person_may_say_which_node_it_is() -> None:
     named = filled(ACCOUNT, BLANK, 5, linked())
     assert check(named, DAY).node == USER.id
-    assert len(codec.encode(Record("rating", named))) <= MAX_RATING
+    assert len(codec.encode(Record("rating", named))) <= MAX_RATING, "signed, it is still less"
 
 
 @pytest.mark.parametrize("wrong", ["node", "account", "provider"])

@@ -246,14 +246,13 @@ def priced(number: int, price_out: int, evidence: Evidence = KNOWN, **of_node: o
     return replace(candidate(number, evidence, **of_node), price_in=price_out // 4, price_out=price_out)
 
 
-prices = st.integers(0, 2**40)
 opinions = st.floats(1, 5)
 
 
 @settings(deadline=None, max_examples=300)
 @given(
-    price_in=prices,
-    price_out=prices,
+    price_in=st.integers(0, 2**24),
+    price_out=st.integers(0, 2**24),
     n_prompt=st.integers(0, 10**6),
     n_out=st.integers(1, 10**5),
     speed=st.floats(0.1, 1e4),
@@ -270,7 +269,8 @@ def test_what_is_dearer_or_slower_or_thought_less_of_is_expected_to_cost_more(
     least = of(price_in, price_out, speed, opinion)
     assert 0 < least < float("inf")
     assert of(price_in, price_out + 1 + price_out // 100, speed, opinion) > least
-    assert of(price_in + 1 + price_in // 100, price_out, speed, opinion) >= least
+    dearer = of(price_in + 1000 + price_in // 100, price_out, speed, opinion)
+    assert dearer >= least and (dearer > least or n_prompt < 1000)
     assert of(price_in, price_out, speed * 0.9, opinion) > least
     assert of(price_in, price_out, speed, max(1.0, opinion * 0.9)) >= least
     assert of(price_in, price_out, speed, opinion, more=1) > least
