@@ -41,6 +41,7 @@ MARKET_KEYS = (
     ("l", "this machine answers"),
     ("/", "filter by provider or model; Esc shows all"),
     ("f, o", "only what is free, only who is online"),
+    ("m", "only what is not dearer than the setting max_price, when it is set"),
     ("s, S", "sort by the next column, the other way round; ★ is the best first"),
     ("~", "before a number: the provider claims it, nothing was measured here yet"),
     ("p, b", "pin, block the provider; again, or ctrl+z, takes it back"),

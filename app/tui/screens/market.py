@@ -18,7 +18,7 @@ from textual.content import Content
 from textual.widgets import Input, Static
 
 from infraxa.app.config import ANY, LOCAL
-from infraxa.app.events import Event, NetworkChanged, NodesChanged, OffersChanged
+from infraxa.app.events import Event, NetworkChanged, NodesChanged, OffersChanged, SettingsChanged
 from infraxa.app.offers import Mark, OfferSeen
 from infraxa.app.tui.screens.full_view import FullView
 from infraxa.app.tui.widgets import market_rows as rows
@@ -26,11 +26,13 @@ from infraxa.app.tui.widgets import market_words as words
 from infraxa.app.tui.widgets.driver import CHOSEN_BY_INFRAXA, THIS_MACHINE
 from infraxa.app.tui.widgets.market_rows import Wanted, who
 from infraxa.app.tui.widgets.offer_facts import card, in_lines
+from infraxa.app.tui.widgets.price_line import NO_PAST, PricePast
 from infraxa.app.tui.widgets.sections import say
 from infraxa.app.tui.widgets.status_bar import StatusBar
 from infraxa.app.tui.widgets.table import Table
 from infraxa.app.tui.widgets.text import one_line
 from infraxa.app.tui.widgets.view_tabs import ViewTabs
+from infraxa.net.credits import CREDIT
 from infraxa.net.identity import id_text
 from infraxa.net.status import NetworkStatus
 
@@ -45,6 +47,10 @@ WATCHED = 8
 """Nodes whose health is asked for every second while somebody looks."""
 CARD_FROM = 150
 """Columns of a screen on which all of the row under the cursor stands beside the table."""
+PAST_AGE = 60.0
+"""Seconds after which the prices of the last day are read again, while they are looked at."""
+MOST_PASTS = 512
+"""Offers whose prices of the last day are kept."""
 UNDONE = 20
 """Marks that can be taken back."""
 
@@ -77,6 +83,7 @@ class MarketScreen(FullView):
         Binding("slash", "filter", "Filter", show=False),
         Binding("f", "only('free')", "Free only", show=False),
         Binding("o", "only('online')", "Online only", show=False),
+        Binding("m", "only('most')", "Up to the highest price", show=False),
         Binding("p", "pin", "Pin", show=False),
         Binding("b", "block", "Block", show=False),
         Binding("ctrl+z", "undo", "Undo", show=False),
@@ -136,6 +143,11 @@ class MarketScreen(FullView):
         """There is something new to read."""
         self._reading = False
         self._watched: tuple[bytes, ...] = ()
+        self._pasts: dict[bytes, PricePast] = {}
+        """Prices of the last day, by `offer_key`."""
+        self._pasts_at: dict[bytes, float] = {}
+        """When they were read; monotonic."""
+        self._fetching = False
         self._marked: list[tuple[OfferSeen, Mark, Mark]] = []
         """Providers that were marked, and how they were before, the last one at the end."""
 
@@ -176,7 +188,7 @@ class MarketScreen(FullView):
     # Reading what Node knows.
 
     def _hear(self, event: Event) -> None:
-        if isinstance(event, NodesChanged | OffersChanged | NetworkChanged):
+        if isinstance(event, NodesChanged | OffersChanged | NetworkChanged | SettingsChanged):
             self._stale = True  # the next second shows it
 
     def _tick(self) -> None:
@@ -208,6 +220,49 @@ class MarketScreen(FullView):
             self._reading = False
         self._paint()
 
+    async def _fetch_pasts(self) -> None:
+        """Read the prices of the last day of what is looked at, one after the other."""
+        changed = False
+        try:
+            while self.app.opened and self.is_current and (offer := self._next_past()) is not None:
+                points = await self.app.node.price_history(offer.node.id, offer.model.model_id)
+                past = self._pasts.pop(key := rows.offer_key(offer), None)
+                self._pasts[key] = PricePast(points, round(self.app.clock() * 1000))
+                self._pasts_at[key] = monotonic()
+                changed = changed or past is None or list(past.points) != points
+                while len(self._pasts) > MOST_PASTS:
+                    del self._pasts[next(iter(self._pasts))]
+        finally:
+            self._fetching = False
+        if changed:
+            self._paint()
+
+    def _next_past(self) -> OfferSeen | None:
+        """The next offer whose prices are not known, or old: that under the cursor, then those in sight."""
+        table = self.table
+        looked_at = [table.highlighted, *(table.in_sight if table.size.width >= rows.PAST_FROM else ())]
+        due = monotonic() - PAST_AGE
+        offers = (row.of for row in looked_at if row is not None)
+        return next(
+            (
+                offer
+                for offer in offers
+                if isinstance(offer, OfferSeen) and self._pasts_at.get(rows.offer_key(offer), due) <= due
+            ),
+            None,
+        )
+
+    def _look_back(self) -> None:
+        if not self._fetching and self.app.opened and self._next_past() is not None:
+            self._fetching = True
+            self.app.attempt(self._fetch_pasts(), group="past prices", screen=self)
+
+    @property
+    def _max_price(self) -> int | None:
+        """The setting, in µcr per 1M tokens."""
+        most = self.app.settings.max_price
+        return None if most is None else round(most * CREDIT)
+
     def _watch(self, nodes: tuple[bytes, ...]) -> None:
         """Have the health of these asked for, and of no others."""
         if set(nodes) == set(self._watched):
@@ -229,13 +284,18 @@ class MarketScreen(FullView):
         settle = settle or now - self._placed_at >= SETTLED
         if settle:
             self._placed_at = now
+        most = self._max_price
+        if self.wanted.most is not None and self.wanted.most != most:
+            self.wanted = self.wanted._replace(most=most)
         shown = [offer for offer in self._offers if self.wanted.shows(offer)]
         table.empty = words.nothing(self._offers, self.wanted, self._status)
         driver = words.driver_of(self.app.chat_screen.driver)
-        table.show(rows.offer_rows(shown, self._older, driver), keep_places=not settle)
+        shown_rows = rows.offer_rows(shown, self._older, driver, self._pasts, most)
+        table.show(shown_rows, keep_places=not settle)
         self._paint_head(len(shown))
         self._paint_detail()
         self._watch_what_is_seen()
+        self._look_back()
 
     def _watch_what_is_seen(self) -> None:
         if not self.is_current:
@@ -253,7 +313,7 @@ class MarketScreen(FullView):
         is_open = self.query_one(FilterBox).has_class("-open")
         shorter = short and (is_open or self.size.width < 70)
         say(self._static("#headline"), words.headline(self._offers, shown, short=shorter))
-        switches = words.switches(self.wanted, can_open=not is_open, short=short)
+        switches = words.switches(self.wanted, self._max_price, can_open=not is_open, short=short)
         say(self._static("#switches"), switches, layout=True)
         say(
             self._static("#answering"),
@@ -262,13 +322,14 @@ class MarketScreen(FullView):
 
     def _paint_detail(self) -> None:
         offer = self._offer()
+        past = self._pasts.get(rows.offer_key(offer), NO_PAST) if offer is not None else NO_PAST
         if self.has_class("-card"):
             width = self.query_one("#offer-text").size.width
-            text = card(offer, self._older, width) if offer is not None and width else Content("")
+            text = card(offer, self._older, width, past) if offer is not None and width else Content("")
             say(self._static("#offer-text"), text, layout=True)
         else:
             width = max(20, self.size.width - (4 if self.has_class("-wide") else 2))
-            text = in_lines(offer, self._older, width) if offer is not None else Content("")
+            text = in_lines(offer, self._older, width, past) if offer is not None else Content("")
             say(self._static("#detail"), text)
 
     def _offer(self) -> OfferSeen | None:
@@ -280,6 +341,7 @@ class MarketScreen(FullView):
     def _moved(self) -> None:
         self._paint_detail()
         self._watch_what_is_seen()
+        self._look_back()
 
     # What can be done here.
 
@@ -318,9 +380,11 @@ class MarketScreen(FullView):
         self.action_to_table()
 
     def action_only(self, what: str) -> None:
-        """Show only what is free, or online; or the others again."""
+        """Show only what is free, online, or not dearer than the setting max_price; or the others again."""
         if what == "free":
             self.wanted = self.wanted._replace(free=not self.wanted.free)
+        elif what == "most":
+            self.wanted = self.wanted._replace(most=None if self.wanted.most is not None else self._max_price)
         else:
             self.wanted = self.wanted._replace(online=not self.wanted.online)
         self._paint(settle=True)

@@ -50,11 +50,12 @@ def bound_words(bound: Bound, left_s: int) -> list[Content]:
     rate = _rate(bound, left_s)
     full = most + Content.styled(sizes, _QUIET) if bound.n_prompt and bound.max_out else most
     owed = Content.styled(owed_words(bound), _QUIET)
-    short = Content.styled(f"≤ {shown(bound.most)} cr", "bold")
+    short = Content.assemble(("≤ ", _QUIET), (f"{shown(bound.most)} cr", "bold"))
     return [
         _joined(full, rate, today, owed),
         _joined(full, rate, today),
         _joined(most, rate, today),
+        _joined(short, _rate(bound, left_s, "for"), today),
         _joined(most, rate),
         _joined(short, rate),
         short,
@@ -73,8 +74,8 @@ def _today(bound: Bound) -> Content:
     return Content.styled(f"today {shown(bound.spent_today)}{of}", _QUIET)
 
 
-def _rate(bound: Bound, left_s: int) -> Content:
-    lock = f" locked {left_s} s" if left_s else ""
+def _rate(bound: Bound, left_s: int, locked: str = "locked") -> Content:
+    lock = f" {locked} {left_s} s" if left_s else ""
     if not bound.raised_from:
         return Content.styled(f"{price(bound.price_out)}/M{lock}", _QUIET)
     was = f", was {price(bound.raised_from)}"

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable
 
+from rich.cells import cell_len
+
 from infraxa.app.tui.widgets.bills import cost_text, state_text, tokens_text
 from infraxa.app.tui.widgets.driver import THIS_MACHINE, named
 from infraxa.app.tui.widgets.text import one_line
@@ -142,6 +144,24 @@ def facts_lines(facts: AnswerFacts | None) -> list[list[str]]:
         [*money[:1], readable],
         [readable],
     ]
+
+
+def facts_rows(facts: AnswerFacts | None, width: int, before: int = 0) -> list[list[str]]:
+    """The facts in at most `width` cells, after `before` cells of something else: what there is room for in
+    one row; what it cost and who can read it in two rows where one is too short for both."""
+    lines = facts_lines(facts)
+    money = [cost_text(facts), state_text(facts)] if facts is not None and facts.bills else []
+    for line in lines:
+        if set(money) <= set(line) and before + _cells(line) <= width:
+            return [line]
+    if not money:
+        return [lines[-1]]
+    fitting = (line[:-1] for line in lines if len(line) > 1 and before + _cells(line[:-1]) <= width)
+    return [next(fitting, money), lines[-1]]
+
+
+def _cells(line: list[str]) -> int:
+    return sum(cell_len(fact) for fact in line) + 3 * (len(line) - 1)
 
 
 def speed(rate: float) -> str:

@@ -7,8 +7,9 @@ offer_facts.py.
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache, partial
+from types import MappingProxyType
 from typing import NamedTuple
 
 from infraxa.app.network_words import span
@@ -17,6 +18,7 @@ from infraxa.app.tui.widgets.driver import is_free
 from infraxa.app.tui.widgets.facts import short_time
 from infraxa.app.tui.widgets.figures import price
 from infraxa.app.tui.widgets.network_rows import round_trip
+from infraxa.app.tui.widgets.price_line import NO_PAST, PricePast
 from infraxa.app.tui.widgets.table import Cell, Column, Row
 from infraxa.app.tui.widgets.text import one_line
 from infraxa.net.identity import SHORT_LENGTH, display, id_text
@@ -27,20 +29,27 @@ _CACHED = 8192
 _WHOLE_ID = 12
 """A word of a filter that is longer than what is shown of an id may be the beginning of a whole one."""
 
+DAY_BARS = 8
+"""Cells of the price of the last 24 hours, 3 hours each."""
+PAST_FROM = 136
+"""Cells of a table from which it has room."""
+
 COLUMNS = (
     Column("★", 2),
     Column("provider", 16, grow=1, tail=SHORT_LENGTH + 1),
     Column("model", 12, grow=2),
-    Column("quant", 8, from_width=92),
-    Column("context", 8, right=True, from_width=132, descending=True),
+    Column("quant", 8, from_width=102),
+    Column("context", 8, right=True, from_width=146, descending=True),
     Column("price", 6, right=True, from_width=52),
+    Column("24 h", DAY_BARS, from_width=PAST_FROM),
+    Column("stars", 8, right=True, from_width=72, descending=True),
     Column("state", 7, from_width=46),
-    Column("slots", 6, right=True, from_width=70, descending=True),
-    Column("trip", 7, right=True, from_width=84),
-    Column("success", 8, right=True, from_width=113, descending=True),
-    Column("1st token", 10, right=True, from_width=104),
+    Column("slots", 6, right=True, from_width=86, descending=True),
+    Column("trip", 7, right=True, from_width=94),
+    Column("success", 8, right=True, from_width=123, descending=True),
+    Column("1st token", 10, right=True, from_width=114),
     Column("tok/s", 6, right=True, from_width=62, descending=True),
-    Column("heard", 6, right=True, from_width=122),
+    Column("heard", 6, right=True, from_width=132),
 )
 BEST = 0
 """The column that keeps offers as Node lists them, the best first."""
@@ -53,10 +62,14 @@ class Wanted(NamedTuple):
     """Each of them is in what is shown of the provider's name or of the model."""
     free: bool = False
     online: bool = False
+    most: int | None = None
+    """µcr per 1M tokens of the answer; None: any."""
 
     def shows(self, offer: OfferSeen) -> bool:
         """Whether this offer is one of them."""
         if self.free and not is_free(offer):
+            return False
+        if self.most is not None and offer.price_out > self.most:
             return False
         if self.online and offer.node.status != "online":
             return False
@@ -120,15 +133,28 @@ def promised_first_token(offer: OfferSeen) -> float | None:
     return offer.node.first_token_ms or None
 
 
-def offer_rows(offers: Iterable[OfferSeen], older_s: float, driver: tuple[bytes, str | None]) -> list[Row]:
+def offer_key(offer: OfferSeen) -> bytes:
+    """Of this model of this node."""
+    return offer.node.id + offer.model.model_id
+
+
+def offer_rows(
+    offers: Iterable[OfferSeen],
+    older_s: float,
+    driver: tuple[bytes, str | None],
+    pasts: Mapping[bytes, PricePast] = MappingProxyType({}),
+    most: int | None = None,
+) -> list[Row]:
     """`offers`: the best first; `older_s`: seconds since they were listed; `driver`: who answers the shown
-    chat, and the model_id in hex when that is a certain one."""
+    chat, and the model_id in hex when that is a certain one; `pasts`: their prices of the last day, by
+    `offer_key`; `most`: what is dearer is not chosen by itself."""
     rows: list[Row] = []
     taken: set[bytes] = set()
     chosen, chosen_model = driver
     for at, offer in enumerate(offers):
         node, model = offer.node, offer.model
-        key = node.id + model.model_id
+        key = offer_key(offer)
+        past = pasts.get(key, NO_PAST)
         while key in taken:  # a card may name one model twice
             key += b"+"
         taken.add(key)
@@ -139,7 +165,7 @@ def offer_rows(offers: Iterable[OfferSeen], older_s: float, driver: tuple[bytes,
         rows.append(
             Row(
                 key,
-                partial(_cells, offer, age, is_driver),
+                partial(_cells, offer, age, is_driver, past, most),
                 (
                     at,
                     who(node).casefold(),
@@ -147,6 +173,8 @@ def offer_rows(offers: Iterable[OfferSeen], older_s: float, driver: tuple[bytes,
                     model.quantization,
                     model.context,
                     offer.price_out + offer.price_in,
+                    past.points[-1].price_out if past.points else None,
+                    None if offer.new else offer.stars,
                     node.status,
                     node.slots - busy_slots(node),
                     node.rtt_ms,
@@ -162,7 +190,9 @@ def offer_rows(offers: Iterable[OfferSeen], older_s: float, driver: tuple[bytes,
     return rows
 
 
-def _cells(offer: OfferSeen, age_s: float, is_driver: bool) -> tuple[Cell, ...]:
+def _cells(
+    offer: OfferSeen, age_s: float, is_driver: bool, past: PricePast, most: int | None
+) -> tuple[Cell, ...]:
     node, model = offer.node, offer.model
     gone = node.status == "offline" or offer.mark == "blocked"
     aside = ".table--aside" if gone else ""
@@ -175,7 +205,9 @@ def _cells(offer: OfferSeen, age_s: float, is_driver: bool) -> tuple[Cell, ...]:
         (label(model.name) or "unnamed", aside),
         (label(model.quantization), ".table--aside"),
         (tokens(model.context), aside),
-        (price_text(offer), aside if gone or not is_free(offer) else ".table--good"),
+        (price_text(offer), aside or _price_style(offer, most)),
+        (past.bars(DAY_BARS), ".table--aside"),
+        (rating_text(offer), aside or (".table--mark" if offer.new else "")),
         _state(offer),
         (f"{busy_slots(node)}/{node.slots}" if node.slots else "–", aside),
         (round_trip(node.rtt_ms), aside),
@@ -189,6 +221,20 @@ def _cells(offer: OfferSeen, age_s: float, is_driver: bool) -> tuple[Cell, ...]:
 def price_text(offer: OfferSeen) -> str:
     """`free`, or credits per 1M generated tokens."""
     return "free" if is_free(offer) else price(offer.price_out)
+
+
+def _price_style(offer: OfferSeen, most: int | None) -> str:
+    if is_free(offer):
+        return ".table--good"
+    return ".table--warn" if most is not None and offer.price_out > most else ""
+
+
+def rating_text(offer: OfferSeen) -> str:
+    """`4.3 (12)`: stars, and the ratings that weigh. Newcomers are `NEW`, whatever is said of them."""
+    if offer.new or offer.stars is None:
+        return "NEW" if offer.new else "–"
+    count = str(offer.ratings) if offer.ratings < 1000 else f"{min(offer.ratings // 1000, 9)}k"
+    return f"{offer.stars:.1f} ({count})"
 
 
 def rate_text(rate: float) -> str:

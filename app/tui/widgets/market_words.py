@@ -12,6 +12,7 @@ from textual.style import Style
 
 from infraxa.app.offers import OfferSeen
 from infraxa.app.tui.widgets.driver import CHOSEN_BY_INFRAXA, THIS_MACHINE, Driver
+from infraxa.app.tui.widgets.figures import price
 from infraxa.app.tui.widgets.market_rows import Wanted, label, who
 from infraxa.app.tui.widgets.text import one_line
 from infraxa.net.errors import NetError
@@ -37,7 +38,10 @@ def nothing(offers: Sequence[OfferSeen], wanted: Wanted, status: NetworkStatus) 
     """Why no row is shown, and what to do."""
     if offers:
         named = f" with “{one_line(wanted.words, 40)}”" if wanted.words.strip() else ""
-        that = " and ".join(word for word, on in (("free", wanted.free), ("online", wanted.online)) if on)
+        which = [word for word, on in (("free", wanted.free), ("online", wanted.online)) if on]
+        if wanted.most is not None:
+            which.append(f"up to {price(wanted.most)}/M")
+        that = " and ".join(which)
         kind = f" that is {that}" if that else ""
         return f"No offer{named}{kind}.\n\nThere are {len(offers):,} in all: Esc shows them."
     if status.activity == "online" and status.known:
@@ -62,14 +66,18 @@ def headline(offers: Sequence[OfferSeen], shown: int, *, short: bool) -> Content
     )
 
 
-def switches(wanted: Wanted, *, can_open: bool, short: bool) -> Content:
-    """What the rows can be filtered by. `can_open`: the words of the filter are not in sight."""
+def switches(wanted: Wanted, max_price: int | None, *, can_open: bool, short: bool) -> Content:
+    """What the rows can be filtered by. `max_price`: the setting, if there is one; `can_open`: the words of
+    the filter are not in sight."""
     only = "" if short else " only"
     parts = [_switch("/", "filter", "screen.filter", on=None)] if can_open else []
     parts += [
         _switch("f", f"free{only}", "screen.only('free')", on=wanted.free),
         _switch("o", f"online{only}", "screen.only('online')", on=wanted.online),
     ]
+    if max_price is not None:
+        most = _switch("m", f"≤ {price(max_price)}", "screen.only('most')", on=wanted.most is not None)
+        parts.append(most)
     return Content("   ").join(parts)
 
 

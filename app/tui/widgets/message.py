@@ -27,6 +27,7 @@ from infraxa.app.tui.widgets.facts import (
     driver_name,
     ending,
     facts_lines,
+    facts_rows,
     model_label,
     moved_label,
     moved_lines,
@@ -428,15 +429,17 @@ class AnswerView(MessageView):
             error = one_line(message.error, 600)
             lines.append(Content.styled(error, "$text-error"))
         width = self.content_size.width
-        line = Content("")
-        for facts in facts_lines(message.facts):
-            said = [Content.styled(fact, STYLES.get(fact, MUTED)) for fact in facts]
-            if end := ending(message):
-                style = "$text-error" if message.state == "failed" else "$text-warning"
-                said.insert(0, Content.styled(end, style))
-            line = Content.styled(" · ", FAINT).join(said)
-            if line.cell_length <= width or self.has_focus:  # all of it under the message that is looked at
-                break
+        end = ending(message)
+        style = "$text-error" if message.state == "failed" else "$text-warning"
+        said = Content.styled(end, style) if end else Content("")
+        before = said.cell_length + 3 if end else 0
+        # All of it under the message that is looked at.
+        facts = facts_lines(message.facts)[:1] if self.has_focus else facts_rows(message.facts, width, before)
+        for at, row in enumerate(facts):
+            words = [Content.styled(fact, STYLES.get(fact, MUTED)) for fact in row]
+            line = Content.styled(" · ", FAINT).join([said, *words] if end and not at else words)
+            if at < len(facts) - 1:
+                lines.append(line)
         stars = self._stars(choosing=self.has_focus or self.newest)
         if self.has_focus or self.newest:
             offers = self._offers() + (Content("   ") + stars if stars else Content(""))

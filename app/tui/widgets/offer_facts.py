@@ -25,6 +25,7 @@ from infraxa.app.tui.widgets.market_rows import (
     who,
 )
 from infraxa.app.tui.widgets.network_rows import address_text, round_trip
+from infraxa.app.tui.widgets.price_line import NO_PAST, PricePast
 from infraxa.app.tui.widgets.text import one_line
 from infraxa.net.addresses import DEFAULT_PORT
 from infraxa.net.identity import id_text, short_id
@@ -87,6 +88,14 @@ def state(offer: OfferSeen) -> str:
     return f"{node.status} · {busy_slots(node)} of {node.slots} slot{'s' * (node.slots != 1)} busy"
 
 
+def reputation(offer: OfferSeen) -> str:
+    """`★ 4.3 of 12 ratings`, of those that weigh; newcomers are NEW."""
+    if offer.stars is None:
+        return "NEW" if offer.new else "not rated"
+    count = f" · {offer.ratings:,} rating{'s' * (offer.ratings != 1)}" if offer.ratings else ""
+    return f"{'NEW · ' if offer.new else ''}★ {offer.stars:.1f}{count}"
+
+
 def answers(offer: OfferSeen) -> str:
     """How many of its answers came whole; empty when none was asked for."""
     asked = offer.answered + offer.failed
@@ -101,7 +110,7 @@ def _limits(offer: OfferSeen) -> str:
     return f"context {thousands(model.context)} · answers ≤ {thousands(model.max_out)}"
 
 
-def in_lines(offer: OfferSeen, older_s: float, width: int) -> Content:
+def in_lines(offer: OfferSeen, older_s: float, width: int, past: PricePast = NO_PAST) -> Content:
     """All of it in four lines of `width` cells, what matters most at the left."""
     node, model = offer.node, offer.model
     whole = id_text(node.id)
@@ -118,7 +127,7 @@ def in_lines(offer: OfferSeen, older_s: float, width: int) -> Content:
             Content.assemble(("! ", f"bold {style}"), (text, style)) for text, style in found
         )
     else:
-        last = _fitting(width, lambda short: _state_line(offer, older_s, short=short))
+        last = _fitting(width, lambda short: _state_line(offer, older_s, past, short=short))
     return Content("\n").join(line.truncate(width, ellipsis=True) for line in (first, second, third, last))
 
 
@@ -135,10 +144,12 @@ def _health_line(offer: OfferSeen, *, short: bool) -> Content:
     )  # fmt: skip
 
 
-def _state_line(offer: OfferSeen, older_s: float, *, short: bool) -> Content:
+def _state_line(offer: OfferSeen, older_s: float, past: PricePast, *, short: bool) -> Content:
     ago = f"{span(offer.node.age_s + older_s)} ago"
     heard = ago if short else f"heard {ago} {_by(offer.node)}"
-    return Content(f"{prices(offer)} · {state(offer)} · {reached(offer.node)} · {heard}")
+    day = f" (24 h {past.spread()})" if not short and past.spread() and not is_free(offer) else ""
+    rated = "" if short else f" · {reputation(offer)}"
+    return Content(f"{prices(offer)}{day}{rated} · {state(offer)} · {reached(offer.node)} · {heard}")
 
 
 def _by(node: SeenNode) -> str:
@@ -174,7 +185,7 @@ def _numbers(parts: list[str]) -> Content:
     return Content(" · ".join(parts)) if parts else Content.styled("nothing yet", _QUIET)
 
 
-def card(offer: OfferSeen, older_s: float, width: int) -> Content:
+def card(offer: OfferSeen, older_s: float, width: int, past: PricePast = NO_PAST) -> Content:
     """All of it, one fact under the other, in lines of at most `width` cells."""
     node, model = offer.node, offer.model
     whole = id_text(node.id)
@@ -213,6 +224,8 @@ def card(offer: OfferSeen, older_s: float, width: int) -> Content:
     fact("price", prices(offer), "$text-success" if is_free(offer) else "")
     if not is_free(offer):
         fact("", "cr per 1M tokens")
+        fact("24 h", past.bars(max(0, min(24, width - NAME))).rstrip())
+        fact("", past.spread())
     fact("state", state(offer))
     fact("reached", reached(node))
     fact("heard", f"{span(node.age_s + older_s)} ago {_by(node)}")
@@ -224,6 +237,9 @@ def card(offer: OfferSeen, older_s: float, width: int) -> Content:
         lines.append(Content.assemble((f"{name:<{NAME}}", _QUIET), f"{here:<{CLAIM}}", (claimed, _QUIET)))
     fact("round trip", round_trip(node.rtt_ms))
     fact("answers", answers(offer) or "none asked for yet")
+    fact("reputation", reputation(offer))
+    if offer.unweighted:
+        fact("", f"{offer.unweighted:,} rating{'s' * (offer.unweighted != 1)} of strangers")
     return Content("\n").join(line.truncate(width, ellipsis=True) for line in lines)
 
 

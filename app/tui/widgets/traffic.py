@@ -14,7 +14,8 @@ WINDOW = 3
 GAP = 10.0
 """Seconds without a sample after which it begins anew: nobody looked, so nothing is known of that time."""
 
-_BARS = "▁▂▃▄▅▆▇█"
+BARS = "▁▂▃▄▅▆▇█"
+"""From the lowest to the highest."""
 
 
 class Traffic:
@@ -51,5 +52,5 @@ def sparkline(values: Sequence[float], width: int) -> str:
     """The newest `width` values as bars, the largest of them the highest; blank where there is none yet."""
     shown = list(values)[-width:] if width else []
     most = max(shown, default=0.0)
-    bars = [_BARS[round(value / most * (len(_BARS) - 1))] if most else _BARS[0] for value in shown]
+    bars = [BARS[round(value / most * (len(BARS) - 1))] if most else BARS[0] for value in shown]
     return "".join(bars).rjust(width)
