@@ -11,14 +11,15 @@ from typing import Final
 
 from infraxa.app import choices
 from infraxa.app.attempt import Ordering
-from infraxa.app.buying import Buying, Wanted
+from infraxa.app.buying import Buying
 from infraxa.app.config import ANY, LOCAL, Settings
 from infraxa.app.drivers import Drivers
 from infraxa.app.errors import NodeError
 from infraxa.app.offers import OfferSeen
 from infraxa.app.ordering import tokens
-from infraxa.app.purse import Purse
+from infraxa.app.purse import Purse, micro
 from infraxa.app.trade import Bound
+from infraxa.app.wanted import Wanted
 from infraxa.engine.types import ChatMessage
 from infraxa.net.patience import PatienceLimits
 from infraxa.net.tasks import TaskGroup
@@ -36,7 +37,8 @@ def wanted(options: ChatOptions, settings: Settings) -> Wanted | None:
     if driver == LOCAL:
         return None
     sampling = choices.resolve_sampling(options, settings)
-    return Wanted(driver, sampling, options.driver_model, settings.failover)
+    most = None if settings.max_price is None else micro(settings.max_price)
+    return Wanted(driver, sampling, options.driver_model, settings.failover, most)
 
 
 class Buyer:
@@ -80,6 +82,7 @@ class Buyer:
             buying.preferred = self._shown_for(chat_id)
         if self._purse is not None:
             buying.spending = self._purse.spending(buying.billed, chat_id, message_id)
+            buying.spending.max_price = wanted.max_price if wanted.driver == ANY else None
         return buying
 
     async def bound(self, chat_id: str, said: tuple[ChatMessage, ...], wanted: Wanted) -> Bound:
@@ -104,11 +107,10 @@ class Buyer:
             for offer in self._drivers.offers([node for node in nodes if node.id == shown.node.id]):
                 if offer.same_as(shown) and offer.has_room:
                     return offer
-        model_id = None if wanted.driver_model is None else bytes.fromhex(wanted.driver_model)
-        need = tokens(said)
-        found = self._drivers.choose(nodes, model_id, need)
+        model_id, need, most = wanted.model_id, tokens(said), wanted.max_price
+        found = self._drivers.choose(nodes, model_id, need, max_price=most)
         if found is None:
-            raise self._drivers.nobody(nodes, model_id, need)
+            raise self._drivers.nobody(nodes, model_id, need, max_price=most)
         return found
 
     def _shown_for(self, chat_id: str) -> OfferSeen | None:

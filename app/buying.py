@@ -11,7 +11,7 @@ import asyncio
 import os
 import time
 from collections.abc import Callable
-from typing import Final, Literal, NamedTuple
+from typing import Final
 
 from infraxa.app import order_words
 from infraxa.app.answering import Billed, Item, Moved, Waits
@@ -24,7 +24,8 @@ from infraxa.app.ordering import continued, order_of, prompt_of, shortened, toke
 from infraxa.app.pulled import End, Pulled
 from infraxa.app.spending import Spending
 from infraxa.app.tally import Tally
-from infraxa.engine.types import ChatMessage, ErrorInfo, Finished, Sampling
+from infraxa.app.wanted import Wanted
+from infraxa.engine.types import ChatMessage, ErrorInfo, Finished
 from infraxa.net.errors import NetError
 from infraxa.net.identity import id_text
 from infraxa.net.names import clean_name
@@ -51,24 +52,6 @@ RETRY_S: Final = 1.0
 """Until a driver is asked again that is busy and does not say for how long."""
 CUTS: Final = 6
 """How often oldest turns are left out of a conversation that is too long for the driver."""
-
-Failover = Literal["ask", "auto", "off"]
-
-
-class Wanted(NamedTuple):
-    """Who is to answer, and how."""
-
-    driver: str
-    """`auto`, or the id of a node as people write it."""
-    sampling: Sampling = Sampling()
-    driver_model: str | None = None
-    """A model_id in hex; None: any."""
-    failover: Failover = "ask"
-
-    @property
-    def may_move(self) -> bool:
-        """Another driver goes on without a question."""
-        return self.failover == "auto" or (self.failover == "ask" and self.driver == ANY)
 
 
 class Buying(Pulled):
@@ -169,10 +152,12 @@ class Buying(Pulled):
         return next((offer for offer in offers if offer.same_as(shown) and offer.has_room), None)
 
     def _chosen(self, nodes: list[SeenNode]) -> OfferSeen:
-        model_id = _model_id(self._wanted.driver_model)
-        found = self._drivers.choose(nodes, model_id, self._need(), self._refused)
+        model_id = self._wanted.model_id
+        found = self._drivers.choose(
+            nodes, model_id, self._need(), self._refused, max_price=self._wanted.max_price
+        )
         if found is None:
-            raise self._drivers.nobody(nodes, model_id, self._need())
+            raise self._drivers.nobody(nodes, model_id, self._need(), max_price=self._wanted.max_price)
         return found
 
     def _free(self) -> OfferSeen | None:
@@ -214,11 +199,12 @@ class Buying(Pulled):
     def _other(self, offer: OfferSeen, context: int) -> OfferSeen | None:
         """One that was not tried: with the same model or, if none was asked for, with any."""
         nodes, exclude = self._network.nodes(), [*self._tried, *self._refused]
+        most = self._wanted.max_price
         if len(self._refused) >= MAX_REFUSALS:
             return None
-        found = self._drivers.choose(nodes, offer.model.model_id, context, exclude)
+        found = self._drivers.choose(nodes, offer.model.model_id, context, exclude, max_price=most)
         if found is None and self._wanted.driver_model is None:
-            found = self._drivers.choose(nodes, None, context, exclude)
+            found = self._drivers.choose(nodes, None, context, exclude, max_price=most)
         return found
 
     def _patience_left(self) -> float:
@@ -235,8 +221,10 @@ class Buying(Pulled):
             return None
         self._refused.clear()
         while (found := look()) is None:
-            model_id = _model_id(self._wanted.driver_model)
-            wait = self._drivers.room_in(self._network.nodes(), model_id, self._need(), self._tried)
+            model_id, most = self._wanted.model_id, self._wanted.max_price
+            wait = self._drivers.room_in(
+                self._network.nodes(), model_id, self._need(), self._tried, max_price=most
+            )
             if wait is None or wait > self._patience_left() or self._patience_left() <= 0:
                 return None
             self._say(Waits(order_words.A_PLACE, began_ms, limit))
@@ -291,15 +279,6 @@ class Buying(Pulled):
             ended = await attempt.run(order, prompt)
         self._text += "".join(attempt.texts)
         return ended if isinstance(ended, Setback) else End(ended.finish)
-
-
-def _model_id(text: str | None) -> bytes | None:
-    try:
-        return None if text is None else bytes.fromhex(text)
-    except ValueError:
-        raise NodeError(
-            "no_model", "This is not the id of a model.", "infraxa providers shows the models there are."
-        ) from None
 
 
 def _heard(nodes: list[SeenNode]) -> bool:

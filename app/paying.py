@@ -110,35 +110,35 @@ class Paying(Signing):
             await asyncio.sleep(START_S if turn < STARTS else LATER_S)
 
     async def _settle(self, store: Store, provider: bytes) -> None:
-        # Here, because it imports what the app's first frame need not wait for.
-        from infraxa.net.stream import LinkClosed, StreamCancelled, StreamFailed
-
+        more = self._running[provider]
         try:
-            if await self._open_orders(store, provider):
-                await self._rounds(store, provider, self._running[provider])
-        except (NetError, NodeError) as error:
-            _log.debug("not settled now: %s", error.code)
-        except TimeoutError:
-            _log.debug("not settled now: no session with the driver")
-        except StreamFailed as error:
-            _log.debug("not settled now: %s", error.failure.code)
-        except (LinkClosed, StreamCancelled):
-            _log.debug("not settled now: the link is gone")
-        except ProtocolError as error:
-            _log.warning("a driver's words about money break the protocol: %s", error.reason)
-        except StoreError as error:
-            _log.warning("not settled, since it could not be written: %s", error.message)
-            return
-        finally:
-            more = self._running.pop(provider)
-        try:
+            await self._try(store, provider, more)
             await self._leave(store, provider)
         except StoreError as error:
-            _log.warning("what is not settled could not be marked: %s", error.message)
+            _log.warning("not settled, since it could not be written: %s", error.message)
+        finally:
+            del self._running[provider]
         if more.is_set():
             self.settle(provider)
 
+    async def _try(self, store: Store, provider: bytes, more: asyncio.Event) -> None:
+        """As far as it goes now. Raises StoreError."""
+        # Here, because it imports what the app's first frame need not wait for.
+        from infraxa.net.stream import LinkClosed, StreamCancelled
+
+        try:
+            if await self._open_orders(store, provider):
+                await self._rounds(store, provider, more)
+        except (NetError, NodeError) as error:
+            _log.debug("not settled now: %s", error.code)
+        except (LinkClosed, StreamCancelled, TimeoutError):
+            _log.debug("not settled now: there is no session, or it is gone")
+        except ProtocolError as error:
+            _log.warning("a driver's words about money break the protocol: %s", error.reason)
+
     async def _rounds(self, store: Store, provider: bytes, more: asyncio.Event) -> None:
+        from infraxa.net.stream import StreamFailed
+
         async with asyncio.timeout(CONNECT_S):
             link = await self._network.order_link(provider)
         turn = 0
@@ -154,7 +154,11 @@ class Paying(Signing):
             if not left:
                 return
             for order in left:
-                await self.pay(store, link, order)
+                try:
+                    await self.pay(store, link, order)
+                except StreamFailed as error:
+                    # What a driver does not want to hear of one order keeps nothing from the others.
+                    _log.debug("not settled now: %s", error.failure.code)
 
     async def _leave(self, store: Store, provider: bytes) -> None:
         """What is not settled now may be claimed for some time."""

@@ -156,9 +156,9 @@ class Purse:
         settings, now = self._settings, time.localtime(self._clock() / 1000)
         midnight = time.mktime((now.tm_year, now.tm_mon, now.tm_mday, 0, 0, 0, 0, 0, -1))
         return Caps(
-            request=max(0, _micro(settings.cap_request) - used),
-            chat=_micro(settings.cap_chat),
-            day=_micro(settings.cap_day),
+            request=max(0, micro(settings.cap_request) - used),
+            chat=micro(settings.cap_chat),
+            day=micro(settings.cap_day),
             day_start_ms=round(midnight) * 1000,
         )
 
@@ -222,6 +222,6 @@ async def _no_vocabulary(offer: OfferSeen) -> Vocabulary | None:
     return None
 
 
-def _micro(value: float) -> int:
+def micro(value: float) -> int:
     """Of a setting in credits, whose sixth decimal is the last that counts."""
     return read_credits(f"{value:.6f}")

@@ -107,6 +107,8 @@ class Spending:
         message_id: str | None = None,
     ) -> None:
         """`tell`: its bills are others."""
+        self.max_price: int | None = None
+        """µcr per 1M tokens of the answer, where infraxa chooses the drivers; None: any."""
         self._purse = purse
         self._tell = tell
         self._chat_id = chat_id
@@ -189,7 +191,10 @@ class Spending:
             raise _failed("silent" if error.code == "timeout" else error.code, at="link") from None
         except ProtocolError as error:
             raise _failed("garbage", refusal=error.reason) from None
-        if (dearer := self._purse.dearer(offer, locked.rates)) is not None:
+        dearer = self._purse.dearer(offer, locked.rates)
+        if self.max_price is not None and locked.rates.price_out > self.max_price:
+            dearer = self.max_price
+        if dearer is not None:
             name = order_words.display_name(offer.node.name, offer.node.id)
             raise NotBought(order_words.dearer(name, locked.rates.price_out, dearer))
         return locked

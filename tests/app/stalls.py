@@ -10,8 +10,9 @@ from typing import Any
 
 from infraxa.app.answering import Item, Moved, Sent, Times, Waits
 from infraxa.app.buyer import Buyer
-from infraxa.app.buying import Buying, Wanted
+from infraxa.app.buying import Buying
 from infraxa.app.drivers import Drivers
+from infraxa.app.wanted import Wanted
 from infraxa.engine.types import ChatMessage, Delta, Finished
 from infraxa.net import wire
 from infraxa.net.errors import NetError

@@ -396,3 +396,27 @@ async def test_a_rating_that_nobody_could_use_is_not_kept(tmp_path: Path) -> Non
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is not in order is not asked for again and again for long."""
     monkeypatch.setattr("infraxa.app.paying.PAUSES", (0.0, 0.01, 0.02, 0.05, 0.1))
+
+
+async def test_an_order_that_a_driver_refuses_to_settle_keeps_nothing_from_the_others(tmp_path: Path) -> None:
+    maple = Shop("maple", saying("Hello"))
+    async with buying_at(tmp_path, maple) as place:
+        await place.chat(maple)
+        await place.settled()
+        await place.idle()
+        forgotten = next(iter(maple.sold))
+
+        def lost(request: wire.Bargain) -> wire.Failure | None:
+            if getattr(request, "order", b"") in refused:
+                return wire.Failure("bad_request", field="order")
+            return None
+
+        refused: set[bytes] = {forgotten}
+        maple.answering = lost
+        await place.store.run(
+            lambda conn: conn.execute("UPDATE orders SET bill = 'signed' WHERE id = ?", (forgotten,))
+        )
+        await place.chat(maple)
+        await until(lambda: len(maple.said()) == 2)
+        await place.idle()
+        assert [order.bill for order in await place.orders()] == ["signed", "closed"]

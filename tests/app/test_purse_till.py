@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from infraxa.app.buying import Wanted
+from infraxa.app.wanted import Wanted
 from infraxa.net import auth
 from infraxa.net.identity import Identity, id_text
 from infraxa.net.link import Link
