@@ -498,5 +498,5 @@ def test_any_sequence_of_steps_and_crashes(template: Path) -> None:
 
     Sequence.template = template
     run_state_machine_as_test(
-        Sequence, settings=settings(max_examples=25, stateful_step_count=40, deadline=None)
+        Sequence, settings=settings(max_examples=20, stateful_step_count=30, deadline=None)
     )
