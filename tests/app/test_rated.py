@@ -80,6 +80,8 @@ async def test_a_rating_is_told_after_minutes_and_weighs_where_its_writer_is_kno
             mine.ahead_ms = 600_001
             await until(lambda: theirs.stars(provider), "the rating is there")
             assert theirs.stars(provider) == [(2, 0.0)]
+            await theirs.ratings._turn()
+            assert not other.net.ratings.changes(), "what is written is not written again"
             account = user.identity.account_key(provider.id).id
             theirs.ratings.trust({account: Counterparty(FULL_AMOUNT)})
             assert theirs.stars(provider) == [(2, 1.0)]
@@ -91,8 +93,6 @@ async def test_a_rating_is_told_after_minutes_and_weighs_where_its_writer_is_kno
         await other.open()
         async with reading(other, tmp_path / "other") as again:
             assert again.stars(provider) == [(2, 0.0)]
-            await again.ratings._turn()
-            assert not other.net.ratings.changes(), "what is written is not written again"
             await again.ratings.detach()
             assert not again.stars(provider)
         # In another network nobody hears of it.
