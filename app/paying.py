@@ -153,12 +153,16 @@ class Paying(Signing):
             left = await self._open_orders(store, provider)
             if not left:
                 return
+            refused = 0
             for order in left:
                 try:
                     await self.pay(store, link, order)
                 except StreamFailed as error:
                     # What a driver does not want to hear of one order keeps nothing from the others.
                     _log.debug("not settled now: %s", error.failure.code)
+                    refused += 1
+            if refused == len(left):
+                return
 
     async def _leave(self, store: Store, provider: bytes) -> None:
         """What is not settled now may be claimed for some time."""

@@ -10,10 +10,11 @@ import pytest
 from infraxa.app.answering import Moved, Sent, Times, Waits
 from infraxa.app.asking import Asking
 from infraxa.app.buyer import wanted
-from infraxa.app.buying import BUSY_S, FIND_S, Wanted
+from infraxa.app.buying import BUSY_S, FIND_S
 from infraxa.app.config import Settings
 from infraxa.app.facade import AskBegan
 from infraxa.app.models import Models
+from infraxa.app.wanted import Wanted
 from infraxa.engine.host import Engine
 from infraxa.engine.types import ChatMessage, Delta, Finished, Progress, Sampling
 from infraxa.net import orders, wire
@@ -423,7 +424,7 @@ REFUSALS: dict[wire.ErrorCode, tuple[str, str]] = {
     "leaving": ("leaving", "maple has stopped serving."),
     "not_allowed": ("not_allowed", "maple does not answer your requests."),
     "internal": ("internal", "maple met an error of its own."),
-    "expired": ("expired", "maple took the request for one that is too old."),
+    "expired": ("expired", "maple let the request go: it waited, or was sent, for too long."),
 }
 
 
