@@ -101,6 +101,12 @@ def most(conn: Connection, account: bytes, limit: int) -> int:
     return max(0, (limit if tab.limit is None else tab.limit) - tab.disputed)
 
 
+def standing(conn: Connection, account: bytes, limit: int) -> tuple[int, int]:
+    """What it owes, unsigned charges and open holds included, and what it may; see `most`."""
+    _, held = trade.tab_limit(conn, "provider", account, limit)
+    return owed(conn, account) + held, most(conn, account, limit)
+
+
 def owed(conn: Connection, account: bytes) -> int:
     """µcr that it owes by what it signed."""
     return ledger.owed(conn, "provider", account)

@@ -29,6 +29,9 @@ class Credit:
         self.known: set[bytes] = set()
         """Accounts that have a limit of their own: they are no strangers."""
         self._pool = tab.Pool()
+        self._taken: dict[bytes, tuple[str | None, int]] = {}
+        """What each stranger took of the pool today, and from where: as many as the pool can have."""
+        self._day = 0
         self._quota = tab.Quota()
 
     def use(self, settings: Settings) -> None:
@@ -43,7 +46,7 @@ class Credit:
 
     def used(self, account: bytes, amount: int, now_ms: int) -> None:
         """A stranger's share that was used earlier today, from a network that is not known any more."""
-        self._pool.count(account, "", amount, tab.day_of(now_ms))
+        self._count(Buyer(account, ""), amount, tab.day_of(now_ms))
 
     def take(self, buyer: Buyer, hold: int, now_ms: int) -> None:
         """Reserve a stranger's share. Raises Refusal `strangers_full`."""
@@ -57,11 +60,32 @@ class Credit:
                 retry_after_ms=(day + 1) * tab.DAY_MS - now_ms,
                 limit=self._pool.left(*buyer, day),
             )
+        self._note(buyer, hold, day)
 
     def give_back(self, buyer: Buyer, amount: int, taken_ms: int) -> None:
         """So much of what was taken then was not charged."""
         if amount and buyer.account not in self.known:
-            self._pool.count(*buyer, -amount, tab.day_of(taken_ms))
+            self._count(buyer, -amount, tab.day_of(taken_ms))
+
+    def settled(self, account: bytes, amount: int, now_ms: int) -> None:
+        """The account owes so much less: what it took of that today is no credit any more."""
+        day = tab.day_of(now_ms)
+        group, taken = self._taken.get(account, ("", 0)) if day == self._day else ("", 0)
+        self._count(Buyer(account, group), -min(amount, taken), day)
+
+    def _count(self, buyer: Buyer, amount: int, day: int) -> None:
+        if amount:
+            self._pool.count(*buyer, amount, day)
+            self._note(buyer, amount, day)
+
+    def _note(self, buyer: Buyer, amount: int, day: int) -> None:
+        if day > self._day:
+            self._day = day
+            self._taken.clear()
+        if day == self._day:
+            _, before = self._taken.pop(buyer.account, (None, 0))
+            if before + amount > 0:
+                self._taken[buyer.account] = buyer.group, before + amount
 
     def free_left(self, buyer: Buyer, now_ms: int) -> int:
         """Free requests that are left today."""

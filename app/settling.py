@@ -74,7 +74,8 @@ def is_new(conn: Connection, said: deals.Settlement) -> Literal["new", "old", "s
     tab = tabs.get_tab(conn, "provider", said.account)
     if said.seq <= tab.seq:
         return "old"
-    return "new" if (said.seq, said.owed_before) == (tab.seq + 1, tab.owed) else "stale"
+    fits = (said.seq, said.owed_before) == (tab.seq + 1, tab.owed) and said.amount <= tab.owed
+    return "new" if fits else "stale"
 
 
 def agree(conn: Connection, me: Signer, signed: Signed) -> wire.Settled:
@@ -108,8 +109,7 @@ def net(conn: Connection, me: Identity, said: deals.Settlement, request: wire.Se
     if (state := is_new(conn, said)) != "old":
         mine = tabs.get_tab(conn, "user", other)
         fits = (theirs.seq > mine.signed_seq, theirs.owed_before == mine.owed, said.amount <= mine.owed)
-        owes = tabs.get_tab(conn, "provider", said.account).owed
-        if state == "stale" or not all(fits) or said.amount > owes:
+        if state == "stale" or not all(fits):
             return wire.Settled("refused")
     signature = deals.cosigned(request.settlement.body, me, deals.Settlement)
     other_signature = deals.cosigned(request.netted.body, own, deals.Settlement)

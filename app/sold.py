@@ -95,11 +95,9 @@ def open_(
         price_cached=sold.rates.price_cached,
         hold=sold.hold,
     )
-    most = bills.most(conn, account, limit)
-    _, held = trade.tab_limit(conn, "provider", account, limit)
-    owed = bills.owed(conn, account)
-    if sold.hold and owed + held + sold.hold > most:
-        return Refused("tab_limit", most, owed + held)
+    used, most = bills.standing(conn, account, limit)
+    if sold.hold and used + sold.hold > most:
+        return Refused("tab_limit", most, used)
     return selling.open_order(conn, row, limit=limit, grace_ms=tab.RECEIPT_GRACE_MS)
 
 

@@ -92,8 +92,7 @@ class Till(Intake):
         if terms.model_id != model:
             raise Refusal("model_gone", "It asked for a model that is not served.")
         store, rates = await self._ready(), self.pricing.now
-        state = await store.run(tabs.get_tab, "provider", account)
-        most = await store.run(bills.most, account, self._credit.stranger_limit)
+        used, most = await store.run(bills.standing, account, self._credit.stranger_limit)
         quote = deals.Quote(
             self._randbytes(16), account, model, rates.price_in, rates.price_out, rates.price_cached,
             min(terms.context, MAX_OUT), now, now + deals.QUOTE_MS,
@@ -101,7 +100,7 @@ class Till(Intake):
         signed = deals.sign(quote, self._signer())
         self._quotes.add(quote, codec.encode(signed))
         free_left = self._credit.free_left(_buyer(customer), now)
-        return wire.Quoted(signed, state.owed + state.held, most, max(0, free_left))
+        return wire.Quoted(signed, used, most, max(0, free_left))
 
     async def _bill(self, account: bytes, order: bytes) -> wire.Billed:
         sold = self._running.get((account, order))
@@ -120,11 +119,12 @@ class Till(Intake):
     async def _settle(self, account: bytes, request: wire.SettlePlease) -> wire.Settled:
         store, me = await self._ready(), self._signer()
         said = settling.opened(me, account, request.settlement)
+        state = await store.run(settling.is_new, said)
         if request.netted is not None:
             done = await store.run(settling.net, me, said, request)
-            self._changed()
+            if done.state == "agreed" and state == "new":
+                self._settled(account, said.amount)
             return done
-        state = await store.run(settling.is_new, said)
         if state == "stale":
             return wire.Settled("refused")
         if state == "old":
@@ -159,14 +159,19 @@ class Till(Intake):
         done = await store.run(settling.agree, me, signed)
         del self._proposed[account]
         await store.run(tabs.set_note, "provider", account, "")
-        self._changed()
         if done.state != "agreed":
+            self._changed()
             raise NodeError(
                 "tab_changed",
                 "The tab has changed since it was proposed, or a receipt is not countersigned.",
                 "It will be proposed anew.",
             )
+        self._settled(account, said.amount)
         return said.amount
+
+    def _settled(self, account: bytes, amount: int) -> None:
+        self._credit.settled(account, amount, self._clock())
+        self._changed()
 
     async def set_limit(self, account: bytes, limit: int | None) -> None:
         """How much this account may owe, µcr; None: as much as any stranger. Raises StoreError, NodeError."""

@@ -26,11 +26,11 @@ def an_identity() -> Identity:
     return Identity(os.urandom(32), bytes(32))
 
 
-async def neighbour(shop: Shop, *, bought: int = 1000) -> tuple[Identity, Payer]:
+async def neighbour(shop: Shop, *, bought: int = 1000, hold: int = 1000) -> tuple[Identity, Payer]:
     """A node that bought here, and the user that it is."""
     node = an_identity()
     user = await payer(shop, node.account_key(shop.identity.id))
-    await user.pay(await user.bought(bought))
+    await user.pay(await user.bought(bought, hold=hold))
     return node, user
 
 
@@ -81,6 +81,23 @@ async def test_an_agreement_waits_for_the_person_and_happens_once(tmp_path: Path
         user = await payer(shop, node.account_key(shop.identity.id))
         assert await user.ask(request, wire.Settled) == answers[0]
         assert (await user.tab()).owed == cost(1000) - 100 + cost(10)
+
+
+async def test_what_is_settled_is_no_credit_any_more(tmp_path: Path) -> None:
+    """Else who settled would still be refused until the day is over."""
+    async with selling_at(tmp_path, stranger_limit=0.000201, strangers_daily=0.000201) as (shop, _):
+        _, user = await neighbour(shop, hold=201)
+        owed = cost(1000)
+        assert (await user.user.refused(**await user.order(hold=1))).code == "strangers_full"
+        await user.ask(please(user, proposal(user, owed)), wire.Settled)
+        other = await payer(shop)
+        for _ in range(2):
+            assert await other.ask(please(other, proposal(other, 1, seq=1, owed_before=0)), wire.Settled) == (
+                wire.Settled("refused")
+            ), "it owes nothing"
+        await shop.provider.till.settle(user.key)
+        await user.buy(**await user.order(hold=201))
+        assert (await user.user.refused(**await user.order(hold=202))).code == "strangers_full"
 
 
 async def test_no_agreement_while_a_receipt_is_unsigned_or_on_another_state(tmp_path: Path) -> None:

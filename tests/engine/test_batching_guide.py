@@ -8,12 +8,13 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import pytest
 
 from infraxa.engine import llama
 from infraxa.engine.batching import N_BATCH
 from infraxa.engine.llama import Context, Model
-from infraxa.engine.types import ChatMessage, Finished, Request, Sampling, Usage
+from infraxa.engine.types import Budget, ChatMessage, Finished, Request, Sampling, Usage
 
 QUESTIONS = (
     "what is a driver?",
@@ -247,6 +248,27 @@ def test_max_tokens(open_room: OpenRoom, ask: Ask, max_tokens: int) -> None:
     room.answer(1, ask("what is infraxa?", max_tokens=max_tokens))
     assert room.ended[1].reason == "length"
     assert room.ended[1].usage.n_out == len(room.ids.get(1, [])) == max_tokens
+
+
+@pytest.mark.parametrize(("more", "n_out"), [(-1, None), (0, 0), (2, 0), (3, 1), (15, 5), (17, 5)])
+def test_an_answer_ends_before_it_costs_more_than_it_may(
+    open_room: OpenRoom, ask: Ask, more: int, n_out: int | None
+) -> None:
+    room = open_room()
+    room.answer(1, ask("what is infraxa?"))
+    n_prompt, whole = room.ended[1].usage.n_prompt, room.ids[1]
+    budget = Budget(7 * n_prompt + more, 7_000_000, 3_000_000)
+    request = msgspec.structs.replace(ask("what is infraxa?"), budget=budget)
+    room.answer(2, request)
+    finished = room.ended[2]
+    if n_out is None:
+        assert finished.error is not None and finished.error.code == "over_budget"
+        return
+    assert (finished.reason, finished.usage.n_out) == ("length", n_out)
+    assert room.ids.get(2, []) == whole[:n_out]
+    free = msgspec.structs.replace(request, budget=Budget(0, 0, 0))
+    room.answer(3, free)
+    assert room.ids[3] == whole
 
 
 def test_stop_strings_end_the_answer_before_them(open_room: OpenRoom, ask: Ask) -> None:
