@@ -12,14 +12,13 @@ import pytest
 from infraxa.store import buying, earnings, ledger, selling, tabs, trade
 from infraxa.store.db import Connection, connect
 from infraxa.store.records import StoreError
-from infraxa.store.trade_records import Caps, Counts, OrderRow, ReceiptRow, Refused
+from infraxa.store.trade_records import MAX_AMOUNT, Caps, Counts, OrderRow, ReceiptRow, Refused
 
 NOW = 1_700_000_000_000
 PROVIDER, ACCOUNT, OTHER = b"p" * 32, b"a" * 32, b"o" * 32
 MODEL = b"m" * 32
 COUNTS = Counts(100, 20, 50)
 LIMIT = 10_000
-ALL_STATES = ("pending", "claimed", "processing")
 
 
 @pytest.fixture
@@ -353,3 +352,18 @@ def test_free_orders_have_receipts_too(conn: Connection) -> None:
     assert isinstance(signed(conn, 1, accepted=0), ReceiptRow)
     sums = earnings.earnings(conn, "provider", utc=True)
     assert (sums.accepted, sums.days[0].orders, sums.days[0].n_out) == (0, 1, 50)
+
+
+def test_no_amount_is_too_large_for_the_sums(conn: Connection) -> None:
+    for hold in (MAX_AMOUNT + 1, 2**62):
+        refused = buying.open_hold(conn, an_order(1, hold=hold), Caps())
+        assert refused == Refused("request_cap", MAX_AMOUNT, 0)
+        taken = selling.open_order(conn, an_order(1, ACCOUNT, hold), limit=2**70, grace_ms=0)
+        assert taken == Refused("tab_limit", MAX_AMOUNT, 0)
+    for number in range(1, 5):
+        assert buying.open_hold(conn, an_order(number), Caps()) is None
+        receipt = paid(conn, number, seq=number, charge=2**62, accepted=1000)
+        assert isinstance(receipt, ReceiptRow) and receipt.disputed == MAX_AMOUNT - 1000
+    assert tabs.get_tab(conn, "user", PROVIDER).disputed == 4 * (MAX_AMOUNT - 1000)
+    sums = earnings.earnings(conn, "user", utc=True)
+    assert (sums.accepted, sums.days[0].disputed) == (4000, 4 * (MAX_AMOUNT - 1000))
