@@ -88,7 +88,7 @@ def checked(text: str) -> Checked:
         raise _bad("it is too long")
     try:
         line = msgspec.json.decode(text, type=Line)
-    except (msgspec.MsgspecError, UnicodeError):
+    except (msgspec.MsgspecError, UnicodeError, RecursionError):
         raise _bad("it is no receipt of infraxa") from None
     if line.infraxa_receipt != FORMAT:
         raise _bad("it is of a newer infraxa")

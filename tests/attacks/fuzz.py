@@ -26,12 +26,15 @@ from infraxa.engine.frames import FrameError
 from infraxa.net import (
     addresses,
     codec,
+    deals,
     hello,
     identity,
     invites,
     keyfile,
     link,
     orders,
+    ratings,
+    receipt_file,
     records,
     relay,
     wire,
@@ -44,7 +47,7 @@ from infraxa.net.hello import CardRequest, Dialing, Moment, Prekeys, Reject
 from infraxa.net.mux import Mux
 from infraxa.net.records import Card, ModelOffer, PriceNow, Record, Revoke, State, Successor
 from infraxa.net.session import Session, SessionRecord
-from tests.attacks import report
+from tests.attacks import bargains, report
 from tests.attacks.attacker import NETWORK
 from tests.attacks.target import unlimited
 from tests.net.pairs import session_pair
@@ -158,12 +161,13 @@ def samples() -> list[msgspec.Struct]:
         wire.RelayDial(id_), wire.RelayDialed(), wire.RelayIncoming(), wire.Probe(), wire.CardPlease(),
         wire.Push((record, record)), wire.Root(bytes(8), 3), wire.Failure("busy", 1000, 5, "field"),
         wire.Order(bytes(16), id_, 100, 50, seed=7), TURN, orders.Prompt((TURN, TURN), ("stop",)), *ANSWER,
+        *bargains.messages(), *bargains.values(),
     ]  # fmt: skip
 
 
 def message_types() -> Iterator[type[msgspec.Struct]]:
     """Of the modules whose structs cross the network."""
-    modules: tuple[ModuleType, ...] = (wire, records, orders)
+    modules: tuple[ModuleType, ...] = (wire, records, orders, deals)
     for module in modules:
         for _, kind in inspect.getmembers(module, inspect.isclass):
             if issubclass(kind, msgspec.Struct) and kind.__module__ == module.__name__:
@@ -184,7 +188,7 @@ def _codec_decoders() -> Iterator[Decoder]:
             return True
 
         yield Decoder(f"codec {kind.__name__}", [*[seed] * len(seeds), *seeds], decode, (ProtocolError,))
-    for name, union in (("request", wire.Request), ("message", wire.Tell)):
+    for name, union in (("request", wire.Request), ("message", wire.Tell), ("answer", wire.Answer)):
 
         def read(data: bytes, union: object = union) -> bool:
             return link._decode(data, union) is not None
@@ -343,6 +347,36 @@ def _order_decoders() -> Iterator[Decoder]:
     yield Decoder("order, an answer", answers, answered, (ProtocolError,))
 
 
+def _deal_decoders() -> Iterator[Decoder]:
+    provider, account = bargains.PROVIDER, bargains.ACCOUNT
+    for value in bargains.values():
+        kind = type(value)
+        tag = deals._TAGS[kind]
+
+        def opened(data: bytes, kind: Any = kind, tag: codec.Tag = tag) -> bool:
+            deals._opened(provider.sign(tag, data), provider.id, kind)
+            return True
+
+        yield Decoder(f"{tag}, signed", [codec.encode(value)], opened, (ProtocolError,))
+
+    day = 20_000
+    blank = ratings.blank(provider, account.id, day, 7, bargains.ORDER)
+    given = [ratings.filled(account, blank, 5).body]
+
+    def rated(data: bytes) -> bool:
+        ratings.check(account.sign("rating", data), day)
+        return True
+
+    yield Decoder("rating, signed", given, rated, (ProtocolError,))
+
+    def line(data: bytes) -> bool:
+        receipt_file.checked(data.decode("utf-8", "surrogateescape"))
+        return True
+
+    nested = b'{"x":' + b"[" * 9000
+    yield Decoder("receipt, its line", [*map(str.encode, bargains.lines()), nested], line, (NetError,))
+
+
 def _text_decoders() -> Iterator[Decoder]:
     node = bytes(range(32))
     relay_text = f"relay:{identity.id_text(node)}"
@@ -477,6 +511,7 @@ def decoders() -> list[Decoder]:
         *_session_decoders(),
         _mux_decoder(),
         *_order_decoders(),
+        *_deal_decoders(),
         *_text_decoders(),
         _lan_decoder(),
         *_control_decoders(),
