@@ -13,7 +13,6 @@ import logging
 import time
 import traceback
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from infraxa.app.admission import Admission
@@ -22,13 +21,13 @@ from infraxa.app.models import Models
 from infraxa.app.ordering import request_of
 from infraxa.app.served import Records, Row
 from infraxa.app.serving import ServedState
-from infraxa.app.sold import FREE_OUT, End, Sold
+from infraxa.app.sold import FREE_OUT, Sold
+from infraxa.app.taken import ENDED, LEFT, OUTCOMES, Taken
 from infraxa.app.terms import Refusal, Terms, Why, done_of, max_out, refusal_of
 from infraxa.app.throttle import Throttle, parts
 from infraxa.app.till import Till
-from infraxa.engine.generation import Generation
 from infraxa.engine.host import Engine
-from infraxa.engine.types import Delta, EngineError, Finished, Progress, Request, Usage
+from infraxa.engine.types import Delta, EngineError, Finished, Progress, Request
 from infraxa.net import orders
 from infraxa.net.addresses import LOCAL
 from infraxa.net.deals import Outcome
@@ -51,61 +50,7 @@ TOKEN_BYTES: Final = 32
 SPARE_BYTES: Final = 4096
 """Of a prompt besides its text."""
 
-_ENDED: Final[dict[str, tuple[ServedState, str]]] = {
-    "cancelled": ("cancelled", "Its user cancelled it."),
-    "gone": ("cancelled", "Its user went away."),
-    "stalled": ("failed", "Its user neither sent nor read for too long."),
-    "bad": ("failed", "Its user's node did not keep to the protocol."),
-}
-"""By the reason of a SaleEnded."""
-_OUTCOMES: Final[dict[str, Outcome]] = {
-    "cancelled": "cancelled",
-    "gone": "failed",  # nobody knows whose fault it was
-    "stalled": "cancelled",
-    "bad": "cancelled",
-}
-"""What a receipt says of it, likewise."""
-_LEFT: Final[tuple[ServedState, str]] = ("failed", "This node left the network.")
 _DEFECT: Final = "infraxa met a defect of its own: see the log."
-
-
-@dataclass(eq=False)
-class _Run:
-    """One order while it is here."""
-
-    row: Row
-    arrived: float
-    scope: asyncio.Timeout
-    turn: asyncio.Event = field(default_factory=asyncio.Event)
-    """It has a slot."""
-    news: asyncio.Event = field(default_factory=asyncio.Event)
-    """Another place in line, or a slot."""
-    since: float = 0.0
-    """When it got its slot."""
-    max_out: int = 0
-    """Tokens that its answer may have."""
-    sold: Sold | None = None
-    """In the ledger."""
-    generation: Generation | None = None
-    usage: Usage | None = None
-    """When its generation is over."""
-    stopped: Exception | None = None
-    over: bool = False
-    alive: asyncio.TimerHandle | asyncio.Task[None] | None = None
-    """What tells the user next that its order lives."""
-    bytes_counted: int = 0
-
-    def end_of(self, outcome: Outcome) -> End:
-        """Its end, with what was delivered."""
-        row, usage = self.row, self.usage or Usage()
-        n_prompt = max(usage.n_prompt, row.n_prompt) if row.n_out else row.prompt_read
-        return End(outcome, n_prompt, min(usage.n_cached, n_prompt), row.n_out)
-
-    def stop(self, why: Exception) -> None:
-        """End it now, wherever it is; does nothing the second time, or after its end."""
-        if self.stopped is None and not self.over:
-            self.stopped = why
-            self.scope.reschedule(0)
 
 
 class Sales:
@@ -137,7 +82,7 @@ class Sales:
         self._changed = changed
         self._ended = ended
         self._now_ms = now_ms
-        self._runs: dict[int, _Run] = {}
+        self._runs: dict[int, Taken] = {}
         self._empty = asyncio.Event()
         self._empty.set()
         self._tasks = TaskGroup()
@@ -148,7 +93,7 @@ class Sales:
 
         where = "relay" if sale.relayed else sale.group
         row = self._records.begin(sale.account, where, self._now_ms())
-        run = self._runs[row.number] = _Run(row, time.monotonic(), asyncio.timeout(None))
+        run = self._runs[row.number] = Taken(row, time.monotonic(), asyncio.timeout(None))
         self._empty.clear()
         self._changed()
         outcome: Outcome = "failed"
@@ -167,11 +112,11 @@ class Sales:
             self._over(run, "failed" if failed else "refused", refusal.reason, refusal.code)
             await _fail(sale, refusal)
         except SaleEnded as ended:
-            outcome = _OUTCOMES[ended.reason]
-            self._over(run, *_ENDED[ended.reason])
+            outcome = OUTCOMES[ended.reason]
+            self._over(run, *ENDED[ended.reason])
         except asyncio.CancelledError:
-            outcome = _OUTCOMES[sale.ended] if sale.ended else "failed"
-            self._over(run, *(_ENDED[sale.ended] if sale.ended else _LEFT))
+            outcome = OUTCOMES[sale.ended] if sale.ended else "failed"
+            self._over(run, *(ENDED[sale.ended] if sale.ended else LEFT))
             raise
         except Exception as error:
             # Its text is not logged: it may quote what was said.
@@ -231,7 +176,7 @@ class Sales:
                 run.news.set()
         self._changed()
 
-    async def _sell(self, run: _Run, sale: Sale) -> None:
+    async def _sell(self, run: Taken, sale: Sale) -> None:
         if self.shut is not None:
             raise self.shut()
         terms = self.terms
@@ -278,7 +223,7 @@ class Sales:
     def _no_room(self) -> Refusal:
         return Refusal("busy", "There was no room.", retry_after_ms=self.admission.retry_after_ms())
 
-    async def _wait_in_line(self, run: _Run, sale: Sale, sold: Sold) -> None:
+    async def _wait_in_line(self, run: Taken, sale: Sale, sold: Sold) -> None:
         """Returns when it has a slot."""
         row, admission = run.row, self.admission
         lane: Hashable = sale.group
@@ -299,7 +244,7 @@ class Sales:
             if not run.turn.is_set():
                 await _within(min(ALIVE_S - CALM_S, deadline - time.monotonic()), run.news)
 
-    async def _claim(self, run: _Run, sale: Sale, terms: Terms, sold: Sold) -> orders.Prompt:
+    async def _claim(self, run: Taken, sale: Sale, terms: Terms, sold: Sold) -> orders.Prompt:
         run.row.state = "sending"
         self._changed()
         await self._till.claim(sold)
@@ -309,7 +254,7 @@ class Sales:
         self._changed()
         return prompt
 
-    async def _answer(self, run: _Run, sale: Sale, request: Request) -> Finished:
+    async def _answer(self, run: Taken, sale: Sale, request: Request) -> Finished:
         row = run.row
         generation = run.generation = self._engine.generate(request)
         try:
@@ -340,7 +285,7 @@ class Sales:
             self._release(run)
         raise EngineError("closed", "The engine was closed.")
 
-    def _first_piece(self, run: _Run) -> None:
+    def _first_piece(self, run: Taken) -> None:
         run.row.state = "answering"
         if run.alive is not None:
             run.alive.cancel()
@@ -353,17 +298,17 @@ class Sales:
             await self.throttle.allow(size)
             await sale.piece(text, ids)
 
-    def _count_bytes(self, run: _Run, sale: Sale) -> None:
+    def _count_bytes(self, run: Taken, sale: Sale) -> None:
         self._records.bytes_out += sale.bytes_out - run.bytes_counted
         run.bytes_counted = sale.bytes_out
 
-    def _tell_alive_later(self, run: _Run, sale: Sale) -> None:
+    def _tell_alive_later(self, run: Taken, sale: Sale) -> None:
         run.alive = asyncio.get_running_loop().call_later(ALIVE_S, self._tell_alive_now, run, sale)
 
-    def _tell_alive_now(self, run: _Run, sale: Sale) -> None:
+    def _tell_alive_now(self, run: Taken, sale: Sale) -> None:
         run.alive = self._tasks.spawn(self._tell_alive(run, sale), name=f"request {run.row.number} lives")
 
-    async def _tell_alive(self, run: _Run, sale: Sale) -> None:
+    async def _tell_alive(self, run: Taken, sale: Sale) -> None:
         """The user hears of its order while the model is loaded, waited for, or reads."""
         from infraxa.net.sale import SaleEnded
 
@@ -379,21 +324,21 @@ class Sales:
             if not run.over:
                 self._tell_alive_later(run, sale)
 
-    def _release(self, run: _Run) -> None:
+    def _release(self, run: Taken) -> None:
         """Its slot, or its place in line, is another's now; once."""
         if run.alive is not None:
             run.alive.cancel()
         if self.admission.leave(run.row.number):
             self.advance()
 
-    def _settle(self, run: _Run, sold: Sold, outcome: Outcome) -> None:
+    def _settle(self, run: Taken, sold: Sold, outcome: Outcome) -> None:
         """It is charged for what was delivered, whatever its end was; nothing happens when it is already."""
         if sold.end is None and sold.claimed and run.generation is not None and run.usage is None:
             self._tasks.spawn(self._settle_later(run, sold, outcome), name="the end of an order")
         elif sold.end is None:
             self._till.end_soon(sold, run.end_of(outcome))
 
-    async def _settle_later(self, run: _Run, sold: Sold, outcome: Outcome) -> None:
+    async def _settle_later(self, run: Taken, sold: Sold, outcome: Outcome) -> None:
         """Its generation was cancelled, and says at its end how long the prompt was."""
         assert run.generation is not None
         try:
@@ -410,7 +355,7 @@ class Sales:
         """Of each order that is here: tokens that it may have, and that it got."""
         return [(run.max_out, run.row.n_out) for run in self._runs.values()]
 
-    def _over(self, run: _Run, state: ServedState, reason: str, code: str = "") -> None:
+    def _over(self, run: Taken, state: ServedState, reason: str, code: str = "") -> None:
         run.over = True
         self._release(run)
         self._records.end(run.row, state, code, reason, self._now_ms())
