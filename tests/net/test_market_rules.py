@@ -14,7 +14,7 @@ from infraxa.net.credits import MAX_CREDITS, read_credits, shown
 from infraxa.net.errors import NetError
 from infraxa.net.market import FREE, MAX_PRICE, MILLION, UNBOUNDED, Demand, Outputs, Rates
 
-rules = settings(deadline=None, max_examples=200)
+rules = settings(deadline=None, max_examples=100)
 
 prices = st.integers(0, 10**9) | st.sampled_from((0, 1, MAX_PRICE))
 all_rates = st.builds(Rates, prices, prices, prices)
