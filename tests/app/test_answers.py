@@ -6,23 +6,34 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 import pytest
 
-from infraxa.app.answering import Item, Moved, Sent, Times, Waits
+from infraxa.app.answering import Billed, Item, Moved, Sent, Times, Waits
 from infraxa.app.answers import Answers, Prepared
-from infraxa.app.events import AnswerEnded, AnswerGrew, AnswerMoved, AnswerStarted, AnswerWaits, Event
+from infraxa.app.events import (
+    AnswerEnded,
+    AnswerGrew,
+    AnswerMoved,
+    AnswerStarted,
+    AnswerWaits,
+    Event,
+    FactsChanged,
+    LogLine,
+)
 from infraxa.engine.host import Engine
 from infraxa.engine.types import Delta, ErrorInfo, Finished, Progress, Usage
 from infraxa.store import chats, messages, turns
 from infraxa.store.db import Connection, Store, connect
-from infraxa.store.records import AnswerFacts, DriverPart, Message, Reader
+from infraxa.store.records import AnswerFacts, Bill, DriverPart, Message, Reader
 
 MAPLE, BIRCH = DriverPart("aaaa", "maple", "m7"), DriverPart("bbbb", "birch", "b3")
 STOP = Finished("stop", Usage(n_prompt=5, n_out=3, first_token_ms=10.0, decode_ms=4.0))
 FAILED = Finished("failed", Usage(), ErrorInfo("gone", "maple is gone.", "Try again."))
 
+BillState = Literal["open", "due", "signed", "disputed", "unclaimed", "released"]
 Step = Item | Callable[[], Awaitable[None]]
 
 
@@ -304,3 +315,69 @@ async def test_what_was_waited_for_is_over_when_something_comes(desk: Desk) -> N
             await reached.wait()
             assert not [event for event in desk.answers.present() if isinstance(event, AnswerWaits)]
             await desk.answers.stop(desk.chat_id)
+
+
+def bill(state: BillState, charge: int = 0, order: str = "01") -> Bill:
+    return Bill(order, "aaaa", charge=charge, state=state)
+
+
+async def test_what_an_answer_costs_is_kept_with_it(desk: Desk, tmp_path: Path) -> None:
+    async def reserved() -> None:
+        with contextlib.closing(connect(tmp_path)) as other:
+            (message,) = [turn.message for turn in messages.shown_branch(other, desk.chat_id)][-1:]
+        assert facts_of(message).bills == (bill("open"),), "before the prompt leaves"
+
+    steps = (Billed((bill("open"),)), sent(MAPLE), reserved, Moved(MAPLE), Delta("one", (1,)))
+    ended = await desk.play(Scripted(*steps, Billed((bill("due", 7),)), STOP))
+    assert facts_of(ended).bills == (bill("due", 7),)
+
+
+async def test_what_is_known_of_it_after_its_end_is_kept_and_told(desk: Desk) -> None:
+    ended = await desk.play(Scripted(Moved(MAPLE), Delta("one", (1,)), Billed((bill("due", 9),)), STOP))
+    desk.answers.billed(desk.chat_id, ended.id, bill("signed", 7))
+    await _facts_changed(desk, 1)
+    desk.answers.billed(desk.chat_id, ended.id, bill("due", 9))
+    desk.answers.billed(desk.chat_id, ended.id, bill("released", order="02"))
+    told = await _facts_changed(desk, 3)
+    assert told[-1].facts.bills == (bill("signed", 7), bill("released", order="02")), "no step back"
+    kept = await desk.store.run(messages.get_message, ended.id)
+    assert kept.facts == told[-1].facts and (kept.content, kept.state) == (ended.content, ended.state)
+    assert told[-1].message_id == ended.id and told[-1].chat_id == desk.chat_id
+
+
+async def test_a_bill_that_comes_while_the_end_is_stored_is_not_lost(desk: Desk) -> None:
+    answer = ""
+
+    async def paid() -> None:
+        desk.answers.billed(desk.chat_id, answer, bill("signed", 7))
+
+    source = Scripted(Moved(MAPLE), Delta("one", (1,)), paid, STOP)
+    answer = await desk.begin(source)
+    await desk.ended.wait()
+    desk.answers.billed(desk.chat_id, answer, bill("signed", 8, "02"))
+    await _facts_changed(desk, 1)
+    kept = facts_of(await desk.store.run(messages.get_message, answer))
+    assert kept.bills == (bill("signed", 7), bill("signed", 8, "02"))
+
+
+async def test_going_on_in_vain_costs_what_it_costs(desk: Desk) -> None:
+    before = await desk.play(Scripted(Delta("one", (1,)), STOP), "guide")
+    after = await desk.play(Scripted(sent(MAPLE), Billed((bill("due", 3),)), FAILED), "", before)
+    assert facts_of(after).bills == (bill("due", 3),) and after.state == "complete"
+
+
+async def test_a_bill_of_an_answer_that_is_gone_breaks_nothing(desk: Desk) -> None:
+    desk.answers.billed(desk.chat_id, "nobody", bill("signed"))
+    ended = await desk.play(Scripted(Delta("one", (1,)), STOP), "guide")
+    desk.answers.billed(desk.chat_id, ended.id, bill("signed"))
+    (told,) = await _facts_changed(desk, 1)
+    assert told.message_id == ended.id and not desk.told(LogLine)
+
+
+async def _facts_changed(desk: Desk, count: int) -> list[FactsChanged]:
+    """What was told, when it is so much."""
+    for _ in range(1000):
+        if len(desk.told(FactsChanged)) >= count:
+            break
+        await asyncio.sleep(0.01)
+    return [event for event in desk.events if isinstance(event, FactsChanged)]
