@@ -124,7 +124,7 @@ class Shop(Stall):
                 now = now_ms()
                 quote = self.quoting(
                     deals.Quote(
-                        codec.digest("quote", str(now).encode() + bytes([len(self.asked)]))[:16],
+                        codec.digest("quote", f"{now} {len(self.asked)}".encode())[:16],
                         self.account,
                         model,
                         *self.rates_now(),
