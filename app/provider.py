@@ -273,7 +273,8 @@ class Provider:
                 self._retry = min(self._retry * 2, self._limits.retry_most)
             self._fail(error.message, error.remedy)
         await self.till.tick()
-        self._teller.changed()
+        if self._records.tokens_per_second(time.monotonic()) or self.till.pricing.now != self._price:
+            self._teller.changed()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._limits.look):
                 await self._wake.wait()

@@ -113,9 +113,9 @@ def process(conn: Connection, sold: Sold) -> bool:
 
 def end(conn: Connection, sold: Sold) -> None:
     """It is over: nothing is owed for what was never claimed, the charge for the rest."""
-    account, ended = sold.buyer.account, sold.end
-    if not sold.claimed or ended is None:
-        selling.expire_order(conn, account, sold.order)
+    account, ended = sold.buyer.account, sold.end or End("failed")
+    # Who was cancelled while it was claimed does not know that it was.
+    if not sold.claimed and selling.expire_order(conn, account, sold.order):
         return
     counts = Counts(ended.n_prompt, ended.n_cached, ended.n_out)
     selling.end_order(conn, account, sold.order, _STATES[ended.outcome], counts, sold.charge, ended.outcome)

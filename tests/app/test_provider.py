@@ -26,11 +26,14 @@ from infraxa.app.serving import ProviderStatus
 from infraxa.engine.guide import GUIDE_PATH
 from infraxa.engine.host import Engine
 from infraxa.engine.types import EngineError, EngineStatus, ErrorInfo, Loaded, LoadOptions
+from infraxa.net import market
+from infraxa.net.market import Rates
 from infraxa.net.orders import Claimed, Done, Piece
 from infraxa.net.purchase import OrderFailed
 from infraxa.net.tasks import TaskGroup
 from infraxa.store.db import Store
 from tests.app.selling import SETTINGS, Scripted, Shop, scripted, selling, text_of
+from tests.app.tills import facts_of, payer, whole
 from tests.net.nodes import until
 
 LONG: Any = {"temperature": 5_000_000, "top_k": 0, "top_p": 1_000_000, "min_p": 0, "seed": 1}
@@ -122,6 +125,31 @@ async def test_no_more_tokens_than_were_asked_for(shop: Shop) -> None:
     items = await (await shop.user()).bought(max_tokens=3, **LONG)
     done = items[-1]
     assert isinstance(done, Done) and (done.finish, done.n_out) == ("length", 3)
+
+
+@in_module
+async def test_what_is_charged_is_what_came_and_never_more_than_the_hold(shop: Shop) -> None:
+    await shop.use(base_price=0.2)
+    await until(lambda: any(offer and offer.models[0].price_out for offer in shop.offers))
+    user = await payer(shop)
+    order = await user.order()
+    items = await user.user.bought(**order)
+    done = items[-1]
+    assert "4" in text_of(items) and isinstance(done, Done)
+    receipt = facts_of(await user.receipt(order["id"]))
+    assert (receipt.n_prompt, receipt.n_cached, receipt.n_out) == (done.n_prompt, done.n_cached, done.n_out)
+    rates = Rates(receipt.price_in, receipt.price_out, receipt.price_cached)
+    assert receipt.charge == market.charge(done.n_prompt, done.n_cached, done.n_out, rates, 1000) > 0
+    await user.pay(order["id"])
+    hold = market.hold(done.n_prompt, 2, rates)
+    small = await user.order(hold=hold)
+    done = (await user.user.bought(**small, **LONG))[-1]
+    assert isinstance(done, Done) and done.finish == "length" and 2 <= done.n_out < 20
+    assert facts_of(await user.receipt(small["id"])).charge <= hold
+    await user.pay(small["id"])
+    tiny = await user.user.refused(**await user.order(hold=1), text="many words " * 40)
+    assert tiny.code == "bad_request"
+    await whole(shop)
 
 
 @in_module

@@ -116,6 +116,36 @@ async def test_an_end_that_cannot_be_written_is_written_later(tmp_path: Path) ->
         await whole(shop)
 
 
+@pytest.mark.parametrize("step", ["open_", "claim", "process"])
+async def test_a_user_who_goes_during_a_write_leaves_no_hold(tmp_path: Path, step: str) -> None:
+    """The write is done, and nobody hears of it."""
+    async with selling_at(tmp_path) as (shop, _):
+        user = await payer(shop)
+        run, writing, go_on_ = shop.store.run, asyncio.Event(), asyncio.Event()
+
+        async def slow(fn: Callable[..., Any], *args: Any, **options: Any) -> Any:
+            done = await run(fn, *args, **options)
+            if fn.__name__ == step:
+                writing.set()
+                await go_on_.wait()
+            return done
+
+        shop.store.run = slow  # type: ignore[method-assign]
+        order = await user.order()
+        bought = asyncio.ensure_future(user.user.bought(**order))
+        await writing.wait()
+        assert (await user.tab()).held == 1000
+        bought.cancel()
+        await asyncio.wait([bought])
+        await until(lambda: not shop.provider.till._running)
+        assert (await user.tab()).held == 0
+        billed = await user.billed(order["id"])
+        assert billed.state == ("unknown" if step == "open_" else "due")
+        if billed.receipt is not None:
+            assert facts_of(billed.receipt).charge == 0
+        await whole(shop)
+
+
 async def test_orders_that_run_when_the_provider_closes_are_charged(tmp_path: Path) -> None:
     signer = Signer(os.urandom(32))
     async with selling_at(tmp_path) as (shop, time):
