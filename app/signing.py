@@ -66,8 +66,10 @@ class Signing:
             billed = await link.ask(wire.ReceiptPlease(order.id), wire.Billed, ANSWER_S)
             if billed.state == "unknown" and await store.run(buying.release, order.peer, order.id, "unknown"):
                 await self._tell(store, order.peer, order.id)
-            due = billed.state in ("due", "signed")
-            following = await self._sign(store, link, order, billed.receipt) if due else None
+            following = None
+            if billed.state in ("due", "signed"):
+                lost = billed.state == "signed"
+                following = await self._sign(store, link, order, billed.receipt, lost=lost)
         for _ in range(MAX_NEXT):
             if (
                 following is None
@@ -96,8 +98,11 @@ class Signing:
                 return None
         return order if order.ended else None
 
-    async def _sign(self, store: Store, link: Link, order: OrderRow, signed: Signed | None) -> Signed | None:
-        """Check a receipt, keep it with its countersign, and send that; gives the next one that is due."""
+    async def _sign(
+        self, store: Store, link: Link, order: OrderRow, signed: Signed | None, *, lost: bool = False
+    ) -> Signed | None:
+        """Check a receipt, keep it with its countersign, and send that; gives the next one that is due.
+        `lost`: the driver has a countersign to it that this side does not remember."""
         from infraxa.net import deals
 
         if signed is None:
@@ -120,6 +125,11 @@ class Signing:
             await self._note(store, provider, bookkeeping.improper(error.reason))
             return None
         if not await bookkeeping.in_step(store, link, account.id, provider, receipt):
+            if lost and (await store.run(tabs.get_tab, "user", provider)).signed_seq >= receipt.seq:
+                # It is part of the state that was adopted.
+                if await store.run(buying.release, provider, order.id, LOST):
+                    await self._tell(store, provider, order.id)
+                return None
             await self._note(store, provider, bookkeeping.DIFFERS)
             return None
         countersign = Countersign(

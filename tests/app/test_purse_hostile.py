@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,8 @@ from infraxa.net import codec, deals, market, wire
 from infraxa.net.deals import Quote, Receipt
 from infraxa.net.orders import Done
 from infraxa.net.sale import Sale
-from infraxa.store import state, trade
+from infraxa.store import state, tabs, trade
+from infraxa.store.db import Store
 from tests.app.purses import Shop, buying_at
 from tests.app.stalls import SAID, ids, saying
 from tests.net.nodes import until
@@ -346,6 +348,28 @@ async def test_both_adopt_the_highest_state_that_both_signed(tmp_path: Path) -> 
         await place.idle()
         tab = await place.tab(maple)
         assert (tab.owed, tab.signed_seq, tab.note) == (2 * cost(5), 2, "") and maple.owed == tab.owed
+
+
+async def test_an_old_backup_pays_nothing_twice(tmp_path: Path) -> None:
+    maple = Shop("maple", saying("Hello"))
+    maple.answering = refusing_to(wire.ReceiptPlease, wire.Failure("internal"))
+    async with buying_at(tmp_path / "one", maple) as place:
+        await place.chat(maple)
+        await place.idle()
+    shutil.copytree(tmp_path / "one", tmp_path / "two")
+    maple.answering = lambda request: None
+    async with buying_at(tmp_path / "one", maple) as place:
+        await place.settled()
+    await until(lambda: all(link.closed for link in maple.node.links))
+    async with await Store.open(tmp_path / "two") as store:
+        await store.run(tabs.mark_restored)
+    async with buying_at(tmp_path / "two", maple) as place:
+        await place.settled()
+        tab = await place.tab(maple)
+        assert (tab.owed, tab.signed_seq, tab.note) == (cost(5), 1, "") and maple.owed == cost(5)
+        await place.chat(maple)
+        await place.settled()
+        assert (await place.tab(maple)).owed == maple.owed == 2 * cost(5)
 
 
 async def test_a_balance_without_a_signature_is_not_adopted(tmp_path: Path) -> None:
