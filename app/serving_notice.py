@@ -22,7 +22,7 @@ def points(capacity: int, stop: str, limits: str = "set in the Provide view") ->
             "It costs you.",
             f"Processor, memory, electricity and line, for up to {capacity} "
             f"answer{'s' * (capacity != 1)} at a time; limits are {limits}. "
-            "Users pay nothing.",
+            "Credits are promises, not money.",
         ),
         (
             "You decide.",

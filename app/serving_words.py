@@ -14,6 +14,7 @@ from infraxa.app import pauses
 from infraxa.app.config import Settings
 from infraxa.app.network_words import span
 from infraxa.app.serving import ProviderStatus, Served
+from infraxa.net.credits import read_credits, shown
 from infraxa.net.status import Waiting
 
 REFUSED: Mapping[str, str] = {
@@ -82,11 +83,21 @@ def role(status: ProviderStatus, model: str) -> Role:
             return Role()
 
 
-def toggling(status: ProviderStatus, model: str) -> str:
-    """What the key of provider mode would do now."""
+def asks(micro: int) -> str:
+    """`for 0.20 cr/M`, or `free`: what is asked for answers, µcr per 1M tokens."""
+    return f"for {shown(micro)} cr/M" if micro else "free"
+
+
+def base_price(settings: Settings) -> int:
+    """What is asked for 1M tokens of answers while nobody else is served, µcr."""
+    return read_credits(f"{settings.base_price:.6f}")
+
+
+def toggling(status: ProviderStatus, model: str, price: int) -> str:
+    """What the key of provider mode would do now. `price`: what would be asked, µcr per 1M tokens."""
     match status.mode:
         case "off":
-            return f"Serve {model} to others, free."
+            return f"Serve {model} to others, {asks(price)}."
         case "draining":
             left = f"end the {answers(status.running)} that still run" if status.running else "stop waiting"
             return f"Turned off already: {left} now."

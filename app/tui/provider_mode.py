@@ -61,7 +61,7 @@ class ProviderMode:
     @property
     def help(self) -> str:
         """What the key would do now."""
-        return words.toggling(self.status, self.model)
+        return words.toggling(self.status, self.model, words.base_price(self._app.settings))
 
     def hear(self, event: Event) -> None:
         """Have the status bar say it: at once when the mode is another one, numbers once a second."""

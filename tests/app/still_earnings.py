@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import random
-import time
 from collections.abc import Sequence
 
 import msgspec
@@ -12,7 +11,7 @@ import msgspec
 from infraxa.app.config import Settings
 from infraxa.app.events import TradeChanged
 from infraxa.app.folders import Folders
-from infraxa.app.trade import Earnings, Missed, ReceiptSeen, Role, Sum, TabSeen
+from infraxa.app.trade import Earnings, Missed, ReceiptLine, ReceiptSeen, Role, Sum, TabSeen
 from infraxa.net.identity import id_text
 from tests.app.still import DAY, HOUR, MINUTE, NOW, an_id
 from tests.app.still_provider import ProvidingNode
@@ -180,7 +179,7 @@ class TradingNode(ProvidingNode):
     known_tabs: Sequence[TabSeen] = TABS
     known: Sequence[ReceiptSeen] = ()
     missed: Sequence[Missed] = ()
-    file = '{"receipt": 1}\n'
+    lines = (ReceiptLine(1, '{"infraxa_receipt": 1}'),)
 
     def __init__(self, settings: Settings, folders: Folders) -> None:
         super().__init__(settings, folders)
@@ -218,9 +217,11 @@ class TradingNode(ProvidingNode):
         ]
         return found[:count]
 
-    async def export_receipts(self, order: str | None = None) -> str:
+    async def export_receipts(
+        self, order: str | None = None, *, before: int | None = None, count: int = 100
+    ) -> list[ReceiptLine]:
         self.asked.append(("export", order))
-        return self.file
+        return list(self.lines)
 
     async def list_missed(self) -> list[Missed]:
         return list(self.missed)
@@ -235,8 +236,3 @@ class TradingNode(ProvidingNode):
         """These are the books from now on, and it says so."""
         self.days, self.known_tabs, self.known, self.missed = days, tabs, known, missed
         self._emit(TradeChanged())
-
-
-def midnight_ms(day: datetime.date) -> int:
-    """When this day began here."""
-    return int(time.mktime(day.timetuple())) * 1000

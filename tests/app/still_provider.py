@@ -26,7 +26,7 @@ def now_in(mode: Mode, **more: object) -> ProviderStatus:
 
 
 STARTING = now_in("starting", since_ms=NOW - 2400, wait=Waiting("loading guide", NOW - 2400, 120.0))
-QUIET = now_in("serving", since_ms=NOW - 2 * MINUTE)
+QUIET = now_in("serving", since_ms=NOW - 2 * MINUTE, price_in=50_000, price_out=200_000)
 SERVING = now_in(
     "serving",
     running=4,
@@ -40,6 +40,8 @@ SERVING = now_in(
     bytes_out=2_012_000,
     tokens_per_second=132.4,
     first_token_ms=184,
+    price_in=72_600,
+    price_out=290_400,
 )
 ON_BATTERY = now_in("paused", reason="This machine runs on its battery.")
 CLOSED = now_in("paused", reason="It serves only at 22:00-07:00, as set.")

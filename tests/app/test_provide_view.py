@@ -262,7 +262,7 @@ async def test_a_real_provider_is_turned_on_and_off(tmp_path: Path) -> None:
         await it.until(lambda: isinstance(it.app.screen, ServingNotice), "the notice")
         await it.pilot.press("left", "enter")
         await it.until(lambda: it.node.provider.mode == "serving", "provider mode")
-        await it.until(lambda: "Serving guide to others, free." in it.screen_text(), "what the view says")
+        await it.until(lambda: "Serving guide to others, for 0.20 cr/M." in it.screen_text(), "the view")
         # What stops others from coming is said as it is: this node is offline in tests.
         assert "This node is offline: nobody can ask." in it.screen_text()
         assert settings_of(tmp_path).provide
@@ -344,6 +344,9 @@ async def test_quitting_asks_when_others_wait_for_answers(tmp_path: Path) -> Non
         await it.until(lambda: not it.app.is_running, "the end")
 
 
+FREE = msgspec.structs.replace(QUIET, price_in=0, price_out=0)
+
+
 def seen(status: ProviderStatus, *, network: NetworkStatus = ONLINE, **settings: object) -> Seen:
     return Seen(status, msgspec.structs.replace(Settings(), **settings), network, "guide")
 
@@ -351,10 +354,11 @@ def seen(status: ProviderStatus, *, network: NetworkStatus = ONLINE, **settings:
 @pytest.mark.parametrize(
     ("status", "said"),
     [
-        (OFF, "○ Provider mode is off.  F7 serves guide to others, free, 7 answers at a time."),
+        (OFF, "○ Provider mode is off.  F7 serves guide to others, for 0.20 cr/M, 7 answers at a time."),
         (STARTING, "◌ Provider mode is starting: loading guide · 2 s of 120 s.  F7 stops it."),
-        (QUIET, "● Serving guide to others, free. 0 of 7 at work.  F7 turns it off."),
-        (SERVING, "● Serving guide to others, free. 4 of 7 at work, 2 in line.  F7 turns it off."),
+        (QUIET, "● Serving guide to others, for 0.20 cr/M. 0 of 7 at work.  F7 turns it off."),
+        (FREE, "● Serving guide to others, free. 0 of 7 at work.  F7 turns it off."),
+        (SERVING, "● Serving guide to others, for 0.2904 cr/M. 4 of 7 at work, 2 in line.  F7 turns it off."),
         (DRAINING, "◌ Turned off: 2 answers may finish, 12 s of 120 s.  F7 again ends them now."),
         (
             ON_BATTERY,
@@ -555,7 +559,7 @@ async def test_a_user_is_blocked_and_unblocked_where_it_is_seen(
         await it.until(lambda: len(table(it, "blocked").rows) == 3, "the block")
         await it.pilot.press("y", "b")
         await it.until(lambda: len(table(it, "blocked").rows) == 2, "it is taken back")
-        await it.pilot.press("tab")
+        await it.pilot.press("tab", "tab")
         await it.until(lambda: it.app.focused is table(it, "blocked"), "the list of them")
         await it.pilot.press("end", "y", "b")
         await it.until(lambda: len(table(it, "blocked").rows) == 1, "the other one, in its list")

@@ -17,6 +17,7 @@ from infraxa.app.serving import ProviderStatus, Served
 from infraxa.app.tui.app import InfraxaApp
 from infraxa.app.tui.screens.provide import ProvideScreen
 from tests.app.still import ALONE, NOW, ONLINE
+from tests.app.still_earnings import MISSED, TradingNode
 from tests.app.still_provider import (
     BLOCKED,
     CLOSED,
@@ -28,7 +29,6 @@ from tests.app.still_provider import (
     REQUESTS,
     SERVING,
     STARTING,
-    ProvidingNode,
 )
 from tests.app.test_snapshots import READY, SIZES, THEMES, SnapCompare, prepare, same_everywhere, settle
 
@@ -57,7 +57,8 @@ def one_time_zone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 def make(folder: Path, theme: str, situation: str, *, accepted: bool = True) -> InfraxaApp:
     async def open_node(settings: Settings, folders: Folders) -> Node:
-        node = ProvidingNode(settings, folders)
+        node = TradingNode(settings, folders)
+        node.missed = MISSED if situation == "serving" else ()
         node.status, node.accepted = READY, accepted
         status, served = SITUATIONS[situation]
         network = ALONE if situation == "quiet" else ONLINE
@@ -121,11 +122,13 @@ def test_notice(snap_compare: SnapCompare, tmp_path: Path, size: tuple[int, int]
     [
         ("tab",),
         ("tab", "tab"),
-        ("tab", "tab", "enter"),
-        ("tab", "tab", "down", "down", "down", "enter", "backspace", "0", "enter"),
+        ("tab", "tab", "tab"),
+        ("tab", "tab", "tab", "enter"),
+        ("tab", "tab", "tab", *("down",) * 6, "enter"),
+        ("tab", "tab", "tab", "down", "down", "enter", "backspace", "0", "enter"),
         ("down", "down", "e"),
     ],
-    ids=["blocked", "offer", "model", "capacity-error", "end"],
+    ids=["missed", "blocked", "offer", "model", "base-price", "capacity-error", "end"],
 )
 def test_in_the_view(
     snap_compare: SnapCompare, tmp_path: Path, keys: tuple[str, ...], size: tuple[int, int], theme: str

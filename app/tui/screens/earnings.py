@@ -83,7 +83,6 @@ class EarningsScreen(SectionedView):
         Binding("l", "limit", "Set a limit", show=False),
         Binding("t", "settle", "Settle a tab", show=False),
         Binding("e", "export", "Export a receipt", show=False),
-        Binding("E", "export_all", "Export all receipts", show=False),
         Binding("r", "role", "Sold, bought, both", show=False),
         Binding("y", "copy", "Copy the id", show=False),
         Binding("ctrl+z", "undo", "Undo", show=False),
@@ -491,29 +490,24 @@ class EarningsScreen(SectionedView):
         if isinstance(one, ReceiptSeen):
             self._export(one)
         else:
-            self.app.flash("no receipt is under the cursor · E exports all")
+            self.app.flash("no receipt is under the cursor")
 
-    def action_export_all(self) -> None:
-        """Write all receipts to a file."""
-        self._export(None)
-
-    def _export(self, one: ReceiptSeen | None) -> None:
+    def _export(self, one: ReceiptSeen) -> None:
         from infraxa.app.tui.export import check_target, write
 
         async def export(path: str) -> None:
-            text = await self.app.node.export_receipts(one.order if one is not None else None)
-            target = write(Path(path), text)
+            lines = await self.app.node.export_receipts(one.order)
+            target = write(Path(path), "".join(line.text + "\n" for line in lines))
             self.app.notify(f"Written: {target}. infraxa verify checks it, offline.", markup=False)
 
         def answered(path: str | None) -> None:
             if path:
                 self.app.attempt(export(path), group="export", screen=self)
 
-        name = f"receipt-{one.order[:8]}.json" if one is not None else "receipts.json"
         self.app.push_screen(
             Ask(
-                "Export this receipt" if one is not None else "Export all receipts",
-                str(Path.cwd() / name),
+                "Export this receipt",
+                str(Path.cwd() / f"receipt-{one.order[:8]}.jsonl"),
                 text="With both signatures. It names both keys, the model, the counts and the price; nothing "
                 "of what was said.",
                 accept="Export",

@@ -59,12 +59,27 @@ NETWORK_KEYS = (
 
 PROVIDE_KEYS = (
     ("F7", "provider mode on and off, from everywhere"),
-    ("Tab, shift+Tab", "from part to part: requests, blocked users, offer"),
-    ("Enter", "change the setting under the cursor"),
+    ("Tab, shift+Tab", "from part to part: requests, why am I not earning?, blocked users, offer"),
+    ("Enter", "change the setting under the cursor: prices, limits, hours"),
+    ("ctrl+z", "undo the last change of a setting"),
     ("e", "end the request under the cursor"),
     ("b", "block its user; again takes it back"),
     ("y", "copy the user's key"),
     ("s, S", "sort by the next column, the other way round"),
+)
+
+
+EARNINGS_KEYS = (
+    ("d", "another time: 7 days, 30 days, 52 weeks"),
+    ("Tab, shift+Tab", "from part to part: over time, tabs, receipts, models, peers"),
+    ("← →", "in the chart from bar to bar; below stands what it is"),
+    ("l", "set how much the user of the tab under the cursor may owe; ctrl+z takes it back"),
+    ("t, Enter", "settle the tab under the cursor: by serving back, or as two persons agree"),
+    ("⇄", "after a name: you owe that node too, or may, and one can pay the other"),
+    ("Enter", "the receipt under the cursor in full, with the counts of both sides"),
+    ("e", "write that receipt to a file, which can be checked offline"),
+    ("r", "receipts of what was sold, of what was bought, or both"),
+    ("y", "copy the id of the peer"),
 )
 
 
@@ -108,6 +123,7 @@ def sections() -> list[tuple[str, list[tuple[str, str, str]]]]:
         ("List of chats", [(key, "", text) for key, text in LIST_KEYS]),
         ("Market", [(key, "", text) for key, text in MARKET_KEYS]),
         ("Provide", [(key, "", text) for key, text in PROVIDE_KEYS]),
+        ("Earnings", [(key, "", text) for key, text in EARNINGS_KEYS]),
         ("Network", [(key, "", text) for key, text in NETWORK_KEYS]),
     ]
 

@@ -24,13 +24,16 @@ from infraxa.app.events import (
     ProviderChanged,
     ServedChanged,
     SettingsChanged,
+    TradeChanged,
 )
 from infraxa.app.serving import BlockedUser, Served
-from infraxa.app.tui.screens import provide_settings
+from infraxa.app.trade import Missed
+from infraxa.app.tui.screens import provide_settings, settings
 from infraxa.app.tui.screens.dialogs import Confirm
 from infraxa.app.tui.screens.full_view import SectionedView
-from infraxa.app.tui.widgets import provider_facts, served_rows
+from infraxa.app.tui.widgets import missed_list, provider_facts, served_rows
 from infraxa.app.tui.widgets.fact_list import FactList
+from infraxa.app.tui.widgets.missed_list import MissedList
 from infraxa.app.tui.widgets.provider_facts import Seen
 from infraxa.app.tui.widgets.sections import Section, say, share
 from infraxa.app.tui.widgets.status_bar import StatusBar
@@ -39,7 +42,7 @@ from infraxa.app.tui.widgets.view_tabs import ViewTabs
 from infraxa.net.identity import id_text
 
 if TYPE_CHECKING:
-    pass
+    from infraxa.app.facade import NodeFacade
 
 CALM, SOON = 1.0, 0.001
 """Seconds between two paintings: of what others do, of what the person did."""
@@ -58,8 +61,11 @@ HINTS = (
 )
 NOBODY_BLOCKED = "Nobody is blocked. b on a request blocks its user."
 
-Part = Literal["requests", "blocked", "offer"]
-PARTS: tuple[Part, ...] = ("requests", "blocked", "offer")
+UNDONE = 20
+"""Settings that can be taken back."""
+
+Part = Literal["requests", "missed", "blocked", "offer"]
+PARTS: tuple[Part, ...] = ("requests", "missed", "blocked", "offer")
 
 
 class ProvideScreen(SectionedView):
@@ -72,13 +78,14 @@ class ProvideScreen(SectionedView):
         Binding("e", "end", "End a request", show=False),
         Binding("b", "block", "Block its user", show=False),
         Binding("y", "copy", "Copy the user's key", show=False),
+        Binding("ctrl+z", "undo", "Undo", show=False),
     ]
     DEFAULT_CSS = """
     ProvideScreen { background: $background; layers: base top; }
     ProvideScreen #headline { height: auto; max-height: 4; width: 1fr; padding: 0 1; margin-top: 1; }
     ProvideScreen #reach { height: auto; max-height: 2; width: 1fr; padding: 0 1; }
     ProvideScreen #provide { height: 1fr; width: 1fr; margin-top: 1; }
-    ProvideScreen #tables { height: 2; width: 1fr; padding: 0 1; }
+    ProvideScreen #tables { height: 3; width: 1fr; padding: 0 1; }
     ProvideScreen #tables.-open { height: 1fr; }
     ProvideScreen #offer { padding: 0 1; }
     ProvideScreen Table { height: 1fr; }
@@ -92,7 +99,7 @@ class ProvideScreen(SectionedView):
     ProvideScreen.-wide #headline, ProvideScreen.-wide #reach { padding: 0 2; }
     ProvideScreen.-wide #tables { height: 1fr; padding: 0 2; }
     ProvideScreen.-wide #requests { height: 1fr; }
-    ProvideScreen.-wide #blocked { margin-top: 1; }
+    ProvideScreen.-wide #missed, ProvideScreen.-wide #blocked { margin-top: 1; }
     ProvideScreen.-wide #offer { dock: right; width: 44; height: 1fr; background: $surface; padding: 1 2; }
     ProvideScreen.-wide FactList {
         background: $surface; margin-top: 1; scrollbar-background: $surface;
@@ -106,6 +113,11 @@ class ProvideScreen(SectionedView):
         self._seen = Seen()
         self._served: list[Served] = []
         self._blocked: list[BlockedUser] = []
+        self._missed: list[Missed] = []
+        self._earned: tuple[int, int | None] = (0, None)
+        """Since when, and how much."""
+        self._settings: list[tuple[str, object]] = []
+        """Settings that were changed here, and what they were before, the last one at the end."""
         self._speeds: deque[float] = deque(maxlen=KEPT)
         """Of the last seconds in which somebody looked, newest last."""
         self._stale = True
@@ -120,6 +132,7 @@ class ProvideScreen(SectionedView):
         with Vertical(id="provide"):
             with Vertical(id="tables", classes="-open"):
                 yield Section("requests", "Requests", self._table(served_rows.REQUESTS, ""))
+                yield Section("missed", "Why am I not earning?", MissedList(classes="part-body"))
                 yield Section(
                     "blocked", "Blocked users", self._table(served_rows.BLOCKED, NOBODY_BLOCKED, sort_by=1)
                 )
@@ -150,7 +163,7 @@ class ProvideScreen(SectionedView):
                 at_once = event.status.mode != self._seen.status.mode
             case SettingsChanged():
                 at_once = True
-            case ServedChanged():
+            case ServedChanged() | TradeChanged():
                 self._stale = True
             case NetworkChanged() | EngineChanged():
                 pass
@@ -178,12 +191,21 @@ class ProvideScreen(SectionedView):
         """Read what changed, and show it. All that this view knows of Node comes in here."""
         self._look()
         if not self.app.opened:
-            self._served, self._blocked = [], []
+            self._served, self._blocked, self._missed, self._earned = [], [], [], (0, None)
         elif self._stale:
             self._stale = False
             self._served = await self.app.node.list_served()
             self._blocked = await self.app.node.list_blocked_users()
+            await self._fetch_trade(self.app.node)
+            self._look()
         self._paint()
+
+    async def _fetch_trade(self, node: NodeFacade) -> None:
+        self._missed = await node.list_missed()
+        since = node.provider.since_ms
+        if since:
+            sums = await node.earnings(provider_facts.quarter(since))
+            self._earned = (since, sums.total.earned)
 
     def _look(self) -> None:
         """What Node answers without being waited for."""
@@ -197,6 +219,7 @@ class ProvideScreen(SectionedView):
             self.app.node.network,
             mode.model,
             engine.progress if engine.state in ("starting", "loading") else None,
+            self._earned[1] if self._earned[0] == mode.status.since_ms else None,
         )
 
     def _tick(self) -> None:
@@ -223,6 +246,8 @@ class ProvideScreen(SectionedView):
         requests.empty = provider_facts.nobody(seen, now_ms)
         requests.show(served_rows.request_rows(self._served, now_ms))
         self._section("blocked").query_one(Table).show(served_rows.blocked_rows(self._blocked, now_ms))
+        nothing = missed_list.nothing(seen.status, now_ms)
+        self.query_one(MissedList).show(self._missed, nothing, now_ms)
         offer = self.query_one(FactList)
         if width := offer.scrollable_content_region.width:
             offer.show(provider_facts.facts(seen, self._speeds, now_ms, width))
@@ -240,6 +265,7 @@ class ProvideScreen(SectionedView):
             parts[-1] += f", the newest {served_rows.SHOWN_ENDED} are shown"
         asides: dict[Part, str] = {
             "requests": " · ".join(parts),
+            "missed": f"{len(self._missed)} reason{'s' * (len(self._missed) != 1)}" if self._missed else "",
             "offer": "",
             "blocked": f"{len(self._blocked):,}" if self._blocked else "",
         }
@@ -247,15 +273,16 @@ class ProvideScreen(SectionedView):
             self._section(part).paint_heading(aside, folded=not self.has_class("-wide"))
 
     def _share_room(self) -> None:
-        """Where all parts are seen, the blocked users have the lines they need, up to half."""
-        blocked = self._section("blocked")
+        """Where all parts are seen, each has the lines it needs, or its share; the requests what is left."""
+        sections = [self._section(part) for part in ("requests", "missed", "blocked")]
         if not self.has_class("-wide"):
-            blocked.styles.clear_rule("height")
+            for section in sections[1:]:
+                section.styles.clear_rule("height")
             return
-        sections = [self._section("requests"), blocked]
-        room = self.query_one("#tables").size.height - 1  # one empty line between two parts
+        room = self.query_one("#tables").size.height - 2  # one empty line between two parts
         wants = [section.wanted_lines(section.size.width) for section in sections]
-        blocked.styles.height = share(room, wants)[1]
+        for section, lines in zip(sections[1:], share(room, wants)[1:], strict=True):
+            section.styles.height = lines
 
     @on(Table.Moved)
     @on(FactList.Moved)
@@ -297,8 +324,27 @@ class ProvideScreen(SectionedView):
     @on(FactList.Chosen)
     def _chosen(self, event: FactList.Chosen) -> None:
         self.app.attempt(
-            provide_settings.change(self.app, event.fact.setting, self._read), group="change", screen=self
+            provide_settings.change(self.app, event.fact.setting, self._changed), group="change", screen=self
         )
+
+    def _changed(self, name: str, before: object) -> None:
+        self._settings = [*self._settings, (name, before)][-UNDONE:]
+        self.app.flash(f"{name.replace('_', ' ')} is saved · ctrl+z undoes")
+        self._read()
+
+    def action_undo(self) -> None:
+        """Take the last change of a setting back."""
+        if not self._settings:
+            self.app.flash("no setting to take back")
+            return
+        name, before = self._settings.pop()
+
+        async def undo() -> None:
+            await self.app.node.change_setting(name, before)
+            self.app.flash(f"{name.replace('_', ' ')} is {settings.shown(before)} again")
+            self._read()
+
+        self.app.attempt(undo(), group="change", screen=self)
 
     def action_end(self) -> None:
         """End the request under the cursor, after a question."""

@@ -29,6 +29,12 @@ TITLES = {
     "upload_limit": "Upload limit",
     "memory_limit": "Memory limit",
     "provide_hours": "Hours",
+    "base_price": "Base price",
+    "price_floor": "Lowest price",
+    "price_ceiling": "Highest price",
+    "stranger_limit": "What a stranger may owe",
+    "strangers_daily": "What all strangers may run up in a day",
+    "free_daily": "Free requests",
 }
 
 
@@ -91,30 +97,31 @@ def _option(name: str, more: str, *, is_current: bool) -> Content:
     return Content.assemble(mark, (name, "bold"), "\n", (f"  {more}", "$foreground 60%"))
 
 
-async def change(app: InfraxaApp, name: str, done: Callable[[], None]) -> None:
-    """Have the person give the setting another value; `done` is called when it is saved."""
-    value = getattr(app.settings, name)
+async def change(app: InfraxaApp, name: str, done: Callable[[str, object], None]) -> None:
+    """Have the person give the setting another value; `done` is called with its name and the value that it
+    had, when it is saved."""
+    before = getattr(app.settings, name)
 
     async def save(value: object) -> None:
         await app.node.change_setting(name, value)
         app.setting_changed(name)
-        done()
+        done(name, before)
 
     def answered(text: str | None) -> None:
-        if text is not None and text != settings.shown(value):
+        if text is not None and text != settings.shown(before):
             app.attempt(save(text), group=f"save {name}")
 
     if settings.is_switch(name):
-        await save(not value)
+        await save(not before)
     elif name == "provide_model":
-        app.push_screen(PickModel(await app.node.list_models(), value), answered)
+        app.push_screen(PickModel(await app.node.list_models(), before), answered)
     else:
         later = f" It takes effect {config.LATER[name]}." if name in config.LATER else ""
         help_text = config.help_text(name)
         app.push_screen(
             Ask(
                 TITLES[name],
-                settings.shown(value),
+                settings.shown(before),
                 text=f"{help_text[0].upper()}{help_text[1:]}.{later}",
                 placeholder=AUTOMATIC,
                 accept="Save",

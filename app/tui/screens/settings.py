@@ -40,6 +40,8 @@ def _kind(name: str) -> Any:
 
 def shown(value: object) -> str:
     """A value as it is written."""
+    if isinstance(value, float) and "e" in str(value):
+        return f"{value:.6f}".rstrip("0")  # nobody writes 1e-05
     return AUTOMATIC if value is None else str(value)
 
 

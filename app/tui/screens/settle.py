@@ -83,15 +83,14 @@ class Settle(Dialog[Given]):
         yield Static("", classes="problem", markup=False)
 
     def _explained(self) -> Content:
-        serving_back = (
-            f"It owes you as well: {shown(self._netted)} is paid by that, by serving back. What is left"
-            if self._netted
-            else "What you serve it pays the tab by itself once both nodes know each other. Else this"
-        )
-        return Content(
-            f"{PROMISE} {serving_back} is proposed to its person, who agrees if you two have settled it in "
-            "another way. Both sign it, and it cannot be undone."
-        )
+        by_agreement = "is proposed to its person, who agrees if you two have settled it in another way"
+        if self._netted >= self._tab.owed:
+            how = "It owes you as much, or more: this is paid by that, by serving back."
+        elif self._netted:
+            how = f"It owes you as well: {shown(self._netted)} is paid by that. What is left {by_agreement}."
+        else:
+            how = f"If you serve it as well, what it owes you for that pays this tab. Else it {by_agreement}."
+        return Content(f"{PROMISE} {how} Both nodes sign, and it cannot be undone.")
 
     def _buttons(self, accept: str) -> Iterator[Widget]:
         with Horizontal(classes="buttons"):
@@ -194,7 +193,8 @@ def receipt_lines(one: ReceiptSeen) -> list[Content]:
         Content(""),
         _fact("charge", f"{shown(one.charge)} credits"),
         _fact("accepted", f"{shown(one.accepted)} credits" if one.state != "due" else "nothing yet"),
-        Content.assemble((f"{'state':<14}", _QUIET), (text, colour), f"  {rows.said_of(one)}"),
+        _fact("state", text, colour),
+        _fact("", rows.said_of(one), _QUIET),
     ]
 
 

@@ -136,11 +136,13 @@ class EarningsChart(Widget, can_focus=True):
         self._today = datetime.date.min
 
     def show(self, shown_bars: Sequence[Bar], today: datetime.date) -> None:
-        """Show these; the cursor stays on its days, or is on the newest."""
-        under = self.highlighted
-        starts = [bar.start for bar in shown_bars]
+        """Show these; the cursor stays on its days, or on the newest."""
+        newest = len(shown_bars) - 1
+        under = self.highlighted if self.cursor < len(self._bars) - 1 else None
+        days = [(bar.start, bar.days) for bar in shown_bars]
         self._bars, self._today = list(shown_bars), today
-        at = starts.index(under.start) if under is not None and under.start in starts else len(starts) - 1
+        same = under is not None and (under.start, under.days) in days
+        at = days.index((under.start, under.days)) if under is not None and same else newest
         self.set_reactive(EarningsChart.cursor, at)
         self.refresh()
         self.post_message(self.Moved(self))

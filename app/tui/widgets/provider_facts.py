@@ -22,11 +22,13 @@ from infraxa.app.tui.widgets.status_bar import leads_to, passed_text, waiting_te
 from infraxa.app.tui.widgets.text import one_line
 from infraxa.app.tui.widgets.traffic import sparkline
 from infraxa.net.addresses import parse
+from infraxa.net.credits import read_credits, shown
 from infraxa.net.errors import NetError
 from infraxa.net.status import NetworkStatus
 
 NO_PEERS = """No other node knows of the offer. On the same network they are found by themselves; elsewhere, \
 invite somebody, with i in the Network view (alt+n)."""
+QUARTER_MS = 900_000
 ABOVE = "Above stands what keeps others away, and what helps."
 
 _QUIET = "$foreground 60%"
@@ -42,6 +44,14 @@ class Seen(msgspec.Struct, frozen=True):
     """What to call the model that is served, or would be."""
     loading: float | None = None
     """How far the model is loaded, while it is."""
+
+    earned: int | None = None
+    """Of orders since it was turned on, µcr; None: not read."""
+
+    @property
+    def base(self) -> int:
+        """What is asked for 1M tokens while nobody is served, µcr."""
+        return words.base_price(self.settings)
 
     @property
     def capacity(self) -> int:
@@ -63,12 +73,13 @@ def headline(seen: Seen, now_ms: int, width: int) -> Content:
     match status.mode:
         case "off":
             sign, said, more = ("○", _QUIET), "Provider mode is off.", ""
-            key = f"serves {seen.model} to others, free, {at_once}."
+            key = f"serves {seen.model} to others, {words.asks(seen.base)}, {at_once}."
         case "starting":
             sign, said, more = ("◌", "$text-warning"), "Provider mode is starting", _starting(seen, now_ms)
             key = "stops it."
         case "serving":
-            sign, said = ("●", "$text-success"), f"Serving {seen.model} to others, free."
+            price = words.asks(status.price_out)
+            sign, said = ("●", "$text-success"), f"Serving {seen.model} to others, {price}."
             line = f", {status.waiting:,} in line" if status.waiting else ""
             more = f" {status.running:,} of {seen.capacity:,} at work{line}."
             key = "turns it off."
@@ -204,8 +215,9 @@ def facts(seen: Seen, speeds: Sequence[float], now_ms: int, width: int) -> list[
     """What is offered, within which limits, and what came of it, in lines of `width` cells."""
     return [
         *_offer(seen, width),
+        *_price(seen),
         *_limits(seen, now_ms),
-        *_totals(seen.status, speeds, now_ms, width),
+        *_totals(seen, speeds, now_ms, width),
         *_way_in(seen),
     ]
 
@@ -226,7 +238,6 @@ def _offer(seen: Seen, width: int) -> list[Fact]:
     model = " · ".join(part for part in (seen.model, one_line(status.quantization, 20)) if part)
     lines = [
         _setting("model", _with_auto(model, settings.provide_model), "provide_model"),
-        Fact("price", "free", help="Users pay nothing: there are no prices in this version."),
         _setting("capacity", _with_auto(f"{seen.capacity} at a time", settings.capacity), "capacity"),
     ]
     if status.context:
@@ -257,6 +268,40 @@ def _offer(seen: Seen, width: int) -> list[Fact]:
     return lines
 
 
+def _price(seen: Seen) -> list[Fact]:
+    status, settings = seen.status, seen.settings
+    lines = [Fact(), _heading("PRICE, CREDITS PER 1M TOKENS")]
+    if status.mode in ("serving", "draining"):
+        times = f"  {status.price_out / seen.base:.2f} × base" if seen.base else ""
+        help_text = (
+            f"Of an answer; {shown(status.price_in)} of a prompt. It rises with the work that waits and runs."
+        )
+        now = shown(status.price_out) + times if status.price_out else "free"
+        lines.append(Fact("price now", now, "bold", help=help_text))
+    base = shown(seen.base) if seen.base else "0, free"
+    floor = "base price (auto)" if settings.price_floor is None else _credits(settings.price_floor)
+    ceiling = "no limit (auto)" if settings.price_ceiling is None else _credits(settings.price_ceiling)
+    lines += [
+        _setting("base price", base, "base_price"),
+        _setting("lowest", floor, "price_floor"),
+        _setting("highest", ceiling, "price_ceiling"),
+        Fact(),
+        _heading("CREDIT FOR STRANGERS"),
+        _setting("each", f"may owe {_credits(settings.stranger_limit)}", "stranger_limit"),
+        _setting("together", f"{_credits(settings.strangers_daily)} a day", "strangers_daily"),
+        _setting(
+            "for nothing",
+            f"{settings.free_daily:,} request{'s' * (settings.free_daily != 1)} a day",
+            "free_daily",
+        ),
+    ]
+    return lines
+
+
+def _credits(value: float) -> str:
+    return shown(read_credits(f"{value:.6f}"))
+
+
 def _with_auto(text: str, setting: object) -> str:
     return text if setting is not None else f"{text} ({config.AUTOMATIC})"
 
@@ -266,6 +311,7 @@ def _limits(seen: Seen, now_ms: int) -> list[Fact]:
     upload = f"{thousands(settings.upload_limit)} kB/s" if settings.upload_limit else "no limit"
     memory = f"{thousands(settings.memory_limit)} MB" if settings.memory_limit else "what is free"
     battery = "pauses on battery" if settings.pause_on_battery else "goes on, on battery too"
+    busy = "pauses" if settings.pause_when_busy else "goes on"
     return [
         Fact(),
         _heading("LIMITS"),
@@ -273,10 +319,12 @@ def _limits(seen: Seen, now_ms: int) -> list[Fact]:
         _setting("memory", memory, "memory_limit"),
         _setting("hours", words.hours(settings.provide_hours, now_ms / 1000), "provide_hours"),
         _setting("battery", battery, "pause_on_battery"),
+        _setting("when busy", busy, "pause_when_busy"),
     ]
 
 
-def _totals(status: ProviderStatus, speeds: Sequence[float], now_ms: int, width: int) -> list[Fact]:
+def _totals(seen: Seen, speeds: Sequence[float], now_ms: int, width: int) -> list[Fact]:
+    status = seen.status
     if not status.since_ms:
         return []
     lasted = span((now_ms - status.since_ms) / 1000)
@@ -286,6 +334,7 @@ def _totals(status: ProviderStatus, speeds: Sequence[float], now_ms: int, width:
     lines = [
         Fact(),
         _heading(words.since(status.since_ms, now_ms).upper()),
+        *_earned(seen),
         Fact("answered", thousands(status.answered), help=f"Whole answers, in {lasted}."),
         Fact(
             "failed", thousands(status.failed), "$text-warning" if status.failed else "",
@@ -306,6 +355,21 @@ def _totals(status: ProviderStatus, speeds: Sequence[float], now_ms: int, width:
     if any(speeds):
         lines.append(Fact("", Content.styled(sparkline(speeds, width), "$text-primary")))
     return lines
+
+
+def _earned(seen: Seen) -> list[Fact]:
+    if seen.earned is None:
+        return []
+    begun = words.time_of_day(quarter(seen.status.since_ms))
+    said = f"Countersigned by users, of orders since {begun}. The Earnings view (alt+e) has all of it."
+    return [
+        Fact("earned", f"{shown(seen.earned)} credits", "$text-success" if seen.earned else "", help=said)
+    ]
+
+
+def quarter(milliseconds: int) -> int:
+    """The beginning of the quarter of an hour; both since the epoch. The books have no finer sums."""
+    return milliseconds - milliseconds % QUARTER_MS
 
 
 def now_speed(status: ProviderStatus) -> float:
