@@ -6,16 +6,14 @@ Sums are kept per quarter of an hour, since days begin at another one in every t
 from __future__ import annotations
 
 import datetime
-from collections import defaultdict
+from operator import add
 
 from infraxa.store.db import Connection
 from infraxa.store.ledger import QUARTER_MS
 from infraxa.store.trade import receipts_before
 from infraxa.store.trade_records import OrderRow, ReceiptRow, Role, Sum, Sums
 
-_SUMS = (
-    "sum(orders), sum(n_prompt), sum(n_cached), sum(n_out), sum(accepted), sum(sums.disputed), sum(reversed)"
-)
+_SUMS = "sum(orders), sum(n_prompt), sum(n_cached), sum(n_out), sum(accepted), sum(disputed), sum(reversed)"
 
 
 def earnings(conn: Connection, role: Role, since_ms: int = 0, *, utc: bool = False) -> Sums:
@@ -23,28 +21,36 @@ def earnings(conn: Connection, role: Role, since_ms: int = 0, *, utc: bool = Fal
     days are those of this machine, or of UTC."""
     given = (role, since_ms // QUARTER_MS)
     zone = datetime.UTC if utc else None
-    days: defaultdict[str, list[int]] = defaultdict(lambda: [0] * 7)
-    for quarter, *sums in conn.execute(
+    days: dict[str, list[int]] = {}
+    until = 0.0
+    for quarter, *amounts in conn.execute(
         f"SELECT quarter, {_SUMS} FROM sums WHERE role = ? AND quarter >= ? GROUP BY quarter", given
     ):
-        day = days[datetime.datetime.fromtimestamp(quarter * QUARTER_MS / 1000, zone).date().isoformat()]
-        for at, amount in enumerate(sums):
-            day[at] += amount
-    models = conn.execute(
-        f"SELECT model, max(model_name), {_SUMS} FROM sums WHERE role = ? AND quarter >= ? "
-        "GROUP BY model ORDER BY sum(accepted) DESC, model",
+        # One look at the calendar per day: a year has up to 35 000 quarters of an hour.
+        if (at := quarter * QUARTER_MS / 1000) >= until:
+            date = datetime.datetime.fromtimestamp(at, zone).date()
+            tomorrow = date + datetime.timedelta(days=1)
+            until = datetime.datetime.combine(tomorrow, datetime.time(), zone).timestamp()
+            day = days.setdefault(date.isoformat(), [0] * 7)
+        day[:] = map(add, day, amounts)
+    models: dict[bytes, _Total] = {}
+    peers: dict[bytes, _Total] = {}
+    for peer, model, name, *amounts in conn.execute(
+        f"SELECT peer, model, max(model_name), {_SUMS} FROM sums "
+        "WHERE role = ? AND quarter >= ? GROUP BY peer, model",
         given,
-    )
-    peers = conn.execute(
-        f"SELECT sums.peer, t.name, {_SUMS} FROM sums JOIN tabs t USING (role, peer) "
-        "WHERE sums.role = ? AND sums.quarter >= ? "
-        "GROUP BY sums.peer ORDER BY sum(sums.accepted) DESC, sums.peer",
-        given,
-    )
+    ):
+        for totals, key in ((models, model), (peers, peer)):
+            total = totals.setdefault(key, _Total())
+            total.name = max(total.name, name)
+            total.amounts[:] = map(add, total.amounts, amounts)
+    for peer, name in conn.execute("SELECT peer, name FROM tabs WHERE role = ?", (role,)):
+        if peer in peers:
+            peers[peer].name = name
     return Sums(
         days=tuple(Sum(day, "", *days[day]) for day in sorted(days, reverse=True)),
-        models=tuple(Sum(*row) for row in models),
-        peers=tuple(Sum(*row) for row in peers),
+        models=_sorted(models),
+        peers=_sorted(peers),
     )
 
 
@@ -58,3 +64,14 @@ def list_receipts(
 ) -> list[tuple[int, OrderRow, ReceiptRow]]:
     """A page of receipts, the newest first, each after its place (`before` of the next page)."""
     return receipts_before(conn, role, peer, before, limit)
+
+
+class _Total:
+    def __init__(self) -> None:
+        self.name = ""
+        self.amounts = [0] * 7
+
+
+def _sorted(totals: dict[bytes, _Total]) -> tuple[Sum, ...]:
+    sums = (Sum(key, total.name, *total.amounts) for key, total in totals.items())
+    return tuple(sorted(sums, key=lambda one: (-one.accepted, one.key)))
