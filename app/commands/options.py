@@ -6,6 +6,7 @@ Those of settings are texts: infraxa.app.config knows what they may be, and says
 from __future__ import annotations
 
 import contextlib
+import enum
 import os
 from pathlib import Path
 from typing import Annotated
@@ -30,6 +31,21 @@ def complete_settings(incomplete: str) -> list[str]:
     from infraxa.app import config
 
     return [name for name in config.names() if name.startswith(incomplete)]
+
+
+class By(enum.Enum):
+    """What a row of the earnings is of."""
+
+    day = "day"
+    model = "model"
+    peer = "peer"
+
+
+class Role(enum.Enum):
+    """Of this node in a trade."""
+
+    user = "user"
+    provider = "provider"
 
 
 DataDir = Annotated[
@@ -120,4 +136,39 @@ UploadLimit = Annotated[
 ]
 MemoryLimit = Annotated[
     str | None, typer.Option(metavar="MB", help="What the model and its contexts may take.")
+]
+CapRequest = Annotated[str | None, typer.Option(metavar="CREDITS", help="What one message may cost at most.")]
+CapChat = Annotated[str | None, typer.Option(metavar="CREDITS", help="What one chat may cost.")]
+CapDay = Annotated[str | None, typer.Option(metavar="CREDITS", help="What may be spent in a day.")]
+MaxPrice = Annotated[
+    str | None,
+    typer.Option(metavar="CREDITS", help="The most that 1M tokens of an answer may cost."),
+]
+BasePrice = Annotated[
+    str | None,
+    typer.Option(metavar="CREDITS", help="Asked for 1M tokens of an answer at no load; 0 = free."),
+]
+PriceFloor = Annotated[
+    str | None, typer.Option(metavar="CREDITS", help="Never ask for less for 1M tokens of an answer.")
+]
+PriceCeiling = Annotated[
+    str | None, typer.Option(metavar="CREDITS", help="Never ask for more for 1M tokens of an answer.")
+]
+StrangerLimit = Annotated[
+    str | None, typer.Option(metavar="CREDITS", help="What a user without a limit of its own may owe.")
+]
+StrangersDaily = Annotated[
+    str | None, typer.Option(metavar="CREDITS", help="What all such users together may run up in a day.")
+]
+FreeDaily = Annotated[str | None, typer.Option(metavar="N", help="Free requests a day per user and address.")]
+PauseWhenBusy = Annotated[
+    bool | None,
+    typer.Option(
+        "--pause-when-busy/--serve-when-busy", help="Serve nobody while other programs use the processors."
+    ),
+]
+Peer = Annotated[str, typer.Argument(metavar="PEER", help="A node or account: its id, or how that begins.")]
+Order = Annotated[str, typer.Argument(metavar="ORDER", help="The number of an order, or how that begins.")]
+Proof = Annotated[
+    str, typer.Argument(metavar="FILE", help="What receipts export wrote; - for standard input.")
 ]

@@ -62,9 +62,16 @@ app = _typer("An open market for AI inference, in one terminal.", cls=_Commands,
 models_app = _typer("The models on this machine.", no_args_is_help=True)
 identity_app = _typer("The node's key: whoever has it is this node.", no_args_is_help=True)
 config_app = _typer("The settings: config.toml, INFRAXA_* variables, flags.", no_args_is_help=True)
+tabs_app = _typer(
+    "What this node and others owe each other. A credit is a promise between two nodes, not money.",
+    no_args_is_help=True,
+)
+receipts_app = _typer("What was bought and sold, signed by both sides.", no_args_is_help=True)
 app.add_typer(models_app, name="models")
 app.add_typer(config_app, name="config")
 app.add_typer(identity_app, name="identity")
+app.add_typer(tabs_app, name="tabs")
+app.add_typer(receipts_app, name="receipts")
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -111,6 +118,17 @@ def root(
     pause_on_battery: options.PauseOnBattery = None,
     upload_limit: options.UploadLimit = None,
     memory_limit: options.MemoryLimit = None,
+    cap_request: options.CapRequest = None,
+    cap_chat: options.CapChat = None,
+    cap_day: options.CapDay = None,
+    max_price: options.MaxPrice = None,
+    base_price: options.BasePrice = None,
+    price_floor: options.PriceFloor = None,
+    price_ceiling: options.PriceCeiling = None,
+    stranger_limit: options.StrangerLimit = None,
+    strangers_daily: options.StrangersDaily = None,
+    free_daily: options.FreeDaily = None,
+    pause_when_busy: options.PauseWhenBusy = None,
 ) -> None:
     """An open market for AI inference, in one terminal."""
     ctx.obj = data_dir
@@ -263,15 +281,22 @@ def config_set(
     work.set_setting(ctx.obj, name, value)
 
 
-@app.command(epilog="Example: infraxa serve --capacity 4 --provide-hours 22:00-07:00")
+@app.command(epilog="Example: infraxa serve --base-price 0.3 --capacity 4 --provide-hours 22:00-07:00")
 def serve(
     ctx: typer.Context,
     model: options.ProvideModel = None,
+    base_price: options.BasePrice = None,
     capacity: options.Capacity = None,
     provide_hours: options.ProvideHours = None,
     pause_on_battery: options.PauseOnBattery = None,
     upload_limit: options.UploadLimit = None,
     memory_limit: options.MemoryLimit = None,
+    price_floor: options.PriceFloor = None,
+    price_ceiling: options.PriceCeiling = None,
+    stranger_limit: options.StrangerLimit = None,
+    strangers_daily: options.StrangersDaily = None,
+    free_daily: options.FreeDaily = None,
+    pause_when_busy: options.PauseWhenBusy = None,
     threads: options.Threads = None,
     context: options.Context = None,
     slots: options.Slots = None,
@@ -347,6 +372,147 @@ def providers(
 
     look = work.Look(everybody=everybody, model=model, sort=sort, as_json=json)
     work.providers(ctx.obj, look, watch=watch, wait=wait)
+
+
+@app.command(epilog="Example: infraxa earnings --since 7d --by model")
+def earnings(
+    ctx: typer.Context,
+    since: Annotated[
+        str | None,
+        typer.Option(metavar="DAY", help="From this day on, as 2026-11-01, or 7d; otherwise everything."),
+    ] = None,
+    by: Annotated[options.By, typer.Option(help="What is summed up in a row.")] = options.By.day,
+    csv: Annotated[bool, typer.Option("--csv", help="Print comma-separated values.")] = False,
+    why: Annotated[bool, typer.Option("--why", help="Why nothing, or little, is earned.")] = False,
+    json: options.Json = False,
+) -> None:
+    """What came in and went out, in credits; with --json in millionths of them.
+
+    Piped: one line per row, the columns separated by tabs.
+    """
+    from infraxa.app.commands import earnings as work
+
+    if why:
+        if csv or since is not None:
+            raise typer.BadParameter("--why goes with --json alone.")
+        work.why(ctx.obj, as_json=json)
+        return
+    if csv and json:
+        raise typer.BadParameter("--csv and --json contradict each other.")
+    work.earnings(ctx.obj, since=since, by=by.value, as_csv=csv, as_json=json)
+
+
+@tabs_app.command("list", epilog="Example: infraxa tabs list --json")
+def tabs_list(ctx: typer.Context, json: options.Json = False) -> None:
+    """All tabs, the one with the most credits first.
+
+    Piped: one line per tab, the columns separated by tabs.
+    """
+    from infraxa.app.commands import tabs as work
+
+    work.list_tabs(ctx.obj, as_json=json)
+
+
+@tabs_app.command("show", epilog="Example: infraxa tabs show 7g3k")
+def tabs_show(ctx: typer.Context, peer: options.Peer, json: options.Json = False) -> None:
+    """Everything of one tab."""
+    from infraxa.app.commands import tabs as work
+
+    work.show_tab(ctx.obj, peer, as_json=json)
+
+
+@tabs_app.command("limit", epilog="Example: infraxa tabs limit 7g3k 0.5")
+def tabs_limit(
+    ctx: typer.Context,
+    peer: options.Peer,
+    amount: Annotated[str, typer.Argument(metavar="AMOUNT", help="Credits; auto = as any stranger.")],
+    json: options.Json = False,
+) -> None:
+    """How much one user of this provider may owe it."""
+    from infraxa.app.commands import tabs as work
+
+    work.set_limit(ctx.obj, peer, amount, as_json=json)
+
+
+@tabs_app.command("settle", epilog='Example: infraxa tabs settle 7g3k 0.02 --note "lunch"')
+def tabs_settle(
+    ctx: typer.Context,
+    peer: options.Peer,
+    amount: Annotated[
+        str | None, typer.Argument(metavar="[AMOUNT]", help="Credits; otherwise all that is owed.")
+    ] = None,
+    note: Annotated[
+        str, typer.Option(metavar="TEXT", help="What you agreed with the other person; it is told.")
+    ] = "",
+    json: options.Json = False,
+) -> None:
+    """Reduce what is owed other than by serving order by order.
+
+    To a driver: what it owes this node is set off first, the rest is proposed to its person. Of a user:
+    agrees to what it proposed.
+    """
+    from infraxa.app.commands import tabs as work
+
+    work.settle(ctx.obj, peer, amount, text=note, as_json=json)
+
+
+@receipts_app.command("list", epilog="Example: infraxa receipts list --role provider --count 50")
+def receipts_list(
+    ctx: typer.Context,
+    role: Annotated[
+        options.Role | None, typer.Option(help="user = what was bought, provider = what was sold.")
+    ] = None,
+    count: Annotated[int, typer.Option(min=1, max=1_000_000, metavar="N", help="So many at most.")] = 20,
+    json: options.Json = False,
+) -> None:
+    """The newest receipts, the newest first.
+
+    Piped: one line per receipt, the columns separated by tabs.
+    """
+    from infraxa.app.commands import receipts as work
+
+    work.list_receipts(ctx.obj, role=role and role.value, count=count, as_json=json)
+
+
+@receipts_app.command("show", epilog="Example: infraxa receipts show 8f3a2c")
+def receipts_show(ctx: typer.Context, order: options.Order, json: options.Json = False) -> None:
+    """Everything of one receipt, and what it proves."""
+    from infraxa.app.commands import receipts as work
+
+    work.show_receipt(ctx.obj, order, as_json=json)
+
+
+@receipts_app.command("export", epilog="Example: infraxa receipts export receipts.jsonl")
+def receipts_export(
+    ctx: typer.Context,
+    file: Annotated[
+        str, typer.Argument(metavar="[FILE]", help="A new file; standard output otherwise.")
+    ] = "-",
+    order: Annotated[str | None, typer.Option(metavar="ORDER", help="That of one order alone.")] = None,
+) -> None:
+    """Write receipts as lines of JSON that prove themselves, the newest first."""
+    from infraxa.app.commands import receipts as work
+
+    work.export(ctx.obj, file, order=order)
+
+
+@receipts_app.command("verify", epilog="Example: infraxa receipts verify receipts.jsonl")
+def receipts_verify(file: options.Proof, json: options.Json = False) -> None:
+    """Check a file of receipts, offline; as infraxa verify."""
+    from infraxa.app.commands import verify as work
+
+    raise typer.Exit(work.verify(file, as_json=json))
+
+
+@app.command(epilog="Example: infraxa verify receipts.jsonl")
+def verify(file: options.Proof, json: options.Json = False) -> None:
+    """Check a file of receipts, offline: signatures, sums, and that all of it belongs together.
+
+    A line for each that proves nothing; the exit code is 1 when there is one.
+    """
+    from infraxa.app.commands import verify as work
+
+    raise typer.Exit(work.verify(file, as_json=json))
 
 
 @app.command(epilog="Example: infraxa invite --hours 24")

@@ -71,6 +71,18 @@ COMMANDS = [
     ("identity", "show"),
     ("identity", "export"),
     ("identity", "import"),
+    ("earnings",),
+    ("tabs",),
+    ("tabs", "list"),
+    ("tabs", "show"),
+    ("tabs", "limit"),
+    ("tabs", "settle"),
+    ("receipts",),
+    ("receipts", "list"),
+    ("receipts", "show"),
+    ("receipts", "export"),
+    ("receipts", "verify"),
+    ("verify",),
 ]
 
 
@@ -88,7 +100,7 @@ def test_these_are_all_commands() -> None:
 def test_every_command_has_help_with_an_example(data: Path, command: tuple[str, ...]) -> None:
     ran = infraxa(*command, "--help", data=data)
     assert (ran.code, ran.err) == (0, "")
-    if command not in (("models",), ("config",), ("identity",)):
+    if command not in (("models",), ("config",), ("identity",), ("tabs",), ("receipts",)):
         assert "Example: " in ran.out and "infraxa " + " ".join(command) in " ".join(
             ran.out.split("Example:")[1].split()
         )
