@@ -32,7 +32,7 @@ class Situation(msgspec.Struct, frozen=True):
     continuable: bool = False
     """The last answer ended before its end."""
     ratable: bool = False
-    """A driver gave one of its answers."""
+    """One of its answers can be rated."""
     stranded: bool = False
     """There is no node, and nothing is being done about it."""
     deleted: bool = False

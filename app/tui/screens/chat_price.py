@@ -13,7 +13,7 @@ from infraxa.app.events import Event, TradeChanged
 from infraxa.app.trade import Bound
 from infraxa.app.tui.screens.chat_driver import Driving
 from infraxa.app.tui.widgets.bound_line import BoundLine
-from infraxa.app.tui.widgets.driver import is_free
+from infraxa.app.tui.widgets.driver import is_free, trouble
 
 TYPED = 0.3
 """Seconds without typing after which it is asked anew."""
@@ -27,6 +27,8 @@ class Pricing(Driving):
     def __init__(self, *, classes: str | None = None) -> None:
         super().__init__(classes=classes)
         self._price_timer: Timer | None = None
+        self._price_due = False
+        """Something else than the text is another one."""
         self._priced = ""
         """The text for which it was asked last."""
 
@@ -42,17 +44,27 @@ class Pricing(Driving):
     def _focus_moved(self) -> None:
         """The seconds count while the person can press Enter; what is shown then must hold."""
         line = self.prompt.bound_line
-        can_send = self.prompt.area.has_focus and self.is_current
-        line.count(can_send)
-        if can_send and not line.left_s:
+        line.count(self._can_send)
+        if self._can_send and not line.left_s:
             self._price_soon(TOLD)
+
+    @property
+    def _can_send(self) -> bool:
+        """Enter would send what is typed."""
+        return self.prompt.area.has_focus and self.app.screen is self
 
     def _typed(self) -> None:
         super()._typed()
         if self._price_timer is not None:
             self._price_timer.reset()
-        elif self._to_price() != self._priced:
-            self._price_soon(TYPED)
+        elif self.driver.kind != "local" and self.app.opened:
+            self._price_timer = self.set_timer(TYPED, self._price_typed)
+
+    def _price_typed(self) -> None:
+        """Also a cursor that only moved leads here."""
+        self._price_timer = None
+        if self._price_due or self._to_price() != self._priced:
+            self._price_now()
 
     def _driver_changed(self) -> None:
         super()._driver_changed()
@@ -69,7 +81,7 @@ class Pricing(Driving):
 
     def hear_driver(self, event: Event) -> None:
         super().hear_driver(event)
-        if isinstance(event, TradeChanged) and self.prompt.area.has_focus and self.is_current:
+        if isinstance(event, TradeChanged) and self._can_send:
             self._price_soon(TOLD)
 
     @on(BoundLine.LockEnded)
@@ -77,13 +89,17 @@ class Pricing(Driving):
         self._price_now()
 
     def _price_soon(self, seconds: float) -> None:
-        if self.driver.kind != "local" and self.app.opened and self._price_timer is None:
+        if self.driver.kind == "local" or not self.app.opened:
+            return
+        self._price_due = True
+        if self._price_timer is None:
             self._price_timer = self.set_timer(seconds, self._price_now)
 
     def _price_now(self) -> None:
         if self._price_timer is not None:
             self._price_timer.stop()
             self._price_timer = None
+        self._price_due = False
         if self.driver.kind != "local" and self.app.opened:
             self.app.attempt(self._price(), group="price", exclusive=True, screen=self)
 
@@ -119,8 +135,10 @@ class Pricing(Driving):
     def _show_bound(self, bound: Bound | None) -> None:
         self.bound = bound
         offer = self.driver.offer
+        # What is said of the driver above the line is not said twice.
         free = bound is not None and bound.state == "free" and (offer is None or is_free(offer))
-        self.prompt.bound_line.show(None if free else bound)  # that it is free is said where it goes
+        gone = bound is not None and bound.state == "refused" and bool(trouble(self.driver))
+        self.prompt.bound_line.show(None if free or gone else bound)
         self._paint_status()
 
     async def refusal(self, text: str) -> str:

@@ -114,7 +114,7 @@ class Talk(Pricing):
 
         answer = self._to_rate()
         if answer is None:
-            self.flash("only answers of a driver can be rated")
+            self.flash("only an answer of a driver with a signed receipt can be rated, once")
         elif stars.strip() in STARS:
             self.post_message(requests.RateRequested(answer.id, int(stars)))
         else:

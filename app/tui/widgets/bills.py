@@ -99,13 +99,14 @@ def _bill(bill: Bill, name: str) -> Content:
 
 
 def can_rate(message: Message) -> bool:
-    """Whether a driver was paid, or would have been, for this answer, so that it can be rated."""
+    """Whether both sides signed for this answer of a driver, and it was not rated yet."""
     facts = message.facts
     return (
         message.role == "assistant"
         and message.state != "streaming"
         and facts is not None
-        and any(bill.state != "released" for bill in facts.bills)
+        and not facts.stars
+        and any(bill.state in ("signed", "disputed") for bill in facts.bills)
     )
 
 

@@ -106,8 +106,8 @@ def _prices(name: str, price_in: int, price_out: int) -> list[Content]:
 
 
 def _money(bound: Bound) -> list[Content]:
-    """What is locked, and what is owed to the driver."""
-    lines = _prices("locked", bound.price_in, bound.price_out) if bound.state == "locked" else []
+    """What the driver locked last, and what is owed to the driver."""
+    lines = _prices("quoted", bound.price_in, bound.price_out) if bound.state == "locked" else []
     if bound.limit:
         lines.append(row("you owe", f"{shown(bound.owed)} of {shown(bound.limit)}"))
     elif bound.owed:

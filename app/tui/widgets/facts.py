@@ -141,7 +141,6 @@ def facts_lines(facts: AnswerFacts | None) -> list[list[str]]:
         [*always, *money, readable],
         [*always[-1:], *money, readable],
         [*money, readable],
-        [*money[:1], readable],
         [readable],
     ]
 

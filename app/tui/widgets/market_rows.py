@@ -31,7 +31,7 @@ _WHOLE_ID = 12
 
 DAY_BARS = 8
 """Cells of the price of the last 24 hours, 3 hours each."""
-PAST_FROM = 136
+PAST_FROM = 137
 """Cells of a table from which it has room."""
 
 COLUMNS = (
@@ -39,10 +39,10 @@ COLUMNS = (
     Column("provider", 16, grow=1, tail=SHORT_LENGTH + 1),
     Column("model", 12, grow=2),
     Column("quant", 8, from_width=102),
-    Column("context", 8, right=True, from_width=146, descending=True),
+    Column("context", 8, right=True, from_width=147, descending=True),
     Column("price", 6, right=True, from_width=52),
     Column("24 h", DAY_BARS, from_width=PAST_FROM),
-    Column("stars", 8, right=True, from_width=72, descending=True),
+    Column("stars", 9, right=True, from_width=73, descending=True),
     Column("state", 7, from_width=46),
     Column("slots", 6, right=True, from_width=86, descending=True),
     Column("trip", 7, right=True, from_width=94),

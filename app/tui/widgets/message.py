@@ -440,7 +440,7 @@ class AnswerView(MessageView):
             line = Content.styled(" · ", FAINT).join([said, *words] if end and not at else words)
             if at < len(facts) - 1:
                 lines.append(line)
-        stars = self._stars(choosing=self.has_focus or self.newest)
+        stars = self._stars()
         if self.has_focus or self.newest:
             offers = self._offers() + (Content("   ") + stars if stars else Content(""))
             fits = line.cell_length + offers.cell_length + 3 <= width
@@ -452,17 +452,15 @@ class AnswerView(MessageView):
             lines += bill_lines(message.facts)
         return Content("\n").join(lines)
 
-    def _stars(self, *, choosing: bool) -> Content:
-        """Those that the answer was given; while one can choose, each of them can be clicked."""
-        given = self.message.facts.stars if self.message.facts is not None else 0
-        if not can_rate(self.message) or not (given or choosing):
+    def _stars(self) -> Content:
+        """Those that the answer was given; where it can be rated, each of them can be clicked."""
+        if self.message.facts is not None and (given := self.message.facts.stars):
+            return Content.styled(stars_text(given), "$text-accent")
+        if not can_rate(self.message) or not (self.has_focus or self.newest):
             return Content("")
-        style = "$text-accent" if given else MUTED
-        if not choosing:
-            return Content.styled(stars_text(given), style)
         return Content("").join(
-            Content(star, [Span(0, 1, style), Span(0, 1, Style.from_meta({"@click": f"rate({at})"}))])
-            for at, star in enumerate(stars_text(given), 1)
+            Content(star, [Span(0, 1, MUTED), Span(0, 1, Style.from_meta({"@click": f"rate({at})"}))])
+            for at, star in enumerate(stars_text(0), 1)
         )
 
     def action_rate(self, stars: int) -> None:

@@ -127,7 +127,8 @@ def in_lines(offer: OfferSeen, older_s: float, width: int, past: PricePast = NO_
             Content.assemble(("! ", f"bold {style}"), (text, style)) for text, style in found
         )
     else:
-        last = _fitting(width, lambda short: _state_line(offer, older_s, past, short=short))
+        states = _state_lines(offer, older_s, past)
+        last = next((line for line in states if line.cell_length <= width), states[-1])
     return Content("\n").join(line.truncate(width, ellipsis=True) for line in (first, second, third, last))
 
 
@@ -144,12 +145,21 @@ def _health_line(offer: OfferSeen, *, short: bool) -> Content:
     )  # fmt: skip
 
 
-def _state_line(offer: OfferSeen, older_s: float, past: PricePast, *, short: bool) -> Content:
+def _state_lines(offer: OfferSeen, older_s: float, past: PricePast) -> list[Content]:
+    """What it costs, how it is thought of, how it is and how it is reached; ever less."""
+    asks, now, way = prices(offer), state(offer), reached(offer.node)
+    spread = "" if is_free(offer) else past.spread()
+    day = f"{asks} (24 h {spread})" if spread else asks
     ago = f"{span(offer.node.age_s + older_s)} ago"
-    heard = ago if short else f"heard {ago} {_by(offer.node)}"
-    day = f" (24 h {past.spread()})" if not short and past.spread() and not is_free(offer) else ""
-    rated = "" if short else f" · {reputation(offer)}"
-    return Content(f"{prices(offer)}{day}{rated} · {state(offer)} · {reached(offer.node)} · {heard}")
+    rated = reputation(offer)
+    lines = [
+        (day, rated, now, way, f"heard {ago} {_by(offer.node)}"),
+        (day, rated, now, way),
+        (day, rated, now),
+        (day, now, way.partition(" · ")[0]) if spread else (asks, now, way, ago),
+        (asks, now, way, ago),
+    ]
+    return [Content(" · ".join(parts)) for parts in lines]
 
 
 def _by(node: SeenNode) -> str:
