@@ -14,6 +14,7 @@ import msgspec
 from infraxa.app import order_words
 from infraxa.app.answering import Item, Moved, Sent, Waits
 from infraxa.app.drivers import Drivers
+from infraxa.app.locked import ANSWER_S, LEAVES_S
 from infraxa.app.offers import OfferSeen
 from infraxa.app.ordering import prompt_tokens
 from infraxa.app.spending import Ended, NotBought, Spending
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
 
 CONNECT_S: Final = 30.0
 """For a session with a driver; the network has shorter limits of its own."""
+PRICE_S: Final = 2 * ANSWER_S + LEAVES_S
+"""For its turn at the driver, and the driver's price."""
 QUIET_S: Final = 3.0
 """After so long without a word in mid-answer it is said what is waited for."""
 READING_S: Final = 6.0
@@ -135,6 +138,7 @@ class Attempt:
         bought: Purchase | None = None
         try:
             if self._spending is not None:
+                self._telling.say(Waits(order_words.pricing(self._name), now_ms(), PRICE_S))
                 order = await self._spending.begin(link, self._offer, order, prompt)
                 part.leaves()
                 patience = Patience(self._limits, link.clock.monotonic(), first_token=promised)

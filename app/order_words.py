@@ -204,6 +204,10 @@ def connecting(name: str) -> str:
     return f"the connection with {name}"
 
 
+def pricing(name: str) -> str:
+    return f"{name} to lock its price"
+
+
 def answering(name: str) -> str:
     """For a first word."""
     return f"{name} to answer"

@@ -11,6 +11,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Final
+from weakref import WeakValueDictionary
 
 from infraxa.app.bounds import bounded, spent_of
 from infraxa.app.config import Settings
@@ -62,8 +63,8 @@ class Purse:
         self._clock = clock
         self._opened: Store | None = None
         self._settings = Settings()
-        self._spendings: dict[bytes, Spending] = {}
-        """By order, until it is settled."""
+        self._spendings = WeakValueDictionary[bytes, Spending]()
+        """By order, as long as anybody is told of its answer."""
         self._shown: dict[tuple[bytes, bytes], tuple[float, Rates]] = {}
         """By driver and model: rates that the person was told of, and when."""
         self._tasks = TaskGroup()
@@ -211,7 +212,6 @@ class Purse:
         if (spending := self._spendings.get(order.id)) is not None:
             spending.billed(bill)
         if order.bill in ("closed", "released"):
-            self._spendings.pop(order.id, None)
             self.paying.forget(order.id)
         if order.chat_id is not None and order.message_id is not None:
             self.on_bill(order.chat_id, order.message_id, bill)

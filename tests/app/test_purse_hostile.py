@@ -280,6 +280,7 @@ async def test_who_never_answers_about_money_is_left_for_another(tmp_path: Path,
     async with buying_at(tmp_path, maple, birch) as place:
         answer = await place.chat(maple, failover="auto")
         assert answer.text == "Hi" and maple.orders == []
+        assert "maple to lock its price" in [item.what for item in answer.waits]
         await place.idle()
 
 
