@@ -693,6 +693,7 @@ class Node(NodeFacade):
         return await self._vocabularies.for_answer(offer, self._net.nodes(), wait_s=VOCABULARY_S)
 
     async def _see_prices(self) -> None:
+        await asyncio.sleep(PRICES_S)
         self._prices.seen(await self.list_offers(), now_ms())
         settled = await self._store.run(tabs.settled)
         self._ratings.trust({node: Counterparty(amount) for node, amount in settled.items()})

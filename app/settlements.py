@@ -177,6 +177,7 @@ class Settlements:
 
     async def _ask_again(self) -> None:
         """About proposals that wait for the other person, or whose answer did not come."""
+        await asyncio.sleep(AGAIN_S)
         for provider, made_ms in await self._opened.run(_waiting):
             if now_ms() - made_ms > KEPT_MS:
                 await self._opened.run(_forget, provider)
