@@ -80,7 +80,7 @@ def owed(conn: Connection, role: Role, peer: bytes) -> int:
 def check(conn: Connection) -> list[str]:
     """What is wrong with the books, one sentence each; nothing when they are whole.
 
-    Reads all of the ledger: about a second for 100 000 orders.
+    Reads all of the ledger: some seconds for 100 000 orders.
     """
     return [
         sentence.format(count=count, example=example)
