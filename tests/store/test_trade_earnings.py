@@ -41,8 +41,8 @@ def conn(tmp_path: Path, clock: Clock) -> Iterator[Connection]:
 
 def sold(conn: Connection, number: int, account: bytes, model: bytes, accepted: int, name: str = "") -> None:
     order = OrderRow(
-        peer=account, id=number.to_bytes(16, "big"), model=model, model_name=f"model {model[:1].decode()}",
-        hold=1000,
+        peer=account, id=number.to_bytes(16, "big"), model=model,
+        model_name=f"model {model[:1].decode()}" if number != 8 else "renamed", hold=1000,
     )  # fmt: skip
     assert selling.open_order(conn, order, limit=10**6, grace_ms=0, name=name) is None
     selling.end_order(conn, account, order.id, "completed", Counts(10, 4, number), 1000)
@@ -115,3 +115,9 @@ def test_receipts_page_by_page(conn: Connection) -> None:
     assert order.model_name == "model L" and order.accepted == 1000
     assert (receipt.order_id, receipt.tab_seq, receipt.receipt, receipt.disputed) == (order.id, 4, b"4", 0)
     assert place == 7
+
+
+def test_a_model_has_the_name_that_it_was_last_given(conn: Connection) -> None:
+    for number in (7, 8):
+        sold(conn, number, ALICE, LARGE, 1000)
+    assert [one.name for one in earnings.earnings(conn, "provider").models] == ["renamed"]
