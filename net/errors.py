@@ -42,7 +42,7 @@ class NetError(Exception):
 
     Codes: `unreachable` `refused` `busy` `cancelled` `closed` `port_taken` `no_interface` `bad_invite`
     `expired` `bad_address` `bad_key` `locked_key` `not_written` `clock` `timeout` `unknown_node`
-    `port_mapping` `bad_amount`, and those a peer sends (wire.ERROR_CODES).
+    `port_mapping` `bad_amount` `bad_backup`, and those a peer sends (wire.ERROR_CODES).
     """
 
     def __init__(self, code: str, message: str, remedy: str = "") -> None:

@@ -87,7 +87,7 @@ def seal(key: KeyFile, passphrase: str, randbytes: RandBytes = os.urandom) -> Ke
     Raises NetError `locked_key` when there is not enough memory for it.
     """
     salt, nonce = randbytes(argon2id.SALTBYTES), randbytes(SecretBox.NONCE_SIZE)
-    box = SecretBox(_stretched(passphrase, salt)).encrypt(key.secret, nonce).ciphertext
+    box = SecretBox(stretched(passphrase, salt)).encrypt(key.secret, nonce).ciphertext
     return KeyFile(key.kind, key.id, sealed=salt + nonce + box)
 
 
@@ -107,7 +107,7 @@ def unseal(key: KeyFile, passphrase: str | None) -> KeyFile:
         )
     salt, rest = key.sealed[: argon2id.SALTBYTES], key.sealed[argon2id.SALTBYTES :]
     try:
-        secret = SecretBox(_stretched(passphrase, salt)).decrypt(rest)
+        secret = SecretBox(stretched(passphrase, salt)).decrypt(rest)
     except CryptoError:
         raise NetError(
             "locked_key",
@@ -119,7 +119,11 @@ def unseal(key: KeyFile, passphrase: str | None) -> KeyFile:
     return KeyFile(key.kind, key.id, secret)
 
 
-def _stretched(passphrase: str, salt: bytes) -> bytes:
+def stretched(passphrase: str, salt: bytes) -> bytes:
+    """The key that a passphrase makes with a salt, by Argon2id. Blocks for about 0.5 s.
+
+    Raises NetError `locked_key` when there is not enough memory for it.
+    """
     # The same letters typed on another system are the same passphrase.
     password = unicodedata.normalize("NFC", passphrase).encode("utf-8", "surrogateescape")
     try:

@@ -16,6 +16,7 @@ from typing import Self
 
 import msgspec
 
+from infraxa.store import restoring
 from infraxa.store.folder import LOCK_NAME, explain, prepare_folder
 from infraxa.store.records import StoreError
 
@@ -40,7 +41,8 @@ class FolderLock:
 
     @classmethod
     def acquire(cls, folder: Path) -> Self:
-        """Take the lock of `folder`, which is made if it is missing. Does not wait.
+        """Take the lock of `folder`, which is made if it is missing. Does not wait. What a restore decided
+        there and could not do is done now.
 
         Raises StoreError: `locked`, which says who holds it, or `read_only`, `disk_full`, `io`.
         """
@@ -57,6 +59,12 @@ class FolderLock:
             os.close(fd)
             if error.errno in _HELD:
                 raise _locked(folder, holder) from None
+            raise explain(error, folder) from error
+        try:
+            restoring.finish(folder)
+        except OSError as error:
+            _unlock(fd)
+            os.close(fd)
             raise explain(error, folder) from error
         return cls(fd)
 

@@ -16,8 +16,9 @@ from infraxa.store.trade import OPEN_BILLS, find
 from infraxa.store.trade_records import MAX_AMOUNT, Refused, Role, SyncResult, TabRow
 
 RESTORE_GAP = 1_000_000
-"""A restored provider continues its numbers so much higher. More than one tab can change between two backups;
-the gap tells nobody anything and keeps even a user who hides what it signed from getting a number twice."""
+"""A restored provider continues its numbers so much higher, and not below the time in ms, so that one backup
+can be put back twice. The gap tells nobody anything and keeps even a user who hides what it signed from
+getting a number twice."""
 
 
 def get_tab(conn: Connection, role: Role, peer: bytes) -> TabRow:
@@ -136,14 +137,16 @@ def reverse(
 
 def mark_restored(conn: Connection) -> None:
     """After an old backup was put back: nothing is signed on any tab before the other side told its highest
-    countersigned state (`adopt_state`), and a provider's numbers go on RESTORE_GAP higher.
+    countersigned state (`adopt_state`), and a provider's numbers go on RESTORE_GAP higher, or at the time.
 
     A provider's orders that were open, or had no receipt yet, are released: what became of them is in that
     state. A user's open orders are asked for again.
     """
     with transaction(conn):
         conn.execute("UPDATE tabs SET needs_sync = 1")
-        conn.execute("UPDATE tabs SET seq = seq + ? WHERE role = 'provider'", (RESTORE_GAP,))
+        conn.execute(
+            "UPDATE tabs SET seq = max(seq + ?, ?) WHERE role = 'provider'", (RESTORE_GAP, conn.clock())
+        )
         conn.execute(
             "UPDATE orders SET bill = 'released', held = 0, outcome = 'restored', "
             "state = CASE WHEN ended_at IS NULL THEN 'failed' ELSE state END, "

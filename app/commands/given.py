@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,10 +12,19 @@ from infraxa.app.commands.failures import UsageError
 from infraxa.app.commands.output import note
 from infraxa.app.config import BadSettings, Settings
 from infraxa.app.folders import Folders
+from infraxa.store.restoring import STAGE
 
 
 def folders_of(data_dir: Path | None) -> Folders:
-    return Folders.find(data_dir, os.environ)
+    """Where this node keeps its files, all of them of one state: a restore that was killed is finished."""
+    folders = Folders.find(data_dir, os.environ)
+    if (folders.data / STAGE).exists():
+        from infraxa.store.lock import FolderLock
+        from infraxa.store.records import StoreError
+
+        with contextlib.suppress(StoreError):  # somebody is at it, or it is said by whoever needs the folder
+            FolderLock.acquire(folders.data).release()
+    return folders
 
 
 def settings_of(folders: Folders, flags: Mapping[str, object]) -> Settings:

@@ -55,7 +55,7 @@ def export(data_dir: Path | None, file: str, *, passphrase: bool | None) -> None
     if passphrase is not None:
         key = _opened(key, "Passphrase of the key: ")
     if passphrase:
-        key = keyfile.seal(key, _new_passphrase())
+        key = keyfile.seal(key, new_passphrase())
     if path is not None:
         keyfile.write(path, key)
         print(clean(f"The key of {_shown(folders, key)} is in {path}. Whoever has it is this node."))
@@ -142,19 +142,20 @@ def _make_room(folders: Folders, new: KeyFile, *, force: bool) -> list[Path]:
 
 
 def _opened(key: KeyFile, prompt: str) -> KeyFile:
-    return keyfile.unseal(key, _passphrase(prompt)) if key.locked else key
+    return keyfile.unseal(key, passphrase_for(prompt)) if key.locked else key
 
 
-def _new_passphrase() -> str:
-    first = _passphrase("New passphrase: ")
+def new_passphrase() -> str:
+    """A passphrase for something that is written: asked for twice. Raises NetError `locked_key`."""
+    first = passphrase_for("New passphrase: ")
     if not first:
         raise NetError("locked_key", "An empty passphrase keeps nobody out.", "Choose another one.")
-    if PASSPHRASE_VARIABLE not in os.environ and first != _passphrase("The same again: "):
+    if PASSPHRASE_VARIABLE not in os.environ and first != passphrase_for("The same again: "):
         raise NetError("locked_key", "The two passphrases are not the same.", "Try again.")
     return first
 
 
-def _passphrase(prompt: str) -> str:
+def passphrase_for(prompt: str) -> str:
     """From the variable, else typed at the terminal, unseen."""
     if (given := os.environ.get(PASSPHRASE_VARIABLE)) is not None:
         return given

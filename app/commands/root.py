@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from infraxa.app.commands import options
+from infraxa.app.commands import backup, options
 
 _HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
@@ -72,6 +72,7 @@ app.add_typer(config_app, name="config")
 app.add_typer(identity_app, name="identity")
 app.add_typer(tabs_app, name="tabs")
 app.add_typer(receipts_app, name="receipts")
+app.registered_commands.extend(backup.app.registered_commands)
 
 
 def run(arguments: Sequence[str]) -> int:
