@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any, cast
@@ -309,7 +310,10 @@ class Place(Market):
 
     async def chat(self, shop: Stall | None = None, **more: Any) -> Told:
         """An answer in a chat."""
-        return await told(self.buy(shop, chat_id="chat", message_id="message", **more))
+        answer = await told(self.buy(shop, chat_id="chat", message_id="message", **more))
+        if answer.end.error is not None:
+            logging.getLogger(__name__).warning("it failed: %s", answer.end.error)  # shown if the test fails
+        return answer
 
     async def orders(self) -> list[OrderRow]:
         """As the ledger has them, the oldest first."""
