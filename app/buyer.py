@@ -37,8 +37,10 @@ def wanted(options: ChatOptions, settings: Settings) -> Wanted | None:
     if driver == LOCAL:
         return None
     sampling = choices.resolve_sampling(options, settings)
-    most = None if settings.max_price is None else micro(settings.max_price)
-    return Wanted(driver, sampling, options.driver_model, settings.failover, most)
+    most, capped = options.max_price, options.max_price is not None
+    if most is None and settings.max_price is not None:
+        most = micro(settings.max_price)
+    return Wanted(driver, sampling, options.driver_model, settings.failover, most, capped)
 
 
 class Buyer:
@@ -82,7 +84,7 @@ class Buyer:
             buying.preferred = self._shown_for(chat_id)
         if self._purse is not None:
             buying.spending = self._purse.spending(buying.billed, chat_id, message_id)
-            buying.spending.max_price = wanted.max_price if wanted.driver == ANY else None
+            buying.spending.max_price = wanted.max_price if wanted.driver == ANY or wanted.capped else None
         return buying
 
     async def bound(self, chat_id: str, said: tuple[ChatMessage, ...], wanted: Wanted) -> Bound:

@@ -357,6 +357,8 @@ class Sales:
 
     def _over(self, run: Taken, state: ServedState, reason: str, code: str = "") -> None:
         run.over = True
+        if run.sold is not None and run.sold.end is not None:
+            run.row.charge = run.sold.charge
         self._release(run)
         self._records.end(run.row, state, code, reason, self._now_ms())
         self._ended(run.row)

@@ -42,6 +42,7 @@ class Row:
     first_token_ms: float | None = None
     tokens_per_second: float | None = None
     reason: str = ""
+    charge: int | None = None
 
     def served(self) -> Served:
         return Served(**vars(self))

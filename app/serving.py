@@ -83,6 +83,8 @@ class Served(msgspec.Struct, frozen=True):
     tokens_per_second: float | None = None
     reason: str = ""
     """Why it failed, was cancelled or refused; one sentence."""
+    charge: int | None = None
+    """µcr, of an answer that came to its end; None: none did, and what was delivered is on the receipt."""
 
 
 class BlockedUser(msgspec.Struct, frozen=True):

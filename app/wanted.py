@@ -22,6 +22,8 @@ class Wanted(NamedTuple):
     failover: Failover = "ask"
     max_price: int | None = None
     """µcr per 1M tokens of the answer, of drivers that infraxa chooses; None: any."""
+    capped: bool = False
+    """`max_price` holds for a driver that the person chose, too."""
 
     @property
     def may_move(self) -> bool:

@@ -134,6 +134,8 @@ class ChatOptions(msgspec.Struct, frozen=True):
     """`local`: this machine; `auto`: infraxa chooses; else the id of a node, as people write it."""
     driver_model: str | None = None
     """The model_id, in hex, that the driver is to answer with; None: its first, or any."""
+    max_price: int | None = None
+    """µcr per 1M tokens of an answer, whoever gives it; None: as the setting says."""
     system: str | None = None
     temperature: float | None = None
     top_k: int | None = None

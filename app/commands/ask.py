@@ -17,8 +17,9 @@ from pathlib import Path
 import msgspec
 
 from infraxa.app import choices
-from infraxa.app.answering import Moved, Sent, Times, Waits
+from infraxa.app.answering import Billed, Moved, Sent, Times, Waits
 from infraxa.app.choices import ModelEntry
+from infraxa.app.commands.charges import charged, settled
 from infraxa.app.commands.failures import UsageError
 from infraxa.app.commands.front import attached_node, is_open, opened_node
 from infraxa.app.commands.given import folders_of, settings_of
@@ -29,6 +30,7 @@ from infraxa.app.errors import NodeError
 from infraxa.app.events import EngineChanged, Event, NodesChanged
 from infraxa.app.facade import AskBegan, AskEvent
 from infraxa.app.folders import Folders, whole_path
+from infraxa.app.pricing import micro
 from infraxa.engine.host import Engine
 from infraxa.engine.types import (
     Delta,
@@ -40,8 +42,9 @@ from infraxa.engine.types import (
     Progress,
     Request,
 )
+from infraxa.net.credits import shown
 from infraxa.net.identity import display, parse_id
-from infraxa.store.records import ChatOptions, DriverPart, Reader
+from infraxa.store.records import Bill, ChatOptions, DriverPart, Reader
 
 MAX_INPUT = 16 << 20
 """Bytes of standard input; no context holds so much."""
@@ -78,6 +81,9 @@ def ask(
         temperature=settings.temperature,
         max_tokens=max_tokens,
         seed=seed,
+        max_price=None
+        if flags["max_price"] is None or settings.max_price is None
+        else micro(settings.max_price),
     )
     own = any(flags[name] is not None for name in OWN_ENGINE)
     asking = _Asking(folders, settings, as_json)
@@ -101,6 +107,8 @@ class _Asking:
         self._drivers: list[DriverPart] = []
         """Who answered, in order."""
         self._readers: list[Reader] = []
+        self._bills: tuple[Bill, ...] = ()
+        """Of its orders, as far as is known."""
         self._times = Times()
         self._stop: Callable[[], None] | None = None
         """Ends the answer with its counts; there is none before the model is ready."""
@@ -122,7 +130,7 @@ class _Asking:
                 self._clear_status()
         if self._as_json:
             print_json(self._facts(said, finished))
-        return self._end(finished)
+        return self._end(said, finished)
 
     async def ask_driver(self, text: str, options: ChatOptions) -> tuple[str, Finished]:
         """Have a driver answer. Where no infraxa is open this joins the network, and looks for a moment."""
@@ -135,6 +143,8 @@ class _Asking:
                 found.clear()
                 async with contextlib.aclosing(node.ask(text, options)) as stream:
                     said, finished = await self._show(stream, stream.stop)
+                if said:
+                    self._bills = await settled(node, self._bills)
                 left = until - time.monotonic()
                 if finished.error is None or finished.error.code not in NOT_FOUND or left <= 0:
                     return said, finished
@@ -205,6 +215,9 @@ class _Asking:
                         if reason:
                             self._clear_status()
                             note(f"infraxa: {reason} {part.name or 'This machine'} goes on.")
+                    case Billed(bills=bills):
+                        self._say_bound(bills)
+                        self._bills = bills
                     case Times():
                         self._times = event
                     case Finished():
@@ -214,10 +227,13 @@ class _Asking:
                 print(flush=True)
         raise EngineError("closed", "The engine ended before the answer did.", "Try again.")
 
-    def _end(self, finished: Finished) -> int:
+    def _end(self, said: str, finished: Finished) -> int:
         if self._readers and not self._as_json:
             names = (display(reader.name, parse_id(reader.id)) for reader in self._readers)
             note(f"infraxa: readable by {', '.join(names)} only.")
+        paid = said or any(bill.charge for bill in self._bills)
+        if paid and not self._as_json and (cost := charged(self._bills)):
+            note(f"infraxa: {cost}")
         if finished.reason == "failed":
             error = finished.error or ErrorInfo("failed", "The answer failed.")
             note(f"infraxa: {error.message} {error.remedy}")
@@ -236,6 +252,7 @@ class _Asking:
             "model": self._model,
             "drivers": self._drivers,
             "readers": self._readers,
+            "bills": self._bills,
             "connect_ms": None if self._times.connect_ms is None else round(self._times.connect_ms, 1),
             "finish": finished.reason,
             "n_prompt": usage.n_prompt,
@@ -246,6 +263,15 @@ class _Asking:
             "tokens_per_second": None if rate is None else round(rate, 1),
             "error": msgspec.to_builtins(finished.error),
         }
+
+    def _say_bound(self, bills: tuple[Bill, ...]) -> None:
+        """What an order can cost, before anything of it is answered."""
+        known = {bill.order for bill in self._bills if bill.hold}
+        for bill in bills:
+            if bill.hold and bill.order not in known and not self._as_json:
+                self._clear_status()
+                note(f"infraxa: at most {shown(bill.hold)} credits{' more' if known else ''}")
+            known.add(bill.order)
 
     @contextlib.contextmanager
     def _stop_on_interrupt(self) -> Iterator[None]:

@@ -17,6 +17,7 @@ from typing import Self
 
 import msgspec
 
+from infraxa.app.commands.books import amount_of
 from infraxa.app.commands.front import is_open, opened_node
 from infraxa.app.commands.given import folders_of, settings_of
 from infraxa.app.commands.offer_rows import Cells, Row, cells_of, lasting, rows_of, sort_rows
@@ -26,6 +27,7 @@ from infraxa.app.errors import NodeError
 from infraxa.app.events import Event, NodesChanged, OffersChanged
 from infraxa.app.facade import NodeFacade
 from infraxa.app.folders import Folders
+from infraxa.net.credits import shown
 from infraxa.net.identity import parse_id
 from infraxa.net.status import NetworkStatus
 
@@ -44,6 +46,8 @@ class Look(msgspec.Struct, frozen=True):
     """Also those that offer nothing."""
     model: str | None = None
     """Part of a model's name."""
+    max_price: int | None = None
+    """µcr per 1M tokens of an answer; None: any."""
     sort: str | None = None
     """A column."""
     as_json: bool = False
@@ -57,6 +61,11 @@ def providers(data_dir: Path | None, look: Look, *, watch: bool, wait: float) ->
     if is_open(folders):
         wait = 0.0  # it has looked for nodes since it was opened
     asyncio.run(_show(folders, settings, look, watch=watch, wait=wait))
+
+
+def most(max_price: str | None) -> int | None:
+    """µcr of the option --max-price. Raises UsageError."""
+    return None if max_price is None else amount_of(max_price)
 
 
 def require_online(settings: Settings) -> None:
@@ -92,6 +101,8 @@ async def _rows(node: NodeFacade, look: Look) -> list[Row]:
     rows = rows_of(offers, idle)
     if (part := look.model) is not None:
         rows = [row for row in rows if row.model and part.lower() in row.model.lower()]
+    if (most := look.max_price) is not None:
+        rows = [row for row in rows if row.price_out is None or row.price_out <= most]
     return sort_rows(rows, look.sort)
 
 
@@ -181,6 +192,9 @@ def _tell(
 def _nobody(status: NetworkStatus, look: Look) -> str:
     """Why the table is empty, and what helps."""
     if status.known:
+        if look.max_price is not None:
+            dear = f"at most {shown(look.max_price)} credits per million tokens"
+            return f"None of {status.known} nodes offers {'that' if look.model else 'a model'} for {dear}."
         if look.model is not None:
             return f"None of {status.known} nodes offers a model called {look.model}."
         return f"None of {status.known} nodes offers a model now. infraxa providers --all lists them."

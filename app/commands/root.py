@@ -172,6 +172,7 @@ def ask(
     context: options.Context = None,
     gpu_layers: options.GpuLayers = None,
     driver: options.Driver = None,
+    max_price: options.MaxPrice = None,
     local: Annotated[bool, typer.Option("--local", help="This machine answers, as --driver local.")] = False,
     failover: options.Failover = None,
     json: options.Json = False,
@@ -180,7 +181,7 @@ def ask(
 
     While infraxa is open, its model answers, and nothing is loaded twice; with --threads, --context or
     --gpu-layers a model of its own is loaded that way. With --driver the question goes to another node,
-    which reads it.
+    which reads it; what it can cost at most is said before the answer, and the charge after it.
     """
     from infraxa.app.commands import ask as work
 
@@ -190,6 +191,7 @@ def ask(
         "model": model,
         "driver": "local" if local else driver,
         "failover": failover,
+        "max_price": max_price,
         "temperature": temperature,
         "threads": threads,
         "context": context,
@@ -358,6 +360,7 @@ def providers(
             metavar="COLUMN", help="Sort by a column, such as tok/s or slots; otherwise the best first."
         ),
     ] = None,
+    max_price: options.MaxPrice = None,
     everybody: Annotated[bool, typer.Option("--all", help="Also those that offer nothing.")] = False,
     wait: Annotated[
         float, typer.Option(min=0, max=60, metavar="SECONDS", help="How long to look for nodes at most.")
@@ -371,7 +374,9 @@ def providers(
     """
     from infraxa.app.commands import providers as work
 
-    look = work.Look(everybody=everybody, model=model, sort=sort, as_json=json)
+    look = work.Look(
+        everybody=everybody, model=model, max_price=work.most(max_price), sort=sort, as_json=json
+    )
     work.providers(ctx.obj, look, watch=watch, wait=wait)
 
 

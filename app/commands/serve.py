@@ -28,7 +28,7 @@ from infraxa.app.commands.providers import require_online
 from infraxa.app.config import Settings
 from infraxa.app.control.client import AttachedNode
 from infraxa.app.errors import FAILURES, NodeError, sentence
-from infraxa.app.events import Event, ProviderChanged, ServedChanged
+from infraxa.app.events import Event, ProviderChanged, ServedChanged, TradeChanged
 from infraxa.app.facade import NodeFacade
 from infraxa.app.folders import Folders
 from infraxa.app.node import Node
@@ -37,7 +37,11 @@ from infraxa.app.serving_words import capacity
 from infraxa.net.tasks import TaskGroup
 
 CALM = 0.2
-"""Seconds between two looks at the requests."""
+"""Seconds between two looks at the requests, or at the receipts."""
+LATE = 10.0
+"""A receipt that nobody signs makes no news: it is looked for so often."""
+RECEIPTS = 50
+"""The newest that are looked at."""
 LIMITS = "set with options, or in the Provide view of an infraxa that is opened beside it"
 """Where the limits of provider mode are, for who has no view of it."""
 DRAIN = 130.0
@@ -73,6 +77,8 @@ class _Serving:
         """Of provider mode."""
         self._served = asyncio.Event()
         """The requests of others are other ones."""
+        self._traded = asyncio.Event()
+        """Receipts are other ones."""
         self._node: NodeFacade | None = None
 
     async def run(self, until_eof: bool) -> int:
@@ -105,6 +111,7 @@ class _Serving:
         await self._accept(node)
         if self._as_json:
             self._tasks.spawn(self._follow_requests(node), name="requests", told=FAILURES)
+        self._tasks.spawn(self._follow_receipts(node), name="receipts", told=FAILURES)
         await node.provide(True, keep=False)
         gone = node.gone if isinstance(node, AttachedNode) else asyncio.Event()
         failed = await self._serve(node, gone)
@@ -178,6 +185,7 @@ class _Serving:
                         await node.provide(False, now=True, keep=False)
                         break
         await self._tell_requests(node)
+        await self._tell_receipts(node)
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:
@@ -222,6 +230,8 @@ class _Serving:
             self._changed.set()
         elif isinstance(event, ServedChanged):
             self._served.set()
+        elif isinstance(event, TradeChanged):
+            self._traded.set()
 
     async def _follow_requests(self, node: NodeFacade) -> None:
         while True:
@@ -232,6 +242,20 @@ class _Serving:
 
     async def _tell_requests(self, node: NodeFacade) -> None:
         for entry in self._journal.requests(await node.list_served()):
+            self._say(entry)
+
+    async def _follow_receipts(self, node: NodeFacade) -> None:
+        while True:
+            await self._tell_receipts(node)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LATE):
+                    await self._traded.wait()
+            await asyncio.sleep(CALM)
+            self._traded.clear()
+
+    async def _tell_receipts(self, node: NodeFacade) -> None:
+        receipts = await node.list_receipts(role="provider", count=RECEIPTS)
+        for entry in self._journal.receipts(receipts, time.time_ns() // 1_000_000):
             self._say(entry)
 
     def _pid(self, node: NodeFacade) -> int:

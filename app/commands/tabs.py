@@ -120,7 +120,8 @@ def settle(data_dir: Path | None, peer: str, amount: str | None, *, text: str, a
         print_json({"result": said, "tab": tab})
         return
     print(clean(said))
-    print(f"{_who_owes(tab)} {shown(abs(tab.owed))} credits." if tab.owed else "Nothing is owed.")
+    who = _who_owes(tab).replace("you owe", "You owe it").replace("it owes", "It owes you")
+    print(f"{who} {shown(abs(tab.owed))} credits." if tab.owed else "Nothing is owed.")
 
 
 async def _settle(
