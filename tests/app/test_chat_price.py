@@ -195,9 +195,11 @@ async def test_the_cost_is_said_before_enter_and_gone_with_the_driver(tmp_path: 
         assert "→ goes to" in it.screen_text() and "0.20/M · Qwen3 8B" in it.screen_text()
         assert "you owe 0.0012 of 0.005" in it.card
         await it.shows("ready · today 0.012 cr")
-        await it.type(" there")
+        asked = len(it.priced.asked)
+        for character in " there":
+            it.chat.prompt.area.insert(character)
         await it.until(lambda: it.priced.asked[-1] == "Hello there", "the price of what is typed")
-        assert len(it.priced.asked) <= 4  # not one for each key
+        assert len(it.priced.asked) - asked <= 2  # not one for each key
         await it.chat.use_driver("local", None, "this machine")
         await it.until(lambda: it.above == "" and it.chat.bound is None, "no line for this machine")
         assert it.line._timer is None
