@@ -135,7 +135,7 @@ async def test_the_best_is_first_pinned_ones_above_and_blocked_ones_below(tmp_pa
 
 
 async def test_rows_are_sorted_by_key_and_by_mouse_and_what_is_not_known_is_last(tmp_path: Path) -> None:
-    async with shell(tmp_path, node=StillNode, clock=now) as it:
+    async with shell(tmp_path, size=(140, 36), node=StillNode, clock=now) as it:
         await open_market(it)
         table = view(it).table
 
