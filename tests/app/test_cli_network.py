@@ -51,8 +51,8 @@ async def test_what_is_offered_alone_and_attached(tmp_path: Path) -> None:
         name = display("fri\u202eend", friend.network.id)
         lines = sorted(line.split("\t") for line in alone.out.splitlines())
         assert [cells[:6] for cells in lines] == [
-            [name, "online", "Qwen [31m4B", "Q4_K_M", "free", "0% of 4"],
-            [name, "online", "tiny", "Q8_0", "0.05 + 0.20/M", "0% of 4"],
+            [name, "online", "Qwen [31m4B", "Q4_K_M", "free", "0/4"],
+            [name, "online", "tiny", "Q8_0", "0.05 + 0.20/M", "0/4"],
         ]
         assert not {"\u202e", "\x1b"} & set(alone.out)
         async with running(where.data) as me:
