@@ -21,6 +21,10 @@ from infraxa.store.records import ChatOptions
 from tests.app.networked import running
 
 FOUND_S = 60.0
+CREDIT = {"stranger-limit": 1000.0, "strangers-daily": 100_000.0}
+"""Of providers: nobody is refused for what it owes."""
+CAPS = {"cap_request": 1000.0, "cap_chat": 1000.0, "cap_day": 1000.0}
+"""Of users: nor for what it spends."""
 
 
 class Asked(NamedTuple):
@@ -121,7 +125,7 @@ class Crowd:
         self._count += 1
         name = f"p{self._count}"
         # By mDNS, since nobody tells others of addresses on loopback.
-        made = Provider(name, self.folder / name, self.network, "", slots=self.slots, mdns=True)
+        made = Provider(name, self.folder / name, self.network, "", slots=self.slots, mdns=True, money=CREDIT)
         self.providers.append(made)
         return made
 
@@ -140,6 +144,7 @@ class Crowd:
                         self.folder / f"u{number}",
                         network=self.network,
                         listen_hosts="127.0.0.1",
+                        **CAPS,
                         **settings,
                     )
                 )

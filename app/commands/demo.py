@@ -17,7 +17,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -34,18 +34,27 @@ SLOTS = 4
 READY_S = 60.0
 """Seconds in which a provider has started and loaded the guide."""
 FOUND_S = 20.0
-ANSWER_S = 60.0
 STOP_S = 8.0
 """Seconds in which a provider has said goodbye."""
 QUESTION = "What is a driver?"
+NO_MONEY: Mapping[str, float] = {}
 
 
 class Provider:
     """`infraxa serve` in a process of its own, and what it says."""
 
     def __init__(
-        self, name: str, folder: Path, network: str, bootstrap: str, *, slots: int = SLOTS, mdns: bool = False
+        self,
+        name: str,
+        folder: Path,
+        network: str,
+        bootstrap: str,
+        *,
+        slots: int = SLOTS,
+        mdns: bool = False,
+        money: Mapping[str, float] = NO_MONEY,
     ) -> None:
+        """`money`: options of `serve` in credits, by their names."""
         self.name = name
         self.folder = folder
         self.port = 0
@@ -62,6 +71,7 @@ class Provider:
             "slots": str(slots),
             "threads": "1",
             "bootstrap": bootstrap,
+            **{option: str(amount) for option, amount in money.items()},
         }
         given = [part for key, value in options.items() if value for part in (f"--{key}", value)]
         self._process = subprocess.Popen(

@@ -1,8 +1,9 @@
-"""What the network adds to an answer: to its first token, and to its speed, at 1 and at 8 streams.
+"""What the network adds to an answer, and what money adds to that: to the first token, and to the speed, at 1
+and at 8 streams.
 
-The user's node is this process; the provider is a process of its own, over loopback. Both have the same model
-with the same options; local and remote answers take turns, and the median of the pairs' ratios counts. No
-prompt is asked twice, so that neither side computes less of it than the other.
+The user's node is this process; two providers are processes of their own, over loopback: one is free, one is
+paid. All have the same model with the same options; their answers take turns, and the median of the pairs'
+ratios counts. No prompt is asked twice, so that no side computes less of it than another.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from infraxa.app.commands.demo import Provider
 from infraxa.app.node import Node
@@ -27,7 +28,7 @@ from infraxa.engine.types import Delta, Finished
 from infraxa.net.identity import id_text
 from infraxa.store.records import ChatOptions
 from tests.app.networked import running
-from tests.crowd import offers
+from tests.crowd import CAPS, CREDIT, offers
 from tests.random_model import write_random_model
 
 PAIRS = 9
@@ -53,7 +54,7 @@ async def answer(node: Node, driver: str, tokens: int) -> Run:
     n_out = computed = 0
     options = ChatOptions(
         driver=driver,
-        # Of its own from the first letter on: nobody has more of it in a cache than the template's first words.
+        # Of its own from the first letter on: no cache has more of it than the template's first words.
         system="".join(letters.choices(string.ascii_lowercase, k=8)),
         temperature=1.0,
         seed=7,
@@ -96,46 +97,57 @@ async def measure(folder: Path, model: Path | None, label: str, tokens: int) -> 
     network = f"bench {os.getpid()} {label}"
     if model is not None:
         env = {key: value for key, value in os.environ.items() if not key.startswith("INFRAXA_")}
-        for who in ("p", "u"):
+        for who in ("p", "q", "u"):
             command = ["-P", "-m", "infraxa", "--data-dir", str(folder / who), "models", "add", str(model)]
             await asyncio.to_thread(
                 subprocess.run, [sys.executable, *command], check=True, env=env, capture_output=True
             )
-    provider = Provider("p", folder / "p", network, "", slots=SLOTS)
+    free = Provider("p", folder / "p", network, "", slots=SLOTS, money={"base-price": 0.0})
     try:
-        await asyncio.to_thread(provider.wait_serving)
-        more = {"network": network, "bootstrap": f"127.0.0.1:{provider.port}", "listen_hosts": "127.0.0.1"}
-        async with running(folder / "u", mdns=False, slots=SLOTS, threads=1, **more) as node:
-            (offer,) = await offers(node)
-            driver = id_text(offer.node.id)
-            for who in (driver, "local"):
-                await together(node, who, 8, 16)  # both are loaded and warm
-            for streams in STREAMS:
-                pairs = [
-                    (
-                        await together(node, driver, streams, tokens),
-                        await together(node, "local", streams, tokens),
-                    )
-                    for _ in range(PAIRS)
-                ]
-                ratios(f"{label}, {streams} streams, remote / local", pairs, "tok/s")
-            warm = [(await answer(node, driver, 2), await answer(node, "local", 2)) for _ in range(PAIRS)]
-            added = statistics.median(a.first_s - b.first_s for a, b in warm) * 1000
-            print(f"{label}, first token in a session that stands: {added:+.1f} ms over the local engine's "
-                  f"{statistics.median(b.first_s for _, b in warm) * 1000:.1f} ms")  # fmt: skip
-        cold = []
-        for number in range(COLD):
-            async with running(folder / f"c{number}", mdns=False, **more) as node:
-                await offers(node)
-                cold.append(await answer(node, driver, 2))
-        # The driver caches nothing for who is new; the local engine has the first words of its template.
-        local = statistics.median(run.first_s / run.computed for _, run in warm)
-        each = [(run.first_s - local * run.computed) * 1000 for run in cold]
-        print(f"{label}, first token with connecting: {statistics.median(each):+.1f} ms over the local engine's "
-              f"for as many prompt tokens (each: {' '.join(f'{one:+.1f}' for one in each)})")  # fmt: skip
+        await asyncio.to_thread(free.wait_serving)
+        where = f"127.0.0.1:{free.port}"
+        paid = Provider("q", folder / "q", network, where, slots=SLOTS, money=CREDIT)
+        try:
+            await asyncio.to_thread(paid.wait_serving)
+            more = {"network": network, "bootstrap": f"{where},127.0.0.1:{paid.port}", **CAPS}
+            await compare(folder, label, tokens, {**more, "listen_hosts": "127.0.0.1"})
+        finally:
+            paid.stop()
+            await asyncio.to_thread(paid.wait_stopped)
     finally:
-        provider.stop()
-        await asyncio.to_thread(provider.wait_stopped)
+        free.stop()
+        await asyncio.to_thread(free.wait_stopped)
+
+
+async def compare(folder: Path, label: str, tokens: int, more: dict[str, Any]) -> None:
+    """Print what was measured with the providers that run."""
+    async with running(folder / "u", mdns=False, slots=SLOTS, threads=1, **more) as node:
+        found = sorted(await offers(node, 2), key=lambda offer: offer.price_out)
+        free, paid = (id_text(offer.node.id) for offer in found)
+        for who in (free, paid, "local"):
+            await together(node, who, 8, 16)  # all are loaded and warm
+        for streams in STREAMS:
+            rounds = [
+                [await together(node, who, streams, tokens) for who in (free, paid, "local")]
+                for _ in range(PAIRS)
+            ]
+            ratios(f"{label}, {streams} streams, remote / local", [(a, c) for a, _, c in rounds], "tok/s")
+            ratios(f"{label}, {streams} streams, paid / free", [(b, a) for a, b, _ in rounds], "tok/s")
+        warm = [[await answer(node, who, 2) for who in (free, paid, "local")] for _ in range(PAIRS)]
+        for what, one, other in (("over the local engine", 0, 2), ("for money", 1, 0)):
+            added = statistics.median(run[one].first_s - run[other].first_s for run in warm) * 1000
+            print(f"{label}, first token in a session that stands: {added:+.1f} ms {what} "
+                  f"({statistics.median(run[other].first_s for run in warm) * 1000:.1f} ms)")  # fmt: skip
+    cold = []
+    for number in range(COLD):
+        async with running(folder / f"c{number}", mdns=False, **more) as node:
+            await offers(node, 2)
+            cold.append(await answer(node, free, 2))
+    # The driver caches nothing for who is new; the local engine has the first words of its template.
+    local = statistics.median(run.first_s / run.computed for _, _, run in warm)
+    each = [(run.first_s - local * run.computed) * 1000 for run in cold]
+    print(f"{label}, first token with connecting: {statistics.median(each):+.1f} ms over the local engine's "
+          f"for as many prompt tokens (each: {' '.join(f'{one:+.1f}' for one in each)})")  # fmt: skip
 
 
 async def bench() -> None:
