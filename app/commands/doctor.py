@@ -1,7 +1,7 @@
 """`infraxa doctor`: runs the checks one after the other, each within a bound, and shows what they found.
 
-What is checked is in `checkup` and `network_checks`. The output can be pasted anywhere: the home folder is
-`~`, the user's name and public IP addresses are left out.
+What is checked is in `checkup`, `ledger_checks` and `network_checks`. The output can be pasted anywhere: the
+home folder is `~`, the user's name and public IP addresses are left out.
 """
 
 from __future__ import annotations
@@ -20,12 +20,13 @@ import msgspec
 
 from infraxa.app.commands.checkup import CHECKS, Check, Finding
 from infraxa.app.commands.given import folders_of
+from infraxa.app.commands.ledger_checks import LEDGER_CHECKS
 from infraxa.app.commands.network_checks import NAMES, network_checks
 from infraxa.app.commands.output import clean, is_terminal, print_json
 from infraxa.app.folders import Folders
 from infraxa.net import addresses
 
-_WIDTH = max(map(len, (*(check.name for check in CHECKS), *NAMES)))
+_WIDTH = max(map(len, (*(check.name for check in (*CHECKS, *LEDGER_CHECKS)), *NAMES)))
 # Whatever may be an IP address; what is one is decided by reading it.
 _IP = re.compile(
     r"(?<![\w.])\d{1,3}(?:\.\d{1,3}){3}(?!\w)|(?<![\w:])[0-9a-f]{0,4}(?::[0-9a-f]{0,4}){2,7}(?!\w)",
@@ -67,7 +68,7 @@ async def _run(folders: Folders, as_json: bool) -> list[Outcome]:
 
 
 async def _checks(folders: Folders) -> AsyncGenerator[Check, None]:
-    for check in CHECKS:
+    for check in (*CHECKS, *LEDGER_CHECKS):
         yield check
     async with contextlib.aclosing(network_checks(folders)) as checks:
         async for check in checks:

@@ -15,13 +15,14 @@ import pytest
 
 from infraxa.app.commands import checkup, doctor
 from infraxa.app.commands.checkup import Check, Finding
+from infraxa.app.commands.ledger_checks import LEDGER_CHECKS
 from infraxa.app.folders import Folders
 from infraxa.net.threads import in_daemon_thread
 from infraxa.store.db import SCHEMA_VERSION
 from tests.app.command_line import COMMAND, environment, infraxa
 from tests.e2e.terminal import Terminal
 
-NAMES = [*(check.name for check in checkup.CHECKS), "identity", "network"]
+NAMES = [*(check.name for check in (*checkup.CHECKS, *LEDGER_CHECKS)), "identity", "network"]
 """Of the checks that are made when this node is set to stay offline."""
 
 
@@ -87,7 +88,8 @@ def test_what_is_wrong_is_found(data: Path) -> None:
     (themes / "mine.toml").write_text('name = "mine"\n[colors]\nprimary = "no colour"\n')
     found = checks(data, INFRAXA_THREADS="")
     states = {name: check["state"] for name, check in found.items() if check["state"] != "ok"}
-    assert states == {"settings": "warn", "store": "fail", "model": "fail", "themes": "warn"}
+    money = {check.name: "warn" for check in LEDGER_CHECKS}
+    assert states == {"settings": "warn", "store": "fail", "model": "fail", "themes": "warn"} | money
     assert "colour" in found["settings"]["reason"]
     assert "damaged" in found["store"]["reason"]
     assert "mine.toml" in found["themes"]["reason"]
