@@ -7,17 +7,16 @@ from __future__ import annotations
 
 from typing import Final, get_args
 
+from infraxa.app import proofs
 from infraxa.net import codec, deals, ratings, wire
 from infraxa.net.codec import Signed
 from infraxa.net.identity import Signer
-from infraxa.store import earnings, ledger, selling, tabs, trade
+from infraxa.store import ledger, selling, tabs, trade
 from infraxa.store.db import Connection
 from infraxa.store.trade_records import Counts, OrderRow, ReceiptRow, Refused
 
 _OUTCOMES: Final[tuple[deals.Outcome, ...]] = get_args(deals.Outcome)
-_SEEN: Final = 2 * selling.MAX_DUE
-"""Receipts among which the last signed one is looked for: they need not be signed in the order in which their
-orders came."""
+DIFFERS: Final = "Its book has another balance under the same number, and both are signed."
 
 
 def bill(conn: Connection, signer: Signer, account: bytes, order: bytes) -> wire.Billed:
@@ -30,6 +29,8 @@ def bill(conn: Connection, signer: Signer, account: bytes, order: bytes) -> wire
             return wire.Billed("running")
         case "unknown":
             return wire.Billed("unknown")
+        case "out_of_step":
+            return wire.Billed("tell")
         case _:
             return wire.Billed("queued")
 
@@ -72,25 +73,34 @@ def countersign(
     )
 
 
+def hear(conn: Connection, me: Signer, account: bytes, said: wire.TabPlease) -> bool:
+    """After a restored backup: adopt what the account proves that both signed last; it may be nothing.
+    Whether that changed anything. Raises ProtocolError for what they did not sign.
+    """
+    if not tabs.get_tab(conn, "provider", account).needs_sync:
+        return False
+    seq, amount = proofs.proven(said, account, me.id)
+    result = tabs.adopt_state(conn, "provider", account, seq, amount, proof=codec.encode(said))
+    if result == "differs":
+        tabs.set_note(conn, "provider", account, DIFFERS)
+    return True
+
+
 def tab_state(conn: Connection, account: bytes, limit: int) -> wire.TabState:
     """What the book has of this account; `limit`: see `most`."""
     tab = tabs.get_tab(conn, "provider", account)
-    last = next(
-        (
-            row
-            for _, _, row in earnings.list_receipts(conn, "provider", peer=account, limit=_SEEN)
-            if row.tab_seq == tab.signed_seq and row.countersign is not None
-        ),
-        None,
-    )
-    if last is None or last.countersign is None:
-        return wire.TabState(tab.signed_seq, tab.owed, most(conn, account, limit))
+    last = proofs.last(conn, "provider", account)
+    due = selling.due(conn, account).receipt
     return wire.TabState(
         tab.signed_seq,
         tab.owed,
         most(conn, account, limit),
-        _signed(last.receipt),
-        _signed(last.countersign),
+        last.receipt,
+        last.countersign,
+        last.settlement,
+        last.signature,
+        tab.seq + 1,
+        None if due is None else _signed(due.receipt),
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from infraxa.app import proofs
 from infraxa.app.locked import ANSWER_S
 from infraxa.net import codec, ratings, wire
 from infraxa.net.codec import Signed
@@ -50,20 +51,26 @@ async def keep_second(store: Store, provider: bytes, order_id: bytes, receipt: S
     await store.run(state.set_value, name, codec.encode(receipt).hex())
 
 
+async def tell(store: Store, link: Link, account: bytes, provider: bytes) -> tuple[wire.TabState, bool]:
+    """Say what this side can prove of the tab, and adopt what the driver can, if that is more; whether both
+    books are one then. Raises as Link.ask, and StoreError."""
+    told = await link.ask(await store.run(proofs.last, "user", provider), wire.TabState, ANSWER_S)
+    tab = await store.run(tabs.get_tab, "user", provider)
+    if (told.seq, told.owed) != (tab.signed_seq, tab.owed) and not _proven(told, account, provider):
+        return told, False
+    kept = wire.TabPlease(told.receipt, told.countersign, told.settlement, told.signature)
+    result = await store.run(
+        tabs.adopt_state, "user", provider, told.seq, told.owed, proof=codec.encode(kept)
+    )
+    return told, result in ("same", "adopted")
+
+
 async def in_step(store: Store, link: Link, account: bytes, provider: bytes, receipt: Receipt) -> bool:
     """Whether the receipt continues this side's book, or does once the state that both signed last is
     adopted. Raises as Link.ask, and StoreError."""
     if _continues(await store.run(tabs.get_tab, "user", provider), receipt):
         return True
-    told = await link.ask(wire.TabPlease(), wire.TabState, ANSWER_S)
-    tab = await store.run(tabs.get_tab, "user", provider)
-    if (told.seq, told.owed) != (tab.signed_seq, tab.owed) and not _proven(told, account, provider):
-        return False
-    result = await store.run(
-        tabs.adopt_state, "user", provider, told.seq, told.owed, proof=codec.encode(told)
-    )
-    if result == "differs":
-        return False
+    await tell(store, link, account, provider)
     return _continues(await store.run(tabs.get_tab, "user", provider), receipt)
 
 
@@ -73,20 +80,10 @@ def _continues(tab: TabRow, receipt: Receipt) -> bool:
 
 def _proven(told: wire.TabState, account: bytes, provider: bytes) -> bool:
     """Whether both have signed what the driver says of the tab."""
-    from infraxa.net import deals
-
-    if told.receipt is None or told.countersign is None:
-        return False
     try:
-        receipt = deals.opened_receipt(told.receipt, provider)
-        countersign = deals.opened_countersign(told.countersign, account)
+        return told.seq > 0 and proofs.proven(told, account, provider) == (told.seq, told.owed)
     except ProtocolError:
         return False
-    return (
-        countersign.receipt == deals.receipt_hash(told.receipt)
-        and (receipt.account, receipt.seq) == (account, told.seq)
-        and receipt.owed_before + countersign.charge == told.owed
-    )
 
 
 def rating_blank(blank: Signed | None, account: bytes, provider: bytes) -> bytes | None:

@@ -7,6 +7,7 @@ is in signing.py.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable
 from typing import Final
@@ -16,7 +17,7 @@ from infraxa.app.locked import Trading
 from infraxa.app.signing import Signing
 from infraxa.net.errors import NetError, ProtocolError
 from infraxa.net.tasks import TaskGroup
-from infraxa.store import buying, trade
+from infraxa.store import buying, tabs, trade
 from infraxa.store.db import Store
 from infraxa.store.records import StoreError
 from infraxa.store.trade_records import OrderRow
@@ -48,6 +49,8 @@ class Paying(Signing):
         """As Signing."""
         super().__init__(network, told, noted, clock)
         self._store: Store | None = None
+        self._apart: set[bytes] = set()
+        """Drivers whose book may be another one than this: they are told of it before anything else."""
         self._running: dict[bytes, asyncio.Event] = {}
         """By driver: set when there is more to settle."""
         self._settling: set[asyncio.Task[None]] = set()
@@ -81,22 +84,28 @@ class Paying(Signing):
     async def settled(self, provider: bytes, seconds: float) -> bool:
         """Whether nothing is left to settle with this driver, after so long at most."""
         assert self._store is not None
+        if not await self._open_orders(self._store, provider):
+            self._apart.add(provider)  # it may want something signed that this side has lost
         self.settle(provider)
         try:
             async with asyncio.timeout(seconds):
                 while provider in self._running:
-                    if not await self._open_orders(self._store, provider):
+                    if not await self._left(self._store, provider):
                         return True
                     await asyncio.sleep(0.02)
         except TimeoutError:
             pass
-        return not await self._open_orders(self._store, provider)
+        return not await self._left(self._store, provider)
 
     async def _keep(self) -> None:
         turn = 0
         while True:
             assert self._store is not None
             try:
+                for tab in await self._store.run(tabs.list_tabs, "user"):
+                    if tab.needs_sync:
+                        self._apart.add(tab.peer)
+                        self.settle(tab.peer)
                 unsettled = await self._store.run(trade.unsettled, "user")
                 released = set(await self._store.run(buying.release_unclaimed))
                 for order in unsettled:
@@ -127,7 +136,7 @@ class Paying(Signing):
         from infraxa.net.stream import LinkClosed, StreamCancelled
 
         try:
-            if await self._open_orders(store, provider):
+            if await self._left(store, provider):
                 await self._rounds(store, provider, more)
         except (NetError, NodeError) as error:
             _log.debug("not settled now: %s", error.code)
@@ -141,6 +150,10 @@ class Paying(Signing):
 
         async with asyncio.timeout(CONNECT_S):
             link = await self._network.order_link(provider)
+        if provider in self._apart:
+            with contextlib.suppress(StreamFailed):
+                await self.agree(store, link, provider)
+            self._apart.discard(provider)
         turn = 0
         while turn < len(PAUSES):
             try:
@@ -170,6 +183,9 @@ class Paying(Signing):
             until = self._clock() + UNCLAIMED_MS
             if await store.run(buying.mark_unclaimed, provider, order.id, until):
                 await self._tell(store, provider, order.id)
+
+    async def _left(self, store: Store, provider: bytes) -> bool:
+        return provider in self._apart or bool(await self._open_orders(store, provider))
 
     async def _open_orders(self, store: Store, provider: bytes) -> list[OrderRow]:
         """Those that are over for this side, and not settled."""

@@ -13,6 +13,7 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, Protocol
 
+from infraxa.app import bookkeeping
 from infraxa.app.errors import FAILURES, NodeError
 from infraxa.app.locked import ANSWER_S, Trading
 from infraxa.app.paying import Paying
@@ -116,7 +117,7 @@ class Settlements:
 
     async def _proposal(self, link: Link, provider: bytes, wanted: int, note: str) -> wire.SettlePlease:
         me, account = self._me, self._network.account(provider)
-        told = await link.ask(wire.TabPlease(), wire.TabState, ANSWER_S)
+        told, _ = await bookkeeping.tell(self._opened, link, account.id, provider)
         mine = await self._opened.run(tabs.get_tab, "user", provider)
         if told.owed != mine.owed:
             raise NodeError(
@@ -140,7 +141,7 @@ class Settlements:
             provider,
             account.id,
             wanted,
-            told.seq + 1,
+            told.next or told.seq + 1,
             told.owed,
             other if netted is not None else b"",
             note[:128],

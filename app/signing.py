@@ -67,16 +67,41 @@ class Signing:
             if billed.state == "unknown" and await store.run(buying.release, order.peer, order.id, "unknown"):
                 await self._tell(store, order.peer, order.id)
             following = None
+            if billed.state == "tell":
+                following = await self.tell(store, link, order.peer)
             if billed.state in ("due", "signed"):
                 lost = billed.state == "signed"
                 following = await self._sign(store, link, order, billed.receipt, lost=lost)
+        await self._follow(store, link, order.peer, following)
+
+    async def agree(self, store: Store, link: Link, provider: bytes) -> None:
+        """Bring both books to the state that both signed last, and sign what is due then."""
+        await self._follow(store, link, provider, await self.tell(store, link, provider))
+
+    async def tell(self, store: Store, link: Link, provider: bytes) -> Signed | None:
+        """Say what this side signed last; gives the receipt that is due, if one is."""
+        told, one = await bookkeeping.tell(store, link, self._network.account(provider).id, provider)
+        if one:
+            await self._note(store, provider, "")
+        if told.due is None:
+            return None
+        kept = await self._kept(store, provider, told.due)
+        # A countersign that the driver lost with its book.
+        return told.due if kept is None else await self._send(store, link, kept)
+
+    async def _kept(self, store: Store, provider: bytes, signed: Signed) -> ReceiptRow | None:
+        """What this side has signed of exactly this receipt."""
+        from infraxa.net import deals
+
+        order = deals.opened_receipt(signed, provider).order
+        kept = await store.run(trade.get_receipt, "user", provider, order)
+        return kept if kept is not None and kept.receipt == codec.encode(signed) else None
+
+    async def _follow(self, store: Store, link: Link, provider: bytes, following: Signed | None) -> None:
         for _ in range(MAX_NEXT):
-            if (
-                following is None
-                or (next_order := await self._order_of(store, order.peer, following)) is None
-            ):
+            if following is None or (order := await self._order_of(store, provider, following)) is None:
                 return
-            following = await self._sign(store, link, next_order, following)
+            following = await self._sign(store, link, order, following)
 
     async def _order_of(self, store: Store, provider: bytes, signed: Signed) -> OrderRow | None:
         """Which order a receipt is for that was not asked for; None when nothing is to be done about it."""
@@ -159,11 +184,24 @@ class Signing:
 
     async def _send(self, store: Store, link: Link, kept: ReceiptRow) -> Signed | None:
         """Have the driver know the countersign that is kept; gives the next receipt that is due."""
+        from infraxa.net.stream import StreamFailed
+
         provider = kept.peer
         assert kept.countersign is not None
         signed: Signed = codec.decode(kept.countersign, Signed)
-        accepted = await link.ask(wire.CountersignPlease(kept.order_id, signed), wire.Accepted, ANSWER_S)
         account = self._network.account(provider).id
+        try:
+            accepted = await link.ask(wire.CountersignPlease(kept.order_id, signed), wire.Accepted, ANSWER_S)
+        except StreamFailed as error:
+            if (error.failure.code, error.failure.field) != ("bad_request", "order"):
+                raise
+            # The driver has lost the receipt. It is part of the state that it is told now.
+            told, one = await bookkeeping.tell(store, link, account, provider)
+            if not one or told.seq < kept.tab_seq:
+                raise
+            await store.run(buying.acknowledge, provider, kept.order_id)
+            await self._tell(store, provider, kept.order_id)
+            return told.due
         blank = bookkeeping.rating_blank(accepted.ratable, account, provider)
         await store.run(buying.acknowledge, provider, kept.order_id, blank)
         if blank is not None:

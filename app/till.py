@@ -79,6 +79,8 @@ class Till(Intake):
                 self._changed()
                 return done
             case wire.TabPlease():
+                if await store.run(bills.hear, me, account, request):
+                    self._changed()
                 return await store.run(bills.tab_state, account, self._credit.stranger_limit)
             case wire.LinkPlease():
                 return await store.run(settling.link, me, account, request)

@@ -174,9 +174,10 @@ class ReceiptPlease(Struct, array_like=True, frozen=True, tag=18):
 
 
 class Billed(Struct, array_like=True, frozen=True, tag=25):
-    state: Literal["running", "queued", "due", "signed", "unknown"]
+    state: Literal["running", "queued", "due", "signed", "unknown", "tell"]
     """`running`: it is not over yet. `queued`: another receipt is to be countersigned first. `due`: this one
-    is. `signed`: it was. `unknown`: nothing is owed for it."""
+    is. `signed`: it was. `unknown`: nothing is owed for it. `tell`: the provider's book comes from
+    a backup; say first what the account signed last, with `TabPlease`."""
     receipt: Signed | None = None
     """A deals.Receipt, when it is `due` or `signed`."""
 
@@ -201,7 +202,15 @@ class Accepted(Struct, array_like=True, frozen=True, tag=26):
 
 
 class TabPlease(Struct, array_like=True, frozen=True, tag=22):
-    """Of an account: what does your book have of me? Answered `TabState`."""
+    """Of an account: what does your book have of me? This is the last change that both of us signed. Answered
+    `TabState`."""
+
+    receipt: Signed | None = None
+    """When it was a receipt: that and its countersign."""
+    countersign: Signed | None = None
+    settlement: Signed | None = None
+    """When it was a settlement: that, and the signature of the side that did not propose it."""
+    signature: Signature | None = None
 
 
 class TabState(Struct, array_like=True, frozen=True, tag=27):
@@ -209,8 +218,14 @@ class TabState(Struct, array_like=True, frozen=True, tag=27):
     owed: Annotated[int, Meta(ge=-(2**62), le=2**62)]
     limit: Micro
     receipt: Signed | None = None
-    """The last change, when it was a receipt, and its countersign."""
+    """The last change, as in `TabPlease`."""
     countersign: Signed | None = None
+    settlement: Signed | None = None
+    signature: Signature | None = None
+    next: Sequence = 0
+    """The number of the next change, when it is not one more than `seq`: after a restored backup."""
+    due: Signed | None = None
+    """A receipt that is to be countersigned."""
 
 
 class LinkPlease(Struct, array_like=True, frozen=True, tag=23):

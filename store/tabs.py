@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from infraxa.store import state
 from infraxa.store.db import Connection, transaction
 from infraxa.store.ledger import QUARTER_MS, EventKind, post, tab_account
 from infraxa.store.text import storable
-from infraxa.store.trade import OPEN_BILLS, find
+from infraxa.store.trade import NEW_TAB, OPEN_BILLS, RESTORED, find
 from infraxa.store.trade_records import MAX_AMOUNT, Refused, Role, SyncResult, TabRow
 
 RESTORE_GAP = 1_000_000
@@ -140,9 +141,10 @@ def mark_restored(conn: Connection) -> None:
     countersigned state (`adopt_state`), and a provider's numbers go on RESTORE_GAP higher, or at the time.
 
     A provider's orders that were open, or had no receipt yet, are released: what became of them is in that
-    state. A user's open orders are asked for again.
+    state. A user's open orders are asked for again. Tabs that are new from now on may have been there, too.
     """
     with transaction(conn):
+        state.set_value(conn, RESTORED, conn.clock())
         conn.execute("UPDATE tabs SET needs_sync = 1")
         conn.execute(
             "UPDATE tabs SET seq = max(seq + ?, ?) WHERE role = 'provider'", (RESTORE_GAP, conn.clock())
@@ -223,7 +225,7 @@ def _tab(row: tuple[Any, ...]) -> TabRow:
 
 
 def _make(conn: Connection, role: Role, peer: bytes) -> None:
-    conn.execute("INSERT INTO tabs (role, peer) VALUES (?, ?) ON CONFLICT DO NOTHING", (role, peer))
+    conn.execute(f"{NEW_TAB} ON CONFLICT DO NOTHING", (role, peer, ""))
 
 
 def _set(conn: Connection, role: Role, peer: bytes, column: str, value: int | str | bytes | None) -> None:

@@ -126,10 +126,20 @@ def is_open(conn: Connection, role: Role, order: OrderRow) -> bool:
     return True
 
 
+RESTORED = "restored"
+"""The name of a value (see state.py): the number that a provider's new tabs go on from, since it may have had
+them, after a backup was made that was put back since."""
+NEW_TAB = (
+    "INSERT INTO tabs (role, peer, name, seq, needs_sync) SELECT ?1, ?2, ?3, coalesce(max(s), 0), count(s) "
+    f"FROM (SELECT CAST(value AS INTEGER) AS s FROM state WHERE name = '{RESTORED}' AND ?1 = 'provider') "
+    "WHERE true"
+)
+
+
 def insert(conn: Connection, role: Role, order: OrderRow, name: str) -> None:
     """Write a new order whole, and the name that its peer claims."""
     conn.execute(
-        "INSERT INTO tabs (role, peer, name) VALUES (?, ?, ?) "
+        f"{NEW_TAB} "
         "ON CONFLICT (role, peer) DO UPDATE SET name = excluded.name WHERE excluded.name NOT IN ('', name)",
         (role, order.peer, storable(name)),
     )

@@ -433,7 +433,7 @@ async def test_an_order_that_a_driver_refuses_to_settle_keeps_nothing_from_the_o
 
         def lost(request: wire.Bargain) -> wire.Failure | None:
             if getattr(request, "order", b"") in refused:
-                return wire.Failure("bad_request", field="order")
+                return wire.Failure("bad_request", field="receipt")
             return None
 
         refused: set[bytes] = {forgotten}
