@@ -81,7 +81,7 @@ def _shares(total: Sum, sellers: Sequence[tuple[str, str]], buyers: Sequence[tup
         parts.append(
             Sum(key, name, 0, total.spent // share, 0, total.bought // share, 0, total.tokens_bought // share)
         )
-    return parts
+    return [part for part in parts if part.earned or part.spent]
 
 
 def books(since_ms: int, days: Sequence[Sum] = YEAR, tabs: Sequence[TabSeen] = TABS) -> Earnings:

@@ -193,6 +193,12 @@ class EarningsChart(Widget, can_focus=True):
             return Content("")
         by = self._scale(height)
         margin, pitch, thick = self._layout(width, by)
+        if not by.step:
+            nothing = Content.styled("Nothing was earned or spent in this time.", _QUIET)
+            empty = [Content("")] * (by.above - 1)
+            return Content("\n").join(
+                [nothing, *empty, self._axis(margin, pitch, thick), self._dates(margin, pitch, width)]
+            )
         lines = [
             self._row(by, row, margin, pitch, thick, above=True) for row in reversed(range(max(1, by.above)))
         ]

@@ -99,9 +99,25 @@ def amounts(listed: Iterable[int]) -> list[str]:
     return [next(texts) if one else "" for one in given]
 
 
-def totals(earnings: Earnings, width: int) -> Content:
-    """What came in and went out, and what is owed: three lines, or one."""
-    columns = (("today", earnings.today), ("7 days", earnings.week), ("all", earnings.total))
+_SUMMED = ("earned", "spent", "sold", "bought", "tokens_sold", "tokens_bought")
+
+
+def less(whole: Sum, part: Sum) -> Sum:
+    """The whole without the part."""
+    return Sum("", "", *(getattr(whole, name) - getattr(part, name) for name in _SUMMED))
+
+
+def _more(part: Sum, other: Sum) -> Sum:
+    return Sum("", "", *(getattr(part, name) + getattr(other, name) for name in _SUMMED))
+
+
+def totals(earnings: Earnings, before: Sum | None, width: int) -> Content:
+    """What came in and went out, and what is owed, in three lines. `before`: what came before these; None:
+    not known yet."""
+    everything = _more(earnings.total, before) if before is not None else None
+    columns = [("today", earnings.today), ("7 days", earnings.week)]
+    if everything is not None:
+        columns.append(("all", everything))
     lines: list[Content] = []
     for sign, word, style, of in (("▲", "earned", EARNED, "earned"), ("▼", "spent", SPENT, "spent")):
         parts: list[Content | str | tuple[str, str]] = [(f"{sign} ", style), (f"{word:<7}", "bold")]
@@ -109,15 +125,16 @@ def totals(earnings: Earnings, width: int) -> Content:
             both = aligned([one.earned, one.spent])
             amount = both[0] if of == "earned" else both[1]
             parts += [f"{'   ' if at else ' '}{amount:>{max(map(len, both))}} ", (label, _QUIET)]
-        answers, tokens = (
-            (earnings.total.sold, earnings.total.tokens_sold)
-            if of == "earned"
-            else (earnings.total.bought, earnings.total.tokens_bought)
-        )
-        more = f"   {thousands(answers)} answer{'s' * (answers != 1)}, {thousands(tokens)} tokens"
         line = Content.assemble(*parts)
-        if answers and line.cell_length + len(more) <= width:
-            line += Content.styled(more, _QUIET)
+        if everything is not None:
+            answers, tokens = (
+                (everything.sold, everything.tokens_sold)
+                if of == "earned"
+                else (everything.bought, everything.tokens_bought)
+            )
+            more = f"   {thousands(answers)} answer{'s' * (answers != 1)}, {thousands(tokens)} tokens"
+            if answers and line.cell_length + len(more) <= width:
+                line += Content.styled(more, _QUIET)
         lines.append(line)
     lines.append(_owed(earnings, width))
     return Content("\n").join(line.truncate(width, ellipsis=True) for line in lines)
