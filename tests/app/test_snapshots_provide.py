@@ -124,7 +124,7 @@ def test_notice(snap_compare: SnapCompare, tmp_path: Path, size: tuple[int, int]
         ("tab", "tab"),
         ("tab", "tab", "tab"),
         ("tab", "tab", "tab", "enter"),
-        ("tab", "tab", "tab", *("down",) * 6, "enter"),
+        ("tab", "tab", "tab", *("down",) * 7, "enter"),
         ("tab", "tab", "tab", "down", "down", "enter", "backspace", "0", "enter"),
         ("down", "down", "e"),
     ],

@@ -59,6 +59,11 @@ class Settle(Dialog[Given]):
             else:
                 yield from self._proposing()
 
+    def on_mount(self) -> None:
+        if self._tab.role == "provider":
+            # Enter has opened it: pressed twice, it agrees to nothing.
+            self.query_one("#cancel", Button).focus()
+
     def _agreeing(self) -> Iterator[Widget]:
         yield Static(f"Settle what {self._who} owes?", classes="heading", markup=False)
         yield Static(one_line(self._tab.note, 300), classes="said", markup=False)
