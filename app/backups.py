@@ -136,6 +136,9 @@ def restore(folders: Folders, file: Path, passphrase: Callable[[], str], *, forc
                 f"There is a node in {folders.data} already.",
                 "Add --force: what is there is moved aside; or choose another folder with --data-dir.",
             )
+        if DATABASE_NAME in old:
+            # Looking into it may make the others: none of them may lie beside the new one.
+            old = sorted({*old, *DATABASE})
         aside = _aside(folders.data) if taken else None
         with _named(folders.data):
             stage = restoring.begin(folders.data)
