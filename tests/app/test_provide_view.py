@@ -273,7 +273,7 @@ async def test_a_real_provider_is_turned_on_and_off(tmp_path: Path) -> None:
 
 async def test_another_node_asks_and_is_seen(tmp_path: Path) -> None:
     here = {"network": network_name(tmp_path), "mdns": False, "listen_hosts": "127.0.0.1", "listen_port": 0}
-    settings = msgspec.structs.replace(SETTINGS, online=True, provide=True, **here)
+    settings = msgspec.structs.replace(SETTINGS, online=True, provide=True, base_price=0.0, **here)
     (tmp_path / "provider").mkdir()
     store = await Store.open(tmp_path / "provider")
     await store.run(state.set_value, SERVING_ACCEPTED, True)
