@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Final, TypeVar
@@ -17,7 +18,9 @@ from infraxa.app.folders import Folders
 from infraxa.app.trade import ReceiptSeen, Role
 from infraxa.net.credits import read_credits
 from infraxa.net.errors import NetError
-from infraxa.net.identity import display, parse_id
+from infraxa.net.identity import display, id_text, parse_id
+from infraxa.store import earnings, tabs
+from infraxa.store.db import Connection, Store
 from infraxa.store.folder import DATABASE_NAME
 
 T = TypeVar("T")
@@ -47,6 +50,26 @@ async def read(
 def alone(settings: Settings) -> Settings:
     """For a node that reads and writes its own books, and no more."""
     return replace(settings, online=False, provide=False)
+
+
+def known_peers(folders: Folders) -> list[str]:
+    """Ids of those with whom there is a tab. Raises StoreError."""
+    return [id_text(tab.peer) for tab in _stored(folders, tabs.list_tabs)]
+
+
+def known_orders(folders: Folders) -> list[str]:
+    """Numbers of the newest orders that have a receipt. Raises StoreError."""
+    return [order.id.hex() for _, order, _ in _stored(folders, earnings.list_receipts)]
+
+
+def _stored(folders: Folders, look: Callable[[Connection], list[T]]) -> list[T]:
+    """Of the store itself: who completes a word waits for no node."""
+
+    async def ask() -> list[T]:
+        async with await Store.open(folders.data) as store:
+            return await store.run(look)
+
+    return asyncio.run(ask()) if (folders.data / DATABASE_NAME).exists() else []
 
 
 async def pages(

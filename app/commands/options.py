@@ -8,10 +8,14 @@ from __future__ import annotations
 import contextlib
 import enum
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from infraxa.app.folders import Folders
 
 
 def complete_models(incomplete: str) -> list[str]:
@@ -31,6 +35,30 @@ def complete_settings(incomplete: str) -> list[str]:
     from infraxa.app import config
 
     return [name for name in config.names() if name.startswith(incomplete)]
+
+
+def complete_peers(incomplete: str) -> list[str]:
+    """Ids of those with whom the data folder of the environment has a tab."""
+    from infraxa.app.commands.books import known_peers
+
+    return _known(known_peers, incomplete)
+
+
+def complete_orders(incomplete: str) -> list[str]:
+    """Numbers of the newest orders that have a receipt."""
+    from infraxa.app.commands.books import known_orders
+
+    return _known(known_orders, incomplete)
+
+
+def _known(look: Callable[[Folders], list[str]], incomplete: str) -> list[str]:
+    from infraxa.app.folders import Folders
+    from infraxa.store.records import StoreError
+
+    texts: list[str] = []
+    with contextlib.suppress(StoreError, OSError):  # the command itself says what is wrong with the store
+        texts = look(Folders.find(None, os.environ))
+    return [text for text in texts if text.startswith(incomplete)]
 
 
 class By(enum.Enum):
@@ -167,8 +195,22 @@ PauseWhenBusy = Annotated[
         "--pause-when-busy/--serve-when-busy", help="Serve nobody while other programs use the processors."
     ),
 ]
-Peer = Annotated[str, typer.Argument(metavar="PEER", help="A node or account: its id, or how that begins.")]
-Order = Annotated[str, typer.Argument(metavar="ORDER", help="The number of an order, or how that begins.")]
+Peer = Annotated[
+    str,
+    typer.Argument(
+        metavar="PEER",
+        help="A node or account: its id, or how that begins.",
+        autocompletion=complete_peers,
+    ),
+]
+Order = Annotated[
+    str,
+    typer.Argument(
+        metavar="ORDER",
+        help="The number of an order, or how that begins.",
+        autocompletion=complete_orders,
+    ),
+]
 Proof = Annotated[
     str, typer.Argument(metavar="FILE", help="What receipts export wrote; - for standard input.")
 ]

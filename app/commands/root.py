@@ -494,7 +494,12 @@ def receipts_export(
     file: Annotated[
         str, typer.Argument(metavar="[FILE]", help="A new file; standard output otherwise.")
     ] = "-",
-    order: Annotated[str | None, typer.Option(metavar="ORDER", help="That of one order alone.")] = None,
+    order: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ORDER", help="That of one order alone.", autocompletion=options.complete_orders
+        ),
+    ] = None,
 ) -> None:
     """Write receipts as lines of JSON that prove themselves, the newest first."""
     from infraxa.app.commands import receipts as work

@@ -275,6 +275,16 @@ def test_wrong_usage_is_2(tmp_path: Path, arguments: tuple[str, ...]) -> None:
     assert ran.code == 2 and ran.out == "" and "Traceback" not in ran.err
 
 
+def test_a_shell_completes_peers_and_orders(kept: Books) -> None:
+    def completed(words: str, count: int) -> list[str]:
+        asked = {"_INFRAXA_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(count)}
+        return infraxa(data=kept.user, env=asked).out.split()
+
+    assert completed(f"infraxa tabs show {kept.provider[:3]}", 3) == [kept.provider]
+    assert completed("infraxa tabs show ~", 3) == []
+    assert len(completed("infraxa receipts show ", 3)) == 3
+
+
 async def _run(check: Check, where: Folders) -> Finding:
     return await check.run(where)
 

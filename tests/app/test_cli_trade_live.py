@@ -1,0 +1,87 @@
+"""Commands about money beside a provider that runs: what an answer costs, a price too high, settling."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from infraxa.app.node import Node
+from infraxa.net.credits import shown
+from infraxa.net.identity import id_text
+from tests.app.command_line import Ran, infraxa, one_line
+from tests.app.networked import folders, listening, network_name, running, until
+
+ONLINE = {"INFRAXA_ONLINE": "true", "INFRAXA_LISTEN_PORT": "0"}
+
+
+async def run(*arguments: str, data: Path) -> Ran:
+    """A command, while the nodes of this process go on."""
+    return await asyncio.to_thread(infraxa, *arguments, data=data, env=ONLINE)
+
+
+@contextlib.asynccontextmanager
+async def provider(folder: Path, network: str) -> AsyncIterator[tuple[Node, int]]:
+    """It serves the guide for 0.3 credits per 1M tokens; with the port at which it listens."""
+    async with running(
+        folder, network=network, name="oak", threads=1, base_price=0.3, pause_on_battery=False
+    ) as node:
+        port = await listening(node)
+        await node.accept_serving()
+        await node.provide(True)
+        await until(lambda: node.provider.mode == "serving", "it serves")
+        yield node, port
+
+
+async def test_an_answer_is_bought_and_settled(tmp_path: Path) -> None:
+    network = network_name(tmp_path)
+    async with provider(tmp_path / "oak", network) as (oak, port):
+        bootstrap = f"127.0.0.1:{port}"
+        me = folders(tmp_path / "me", network=network, bootstrap=bootstrap, driver="auto").data
+        oak_id = id_text(oak.network.id)
+
+        ran = await run("ask", "What is a driver?", "--max-price", "0.5", data=me)
+        assert ran.code == 0 and "driver" in ran.out, ran
+        bound, *_, charge = ran.err.splitlines()
+        (sold,) = await oak.list_receipts(role="provider")
+        assert bound.startswith("infraxa: at most 0.000") and sold.charge > 0
+        assert charge == f"infraxa: charged {shown(sold.charge)} credits, signed by both"
+
+        answer = json.loads((await run("ask", "What is 2+2?", "--json", data=me)).out)
+        (bill,) = answer["bills"]
+        assert (bill["state"], bill["driver"]) == ("signed", oak_id)
+        assert 0 < bill["charge"] <= bill["hold"] and bill["price_out"] >= 300_000
+        assert (await oak.list_receipts(count=1))[0].accepted == bill["charge"]
+
+        one_line(await run("ask", "hi", "--max-price", "0.1", data=me), "more than 0.10 credits")
+        named = await run("ask", "hi", "--max-price", "0.1", "--driver", oak_id, data=me)
+        one_line(named, "asks 0.30 credits per million tokens")
+        assert len(await oak.list_receipts()) == 2
+        wrong = await run("ask", "hi", "--max-price", "cheap", data=me)
+        assert wrong.code == 2 and wrong.out == ""
+
+        dear = await run("providers", "--max-price", "0.1", "--wait", "20", data=me)
+        assert (dear.code, dear.out) == (0, "") and "for at most 0.10 credits" in dear.err
+        (row,) = json.loads((await run("providers", "--max-price", "0.4", "--json", data=me)).out)
+        assert row["id"] == oak_id
+
+        why = await run("earnings", "--why", "--json", data=tmp_path / "oak")
+        assert why.code == 0 and why.err == "" and isinstance(json.loads(why.out), list)
+
+        owed = sold.charge + bill["charge"]
+        (tab,) = await oak.list_tabs()
+        assert tab.owed == owed
+        asked = await run("tabs", "settle", oak_id, "--note", "lunch", data=me)
+        assert asked.code == 0 and "Proposed" in asked.out and "You owe it" in asked.out, asked
+        (tab,) = await oak.list_tabs()
+        assert "lunch" in tab.note and tab.owed == owed
+        agreed = await run("tabs", "settle", tab.peer[:10], data=tmp_path / "oak")
+        assert agreed.code == 0 and "Agreed" in agreed.out and "Nothing is owed." in agreed.out, agreed
+        known = json.loads((await run("tabs", "settle", oak_id, "--json", data=me)).out)
+        assert known["tab"]["owed"] == 0
+        (tab,) = await oak.list_tabs()
+        assert tab.owed == 0
+    off = await run("tabs", "settle", tab.peer[:10], data=tmp_path / "oak")
+    one_line(off, "none is open")
