@@ -113,10 +113,9 @@ def test_before_enter(
 @pytest.mark.parametrize(
     "run",
     [
-        pytest.param(after(SIGNED), id="signed"),
         pytest.param(after(replace(SIGNED, stars=4), "shift+tab"), id="rated"),
         pytest.param(after(OF_TWO, "shift+tab"), id="two"),
-        pytest.param(after(with_bills(DISPUTED)), id="disputed"),
+        pytest.param(after(with_bills(DISPUTED), "shift+tab"), id="disputed"),
     ],
 )
 def test_after_it(
