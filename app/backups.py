@@ -52,6 +52,7 @@ _SMALL: Final = re.compile(
     r"(identity|recovery)(-[A-Za-z0-9-]{1,40})?\.key|config\.toml|themes/[\w .-]{1,80}\.toml"
 )
 _PIECE: Final = 1 << 20
+_NEW: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
 _GZIP: Final = b"\x1f\x8b"
 _ABANDONED_S: Final = 3600.0
 """After so long nobody is making a backup in its folder any more."""
@@ -106,7 +107,7 @@ def write(folders: Folders, file: Path, passphrase: Callable[[], str] | None, *,
         manifest, sources = _collect(folders, scratch)
         try:
             part.unlink(missing_ok=True)  # of a run that was killed
-            fd = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            fd = os.open(part, _NEW, 0o600)
             with os.fdopen(fd, "wb") as out:
                 sink = Sealer(out, secret) if secret is not None else None
                 _pack(sink or out, manifest, sources)
@@ -283,7 +284,7 @@ def _extract(file: IO[bytes], member: Member, stage: Path) -> None:
     path = stage / where / member.name
     path.parent.mkdir(mode=0o700, exist_ok=True)
     digest = hashlib.sha256()
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    fd = os.open(path, _NEW, 0o600)
     with os.fdopen(fd, "wb") as out:
         while data := file.read(_PIECE):
             digest.update(data)
