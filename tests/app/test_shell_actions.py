@@ -15,7 +15,14 @@ from infraxa.app.tui.widgets.prompt import PromptArea
 from tests.app.shell import shell
 
 EVERYTHING = Situation(
-    opened=True, chat=True, chats=True, answered=True, answering=False, continuable=True, deleted=True
+    opened=True,
+    chat=True,
+    chats=True,
+    answered=True,
+    answering=False,
+    ratable=True,
+    continuable=True,
+    deleted=True,
 )
 
 
