@@ -25,7 +25,8 @@ from infraxa.store.db import SCHEMA_VERSION, connect
 from infraxa.store.folder import DATABASE_NAME, LOCK_NAME
 from infraxa.store.ledger import post
 from infraxa.store.lock import FolderLock
-from tests.app.command_line import LIMIT, infraxa, one_line
+from tests.app.command_line import COMMAND, LIMIT, environment, infraxa, one_line
+from tests.e2e.terminal import Terminal
 
 SECRET = {"INFRAXA_PASSPHRASE": "grün 1"}
 THEME = 'name = "mine"\n'
@@ -404,6 +405,18 @@ def test_wiping(data: Path, saved: Path) -> None:
     assert infraxa("wipe", "--yes", "--all", data=data).code == 0
     assert sorted(state_of(data)) == ["notes.txt"]
     assert infraxa("restore", str(saved), data=data).code == 0 and titles(data) == ["old oak"]
+
+
+def test_on_a_terminal_it_asks_before_it_wipes(data: Path) -> None:
+    before = state_of(data)
+    for answer, code in (("no", 1), ("yes", 0)):
+        with closing(Terminal([*COMMAND, "wipe"], environment(data), size=(160, 30))) as terminal:
+            terminal.wait_for("Delete it all? Type yes:")
+            assert state_of(data) == before
+            terminal.send(f"{answer}\r")
+            assert terminal.wait_exit(seconds=60) == code
+            assert ("Nothing was deleted." in terminal.text) == (answer == "no")
+        assert (data / IDENTITY_NAME).exists() == (answer == "no")
 
 
 def test_what_is_owed_is_said_before_it_is_wiped(data: Path) -> None:
