@@ -157,11 +157,13 @@ class Settlements:
             return (
                 f"Proposed: {shown(said.amount)} credits. It counts when the person of the driver has agreed."
             )
-        await self._opened.run(_forget, provider)
         if answer.state == "refused":
+            await self._opened.run(_forget, provider)
             return None
         self._check(provider, proposal, answer)
         await self._opened.run(_post, provider, said, proposal, answer)
+        # After that: else what ends in between is settled there and not here.
+        await self._opened.run(_forget, provider)
         self._changed()
         how = "by what it owes this node" if proposal.netted is not None else "as agreed"
         return f"Settled {how}: {shown(said.amount)} credits."

@@ -98,14 +98,17 @@ def net(conn: Connection, me: Identity, said: deals.Settlement, request: wire.Se
     assert request.netted is not None
     node = tabs.get_tab(conn, "provider", said.account).node
     other = request.netted.signer
-    own = me.account_key(other)
     theirs = deals.opened_settlement(request.netted, other)
-    if (theirs.provider, theirs.account) != (other, own.id):
+    if theirs.provider != other:
         raise ProtocolError("not_asked", "a settlement of others")
     if (theirs.against, said.against, theirs.amount) != (said.id, theirs.id, said.amount):
         raise ProtocolError("malformed", "halves that do not fit")
-    if other != node:
+    # Before its account is looked at: else a provider could try which of its users this node is.
+    if other != node or not may_know(conn, other):
         return wire.Settled("refused")
+    own = me.account_key(other)
+    if theirs.account != own.id:
+        raise ProtocolError("not_asked", "a settlement of others")
     if (state := is_new(conn, said)) != "old":
         mine = tabs.get_tab(conn, "user", other)
         fits = (theirs.seq > mine.signed_seq, theirs.owed_before == mine.owed, said.amount <= mine.owed)

@@ -133,7 +133,12 @@ class Till(Intake):
             return await store.run(settling.agree, me, request.settlement)  # if it was, it still is
         if account not in self._proposed and len(self._proposed) >= MAX_PROPOSED:
             return wire.Settled("refused")
-        if self._proposed.get(account) != request.settlement:
+        known = self._proposed.get(account)
+        if known is not None and known != request.settlement:
+            # The person may be reading it now: what it agrees to is not changed under its hands.
+            if await store.run(settling.is_new, settling.opened(me, account, known)) == "new":
+                return wire.Settled("refused")
+        if known != request.settlement:
             self._proposed[account] = request.settlement
             note = f"{PROPOSED}{shown(said.amount)} credits. {clean_name(said.note)}".strip()
             await store.run(tabs.set_note, "provider", account, note)
@@ -159,7 +164,7 @@ class Till(Intake):
                 "Settle that amount, or none.",
             )
         done = await store.run(settling.agree, me, signed)
-        del self._proposed[account]
+        self._proposed.pop(account, None)
         await store.run(tabs.set_note, "provider", account, "")
         if done.state != "agreed":
             self._changed()

@@ -250,13 +250,16 @@ def _change(
     *,
     order_n: int | None = None,
 ) -> Refused | None:
-    """Post a change of one or two tabs, each with its number; nothing when it was posted before."""
+    """Post a change of one or two tabs, each with its number; nothing when it was posted before, as `proof`
+    says it."""
     tabs = list(numbers)
     # No peer can make another one's change look as if it had been posted.
     whole_key = ":".join([kind, *(f"{role}:{peer.hex()}" for role, peer, _ in tabs), key])
     with transaction(conn):
-        if conn.execute("SELECT 1 FROM events WHERE key = ?", (whole_key,)).fetchone() is not None:
-            return None
+        known = conn.execute("SELECT proof FROM events WHERE key = ?", (whole_key,)).fetchone()
+        if known is not None:
+            # Another one under its name would be signed as if it had been agreed to.
+            return None if known[0] == proof else Refused("seq_used", limit=max(seq for *_, seq in tabs))
         for role, peer, seq in tabs:
             _make(conn, role, peer)
             refused = _number(conn, role, peer, seq)

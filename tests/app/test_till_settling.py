@@ -186,6 +186,8 @@ async def test_what_both_served_each_other_is_netted_once(tmp_path: Path) -> Non
         request = please(user, said, deals.sign(theirs, node))
         assert await user.ask(request, wire.Settled) == wire.Settled("refused"), "nobody said whose it is"
         await user.ask(link_of(node, user), wire.LinkedTo)
+        assert await user.ask(request, wire.Settled) == wire.Settled("refused"), "nobody asked for it"
+        await shop.store.run(settling.let_know, node.id)
         for wrong in (
             {"seq": 1}, {"owed_before": 121}, {"amount": 121}
         ):  # fmt: skip
