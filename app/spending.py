@@ -232,9 +232,12 @@ class Spending:
             if vocabulary is not None and ended.sent:
                 whole = ended.done is not None
                 counted = vocabulary.count(ended.ids, ended.text, opened.stop, whole=whole)
-                # Where they do not belong together: each token that counts has at least a byte.
-                most = len(ended.text.encode()) if counted is None else counted
-                less = max(0, len(ended.ids) - most)
+            if ended.sent:
+                # Where nothing tells how they belong together: each token that counts has at least a byte.
+                shown = len(ended.text.encode()) + max(
+                    (len(stop.encode()) for stop in opened.stop), default=0
+                )
+                less = max(0, len(ended.ids) - (shown if counted is None else counted))
                 known = msgspec.structs.replace(counts, n_out=counts.n_out - less)
             charge = charge_of(known, ended.outcome, opened.rates, opened.hold)
             state = _STATES[ended.outcome]
