@@ -18,6 +18,7 @@ from infraxa.net import addresses, codec, wire
 from infraxa.net.errors import ProtocolError, Refusal
 from infraxa.net.guard import Rates
 from infraxa.net.link import Link, Stream
+from infraxa.net.rates import Bucket
 from infraxa.net.relay import is_relayed
 from infraxa.net.sale import Sale, SaleEnded
 from infraxa.net.strangers import Strangers
@@ -35,6 +36,9 @@ BARGAINS_BURST: Final = 200
 BARGAIN_S: Final = 15.0
 """For the answer to one."""
 MAX_GROUPS: Final = 1024
+ALL_BARGAINS_S: Final = 200.0
+ALL_BARGAINS_BURST: Final = 800
+"""And all together: who has many networks or, through relays, many accounts leaves time for the rest."""
 
 Handler = Callable[[Sale], Awaitable[None]]
 
@@ -63,6 +67,7 @@ class Customers:
         """Answers what is asked about quotes, receipts and tabs. Raises ProtocolError for what breaks the
         protocol; then the link is closed."""
         self._bargains = Rates(MAX_GROUPS)
+        self._all_bargains = Bucket(ALL_BARGAINS_S, ALL_BARGAINS_BURST)
         self._places = Strangers(self._idle_since)
         self._sales: dict[Sale, tuple[Link, asyncio.Task[Any]]] = {}
         """Those that run."""
@@ -143,7 +148,10 @@ class Customers:
             return None
         customer = Customer(link.account, addresses.group(link.remote), is_relayed(link))
         asker = link.account.hex() if customer.relayed else customer.group
-        if not self._bargains.allow(asker, BARGAINS_S, BARGAINS_BURST, link.clock.monotonic()):
+        now = link.clock.monotonic()
+        if not (
+            self._bargains.allow(asker, BARGAINS_S, BARGAINS_BURST, now) and self._all_bargains.take(1.0, now)
+        ):
             await stream.fail(wire.Failure("rate_limited", retry_after_ms=1000))
             return "rate"
         try:
