@@ -91,7 +91,7 @@ def rating_blank(blank: Signed | None, account: bytes, provider: bytes) -> bytes
     if blank is None or blank.signer != provider or not codec.verify("rating", blank):
         return None
     try:
-        issued: ratings.Blank = codec.decode(blank.body, ratings.Blank)
+        issued: ratings.Blank = codec.decode(blank.body, ratings.Blank, ratings.MAX_BLANK)
     except ProtocolError:
         return None
     return codec.encode(blank) if issued.account == account else None

@@ -28,6 +28,8 @@ from infraxa.net.records import Nonce16
 
 MAX_RATING: Final = 640
 """Bytes of a rating's body."""
+MAX_BLANK: Final = 128
+"""Bytes of a blank's body: what is more would be kept for nothing."""
 KEPT_DAYS: Final = 180
 """Six half-lives: an older one says next to nothing."""
 DAYS_AHEAD: Final = 1
