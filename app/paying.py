@@ -150,10 +150,6 @@ class Paying(Signing):
 
         async with asyncio.timeout(CONNECT_S):
             link = await self._network.order_link(provider)
-        if provider in self._apart:
-            with contextlib.suppress(StreamFailed):
-                await self.agree(store, link, provider)
-            self._apart.discard(provider)
         turn = 0
         while turn < len(PAUSES):
             try:
@@ -163,6 +159,11 @@ class Paying(Signing):
             except TimeoutError:
                 turn += 1
             more.clear()
+            # Each time: somebody may want to know it while these rounds run.
+            if provider in self._apart:
+                with contextlib.suppress(StreamFailed):
+                    await self.agree(store, link, provider)
+                self._apart.discard(provider)
             left = await self._open_orders(store, provider)
             if not left:
                 return
