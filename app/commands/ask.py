@@ -109,6 +109,8 @@ class _Asking:
         self._readers: list[Reader] = []
         self._bills: tuple[Bill, ...] = ()
         """Of its orders, as far as is known."""
+        self._bounds: set[str] = set()
+        """Orders of which was said what they can cost."""
         self._times = Times()
         self._stop: Callable[[], None] | None = None
         """Ends the answer with its counts; there is none before the model is ready."""
@@ -266,12 +268,12 @@ class _Asking:
 
     def _say_bound(self, bills: tuple[Bill, ...]) -> None:
         """What an order can cost, before anything of it is answered."""
-        known = {bill.order for bill in self._bills if bill.hold}
         for bill in bills:
-            if bill.hold and bill.order not in known and not self._as_json:
+            if bill.hold and bill.order not in self._bounds and not self._as_json:
+                more = any(one.order in self._bounds and one.state != "released" for one in bills)
+                self._bounds.add(bill.order)
                 self._clear_status()
-                note(f"infraxa: at most {shown(bill.hold)} credits{' more' if known else ''}")
-            known.add(bill.order)
+                note(f"infraxa: at most {shown(bill.hold)} credits{' more' if more else ''}")
 
     @contextlib.contextmanager
     def _stop_on_interrupt(self) -> Iterator[None]:

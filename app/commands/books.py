@@ -93,11 +93,14 @@ async def find_order(node: NodeFacade, text: str) -> ReceiptSeen:
     """The receipt of the order whose number this is, or begins with. Raises NodeError `not_found`."""
     wanted = text.strip().lower()
     found: dict[str, ReceiptSeen] = {}
-    if MIN_PREFIX <= len(wanted) <= WHOLE:
+    if len(wanted) == WHOLE:
+        places = [line.place for line in await node.export_receipts(wanted)]
+        return (await node.list_receipts(before=max(places) + 1, count=1))[0]
+    if MIN_PREFIX <= len(wanted) < WHOLE:
         async for one in pages(node):
             if one.order.startswith(wanted):
                 found.setdefault(one.order, one)
-                if len(wanted) == WHOLE or len(found) > 1:
+                if len(found) > 1:
                     break
     if len(found) > 1:
         raise NodeError("not_found", "Several orders begin so.", "Give more of its number.")

@@ -149,7 +149,10 @@ def test_ask_says_who_could_read_the_question(
     )  # fmt: skip
     assert asked.returncode == 0, asked.stderr
     assert "provider that you chose" in asked.stdout
-    assert re.fullmatch(r"infraxa: readable by maple·\w{8} only\.\n", asked.stderr), asked.stderr
+    bound, readable, charge = asked.stderr.splitlines()
+    assert re.fullmatch(r"infraxa: at most 0\.\d+ credits", bound)
+    assert re.fullmatch(r"infraxa: readable by maple·\w{8} only\.", readable)
+    assert re.fullmatch(r"infraxa: charged 0\.\d+ credits, signed by both", charge)
 
 
 def test_it_ends_with_the_program_that_started_it(serve: Callable[..., Serving]) -> None:
