@@ -26,7 +26,10 @@ from infraxa.store.folder import DATABASE_NAME, LOCK_NAME
 from infraxa.store.ledger import post
 from infraxa.store.lock import FolderLock
 from tests.app.command_line import COMMAND, LIMIT, environment, infraxa, one_line
+from tests.app.test_cli_failures import disk, fill
 from tests.e2e.terminal import Terminal
+
+__all__ = ["disk"]  # a fixture
 
 SECRET = {"INFRAXA_PASSPHRASE": "grün 1"}
 THEME = 'name = "mine"\n'
@@ -405,6 +408,20 @@ def test_wiping(data: Path, saved: Path) -> None:
     assert infraxa("wipe", "--yes", "--all", data=data).code == 0
     assert sorted(state_of(data)) == ["notes.txt"]
     assert infraxa("restore", str(saved), data=data).code == 0 and titles(data) == ["old oak"]
+
+
+def test_no_room(data: Path, saved: Path, disk: Path) -> None:
+    file = disk / "node.backup"
+    file.write_bytes(b"kept")
+    here = disk / "here"
+    here.mkdir()
+    (here / "config.toml").write_text("")
+    fill(disk)
+    one_line(infraxa("backup", str(file), "--force", data=data), str(file), "No space left")
+    one_line(infraxa("restore", str(saved), "--force", data=here), str(disk), "Free some space")
+    assert file.read_bytes() == b"kept"
+    assert {path.name for path in disk.iterdir()} == {"node.backup", "here", "filler"}
+    assert {path.name for path in here.iterdir()} <= {"config.toml", LOCK_NAME}
 
 
 def test_on_a_terminal_it_asks_before_it_wipes(data: Path) -> None:
