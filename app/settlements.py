@@ -23,8 +23,9 @@ from infraxa.net.codec import Signed
 from infraxa.net.credits import shown
 from infraxa.net.errors import ProtocolError
 from infraxa.net.tasks import TaskGroup
-from infraxa.store import state, tabs
+from infraxa.store import changes, state, tabs
 from infraxa.store.db import Connection, Store, now_ms
+from infraxa.store.trade_records import Refused
 
 if TYPE_CHECKING:
     from infraxa.net.identity import Identity
@@ -251,23 +252,35 @@ def _post(
     proof = codec.encode(
         Proof(proposal.settlement, answer.signature, proposal.netted, answer.netted_signature)
     )
+    # An answer that did not come may have been told since, as the last change of the tab.
+    known = changes.adopted(conn, "user", provider, said.seq)
+    told: wire.TabPlease | None = codec.decode(known, wire.TabPlease) if known else None
+    done = told is not None and told.settlement == proposal.settlement
+    refused: Refused | None = None
     if proposal.netted is None:
-        refused = tabs.settle(
-            conn, said.id.hex(), "user", provider, said.amount, said.note, proof, seq=said.seq
-        )
+        if not done:
+            refused = tabs.settle(
+                conn, said.id.hex(), "user", provider, said.amount, said.note, proof, seq=said.seq
+            )
     else:
         other: deals.Settlement = codec.decode(proposal.netted.body, deals.Settlement)
-        refused = tabs.net_tabs(
-            conn,
-            said.id.hex(),
-            other.account,
-            provider,
-            said.amount,
-            "",
-            proof,
-            account_seq=other.seq,
-            provider_seq=said.seq,
-        )
+        # Of a pair, one half is not of that tab.
+        if done:
+            refused = tabs.settle(
+                conn, other.id.hex(), "provider", other.account, other.amount, "", proof, seq=other.seq
+            )
+        else:
+            refused = tabs.net_tabs(
+                conn,
+                said.id.hex(),
+                other.account,
+                provider,
+                said.amount,
+                "",
+                proof,
+                account_seq=other.seq,
+                provider_seq=said.seq,
+            )
     if refused is not None:
         tabs.set_note(
             conn,

@@ -44,3 +44,10 @@ def last_change(conn: Connection, role: Role, peer: bytes) -> Change | None:
         (tab_account(role, peer),),
     ).fetchone()
     return None if row is None else Change("settlement", row[0] or b"")
+
+
+def adopted(conn: Connection, role: Role, peer: bytes, seq: int) -> bytes | None:
+    """What the other side told when the state of this number was adopted; None: it was not."""
+    key = f"adopt:{role}:{peer.hex()}:{seq}"
+    row = conn.execute("SELECT proof FROM events WHERE key = ?", (key,)).fetchone()
+    return None if row is None else row[0] or b""

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from infraxa.app import settling
+from infraxa.app import proofs, settlements, settling
 from infraxa.app.errors import NodeError
 from infraxa.net import codec, deals, wire
 from infraxa.net.codec import Signed
@@ -230,3 +230,31 @@ async def test_halves_that_do_not_belong_together_break_the_protocol(tmp_path: P
                 await shop.provider.till.bargain(
                     Customer(user.key, "local", False), please(user, said, signed)
                 )
+
+
+@pytest.mark.parametrize("netted", [False, True])
+async def test_an_agreement_that_was_not_heard_of_is_posted_once(tmp_path: Path, netted: bool) -> None:
+    """Before this node asks again, the other one tells it as the last change of the tab."""
+    async with selling_at(tmp_path) as (shop, _):
+        me, (node, user) = shop.identity, await neighbour(shop)
+        await shop.store.run(owe, node.id, 120)
+        own, number, other = me.account_key(node.id), os.urandom(16), os.urandom(16)
+        against = other if netted else b""
+        said = deals.Settlement(number, node.id, own.id, 100, seq=2, owed_before=120, against=against)
+        half = deals.Settlement(other, me.id, user.key, 100, seq=2, owed_before=cost(1000), against=number)
+        request = wire.SettlePlease(deals.sign(said, own), deals.sign(half, me) if netted else None)
+        answer = wire.Settled(
+            "agreed",
+            deals.cosigned(request.settlement.body, node, deals.Settlement),
+            deals.cosigned(deals.sign(half, me).body, user.user.signer, deals.Settlement),
+        )
+        told = wire.TabPlease(settlement=request.settlement, signature=answer.signature)
+        assert proofs.proven(told, own.id, node.id) == (2, 20)
+        proof = codec.encode(told)
+        assert await shop.store.run(tabs.adopt_state, "user", node.id, 2, 20, proof=proof) == "adopted"
+        for _ in range(2):
+            await shop.store.run(settlements._post, node.id, said, request, answer)
+        mine, tab = await shop.store.run(tabs.get_tab, "user", node.id), await user.tab()
+        assert (mine.owed, mine.note) == (20, "")
+        assert tab.owed == cost(1000) - 100 * netted
+        await whole(shop)
