@@ -200,7 +200,7 @@ class Intake:
         key = (sold.buyer.account, sold.order)
         if self._running.get(key) is sold:
             del self._running[key]
-        self._credit.give_back(sold.buyer, sold.hold - sold.charge, sold.at_ms)
+        self._credit.give_back(sold.buyer, sold.hold - sold.used, sold.at_ms)
         if sold.free_use and not sold.claimed:
             self._credit.give_back_free(sold.buyer, sold.at_ms)
 

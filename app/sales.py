@@ -127,6 +127,7 @@ class Sales:
             self._over(run, "failed", _DEFECT)
             await _fail(sale, Refusal("internal", _DEFECT))
         finally:
+            run.gone = sale.ended == "gone"
             if run.sold is not None:
                 self._settle(run, run.sold, outcome)
             self._count_bytes(run, sale)

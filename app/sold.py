@@ -37,6 +37,8 @@ class End(NamedTuple):
     """Tokens that are charged for: when no token came, those that were read."""
     n_cached: int = 0
     n_out: int = 0
+    gone: bool = False
+    """Its user was lost."""
 
 
 @dataclass(eq=False)
@@ -70,8 +72,16 @@ class Sold:
         """µcr, by its end."""
         if self.end is None or not self.claimed:
             return 0
-        outcome, n_prompt, n_cached, n_out = self.end
+        outcome, n_prompt, n_cached, n_out, _ = self.end
         return market.charge_of(outcome, n_prompt, n_prompt, n_cached, n_out, self.rates, self.hold)
+
+    @property
+    def used(self) -> int:
+        """µcr of a stranger's share: the charge. What was read for a user that was lost before the first
+        token is not charged, but used; else its link is dropped by whoever wants that for nothing."""
+        if self.end is None or not self.claimed or not self.end.gone or self.end.n_out:
+            return self.charge
+        return market.charge(self.end.n_prompt, self.end.n_cached, 0, self.rates, self.hold)
 
 
 def open_(

@@ -54,6 +54,8 @@ class Taken:
     usage: Usage | None = None
     """When its generation is over."""
     stopped: Exception | None = None
+    gone: bool = False
+    """Its user was lost."""
     over: bool = False
     alive: asyncio.TimerHandle | asyncio.Task[None] | None = None
     """What tells the user next that its order lives."""
@@ -63,7 +65,7 @@ class Taken:
         """Its end, with what was delivered."""
         row, usage = self.row, self.usage or Usage()
         n_prompt = max(usage.n_prompt, row.n_prompt) if row.n_out else row.prompt_read
-        return End(outcome, n_prompt, min(usage.n_cached, n_prompt), row.n_out)
+        return End(outcome, n_prompt, min(usage.n_cached, n_prompt), row.n_out, self.gone)
 
     def stop(self, why: Exception) -> None:
         """End it now, wherever it is; does nothing the second time, or after its end."""

@@ -20,13 +20,15 @@ from infraxa.app import proofs, settling, spending
 from infraxa.app.config import Settings
 from infraxa.app.credit import Buyer, Credit
 from infraxa.app.errors import NodeError
+from infraxa.app.sold import Sold
 from infraxa.app.spending import Ended, Spending
 from infraxa.app.till import Till
 from infraxa.net import addresses, codec, customers, deals, ratings, wire
 from infraxa.net.codec import Signed
-from infraxa.net.identity import Identity
+from infraxa.net.identity import Identity, Signer
 from infraxa.net.link import LinkClosed, StreamFailed
 from infraxa.net.orders import Done
+from infraxa.net.purchase import OrderFailed
 from infraxa.net.sale import Sale
 from infraxa.store import tabs, trade
 from infraxa.store.records import StoreError
@@ -34,9 +36,9 @@ from infraxa.store.trade_records import Counts
 from tests.app.purses import Shop, buying_at
 from tests.app.stalls import ids, saying
 from tests.app.test_till_settling import owe
-from tests.app.tills import Payer, cost, payer, selling_at
+from tests.app.tills import Payer, cost, engine_of, payer, selling_at
 from tests.attacks import report
-from tests.attacks.target import replaced
+from tests.attacks.target import replaced, until
 
 
 @pytest.fixture(autouse=True)
@@ -390,6 +392,45 @@ async def test_orders_that_reserve_more_than_there_is(tmp_path: Path) -> None:
         tab = await user.tab()
         assert (tab.owed, tab.held) == (0, cost(4)), "it is still to be signed"
         assert (await user.pay(number)).owed == cost(4)
+
+
+async def test_a_link_that_is_dropped_whenever_a_prompt_was_read(tmp_path: Path) -> None:
+    """Nobody knows whose fault it was, so nothing is charged: a provider that reads prompts for nothing."""
+
+    async def read(folder: Path) -> int:
+        """How many prompts of 40 000 tokens, 2000 µcr each."""
+        async with selling_at(folder, stranger_limit=0.005, strangers_daily=0.05) as (shop, _):
+            signer = Signer(os.urandom(32))
+            for number in range(4):
+                user = await payer(shop, signer)
+                bought = asyncio.ensure_future(user.user.bought(**await user.order(hold=2100)))
+                await asyncio.wait(
+                    [bought, asked := asyncio.ensure_future(engine_of(shop).asked(number + 1))],
+                    return_when=asyncio.FIRST_COMPLETED,
+                )
+                asked.cancel()
+                if bought.done():
+                    assert isinstance(refused := bought.exception(), OrderFailed)
+                    assert refused.code == "strangers_full"
+                    return number
+                engine_of(shop).generations[-1].read(40_000, 40_000)
+                await until(lambda: any(one.prompt_read == 40_000 for one in shop.provider.served()))
+                await user.user.link.close()
+                await asyncio.wait([bought])
+                assert bought.exception() is not None
+                await shop.free()
+                await until(lambda: not shop.provider.till._running)
+                assert (await shop.store.run(tabs.get_tab, "provider", signer.id)).held == 0
+            return 4
+
+    with replaced((Sold, "used", Sold.charge)):
+        assert await read(tmp_path / "weak") == 4
+    assert await read(tmp_path / "ours") == 2
+    report.tell(
+        "money: links dropped after the prompt",
+        weakened="any number of prompts read for nothing",
+        ours="as many as its share of a day pays, and all strangers together likewise",
+    )
 
 
 async def test_fresh_identities_of_many_networks(tmp_path: Path) -> None:
