@@ -33,6 +33,7 @@ CHATS = [
     ["write a haiku about the sea"],
     ["What is infraxa?", "what is a driver?"],
 ]
+PRICES = {"birch": 0.2, "juniper": 0.15, "quartz": 0.31}
 PEERS = ["birch", "juniper", "quartz", "elm"]
 LINKED = 20
 """Seconds of traffic in the picture of the network."""
@@ -102,11 +103,14 @@ async def network(folder: Path, size: tuple[int, int], colour: str) -> None:
 
 
 async def roles(folder: Path, size: tuple[int, int], colour: str) -> None:
-    """The Market, a chat with a driver, and the Provide view of a node that others ask."""
+    """The Market, a chat with a driver, and what a node that others ask sees: Provide and Earnings."""
     settings = Settings(listen_port=0, network="pictures", threads=1, slots=4, reduced_motion=True)
     others = [
-        Node(msgspec.structs.replace(settings, name=name, provide=True), Folders.find(folder / name, {}))
-        for name in PEERS[:3]
+        Node(
+            msgspec.structs.replace(settings, name=name, provide=True, base_price=price),
+            Folders.find(folder / name, {}),
+        )
+        for name, price in PRICES.items()
     ]
     own = msgspec.structs.replace(settings, name="maple", theme=f"infraxa-{colour}")
     app = InfraxaApp(own, Folders.find(folder / "maple", {}))
@@ -134,7 +138,8 @@ async def roles(folder: Path, size: tuple[int, int], colour: str) -> None:
             await pilot.pause(4)
             for text in app.screen.query(TextArea):
                 text.cursor_blink = False
-            await pilot.pause(0.5)
+            await pilot.press(*"And what is a hold?")
+            await pilot.pause(3)
             save(app, f"driver-{name}")
             await pilot.press("f7")
             while app.node.provider.mode != "serving":
@@ -148,6 +153,9 @@ async def roles(folder: Path, size: tuple[int, int], colour: str) -> None:
             await pilot.press("alt+p")
             await pilot.pause(3)
             save(app, f"provide-{name}")
+            await pilot.press("alt+e")
+            await pilot.pause(3)
+            save(app, f"earnings-{name}")
     finally:
         for node in others:
             await node.close()
