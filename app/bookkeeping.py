@@ -75,7 +75,9 @@ async def in_step(store: Store, link: Link, account: bytes, provider: bytes, rec
 
 
 def _continues(tab: TabRow, receipt: Receipt) -> bool:
-    return not tab.needs_sync and receipt.owed_before == tab.owed and receipt.seq > tab.signed_seq
+    if tab.needs_sync or receipt.owed_before != tab.owed:
+        return False
+    return receipt.seq > tab.signed_seq and receipt.seq >= tab.seq  # see tabs.promise
 
 
 def _proven(told: wire.TabState, account: bytes, provider: bytes) -> bool:

@@ -126,6 +126,13 @@ class Settlements:
                 f"Its book says {shown(told.owed)} credits, this one {shown(mine.owed)}.",
                 "Nothing is settled before both are the same: infraxa tabs show tells more.",
             )
+        if told.due is not None:
+            raise NodeError(
+                "receipt_due", "An order with this driver is not settled yet.", "Try again when it is."
+            )
+        seq = told.next or told.seq + 1
+        if seq < mine.seq:
+            raise NodeError("books_differ", "Its numbers go back.", "Nothing is settled on such a tab.")
         number, other = os.urandom(16), os.urandom(16)
         theirs = next(
             (tab for tab in await self._opened.run(tabs.list_tabs, "provider") if tab.node == provider), None
@@ -142,7 +149,7 @@ class Settlements:
             provider,
             account.id,
             wanted,
-            told.next or told.seq + 1,
+            seq,
             told.owed,
             other if netted is not None else b"",
             note[:128],
@@ -218,6 +225,8 @@ def _refused() -> str:
 
 
 def _keep(conn: Connection, provider: bytes, proposal: wire.SettlePlease) -> None:
+    said: deals.Settlement = codec.decode(proposal.settlement.body, deals.Settlement)
+    tabs.promise(conn, provider, said.seq)
     state.set_value(conn, _PROPOSED + provider.hex(), [now_ms(), codec.encode(proposal).hex()])
 
 

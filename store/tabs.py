@@ -60,6 +60,17 @@ def link_node(conn: Connection, account: bytes, node: bytes | None) -> None:
     _set(conn, "provider", account, "node", node)
 
 
+def promise(conn: Connection, provider: bytes, seq: int) -> None:
+    """This side puts its name to a change of this number, to which the provider may agree at any time.
+
+    Nothing of a lower number is to be signed any more (TabRow.seq): else the older balance, agreed to later,
+    would be the newer one.
+    """
+    with transaction(conn):
+        _make(conn, "user", provider)
+        conn.execute("UPDATE tabs SET seq = max(seq, ?) WHERE role = 'user' AND peer = ?", (seq, provider))
+
+
 def settle(
     conn: Connection, key: str, role: Role, peer: bytes, amount: int, note: str, proof: bytes, *, seq: int
 ) -> Refused | None:

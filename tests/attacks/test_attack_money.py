@@ -10,7 +10,7 @@ import logging
 import os
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import pytest
@@ -20,6 +20,7 @@ from infraxa.app import proofs, settling, spending
 from infraxa.app.config import Settings
 from infraxa.app.credit import Buyer, Credit
 from infraxa.app.errors import NodeError
+from infraxa.app.settlements import Settlements
 from infraxa.app.sold import Sold
 from infraxa.app.spending import Ended, Spending
 from infraxa.app.till import Till
@@ -270,6 +271,70 @@ async def test_what_a_driver_has_a_user_keep(tmp_path: Path) -> None:
         assert await kept(tmp_path / "weak") > 30_000
     assert await kept(tmp_path / "ours") == 0
     report.tell("money: blanks of 30 kB", weakened="30 kB on disk for each order", ours="not kept")
+
+
+async def test_a_refused_proposal_that_is_agreed_to_when_it_is_old(tmp_path: Path) -> None:
+    """A driver has a little proposed under a number far ahead, and refuses. When all is settled, it agrees to
+    that: the highest number that both have signed says what is owed."""
+
+    async def owed(folder: Path) -> int:
+        maple = Shop("maple", saying("Hello"))
+        first: list[Signed] = []
+        state = {"next": 10**9, "lies": False}
+
+        def answer(request: wire.Bargain) -> wire.Answer | None:
+            if isinstance(request, wire.LinkPlease):
+                return wire.LinkedTo()
+            if isinstance(request, wire.TabPlease) and state["lies"]:
+                said: deals.Settlement = codec.decode(first[0].body, deals.Settlement)
+                both = deals.cosigned(first[0].body, maple.signer, deals.Settlement)
+                left = said.owed_before - said.amount
+                return wire.TabState(said.seq, left, 10**9, settlement=first[0], signature=both)
+            if isinstance(request, wire.TabPlease):
+                return wire.TabState(maple.seq, maple.owed, 10**9, next=state["next"])
+            if not isinstance(request, wire.SettlePlease):
+                return None
+            if not first:
+                first.append(request.settlement)
+                state["next"] = 0
+                return wire.Settled("refused")
+            signed = deals.cosigned(request.settlement.body, maple.signer, deals.Settlement)
+            maple.seq, maple.owed = maple.seq + 1, 0
+            return wire.Settled("agreed", signed)
+
+        maple.answering = answer
+        async with buying_at(folder, maple) as place:
+            place.identity = Identity(os.urandom(32), bytes(32))  # type: ignore[attr-defined]
+            settlements = Settlements(cast(Any, place), place.purse.paying, lambda: None)
+            settlements.open(place.store)
+            try:
+                await place.chat(maple)
+                await place.idle()
+                all_of_it = (await place.tab(maple)).owed
+                assert all_of_it > 1
+                with pytest.raises(NodeError, match="did not accept"):
+                    await settlements.settle(maple.id, 1, "")
+                try:
+                    await settlements.settle(maple.id, None, "")
+                except NodeError as error:
+                    assert error.code == "books_differ"
+                    return 0
+                assert (await place.tab(maple)).owed == 0
+                state["lies"] = True
+                await place.purse.paying.settled(maple.id, 5)
+                assert (await place.tab(maple)).owed == all_of_it - 1
+                return all_of_it - 1
+            finally:
+                await settlements.close()
+
+    with replaced((tabs, "promise", lambda conn, provider, seq: None)):
+        assert await owed(tmp_path / "weak") > 0
+    assert await owed(tmp_path / "ours") == 0
+    report.tell(
+        "money: an old proposal with a high number",
+        weakened="what was settled is owed again",
+        ours="nothing of a lower number is signed after it",
+    )
 
 
 @pytest.mark.parametrize("owed", [-(2**62), 2**62])
