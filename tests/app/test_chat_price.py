@@ -13,6 +13,7 @@ from infraxa.app.errors import NodeError
 from infraxa.app.trade import Bound
 from infraxa.app.tui.screens.dialogs import Ask
 from infraxa.app.tui.screens.help import sections
+from infraxa.app.tui.widgets import driver_card
 from infraxa.app.tui.widgets.bills import bill_lines, can_rate, cost_text, stars_text, state_text, tokens_text
 from infraxa.app.tui.widgets.bound_line import BoundLine, bound_words, seconds_left
 from infraxa.app.tui.widgets.driver import find_driver
@@ -386,3 +387,12 @@ async def test_a_small_terminal_says_it_all(tmp_path: Path) -> None:
         await it.pilot.resize_terminal(40, 10)
         await it.hears("≤ 0.0004 cr · 0.20/M locked 30 s")
         assert QWEN.name in it.screen_text() or "goes to" in it.screen_text()
+
+
+def test_a_long_sum_on_the_card_stands_in_two_rows() -> None:
+    shown_rows = [line.plain for line in driver_card._money(Bound("locked", owed=21, limit=5_000))]
+    assert any(line.endswith("0.000021") for line in shown_rows)
+    assert any(line.strip() == "of 0.005" for line in shown_rows)
+    assert any(
+        "0.0012 of 0.005" in line.plain for line in driver_card._money(Bound("free", owed=1200, limit=5_000))
+    )

@@ -28,6 +28,8 @@ from infraxa.net.identity import id_text, short_id
 from infraxa.net.status import SeenNode
 from infraxa.store.records import AnswerFacts
 
+VALUE_CELLS = 16
+"""For what stands beside the name of a row."""
 FRESH = 10.0
 """Seconds for which news are now."""
 _QUIET = "$foreground 60%"
@@ -109,7 +111,11 @@ def _money(bound: Bound) -> list[Content]:
     """What the driver locked last, and what is owed to the driver."""
     lines = _prices("quoted", bound.price_in, bound.price_out) if bound.state == "locked" else []
     if bound.limit:
-        lines.append(row("you owe", f"{shown(bound.owed)} of {shown(bound.limit)}"))
+        owed, limit = shown(bound.owed), f"of {shown(bound.limit)}"
+        if len(owed) + 1 + len(limit) <= VALUE_CELLS:
+            lines.append(row("you owe", f"{owed} {limit}"))
+        else:
+            lines += [row("you owe", owed), row("", limit)]
     elif bound.owed:
         lines.append(row("you owe", shown(bound.owed)))
     return lines
