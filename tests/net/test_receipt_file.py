@@ -22,14 +22,17 @@ MODEL = bytes(32)
 
 
 def quote(signer: Signer = PROVIDER, **changed: object) -> Signed:
-    made = deals.Quote(b"q" * 16, ACCOUNT.id, MODEL, *msgspec.structs.astuple(RATES), 512, 1_000, 31_000)
+    made = deals.Quote(
+        b"q" * 16, ACCOUNT.id, MODEL, RATES.price_in, RATES.price_out, RATES.price_cached, 512, 1_000, 31_000
+    )
     return deals.sign(msgspec.structs.replace(made, **changed), signer)
 
 
 def receipt(quoted: Signed, signer: Signer = PROVIDER, **changed: object) -> Signed:
     charge = market.charge(40, 8, 30, RATES, 1_000)
     made = deals.Receipt(
-        b"o" * 16, ACCOUNT.id, MODEL, bytes(32), deals.quote_hash(quoted), *msgspec.structs.astuple(RATES),
+        b"o" * 16, ACCOUNT.id, MODEL, bytes(32), deals.quote_hash(quoted),
+        RATES.price_in, RATES.price_out, RATES.price_cached,
         40, 8, 30, charge, "stop", 1_000, 2_000, 7, 12,
     )  # fmt: skip
     return deals.sign(msgspec.structs.replace(made, **changed), signer)
