@@ -28,7 +28,7 @@ from tests.net.nodes import nodes
 ASKED = Prompt((Turn("user", "What is a maple?"),))
 ENCODED = orders.encode_prompt(ASKED)
 EVER = 10.0**6
-WEAK_SALES = SaleLimits(EVER, EVER, EVER, 0.5)
+WEAK_SALES = SaleLimits(idle=EVER, begin=EVER, upload=EVER, stall=EVER, fail=0.5)
 SALES = SaleLimits(idle=0.5, upload=1.0, stall=0.5, fail=0.5)
 """Shorter than ours, so that nobody has to wait for it."""
 WEAK_WAITS = PatienceLimits(**dict.fromkeys(PatienceLimits.__struct_fields__, EVER))

@@ -146,7 +146,7 @@ def test_a_theme_is_chosen_by_slash_command_and_kept(open_app: Open, tmp_path: P
     kept = tmp_path / "data" / "config.toml"
     app.wait_for(lambda _: kept.exists() and "infraxa-light" in kept.read_text())
     quit_app(app)
-    again = open_app("config", "show")
+    again = open_app("config", "show", size=(120, 90))  # all settings fit
     assert again.wait_exit() == 0
     assert "infraxa-light" in again.text
 

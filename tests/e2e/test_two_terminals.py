@@ -22,7 +22,15 @@ TAKEN_OVER = 20
 def workers() -> list[psutil.Process]:
     """The engine processes of what this test started."""
     children = psutil.Process().children(recursive=True)
-    return [child for child in children if "infraxa.engine.worker" in child.cmdline()]
+    return [child for child in children if "infraxa.engine.worker" in words_of(child)]
+
+
+def words_of(process: psutil.Process) -> list[str]:
+    """Its command line; nothing when it has just ended."""
+    try:
+        return process.cmdline()
+    except psutil.NoSuchProcess:  # a zombie is one of these
+        return []
 
 
 def attached(terminal: Terminal, owner: Terminal) -> Terminal:
