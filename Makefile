@@ -15,7 +15,7 @@ run: $(STAMP)
 
 # A worker for each core. A file stays with one worker: its tests share an engine.
 test: $(DEV_STAMP)
-	$(BIN)/python -m pytest -n auto --dist loadfile
+	$(BIN)/python -m pytest -n auto --dist loadfile --reruns 1
 
 check: $(DEV_STAMP) build/dev/infraxa
 	$(BIN)/ruff check .
