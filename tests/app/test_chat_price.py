@@ -233,8 +233,7 @@ async def test_a_free_driver_says_little(tmp_path: Path) -> None:
         await it.shows("only · free · Qwen3 8B")
         await it.pilot.pause(0.5)
         assert it.above == "" and it.chat.chat is None
-        it.priced.become_market(PRICED)  # its free use
-        await it.type("!")
+        it.priced.become_market(PRICED)  # its free use; nothing is typed
         await it.hears("free: nothing is charged for it")
 
 

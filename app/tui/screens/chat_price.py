@@ -84,6 +84,18 @@ class Pricing(Driving):
         if isinstance(event, TradeChanged) and self._can_send:
             self._price_soon(TOLD)
 
+    async def _list_offers(self) -> None:
+        before = self._has_price
+        await super()._list_offers()
+        if self._has_price != before:
+            self._price_soon(TOLD)
+
+    @property
+    def _has_price(self) -> bool:
+        """The driver is known to ask for something."""
+        offer = self.driver.offer
+        return offer is not None and not is_free(offer)
+
     @on(BoundLine.LockEnded)
     def _lock_ended(self) -> None:
         self._price_now()
