@@ -35,11 +35,6 @@ class Moved(msgspec.Struct, frozen=True, tag=True):
 
     part: DriverPart
 
-    @property
-    def reason(self) -> str:
-        """Why it is not the one before any more; empty for the first."""
-        return self.part.reason
-
 
 class Billed(msgspec.Struct, frozen=True, tag=True):
     """What its orders cost so far; more may be known after the end."""

@@ -23,7 +23,9 @@ def bill(conn: Connection, signer: Signer, account: bytes, order: bytes) -> wire
     """What is charged for this order of this account; its receipt is issued if it is its turn."""
     found = selling.issue_receipt(conn, account, order, lambda row, *at: _receipt(signer, row, *at))
     if isinstance(found, ReceiptRow):
-        return wire.Billed("due" if found.countersign is None else "signed", _signed(found.receipt))
+        return wire.Billed(
+            "due" if found.countersign is None else "signed", codec.decode_signed(found.receipt)
+        )
     match found.reason:
         case "running":
             return wire.Billed("running")
@@ -45,7 +47,7 @@ def countersign(
     kept = trade.get_receipt(conn, "provider", account, order)
     if kept is None:
         return wire.Failure("bad_request", field="order")
-    receipt = _signed(kept.receipt)
+    receipt = codec.decode_signed(kept.receipt)
     said = deals.opened_countersign(signed, account)
     if said.receipt != deals.receipt_hash(receipt):
         return wire.Failure("bad_request", field="receipt")
@@ -69,7 +71,7 @@ def countersign(
         done.tab_seq,
         facts.owed_before + (done.accepted or 0),
         _next(conn, signer, account),
-        None if done.rating is None else _signed(done.rating),
+        None if done.rating is None else codec.decode_signed(done.rating),
     )
 
 
@@ -100,7 +102,7 @@ def tab_state(conn: Connection, account: bytes, limit: int) -> wire.TabState:
         last.settlement,
         last.signature,
         tab.seq + 1,
-        None if due is None else _signed(due.receipt),
+        None if due is None else codec.decode_signed(due.receipt),
     )
 
 
@@ -126,7 +128,7 @@ def _next(conn: Connection, signer: Signer, account: bytes) -> Signed | None:
     """The receipt that is to be signed now."""
     open_bills = selling.due(conn, account)
     if open_bills.receipt is not None:
-        return _signed(open_bills.receipt.receipt)
+        return codec.decode_signed(open_bills.receipt.receipt)
     for order in open_bills.waiting[:1]:
         return bill(conn, signer, account, order).receipt
     return None
@@ -142,7 +144,7 @@ def _receipt(signer: Signer, row: OrderRow, seq: int, owed_before: int) -> bytes
                 account=row.peer,
                 model=row.model,
                 request=bytes.fromhex(row.message_id or ""),
-                quote=deals.quote_hash(_signed(row.quote)) if row.quote else b"",
+                quote=deals.quote_hash(codec.decode_signed(row.quote)) if row.quote else b"",
                 price_in=row.price_in,
                 price_out=row.price_out,
                 price_cached=row.price_cached,
@@ -159,8 +161,3 @@ def _receipt(signer: Signer, row: OrderRow, seq: int, owed_before: int) -> bytes
             signer,
         )
     )
-
-
-def _signed(data: bytes) -> Signed:
-    signed: Signed = codec.decode(data, Signed)
-    return signed

@@ -17,10 +17,11 @@ from infraxa.app.drivers import Drivers
 from infraxa.app.errors import NodeError
 from infraxa.app.offers import OfferSeen
 from infraxa.app.ordering import tokens
-from infraxa.app.purse import Purse, micro
+from infraxa.app.purse import Purse
 from infraxa.app.trade import Bound
 from infraxa.app.wanted import Wanted
 from infraxa.engine.types import ChatMessage
+from infraxa.net.credits import micro
 from infraxa.net.patience import PatienceLimits
 from infraxa.net.tasks import TaskGroup
 from infraxa.store.records import ChatOptions

@@ -7,9 +7,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from infraxa.app.config import Settings
-from infraxa.app.pricing import micro
 from infraxa.app.terms import Refusal
 from infraxa.net import tab
+from infraxa.net.credits import micro
 
 
 class Buyer(NamedTuple):

@@ -11,8 +11,8 @@ from infraxa.app.admission import Admission
 from infraxa.app.choices import ModelEntry
 from infraxa.app.errors import NodeError
 from infraxa.app.models import Models
-from infraxa.app.pricing import micro
 from infraxa.app.terms import Terms
+from infraxa.net.credits import micro
 from infraxa.net.market import FREE, Rates
 from infraxa.net.orders import MAX_OUT
 from infraxa.net.records import ModelOffer, PriceNow

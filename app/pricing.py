@@ -7,13 +7,8 @@ from collections.abc import Callable, Iterable
 
 from infraxa.app.config import Settings
 from infraxa.net import market
-from infraxa.net.credits import read_credits
+from infraxa.net.credits import micro
 from infraxa.net.market import Rates
-
-
-def micro(value: float) -> int:
-    """µcr of a setting in credits, whose sixth decimal is the last that counts."""
-    return read_credits(f"{value:.6f}")
 
 
 def _monotonic_ms() -> int:

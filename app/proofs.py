@@ -19,7 +19,7 @@ def last(conn: Connection, role: Role, peer: bytes) -> wire.TabPlease:
     if found is None or not found.proof:
         return wire.TabPlease()
     if found.kind == "receipt":
-        return wire.TabPlease(_signed(found.proof), _signed(found.countersign))
+        return wire.TabPlease(codec.decode_signed(found.proof), codec.decode_signed(found.countersign))
     if found.kind == "adopted":
         told: wire.TabPlease = codec.decode(found.proof, wire.TabPlease)
         return told
@@ -62,8 +62,3 @@ def _settled(signed: Signed, signature: codec.Signature, account: bytes, provide
     if not codec.verify("settle", Signed(signed.body, other, signature)):
         raise ProtocolError("bad_signature", "settlement")
     return said.seq, said.owed_before - said.amount
-
-
-def _signed(data: bytes) -> Signed:
-    signed: Signed = codec.decode(data, Signed)
-    return signed

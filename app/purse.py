@@ -7,6 +7,7 @@ are µcr; what drivers are owed is in the ledger of the store.
 from __future__ import annotations
 
 import asyncio
+import datetime
 import logging
 import time
 from collections.abc import Awaitable, Callable
@@ -16,6 +17,7 @@ from weakref import WeakValueDictionary
 from infraxa.app.bounds import bounded, spent_of
 from infraxa.app.config import Settings
 from infraxa.app.counting import bill_of
+from infraxa.app.days import start_ms
 from infraxa.app.errors import NodeError
 from infraxa.app.locked import LockedRates, Trading
 from infraxa.app.offers import OfferSeen
@@ -23,7 +25,7 @@ from infraxa.app.paying import Paying
 from infraxa.app.spending import Spending, Write
 from infraxa.app.trade import Bound
 from infraxa.engine.types import ChatMessage, Sampling
-from infraxa.net.credits import read_credits
+from infraxa.net.credits import micro
 from infraxa.net.market import FREE, Rates
 from infraxa.net.tasks import TaskGroup
 from infraxa.store import buying, trade
@@ -154,13 +156,12 @@ class Purse:
 
     def caps(self, used: int = 0) -> Caps:
         """What may be spent now, by a message whose orders before have cost `used`."""
-        settings, now = self._settings, time.localtime(self._clock() / 1000)
-        midnight = time.mktime((now.tm_year, now.tm_mon, now.tm_mday, 0, 0, 0, 0, 0, -1))
+        settings = self._settings
         return Caps(
             request=max(0, micro(settings.cap_request) - used),
             chat=micro(settings.cap_chat),
             day=micro(settings.cap_day),
-            day_start_ms=round(midnight) * 1000,
+            day_start_ms=start_ms(datetime.date.fromtimestamp(self._clock() / 1000)),
         )
 
     def began(self, spending: Spending, order: OrderRow) -> None:
@@ -220,8 +221,3 @@ class Purse:
 
 async def _no_vocabulary(offer: OfferSeen) -> Vocabulary | None:
     return None
-
-
-def micro(value: float) -> int:
-    """Of a setting in credits, whose sixth decimal is the last that counts."""
-    return read_credits(f"{value:.6f}")

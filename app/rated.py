@@ -136,7 +136,7 @@ class Ratings:
         linked = None
         if named:
             linked = deals.sign(deals.Linked(self._identity.id, account.id, provider), self._identity)
-        rating = filled(account, codec.decode(encoded, Signed), stars, linked)
+        rating = filled(account, codec.decode_signed(encoded), stars, linked)
         record = codec.encode(Record("rating", rating))
         await self._store.run(ratings.rate, order, stars, record, self._due_ms())
 

@@ -188,7 +188,7 @@ class Signing:
 
         provider = kept.peer
         assert kept.countersign is not None
-        signed: Signed = codec.decode(kept.countersign, Signed)
+        signed = codec.decode_signed(kept.countersign)
         account = self._network.account(provider).id
         try:
             accepted = await link.ask(wire.CountersignPlease(kept.order_id, signed), wire.Accepted, ANSWER_S)
@@ -205,7 +205,7 @@ class Signing:
         blank = bookkeeping.rating_blank(accepted.ratable, account, provider)
         await store.run(buying.acknowledge, provider, kept.order_id, blank)
         if blank is not None:
-            await self.ratable(kept.order_id, provider, codec.decode(blank, Signed))
+            await self.ratable(kept.order_id, provider, codec.decode_signed(blank))
         tab = await store.run(tabs.get_tab, "user", provider)
         agree = accepted.seq != tab.signed_seq or accepted.owed == tab.owed
         await self._note(store, provider, "" if agree else bookkeeping.DIFFERS)

@@ -6,18 +6,17 @@ The user's side of an order is in purse.py, the provider's in till.py, the books
 from __future__ import annotations
 
 import datetime
-import time
 from collections.abc import Callable, Iterable
 from typing import Final, Literal
 
 from msgspec.structs import replace
 
+from infraxa.app.days import start_ms
 from infraxa.app.errors import NodeError
 from infraxa.app.settlements import Settlements
 from infraxa.app.till import Till
 from infraxa.app.trade import Earnings, ReceiptLine, ReceiptSeen, Role, Sum, TabSeen
 from infraxa.net import codec
-from infraxa.net.codec import Signed
 from infraxa.net.credits import shown
 from infraxa.net.identity import id_text
 from infraxa.net.names import clean_name
@@ -47,16 +46,16 @@ class Trading:
         """The sums since then; those of today and of the week are of their own. Raises StoreError."""
         sold, bought, listed = await self._store.run(_books, since_ms)
         days = _merged(sold.days, bought.days, str)
-        today = day_start_ms()
-        week = _day_start(datetime.date.today() - datetime.timedelta(days=WEEK_DAYS - 1))
+        today = datetime.date.today()
+        week = today - datetime.timedelta(days=WEEK_DAYS - 1)
         return Earnings(
             since_ms=since_ms,
             total=_total("", days),
             days=tuple(sorted(days, key=lambda one: one.key)),
             models=_merged(sold.models, bought.models, _hex, by_amount=True),
             peers=_merged(sold.peers, bought.peers, _id, by_amount=True),
-            today=await self._since("today", today),
-            week=await self._since("week", week),
+            today=await self._since("today", start_ms(today)),
+            week=await self._since("week", start_ms(week)),
             owed_to_me=sum(tab.owed for tab in listed if tab.role == "provider"),
             owed_by_me=sum(tab.owed for tab in listed if tab.role == "user"),
             unsigned=sum(tab.unsigned for tab in listed if tab.role == "provider"),
@@ -94,9 +93,9 @@ class Trading:
             ReceiptLine(
                 place,
                 receipt_file.written(
-                    _signed(row.receipt),
-                    None if row.countersign is None else _signed(row.countersign),
-                    _signed(kept.quote) if kept.quote else None,
+                    codec.decode_signed(row.receipt),
+                    None if row.countersign is None else codec.decode_signed(row.countersign),
+                    codec.decode_signed(kept.quote) if kept.quote else None,
                 ),
             )
             for place, kept, row in rows
@@ -168,26 +167,12 @@ class Trading:
 _SYNC: Final = "Restored from a backup: nothing is signed before the other side has told its book."
 
 
-def day_start_ms() -> int:
-    """When today began here."""
-    return _day_start(datetime.date.today())
-
-
-def _day_start(day: datetime.date) -> int:
-    return int(time.mktime(day.timetuple())) * 1000
-
-
 def _of_order(conn: Connection, order: str) -> list[tuple[int, OrderRow, ReceiptRow]]:
     try:
         number = bytes.fromhex(order)
     except ValueError:
         return []
     return trade.receipts_of(conn, number)
-
-
-def _signed(encoded: bytes) -> Signed:
-    signed: Signed = codec.decode(encoded, Signed)
-    return signed
 
 
 def _books(conn: Connection, since_ms: int) -> tuple[Sums, Sums, list[TabRow]]:

@@ -105,3 +105,9 @@ def decode(data: bytes | memoryview, kind: Any, limit: int = MAX_MESSAGE) -> Any
         return decoder.decode(data)
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
         raise ProtocolError("malformed", type(error).__name__) from None
+
+
+def decode_signed(data: bytes) -> Signed:
+    """What was kept or sent of something signed; its signature is not checked. Raises ProtocolError."""
+    signed: Signed = decode(data, Signed)
+    return signed

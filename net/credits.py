@@ -32,6 +32,11 @@ def read_credits(text: str) -> int:
     return -micro if found[1] == "-" else micro
 
 
+def micro(value: float) -> int:
+    """µcr of a setting in credits, whose sixth decimal is the last that counts."""
+    return read_credits(f"{value:.6f}")
+
+
 def shown(micro: int) -> str:
     """400 µcr → `0.0004`: all decimals that are not 0, and at least two."""
     whole, rest = divmod(abs(micro), CREDIT)

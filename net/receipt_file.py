@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 from msgspec import Struct
@@ -156,6 +156,4 @@ def _signed(text: str) -> Signed:
         data = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):
         raise _bad("it is damaged") from None
-    found: Any = codec.decode(data, Signed)
-    assert isinstance(found, Signed)
-    return found
+    return codec.decode_signed(data)

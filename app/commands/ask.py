@@ -30,7 +30,6 @@ from infraxa.app.errors import NodeError
 from infraxa.app.events import EngineChanged, Event, NodesChanged
 from infraxa.app.facade import AskBegan, AskEvent
 from infraxa.app.folders import Folders, whole_path
-from infraxa.app.pricing import micro
 from infraxa.engine.host import Engine
 from infraxa.engine.types import (
     Delta,
@@ -42,7 +41,7 @@ from infraxa.engine.types import (
     Progress,
     Request,
 )
-from infraxa.net.credits import shown
+from infraxa.net.credits import micro, shown
 from infraxa.net.identity import display, parse_id
 from infraxa.store.records import Bill, ChatOptions, DriverPart, Reader
 
@@ -211,12 +210,12 @@ class _Asking:
                         self._status_line(f"waiting for {what}: at most {limit:.0f} s")
                     case Sent(reader=reader):
                         self._readers.append(reader)
-                    case Moved(part=part, reason=reason):
+                    case Moved(part=part):
                         self._drivers.append(part)
                         self._model = part.model
-                        if reason:
+                        if part.reason:
                             self._clear_status()
-                            note(f"infraxa: {reason} {part.name or 'This machine'} goes on.")
+                            note(f"infraxa: {part.reason} {part.name or 'This machine'} goes on.")
                     case Billed(bills=bills):
                         self._say_bound(bills)
                         self._bills = bills

@@ -33,10 +33,8 @@ PROVIDERS = ("maple", "cedar")
 SLOTS = 4
 READY_S = 60.0
 """Seconds in which a provider has started and loaded the guide."""
-FOUND_S = 20.0
 STOP_S = 8.0
 """Seconds in which a provider has said goodbye."""
-QUESTION = "What is a driver?"
 NO_MONEY: Mapping[str, float] = {}
 
 

@@ -10,7 +10,6 @@ import csv
 import datetime
 import re
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, Literal
@@ -21,6 +20,7 @@ from infraxa.app.commands.front import is_open, opened_node
 from infraxa.app.commands.given import folders_of, settings_of
 from infraxa.app.commands.output import clean, is_terminal, note, print_json, print_pairs, print_table
 from infraxa.app.config import Settings
+from infraxa.app.days import start_ms
 from infraxa.app.errors import NodeError
 from infraxa.app.folders import Folders
 from infraxa.app.trade import Earnings, Missed, Sum
@@ -101,7 +101,7 @@ def since_of(text: str, today: datetime.date) -> int:
             day = today - datetime.timedelta(days=int(days[1]) - 1)
         else:
             day = datetime.datetime.strptime(given, "%Y-%m-%d").date()
-        return max(0, int(time.mktime(day.timetuple())) * 1000)
+        return max(0, start_ms(day))
     except (ValueError, OverflowError):
         raise UsageError(
             f"--since: {clean(given)[:40]!r} is no day: write it like 2026-11-01, or 7d for the last 7 days."

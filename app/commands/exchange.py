@@ -238,12 +238,8 @@ def _facts_text(facts: AnswerFacts, first_s: float | None) -> str:
 
 def _verified(line: str) -> str:
     """What the exported receipt proves to somebody who has nothing but it. Raises NetError."""
+    from infraxa.app.commands.verify import proves
     from infraxa.net import receipt_file
 
     found = receipt_file.checked(line)
-    by = "countersigned" if found.countersign is not None else "not countersigned"
-    quoted = "keeps to its quote" if found.quoted else "without a quote"
-    return (
-        f"receipt {found.receipt.seq} checked offline: signed by {display('', found.provider)}, "
-        f"{by} by account {display('', found.receipt.account)}, {quoted}"
-    )
+    return f"receipt {found.receipt.seq} checked offline: {proves(found)}"

@@ -7,7 +7,6 @@ is read anew at most once a second, and only while it is seen.
 from __future__ import annotations
 
 import datetime
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -19,6 +18,7 @@ from textual.content import Content
 from textual.timer import Timer
 from textual.widgets import Static
 
+from infraxa.app.days import start_ms
 from infraxa.app.events import Event, TradeChanged
 from infraxa.app.trade import Earnings, ReceiptSeen, Role, Sum, TabSeen
 from infraxa.app.tui.screens.dialogs import Ask
@@ -202,7 +202,7 @@ class EarningsScreen(SectionedView):
     async def _fetch_from(self, node: NodeFacade) -> None:
         self._day = self._today
         since = PERIODS[self._period].since(self._day)
-        since_ms = int(time.mktime(since.timetuple())) * 1000
+        since_ms = start_ms(since)
         self._shown = await node.earnings(since_ms)
         self._tabs = await node.list_tabs()
         await self._fetch_receipts(node)
