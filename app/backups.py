@@ -1,8 +1,7 @@
 """One file with everything that a node remembers: its keys, chats, books, settings and themes.
 
-It is a tar, compressed, whose first member says what the others must be; under a passphrase all of it is
-sealed (net/sealing.py). How the database is copied and checked is in store/copies.py, how files get into
-their places in store/restoring.py, what a person is asked and told in commands/memory.py.
+How that file is written is in backup_file.py, how the database is copied and checked in store/copies.py, how
+files get into their places in store/restoring.py, what a person is asked and told in commands/memory.py.
 """
 
 from __future__ import annotations
@@ -10,27 +9,24 @@ from __future__ import annotations
 import contextlib
 import datetime
 import hashlib
-import io
 import os
-import re
 import shutil
-import tarfile
 import tempfile
 import time
-import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import IO, Final
 
 import msgspec
 
+from infraxa.app.backup_file import NEW_FILE, Manifest, Member, body_of, is_small, not_written, pack, unpack
 from infraxa.app.errors import NodeError
 from infraxa.app.folders import Folders
-from infraxa.net import keyfile, sealing
+from infraxa.net import keyfile
 from infraxa.net.errors import NetError
 from infraxa.net.identity import id_text
 from infraxa.net.keyfile import IDENTITY_NAME
-from infraxa.net.sealing import Sealer, Unsealer, damaged
+from infraxa.net.sealing import Sealer, damaged
 from infraxa.store import copies, restoring
 from infraxa.store.copies import Contents
 from infraxa.store.folder import DATABASE_NAME
@@ -44,37 +40,8 @@ THEMES: Final = "themes"
 SCRATCH: Final = "backup-"
 """How folders within the data folder begin in which a backup is made."""
 
-_MANIFEST: Final = "manifest.json"
-_MAX_MANIFEST: Final = 1 << 20
-_MAX_SMALL: Final = 1 << 20
-"""Bytes of any member but the database."""
-_SMALL: Final = re.compile(
-    r"(identity|recovery)(-[A-Za-z0-9-]{1,40})?\.key|config\.toml|themes/[\w .-]{1,80}\.toml"
-)
-_PIECE: Final = 1 << 20
-_NEW: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
-_GZIP: Final = b"\x1f\x8b"
 _ABANDONED_S: Final = 3600.0
 """After so long nobody is making a backup in its folder any more."""
-
-
-class Member(msgspec.Struct, frozen=True):
-    name: str
-    size: int
-    sha256: str
-
-
-class Manifest(msgspec.Struct, frozen=True):
-    """What a backup holds."""
-
-    made_at: int
-    """Milliseconds since the epoch."""
-    node: str
-    """Its id; empty for one that was never online."""
-    contents: Contents
-    files: tuple[Member, ...]
-    infraxa_backup: int = 1
-    """The version of the format."""
 
 
 class Restored(msgspec.Struct, frozen=True):
@@ -107,10 +74,10 @@ def write(folders: Folders, file: Path, passphrase: Callable[[], str] | None, *,
         manifest, sources = _collect(folders, scratch)
         try:
             part.unlink(missing_ok=True)  # of a run that was killed
-            fd = os.open(part, _NEW, 0o600)
+            fd = os.open(part, NEW_FILE, 0o600)
             with os.fdopen(fd, "wb") as out:
                 sink = Sealer(out, secret) if secret is not None else None
-                _pack(sink or out, manifest, sources)
+                pack(sink or out, manifest, sources)
                 if sink is not None:
                     sink.close()
                 out.flush()
@@ -144,7 +111,7 @@ def restore(folders: Folders, file: Path, passphrase: Callable[[], str], *, forc
         with _named(folders.data):
             stage = restoring.begin(folders.data)
         try:
-            manifest = _unpack(_body(source, passphrase), stage)
+            manifest = unpack(body_of(source, passphrase), stage)
             _check(manifest, stage, folders)
             with _named(folders.data):
                 if taken:
@@ -173,7 +140,7 @@ def _collect(folders: Folders, scratch: Path) -> tuple[Manifest, dict[str, Path]
     kept: dict[str, Path] = {}
     for name, path in sources.items():
         if name != DATABASE_NAME:
-            if not _SMALL.fullmatch(name) or path.stat().st_size > _MAX_SMALL:
+            if not is_small(name, path.stat().st_size):
                 continue  # nothing of infraxa's
             # As it is now: it may be replaced before it is written.
             copy = scratch / f"{len(kept)}"
@@ -188,21 +155,6 @@ def _collect(folders: Folders, scratch: Path) -> tuple[Manifest, dict[str, Path]
     return Manifest(made, node, contents, members), kept
 
 
-def _pack(out: Any, manifest: Manifest, sources: dict[str, Path]) -> None:
-    with tarfile.open(mode="w|gz", fileobj=out, format=tarfile.PAX_FORMAT) as tar:
-        data = msgspec.json.encode(manifest)
-        tar.addfile(_info(_MANIFEST, len(data)), io.BytesIO(data))
-        for member in manifest.files:
-            with sources[member.name].open("rb") as file:
-                tar.addfile(_info(member.name, member.size), file)
-
-
-def _info(name: str, size: int) -> tarfile.TarInfo:
-    info = tarfile.TarInfo(name)
-    info.size, info.mode = size, 0o600
-    return info
-
-
 @contextlib.contextmanager
 def _opened(file: Path) -> Iterator[IO[bytes]]:
     try:
@@ -211,86 +163,6 @@ def _opened(file: Path) -> Iterator[IO[bytes]]:
         raise NodeError("io", f"{file} cannot be read: {error.strerror or error}.", "") from error
     with source:
         yield source
-
-
-def _body(source: IO[bytes], passphrase: Callable[[], str]) -> Any:
-    """The compressed tar. Raises NetError, NodeError."""
-    start = source.read(len(sealing.MARK))
-    if start == sealing.MARK:
-        return Unsealer(source, passphrase())
-    source.seek(0)
-    if start.startswith(_GZIP):
-        return source
-    raise _not_ours()
-
-
-def _unpack(body: Any, stage: Path) -> Manifest:
-    """Bring its files into `stage`. Raises NetError `bad_backup`, NodeError."""
-    try:
-        with tarfile.open(mode="r|gz", fileobj=body) as tar:
-            members = iter(tar)
-            first = next(members, None)
-            if first is None or first.name != _MANIFEST or not first.isreg() or first.size > _MAX_MANIFEST:
-                raise _not_ours()
-            manifest = _manifest((tar.extractfile(first) or io.BytesIO()).read())
-            _check_room(manifest, stage)
-            left = {member.name: member for member in manifest.files}
-            for info in members:
-                member = left.pop(info.name, None)
-                if member is None or not info.isreg() or info.size != member.size:
-                    raise damaged()
-                _extract(tar.extractfile(info) or io.BytesIO(), member, stage)
-            if left:
-                raise damaged()
-        while body.read(_PIECE):  # that this is the end is known at the end
-            pass
-    except (tarfile.TarError, zlib.error, EOFError):
-        raise damaged() from None
-    except OSError as error:
-        if error.errno is None:  # of the compression
-            raise damaged() from None
-        raise _not_written(stage, error) from error
-    return manifest
-
-
-def _manifest(data: bytes) -> Manifest:
-    try:
-        version = msgspec.json.decode(data, type=dict[str, Any]).get("infraxa_backup")
-        if isinstance(version, int) and version > 1:
-            raise NodeError("newer", "The backup was written by a newer infraxa.", "Update infraxa.")
-        manifest = msgspec.json.decode(data, type=Manifest)
-    except msgspec.MsgspecError:
-        raise damaged() from None
-    for member in manifest.files:
-        small = _SMALL.fullmatch(member.name) and 0 <= member.size <= _MAX_SMALL
-        if not small and not (member.name == DATABASE_NAME and member.size >= 0):
-            raise damaged()
-    return manifest
-
-
-def _check_room(manifest: Manifest, stage: Path) -> None:
-    # The database may grow while its schema is brought up to date.
-    needed = 2 * sum(member.size for member in manifest.files) + (16 << 20)
-    if shutil.disk_usage(stage).free < needed:
-        raise NodeError(
-            "not_written",
-            f"The disk that holds {stage.parent} has no room for it: {needed >> 20} MiB.",
-            "Free some space there.",
-        )
-
-
-def _extract(file: IO[bytes], member: Member, stage: Path) -> None:
-    where = restoring.CONFIG if member.name.endswith(".toml") else restoring.DATA
-    path = stage / where / member.name
-    path.parent.mkdir(mode=0o700, exist_ok=True)
-    digest = hashlib.sha256()
-    fd = os.open(path, _NEW, 0o600)
-    with os.fdopen(fd, "wb") as out:
-        while data := file.read(_PIECE):
-            digest.update(data)
-            out.write(data)
-    if digest.hexdigest() != member.sha256:
-        raise damaged()
 
 
 def _check(manifest: Manifest, stage: Path, folders: Folders) -> None:
@@ -370,23 +242,9 @@ def _named(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise _not_written(path, error) from error
+        raise not_written(path, error) from error
 
 
 def _hash(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _not_ours() -> NodeError:
-    return NodeError(
-        "bad_backup", "This is not a backup of infraxa.", "Choose a file that infraxa backup wrote."
-    )
-
-
-def _not_written(path: Path, error: OSError) -> NodeError:
-    return NodeError(
-        "not_written",
-        f"{path} cannot be written: {error.strerror or error}.",
-        "Check that the disk has room and may be written.",
-    )

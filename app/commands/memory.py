@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 from infraxa.app import backups
+from infraxa.app.backup_file import Manifest
 from infraxa.app.commands.failures import UsageError
 from infraxa.app.commands.given import folders_of
 from infraxa.app.commands.identity import new_passphrase, passphrase_for
@@ -162,7 +163,7 @@ def _count(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
-def _others(made: backups.Manifest) -> str:
+def _others(made: Manifest) -> str:
     names = {member.name for member in made.files}
     kinds = [
         ("keys", any(name.endswith(".key") for name in names)),
@@ -172,7 +173,7 @@ def _others(made: backups.Manifest) -> str:
     return ", ".join(kind for kind, there in kinds if there) or "no keys"
 
 
-def _facts(made: backups.Manifest) -> dict[str, object]:
+def _facts(made: Manifest) -> dict[str, object]:
     return {
         "made_at": made.made_at,
         "node": made.node,

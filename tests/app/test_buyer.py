@@ -163,7 +163,7 @@ async def test_another_goes_on_from_the_text_that_is_there() -> None:
         offers = {offer.node.name: offer for offer in place.drivers.offers(place.nodes())}
     assert found.text == "The blué sky" and found.end.reason == "stop"
     assert [(move.part.name, move.part.at) for move in found.moves] == [("maple", 0), ("birch", 6)]
-    assert found.moves[1].reason == "maple met an error of its own in mid-answer."
+    assert found.moves[1].part.reason == "maple met an error of its own in mid-answer."
     assert found.readers == ["maple", "birch"]
     assert asked[0].turns == (Turn("user", SAID[0].content), Turn("assistant", "Well: The bl"))
     assert [order.max_tokens for order in (*maple.orders, *birch.orders)] == [50, 44]
@@ -259,7 +259,7 @@ async def test_a_busy_driver_is_asked_again_when_there_is_no_other(chosen: bool)
         assert wait.what == "maple, which is busy; asked again in 1 s" and wait.limit_s == 0.3
     else:
         assert wait.what == "a driver that has room: all are busy" and wait.limit_s <= BUSY_S
-    assert found.moves[0].reason == ""
+    assert found.moves[0].part.reason == ""
 
 
 async def test_a_busy_driver_is_left_for_another_where_that_may_be() -> None:
@@ -269,7 +269,7 @@ async def test_a_busy_driver_is_left_for_another_where_that_may_be() -> None:
         await place.trust(maple)
         found = await told(place.buy())
     assert (found.text, len(turns)) == ("Hello", 1)
-    assert found.moves[0].reason == "maple is busy with other answers."
+    assert found.moves[0].part.reason == "maple is busy with other answers."
 
 
 async def test_the_first_that_has_room_again_is_asked() -> None:
@@ -688,7 +688,7 @@ async def test_another_answers_for_a_driver_that_is_not_there_where_that_may_be(
     maple.seen = False
     async with market(maple, birch) as place:
         found = await told(place.buy(maple, failover="auto"))
-        assert (found.text, found.moves[0].reason) == ("Hello", "The driver is not on the network now.")
+        assert (found.text, found.moves[0].part.reason) == ("Hello", "The driver is not on the network now.")
         other = await told(place.buy(maple, failover="auto", driver_model=OTHER_MODEL.hex()))
         odd = await told(place.buy(driver_model="no hex"))
     assert other.end.error is not None and other.end.error.code == "no_driver"

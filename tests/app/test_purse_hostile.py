@@ -200,7 +200,7 @@ async def test_no_order_by_what_is_no_quote(tmp_path: Path, what: str) -> None:
     async with buying_at(tmp_path, maple, birch) as place:
         answer = await place.chat(maple, failover="auto")
         assert answer.text == "Hi" and maple.orders == []
-        assert answer.moves[0].reason == "maple sent something that is no answer."
+        assert answer.moves[0].part.reason == "maple sent something that is no answer."
         await place.idle()
 
 
@@ -247,7 +247,7 @@ async def test_a_dearer_driver_is_left_for_another(tmp_path: Path) -> None:
     maple.rates = market.Rates(6_000_000, 20_000_000, 1_250_000)
     async with buying_at(tmp_path, maple, birch) as place:
         answer = await place.chat(maple, failover="auto")
-        assert answer.text == "Hi" and "maple asks" in answer.moves[0].reason
+        assert answer.text == "Hi" and "maple asks" in answer.moves[0].part.reason
         await place.idle()
 
 

@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 from infraxa.app.config import Settings
 from infraxa.app.credit import Buyer, Credit
 from infraxa.app.open_quotes import OpenQuotes, rates_of
-from infraxa.app.pricing import Pricing, micro
+from infraxa.app.pricing import Pricing
 from infraxa.app.sold import End, Sold
 from infraxa.app.terms import Refusal
 from infraxa.net import deals, tab
+from infraxa.net.credits import micro
 from infraxa.net.market import FREE, Rates
 
 few = settings(deadline=None, max_examples=60)
