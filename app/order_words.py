@@ -188,6 +188,16 @@ def dearer(name: str, price_out: int, seen: int) -> ErrorInfo:
     )
 
 
+def too_dear(name: str, price_out: int, most: int) -> ErrorInfo:
+    """A driver asks more than the person's `max_price`; µcr per 1M tokens of the answer."""
+    now, allowed = shown_amount(price_out), shown_amount(most)
+    return ErrorInfo(
+        "too_dear",
+        f"{name} asks {now} credits per million tokens now, where you allow {allowed}.",
+        "Raise max_price (infraxa config set max_price, or ask --max-price), or choose another driver.",
+    )
+
+
 def seconds(value: float) -> str:
     """A short wait: `3 s`, `2 min`."""
     whole = max(1, round(value))

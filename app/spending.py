@@ -191,12 +191,13 @@ class Spending:
             raise _failed("silent" if error.code == "timeout" else error.code, at="link") from None
         except ProtocolError as error:
             raise _failed("garbage", refusal=error.reason) from None
+        name, price = order_words.display_name(offer.node.name, offer.node.id), locked.rates.price_out
         dearer = self._purse.dearer(offer, locked.rates)
-        if self.max_price is not None and locked.rates.price_out > self.max_price:
-            dearer = self.max_price
+        if self.max_price is not None and price > self.max_price:
+            # First: what sending it again does not help against.
+            raise NotBought(order_words.too_dear(name, price, self.max_price))
         if dearer is not None:
-            name = order_words.display_name(offer.node.name, offer.node.id)
-            raise NotBought(order_words.dearer(name, locked.rates.price_out, dearer))
+            raise NotBought(order_words.dearer(name, price, dearer))
         return locked
 
     def arrived(self, order_id: bytes) -> None:

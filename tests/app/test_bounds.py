@@ -121,5 +121,7 @@ async def test_infraxa_chooses_nobody_dearer_than_set(tmp_path: Path) -> None:
         # What it says when it is asked counts, not what was told of it.
         birch.rates = market.Rates(PRICE_IN, PRICE_OUT // 2 + 1, 0)
         answer = await place.chat(max_price=PRICE_OUT // 2)
-        assert answer.end.error is not None and answer.end.error.code == "price_changed"
+        assert answer.end.error is not None and answer.end.error.code == "too_dear"
+        assert answer.end.error.message.endswith("where you allow 10.00.")
+        assert "max_price" in answer.end.error.remedy and "again" not in answer.end.error.remedy
         await place.idle()
