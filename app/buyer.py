@@ -41,7 +41,8 @@ def wanted(options: ChatOptions, settings: Settings) -> Wanted | None:
     most, capped = options.max_price, options.max_price is not None
     if most is None and settings.max_price is not None:
         most = micro(settings.max_price)
-    return Wanted(driver, sampling, options.driver_model, settings.failover, most, capped)
+    failover = options.failover or settings.failover
+    return Wanted(driver, sampling, options.driver_model, failover, most, capped)
 
 
 class Buyer:

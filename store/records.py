@@ -136,6 +136,8 @@ class ChatOptions(msgspec.Struct, frozen=True):
     """The model_id, in hex, that the driver is to answer with; None: its first, or any."""
     max_price: int | None = None
     """µcr per 1M tokens of an answer, whoever gives it; None: as the setting says."""
+    failover: Literal["ask", "auto", "off"] | None = None
+    """Whether another driver goes on when one fails."""
     system: str | None = None
     temperature: float | None = None
     top_k: int | None = None

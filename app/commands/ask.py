@@ -43,6 +43,7 @@ from infraxa.engine.types import (
 )
 from infraxa.net.credits import micro, shown
 from infraxa.net.identity import display, parse_id
+from infraxa.net.market import MAX_PRICE
 from infraxa.store.records import Bill, ChatOptions, DriverPart, Reader
 
 MAX_INPUT = 16 << 20
@@ -80,9 +81,8 @@ def ask(
         temperature=settings.temperature,
         max_tokens=max_tokens,
         seed=seed,
-        max_price=None
-        if flags["max_price"] is None or settings.max_price is None
-        else micro(settings.max_price),
+        max_price=None if flags["max_price"] is None else _most(settings.max_price),
+        failover=settings.failover,
     )
     own = any(flags[name] is not None for name in OWN_ENGINE)
     asking = _Asking(folders, settings, as_json)
@@ -315,6 +315,11 @@ class _Asking:
             self._status_shown = False
             sys.stderr.write("\r\x1b[2K")
             sys.stderr.flush()
+
+
+def _most(max_price: float | None) -> int:
+    """Of the flag, in µcr. `auto` is said, too: the infraxa that is open may have a bound of its own."""
+    return MAX_PRICE if max_price is None else micro(max_price)
 
 
 async def _find(name: str, folders: Folders) -> ModelEntry:

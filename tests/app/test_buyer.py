@@ -769,4 +769,7 @@ def test_who_answers_is_the_chats_choice_before_the_settings() -> None:
     )
     remote = Settings(driver="auto")
     assert wanted(ChatOptions(driver="local"), remote) is None
+    assert wanted(ChatOptions(driver="auto", failover="auto"), settings) == Wanted(
+        "auto", Sampling(temperature=0.5), None, "auto"
+    )
     assert wanted(ChatOptions(driver_model="00"), remote) == Wanted("auto", Sampling(), "00", "ask")

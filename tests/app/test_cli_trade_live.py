@@ -1,4 +1,5 @@
-"""Commands about money beside a provider that runs: what an answer costs, a price too high, settling."""
+"""Commands about money beside a provider that runs: what an answer costs, a price too high, settling, and what
+is said at a command whose infraxa is open."""
 
 from __future__ import annotations
 
@@ -8,11 +9,15 @@ import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import pytest
+
+from infraxa.app.asking import Asking
 from infraxa.app.node import Node
 from infraxa.net.credits import shown
 from infraxa.net.identity import id_text
+from infraxa.store.records import ChatOptions
 from tests.app.command_line import Ran, infraxa, one_line
-from tests.app.networked import folders, listening, network_name, running, until
+from tests.app.networked import folders, linked, listening, network_name, running, until
 
 ONLINE = {"INFRAXA_ONLINE": "true", "INFRAXA_LISTEN_PORT": "0"}
 
@@ -85,3 +90,28 @@ async def test_an_answer_is_bought_and_settled(tmp_path: Path) -> None:
         assert tab.owed == 0
     off = await run("tabs", "settle", tab.peer[:10], data=tmp_path / "oak")
     one_line(off, "none is open")
+
+
+async def test_what_is_said_at_ask_holds_where_infraxa_is_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = network_name(tmp_path)
+    async with provider(tmp_path / "oak", network) as (oak, port):
+        settings = {"network": network, "bootstrap": f"127.0.0.1:{port}", "max_price": 0.1, "failover": "off"}
+        async with running(tmp_path / "me", driver="auto", **settings) as me:
+            await linked(oak, me)
+            asked: list[ChatOptions] = []
+            ask = me.ask
+
+            def told(text: str, options: ChatOptions) -> Asking:
+                asked.append(options)
+                return ask(text, options)
+
+            monkeypatch.setattr(me, "ask", told)
+            to = ("ask", "What is 2+2?", "--driver", "auto")
+            one_line(await run(*to, data=tmp_path / "me"), "more than 0.10 credits")
+            ran = await run(*to, "--max-price", "auto", "--failover", "auto", data=tmp_path / "me")
+            assert ran.code == 0 and ran.out, ran
+            assert asked[-1].failover == "auto"
+            named = ("--driver", id_text(oak.network.id))
+            assert (await run(*to[:2], *named, "--max-price", "auto", data=tmp_path / "me")).code == 0
