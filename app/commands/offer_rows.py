@@ -15,7 +15,6 @@ from infraxa.app.commands.output import GAP, clean
 from infraxa.app.offers import OfferSeen
 from infraxa.net.identity import display, id_text
 from infraxa.net.names import clean_name
-from infraxa.net.routing import NEW_ANSWERS
 from infraxa.net.status import SeenNode
 
 
@@ -51,6 +50,8 @@ class Row(msgspec.Struct, frozen=True):
     failed: int = 0
     success: float | None = None
     """Share of the answers that came whole, newer ones weigh more."""
+    new: bool = True
+    """Too few answers to judge by."""
     cooling_s: float = 0.0
     """So long it is not chosen by itself."""
     mark: str = ""
@@ -106,6 +107,7 @@ def _offer(offer: OfferSeen) -> Row:
         answered=offer.answered,
         failed=offer.failed,
         success=_rounded(offer.success, 3),
+        new=offer.new,
         cooling_s=round(offer.cooling_s, 1),
         mark=offer.mark,
         problem=offer.problem or None,
@@ -172,10 +174,8 @@ def _success(row: Row) -> str:
     """`NEW`, `97% of 31`."""
     if row.model is None:
         return ""
-    if row.success is None:
-        return "NEW"
-    new = "NEW " if row.answered < NEW_ANSWERS else ""
-    return f"{new}{row.success:.0%} of {row.answered + row.failed}"
+    share = "" if row.success is None else f"{row.success:.0%} of {row.answered + row.failed}"
+    return f"NEW {share}".rstrip() if row.new else share
 
 
 def _milliseconds(value: float | None, digits: int = 0) -> str:

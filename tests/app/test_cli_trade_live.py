@@ -1,5 +1,5 @@
-"""Commands about money beside a provider that runs: what an answer costs, a price too high, settling, and what
-is said at a command whose infraxa is open."""
+"""Commands about money beside a provider that runs: what an answer costs, a price too high, settling; and
+what is said at a command where infraxa is open."""
 
 from __future__ import annotations
 

@@ -25,8 +25,9 @@ NODE = SeenNode(
 )  # fmt: skip
 SEEN = OfferSeen(NODE, MODEL, 0, 0)
 MEASURED = replace(
-    SEEN, answered=31, failed=1, success=0.9688, first_token_ms=211.3, tokens_per_second=28.44, mark="pinned"
-)
+    SEEN, answered=31, failed=1, success=0.9688, first_token_ms=211.3, tokens_per_second=28.44, mark="pinned",
+    new=False,
+)  # fmt: skip
 
 
 def named(name: str, offer: OfferSeen = SEEN, **of_node: object) -> OfferSeen:
@@ -68,6 +69,8 @@ def test_what_was_not_measured_has_an_empty_cell_and_a_newcomer_is_new() -> None
     assert shown["success"] == "NEW" and shown["reached by"] == "relay"
     few = replace(SEEN, answered=2, failed=1, success=0.667)
     assert cells(*rows_of([few]))["success"] == "NEW 67% of 3"
+    known = replace(few, new=False)  # by answers of its other models
+    assert [cells(row)["success"] for row in rows_of([known, replace(SEEN, new=False)])] == ["67% of 3", ""]
 
 
 def test_a_price_is_never_one_that_is_not_asked() -> None:
