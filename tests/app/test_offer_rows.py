@@ -116,6 +116,7 @@ def test_an_offer_as_json() -> None:
         "answered": 31,
         "failed": 1,
         "success": 0.969,
+        "new": False,
         "cooling_s": 8.0,
         "mark": "blocked",
         "problem": "You blocked this provider.",
