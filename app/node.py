@@ -16,7 +16,7 @@ from pathlib import Path
 
 import msgspec
 
-from infraxa.app import choices
+from infraxa.app import choices, prices
 from infraxa.app import config as configuration
 from infraxa.app.answers import Answers, Prepared
 from infraxa.app.asking import Asking
@@ -74,6 +74,7 @@ from infraxa.store.records import (
     Message,
     Reader,
     SearchHit,
+    StoreError,
     Turn,
 )
 
@@ -85,6 +86,8 @@ CALM_S = 0.5
 """At most so often it is told that money moved."""
 VOCABULARY_S = 5.0
 """An answer that is over is counted without its model's vocabulary when that does not come in this time."""
+PRICES = "prices"
+"""The prices of the last day, in the store."""
 PRICES_S = 60.0
 """So often the prices of the market are looked at for their history."""
 _RATABLE = ("signed", "disputed")
@@ -123,6 +126,7 @@ class Node(NodeFacade):
         self._settlements = Settlements(self._net, self._purse.paying, self._trade_moved)
         self._trade_told = Calm(lambda: self._emit(TradeChanged()), CALM_S)
         self._prices = PriceHistory()
+        self._prices_kept_at = 0
         self._buyer = Buyer(self._net, self._drivers, purse=self._purse)
         self._control = ControlServer(self, self._present, folders.data)
 
@@ -159,6 +163,8 @@ class Node(NodeFacade):
         await self._ratings.open(store)
         await self._purse.open(store)
         self._settlements.open(store)
+        kept = await store.run(state.get_value, PRICES, prices.Kept)
+        self._prices.bring_back(kept or {}, now_ms())
         self._tasks.repeat(self._see_prices, name="see prices", pause_s=PRICES_S)
         self._tasks.spawn(self._know_the_guide(), name="know the guide", told=FAILURES)
         if self._load_model:
@@ -193,6 +199,8 @@ class Node(NodeFacade):
         await self._purse.close()
         await self._vocabularies.close()
         self._trade_told.stop()
+        with contextlib.suppress(StoreError):
+            await self._keep_prices()
         await asyncio.gather(self._engine.close(), self._net.close())
         await self._drivers.close()
         await self._ratings.close()
@@ -697,6 +705,13 @@ class Node(NodeFacade):
         self._prices.seen(await self.list_offers(), now_ms())
         settled = await self._store.run(tabs.settled)
         self._ratings.trust({node: Counterparty(amount) for node, amount in settled.items()})
+        if now_ms() - self._prices_kept_at >= prices.EVERY_MS:
+            await self._keep_prices()
+
+    async def _keep_prices(self) -> None:
+        if self._opened is not None and (kept := self._prices.kept()):
+            await self._opened.run(state.set_value, PRICES, kept)
+            self._prices_kept_at = now_ms()
 
     def _cheapest(self, model_id: bytes) -> int | None:
         """What the cheapest other provider of this model asks for, as far as this node hears."""

@@ -1,4 +1,4 @@
-"""What providers asked for over the last day, as this machine heard it. Kept in memory alone."""
+"""What providers asked for over the last day, as this machine heard it."""
 
 from __future__ import annotations
 
@@ -11,8 +11,14 @@ from infraxa.app.trade import PricePoint
 EVERY_MS: Final = 10 * 60 * 1000
 """One point for so long: the last price in it."""
 KEPT_MS: Final = 24 * 3600 * 1000
+ID_BYTES: Final = 32
+"""Of the id of a node, and of a model."""
 MAX_OFFERS: Final = 2048
 """Whose prices are kept; those that were heard of first go."""
+
+
+Kept = dict[str, list[tuple[int, int]]]
+"""By the ids of node and model in hex: when it was heard of, in ms since the epoch, and the price."""
 
 
 class PriceHistory:
@@ -34,6 +40,28 @@ class PriceHistory:
                 del points[old]
         while len(self._points) > MAX_OFFERS:
             del self._points[next(iter(self._points))]
+
+    def kept(self) -> Kept:
+        """All of it, to be kept until the next start."""
+        return {
+            (node + model).hex(): [(point.at_ms, point.price_out) for point in points.values()]
+            for (node, model), points in self._points.items()
+        }
+
+    def bring_back(self, kept: Kept, now_ms: int) -> None:
+        """What was kept of the last day; times that cannot be are left out."""
+        for key, heard in list(kept.items())[-MAX_OFFERS:]:
+            try:
+                ids = bytes.fromhex(key)
+            except ValueError:
+                continue
+            points = {
+                at // EVERY_MS: PricePoint(at, price)
+                for at, price in heard
+                if now_ms - KEPT_MS <= at <= now_ms and price >= 0
+            }
+            if points and len(ids) == 2 * ID_BYTES:
+                self._points[ids[:ID_BYTES], ids[ID_BYTES:]] = points
 
     def of(self, node: bytes, model_id: bytes) -> list[PricePoint]:
         """The oldest first."""

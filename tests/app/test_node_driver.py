@@ -8,6 +8,9 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from infraxa.app import node as node_module
 from infraxa.app.answering import Moved, Sent
 from infraxa.app.events import AnswerEnded, AnswerGrew, AnswerMoved, AnswerWaits, Event
 from infraxa.app.node import Node
@@ -139,3 +142,25 @@ async def test_the_driver_vanishes_and_this_machine_goes_on(tmp_path: Path) -> N
         parts = [(part.id, part.at) for part in whole.facts.drivers]
         assert parts == [(driver, 0), ("", len(cut.content))]
         assert [reader.name for reader in whole.facts.readers] == ["maple"]
+
+
+async def test_what_was_asked_for_over_the_day_is_known_after_a_restart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(node_module, "PRICES_S", 0.05)
+    network = network_name(tmp_path)
+    where = folders(tmp_path / "user").data
+    async with (
+        running(where, network=network) as user,
+        provider(tmp_path / "maple", user, network, "maple"),
+    ):
+        (offer,) = await user.list_offers()
+        of = offer.node.id, offer.model.model_id
+        for _ in range(600):
+            if known := await user.price_history(*of):
+                break
+            await asyncio.sleep(0.05)
+        else:
+            raise AssertionError("its price is not noted")
+    async with running(where, online=False) as user:
+        assert [point.price_out for point in await user.price_history(*of)] == [known[-1].price_out]
