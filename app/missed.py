@@ -7,9 +7,9 @@ this node that keeps others away.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Final, Literal
+from typing import Final
 
-from infraxa.app.trade import Missed
+from infraxa.app.trade import Missed, MissedReason
 from infraxa.net.credits import shown
 
 KEPT_MS: Final = 24 * 3600 * 1000
@@ -18,17 +18,14 @@ NO_DEMAND_MS: Final = 10 * 60 * 1000
 """Nobody asked for so long: that is the reason."""
 MAX_ACCOUNTS: Final = 1024
 
-Reason = Literal[
-    "dearer", "model", "reputation", "busy", "tab", "paused", "unreachable", "no_demand", "free", "failed"
-]
-
-_OF_CODE: Final[dict[str, Reason]] = {
+_OF_CODE: Final[dict[str, MissedReason]] = {
     "busy": "busy",
     "expired": "busy",
     "tab_limit": "tab",
     "receipt_due": "tab",
     "strangers_full": "tab",
     "model_gone": "model",
+    "not_allowed": "blocked",
     "internal": "failed",
 }
 """By the code of a refusal."""
@@ -125,7 +122,7 @@ class MissedLog:
 def _told(key: str, lost: _Lost) -> Missed:
     users = f"{len(lost.accounts)} user{'s' if len(lost.accounts) != 1 else ''}"
     times = "once" if lost.count == 1 else f"{lost.count} times"
-    reason: Reason
+    reason: MissedReason
     remedy = ""
     match key:
         case "dearer" | "not taken":
@@ -167,5 +164,9 @@ _REFUSED: Final[dict[str, tuple[str, str]]] = {
         "strangers_daily and stranger_limit say how much it is.",
     ),
     "model_gone": ("A model was asked for that is not served {times}, by {users}.", ""),
+    "not_allowed": (
+        "By your own choice {users} got nothing {times}: blocked.",
+        "The Provide view shows whom you blocked.",
+    ),
     "internal": ("An answer failed {times}, of {users}.", "The log says why."),
 }

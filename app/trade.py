@@ -143,14 +143,18 @@ class ReceiptLine(msgspec.Struct, frozen=True):
     text: str
 
 
+MissedReason = Literal[
+    "dearer", "model", "reputation", "busy", "tab", "paused", "blocked", "unreachable", "no_demand", "free",
+    "failed",
+]  # fmt: skip
+
+
 class Missed(msgspec.Struct, frozen=True):
     """A chance to earn that was lost, or why there are none."""
 
     at_ms: int
     """The last time."""
-    reason: Literal[
-        "dearer", "model", "reputation", "busy", "tab", "paused", "unreachable", "no_demand", "free", "failed"
-    ]
+    reason: MissedReason
     text: str
     """One sentence, with figures."""
     remedy: str = ""

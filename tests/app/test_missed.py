@@ -6,10 +6,13 @@ import asyncio
 import os
 from pathlib import Path
 
+import pytest
+
 from infraxa.app import missed
 from infraxa.app.missed import KEPT_MS, MissedLog
 from infraxa.app.trade import Missed
 from infraxa.net.deals import QUOTE_MS
+from infraxa.net.link import StreamFailed
 from tests.app.tills import engine_of, payer, say, selling_at
 from tests.net.nodes import until
 
@@ -95,3 +98,10 @@ async def test_a_provider_notes_what_it_missed(tmp_path: Path) -> None:
         time.ms += 1
         assert (await user.user.refused(**await user.order())).code == "tab_limit"
         assert shop.provider.missed(unreachable=False)[0].reason == "tab"
+        await shop.provider.block(user.key, True)
+        for _ in range(2):
+            time.ms += 1
+            with pytest.raises(StreamFailed, match="not_allowed"):
+                await user.quote()
+        found = shop.provider.missed(unreachable=False)[0]
+        assert (found.reason, found.count) == ("blocked", 2) and "own choice" in found.text

@@ -27,6 +27,7 @@ REASONS: Final = {
     "busy": "no room",
     "tab": "credit used up",
     "paused": "paused",
+    "blocked": "your own choice",
     "unreachable": "not reachable",
     "no_demand": "nobody asked",
     "free": "free of charge",
