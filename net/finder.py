@@ -232,15 +232,44 @@ class Finder:
             if link is None or link.closed or link.aged:
                 kept = self._unnamed_links.items()
                 self._unnamed_links = {key: link for key, link in kept if not link.closed}
-                link = await self._dialer.dial(self._target(node), places(node))
-                self._peering.keep(link)
-                try:
-                    await begin(link)
-                except BaseException:
-                    self._tasks.spawn(link.close(), name="close a link that did not begin")
-                    raise
+                link = await self._begun(node, places(node), begin)
                 self._unnamed_links[why, node] = link
             return link
+
+    async def _begun(
+        self, node: bytes, places: Sequence[str], begin: Callable[[Link], Awaitable[None]]
+    ) -> Link:
+        link = await self._dialer.dial(self._target(node), places)
+        self._peering.keep(link)
+        try:
+            await begin(link)
+        except BaseException:
+            self._tasks.spawn(link.close(), name="close a link that did not begin")
+            raise
+        return link
+
+    async def trial_link(self, node: bytes, account: Signer) -> Link:
+        """A session with the provider `node` for one order, under an `account` that is used for nothing else;
+        to be closed by who asked for it. It is dialled as by somebody who knows no more of it than its card
+        says; only from the same local network, where its own address outside may lead nowhere, also as it was
+        found there. Raises NetError."""
+
+        async def begin(link: Link) -> None:
+            await open_account(link, account)
+
+        peer = self._peering.peer(node)
+        near = peer is not None and addresses.group(peer.link.remote) == addresses.LOCAL
+        return await self._begun(node, self._places(node) if near else self._announced(node), begin)
+
+    def _announced(self, node: bytes) -> list[str]:
+        """As `_places`, but for what was learned otherwise than from the card."""
+        card = self._gossip.card(node)
+        direct = card.addresses if card is not None else ()
+        relays = self.relays_of(node)
+        return [
+            *(address for address in direct if self._where.may_dial(address, "gossip")),
+            *(circuit_address(relay, node) for relay in relays),
+        ]
 
     def _turn(self, why: str, node: bytes) -> asyncio.Lock:
         """Held while `node` is dialled: who comes meanwhile gets the same link. That of a relay is the only

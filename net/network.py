@@ -12,13 +12,14 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Final, Literal
 
-from infraxa.net import addresses
+from infraxa.net import addresses, wire
 from infraxa.net.blame import Blame
 from infraxa.net.clock import Pulse
 from infraxa.net.codec import Signed
 from infraxa.net.customers import Bargainer
 from infraxa.net.discovery import Lan
 from infraxa.net.errors import NetError
+from infraxa.net.identity import Signer
 from infraxa.net.interfaces import Survey, listened
 from infraxa.net.invites import Invite
 from infraxa.net.invites import encode as encode_invite
@@ -33,6 +34,7 @@ from infraxa.net.records import MAX_ADDRESSES, Record
 from infraxa.net.sale import Sale
 from infraxa.net.status import Load, NetworkStatus, Notice, Offer, PeerInfo, Refused, SeenNode, Waiting
 from infraxa.net.tasks import ended
+from infraxa.net.trials import ANSWER_S, Trier
 from infraxa.net.vocabs import Find
 
 PORT_REMEDY: Final = "Other nodes find it all the same; another listen_port ends this."
@@ -124,6 +126,23 @@ class Network(Parts):
     def give_vocabularies(self, find: Find) -> None:
         """Whoever asks for the vocabulary of a model gets the file that `find` knows."""
         self._vocabs.find = find
+
+    def try_others(self, trier: Trier | None) -> None:
+        """Who buys from peers that ask for it, to say what came of it; None: nobody."""
+        self._trials.trier = trier
+
+    async def ask_for_trial(self, node: bytes, model: bytes) -> wire.Tried:
+        """Have a peer buy a tiny answer of this model from this node. Raises NetError `unreachable` (it is no
+        peer), `timeout`, and what else Link.ask raises."""
+        peer = self._peering.peer(node)
+        if peer is None:
+            raise NetError("unreachable", "There is no link with this node.", "Ask another one.")
+        return await peer.link.ask(wire.TryPlease(model), wire.Tried, ANSWER_S)
+
+    async def trial_link(self, node: bytes, account: Signer) -> Link:
+        """A new session with a provider that asked to be tried, under an account that is used for nothing
+        else; to be closed by who asked for it. Raises NetError."""
+        return await self._finder.trial_link(node, account)
 
     def load(self, load: Load) -> None:
         """How busy this node is: told at once when its status is another one, within some seconds when its

@@ -53,6 +53,7 @@ from infraxa.net.relay import RelayService, RelayTransport
 from infraxa.net.status import Activity, NetworkStatus, Notice, Waiting
 from infraxa.net.tasks import TaskGroup
 from infraxa.net.teller import Teller
+from infraxa.net.trials import TrialService
 from infraxa.net.vocabs import VocabService
 from infraxa.net.websocket import WebSocketTransport
 
@@ -153,6 +154,7 @@ class Parts(ABC):
         self._relayed = RelayTransport(lambda relay: self._finder.link_to_relay(relay))
         self._relaying = RelayService(clock=clock)
         self._vocabs = VocabService()
+        self._trials = TrialService()
         dialer = Dialer(
             {"ws": self._websocket, "relay": self._relayed},
             network=self._network,
@@ -303,6 +305,8 @@ class Parts(ABC):
                 refused = await self._customers.bargain(link, stream, request)
             case wire.VocabPlease():
                 refused = await self._vocabs.serve(link, stream, request)
+            case wire.TryPlease():
+                refused = await self._try(link, stream, request)
             case wire.DialBack() if self._reaching is not None:
                 refused = await self._reaching.dial_back(link, stream, request)
             case wire.RelayReserve() if self.options.relay:
@@ -315,6 +319,18 @@ class Parts(ABC):
                 await stream.fail(wire.Failure("unsupported"))
         if refused is not None:
             self._refusals.add(refused, peer=link.peer, address=link.remote)
+
+    async def _try(self, link: Link, stream: Stream, request: wire.TryPlease) -> Refusal | None:
+        """For peers alone, and not for those whose word counts for nothing."""
+        node, now = link.peer, link.clock.monotonic()
+        if node is None or (peer := self._peering.peer(node)) is None or peer.link is not link:
+            await stream.fail(wire.Failure("not_allowed"))
+            return "not_allowed"
+        if not self._overlay.good_standing(node, now) or self.identity.id in self._finder.relays_of(node):
+            # Who hands a node on itself does not take the way that others take.
+            await stream.fail(wire.Failure("unsupported"))
+            return None
+        return await self._trials.serve(link, stream, node, request)
 
 
 def _group_of(address: str) -> str:

@@ -269,6 +269,29 @@ class VocabPlease(Struct, array_like=True, frozen=True, tag=32):
     vocab: Id
 
 
+class TryPlease(Struct, array_like=True, frozen=True, tag=34):
+    """Of a peer: buy a tiny answer of this model from me, by the way that everybody has to me and as somebody
+    whom I do not know, and say what came of it. Answered `Tried`; see trials.py."""
+
+    model: Id
+
+
+class Tried(Struct, array_like=True, frozen=True, tag=35):
+    """What came of it, which says no more than that this node says so."""
+
+    code: Annotated[str, Meta(max_length=24)] = ""
+    """Why there was no answer: an ErrorCode, or another word; empty: there was one."""
+    way: Literal["", "direct", "relay", "local"] = ""
+    """By which a session was had; `local`: in one local network with the asker."""
+    connect_ms: Annotated[int, Meta(ge=0, le=3_600_000)] = 0
+    first_token_ms: Annotated[int, Meta(ge=0, le=3_600_000)] = 0
+    """From the order to the first token."""
+    signed: bool = False
+    """The receipt came, and was countersigned."""
+    account: Annotated[bytes, Meta(max_length=32)] = b""
+    """That ordered, made for this alone; empty: none did."""
+
+
 Request = (
     Auth
     | BucketsPlease
@@ -289,6 +312,7 @@ Request = (
     | LinkPlease
     | SettlePlease
     | VocabPlease
+    | TryPlease
 )
 
 Bargain = QuotePlease | ReceiptPlease | CountersignPlease | TabPlease | LinkPlease | SettlePlease
@@ -305,6 +329,7 @@ Answer = (
     | TabState
     | LinkedTo
     | Settled
+    | Tried
 )
 
 
