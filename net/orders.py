@@ -1,11 +1,12 @@
 """What is said on the stream of an order, and the rules of it. Pure: bytes in, frames out.
 
-    user        Order (opens the stream)                          the prompt, in chunks, its end
-    provider                              Placed* Claimed                               Piece* Done, the end
+    user        Order (opens the stream)                   the prompt, in chunks, its end
+    provider                              Placed* Claimed            [Placed+ Claimed]   Piece* Done, the end
 
-The prompt leaves its user only when a place is its own. Progress of reading it is the stream's own, failures
-end the stream at any time. A frame is a big-endian uint16 length and so many bytes of msgpack: one tagged
-struct. Frames are joined and cut anywhere by the ticks of an answer, so chunks mean nothing.
+The prompt leaves its user only when a place is its own. A provider that has lost its engine before the first
+piece may go back to a place in line, once: it has the prompt. Progress of reading it is the stream's own,
+failures end the stream at any time. A frame is a big-endian uint16 length and so many bytes of msgpack: one
+tagged struct. Frames are joined and cut anywhere by the ticks of an answer, so chunks mean nothing.
 
 The waits are in patience.py, the two sides on a link in sale.py and purchase.py.
 """
@@ -31,6 +32,8 @@ MAX_IDS: Final = 1024
 """Tokens in one piece."""
 MAX_PLACED: Final = 4096
 """`Placed` of one order."""
+MAX_CLAIMS: Final = 2
+"""`Claimed` of one order: it goes back to a place in line once."""
 MAX_OUT: Final = 2**20
 """Tokens of one answer."""
 MAX_ANSWER: Final = 16 * 1024 * 1024
@@ -79,14 +82,15 @@ class Prompt(Struct, array_like=True, frozen=True):
 
 
 class Placed(Struct, array_like=True, frozen=True, tag=30):
-    """The order waits for a place; said when it begins to, at each change, and every 5 s."""
+    """The order waits for a place; said when it begins to, at each change, and every 5 s. After a claim: what
+    was done is lost, and begins anew when the next place is its own."""
 
     before: Annotated[int, Meta(ge=0, le=65_535)]
     """Orders that come first."""
 
 
 class Claimed(Struct, array_like=True, frozen=True, tag=31):
-    """A place is its own: the prompt is asked for."""
+    """A place is its own: the prompt is asked for, the first time."""
 
     context: Annotated[int, Meta(ge=1, le=2**31 - 1)]
     """Tokens of the prompt and the answer together at most."""
@@ -132,16 +136,32 @@ _encoder = msgspec.msgpack.Encoder()
 class Course:
     """The order of the frames of one answer and what they may hold; both sides keep to it."""
 
-    __slots__ = ("_limit", "_placed", "_text_bytes", "claimed", "done", "n_out")
+    __slots__ = (
+        "_begun",
+        "_claims",
+        "_limit",
+        "_placed",
+        "_text_bytes",
+        "claimed",
+        "done",
+        "in_line",
+        "n_out",
+    )
 
     def __init__(self, order: Order) -> None:
         self.claimed: Claimed | None = None
+        """The last."""
+        self.in_line = True
+        """It waits for a place, for the first time or again."""
         self.done = False
         """The answer was whole; nothing follows."""
         self.n_out = 0
         """Tokens that came."""
         self._limit = order.max_tokens or MAX_OUT
         self._placed = 0
+        self._claims = 0
+        self._begun = False
+        """A piece came."""
         self._text_bytes = 0
 
     def take(self, frame: Frame) -> None:
@@ -152,22 +172,30 @@ class Course:
             self._take_piece(frame)
         elif isinstance(frame, Done):
             self._take_done(frame)
-        elif self.claimed is not None:
-            raise ProtocolError("not_asked", "a second claim, or a place in line after it")
         elif isinstance(frame, Placed):
-            self._placed += 1
-            if self._placed > MAX_PLACED:
-                raise ProtocolError("rate", "places in line")
+            self._take_placed()
+        elif not self.in_line:
+            raise ProtocolError("not_asked", "a second claim")
         else:
-            self.claimed = frame
+            self._claims += 1
+            self.claimed, self.in_line = frame, False
             self._limit = min(self._limit, frame.max_out)
+
+    def _take_placed(self) -> None:
+        if not self.in_line and (self._begun or self._claims == MAX_CLAIMS):
+            raise ProtocolError("not_asked", "a place in line after the last claim")
+        self.in_line = True
+        self._placed += 1
+        if self._placed > MAX_PLACED:
+            raise ProtocolError("rate", "places in line")
 
     def _take_piece(self, piece: Piece) -> None:
         ids, text = piece.ids, piece.text
-        if self.claimed is None:
+        if self.in_line:
             raise ProtocolError("not_asked", "a piece before the claim")
         if not ids and not text:
             raise ProtocolError("malformed", "an empty piece")
+        self._begun = True
         self.n_out += len(ids)
         if self.n_out > self._limit:
             raise ProtocolError("too_large", "more tokens than were asked for")
@@ -176,7 +204,7 @@ class Course:
             raise ProtocolError("too_large", "more text than its tokens can be")
 
     def _take_done(self, done: Done) -> None:
-        if self.claimed is None:
+        if self.in_line or self.claimed is None:
             raise ProtocolError("not_asked", "an end before the claim")
         if done.n_out != self.n_out:
             raise ProtocolError("malformed", "another number of tokens than came")

@@ -1,6 +1,8 @@
 """How long a user waits for a driver, and for what: pure, told of what comes and of the time.
 
     answer → (line →) claimed → upload → reading → words
+                                           ↑ ↓ once, see orders.py
+                                           line
 
 Each wait has a bound of its own, so that a driver which says nothing, says the same for ever, or says it one
 byte a minute is left within one of them. Whether the link lives is for liveness.py.
@@ -23,17 +25,17 @@ class PatienceLimits(Struct, frozen=True):
     answer: float = 15.0
     """Until any frame; or 3 × the time to first token that the driver promises, at most `line`."""
     line: float = 180.0
-    """In line, all in all."""
+    """In line, all in all, each time."""
     placed: float = 15.0
     """Between two places in line, which are said every 5 s."""
     upload: float = 120.0
     """For the prompt to be taken, all in all."""
     taken: float = 30.0
     """In which nothing more of the prompt is taken; a driver says so for every 128 KiB, see streams.py."""
-    advance: float = 60.0
-    """Of reading the prompt without getting on."""
+    advance: float = 90.0
+    """Of reading the prompt without getting on. A driver whose engine does not for 60 s begins anew."""
     reading: float = 3600.0
-    """Of reading the prompt, all in all."""
+    """Of reading the prompt, all in all, each time."""
     silence: float = 15.0
     """Between two tokens; or 5 × the longest such wait so far, at most `longest`."""
     longest: float = 60.0
@@ -85,9 +87,10 @@ class Patience:
         """Until when, after a pause of this process."""
 
     def placed(self, now: float) -> None:
-        """It has a place in line."""
-        if self._wait == "answer":
+        """It has a place in line; again, when the prompt was read by an engine that is lost."""
+        if self._wait in ("answer", "reading"):
             self._begin("line", now)
+            self._read = 0
         self._get_on(now)
 
     def uploading(self, now: float) -> None:
@@ -97,7 +100,7 @@ class Patience:
         self._get_on(now)
 
     def uploaded(self, now: float) -> None:
-        """All of the prompt was taken."""
+        """All of the prompt was taken; or it had been, and has a place of its own again."""
         self._begin("reading", now)
 
     def progressed(self, done: int, now: float) -> None:

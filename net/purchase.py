@@ -107,7 +107,7 @@ class Purchase:
         try:
             if self._stream is None:
                 await self._open()
-            if self._reader.course.claimed is not None and not self.sent:
+            if not self._reader.course.in_line and not self.sent:
                 await self._send()
             return await self._next()
         except OrderFailed:
@@ -212,8 +212,11 @@ class Purchase:
         for frame in frames:
             if isinstance(frame, orders.Placed):
                 self._patience.placed(now)
+                self._progress = None
                 self._items.append(frame)
             elif isinstance(frame, orders.Claimed):
+                if self.sent:
+                    self._patience.uploaded(now)  # it has the prompt
                 self._items.append(frame)
             elif not self.sent:
                 raise ProtocolError("not_asked", "an answer before the prompt")
@@ -244,7 +247,7 @@ class Purchase:
         self._stream.cancel()
 
     def _on_progress(self, done: int, total: int) -> None:
-        if not self.sent or self.shown or not done <= total <= MAX_TOTAL:
+        if not self.sent or self.shown or self._reader.course.in_line or not done <= total <= MAX_TOTAL:
             return  # it tells of nothing
         self._patience.progressed(done, self._now())
         self._progress = Progressed(done, total)

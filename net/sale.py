@@ -90,7 +90,8 @@ class Sale:
         return self._reason
 
     async def placed(self, before: int) -> None:
-        """It waits, and so many come first; said at once, at each change, and every 5 s."""
+        """It waits, and so many come first; said at once, at each change, and every 5 s. After a claim, and
+        before the first piece: it waits again, once. Raises ValueError when it may not."""
         await self._send(orders.Placed(min(before, 65_535)))
 
     async def claim(self, context: int, max_out: int) -> orders.Prompt:
@@ -112,6 +113,10 @@ class Sale:
             raise self._end("bad") from None
         except (StreamCancelled, LinkClosed):
             raise self._lost() from None
+
+    async def claim_again(self, context: int, max_out: int) -> None:
+        """It has a place again; the prompt is here. As `claim`."""
+        await self._send(orders.Claimed(context, min(max_out, orders.MAX_OUT)))
 
     async def progress(self, done: int, total: int) -> None:
         """So many tokens of the prompt were read."""

@@ -54,8 +54,11 @@ ACTS: dict[str, Act] = {
         (["placed"], "placed", 5, 180, Overdue("line", False, 5)),
         (["placed", "uploading"], None, 1, 30, Overdue("upload", True, 30)),
         (["uploading"], "uploading", 29, 120, Overdue("upload", False, 4)),
-        (["uploading", "uploaded"], None, 1, 60, Overdue("reading", True, 60)),
-        (["uploading", "uploaded", "the same"], "the same", 1, 60, Overdue("reading", False, 60)),
+        (["uploading", "uploaded"], None, 1, 90, Overdue("reading", True, 90)),
+        (["uploading", "uploaded", "the same"], "the same", 1, 90, Overdue("reading", False, 90)),
+        (["uploading", "uploaded", "the same", "placed"], "placed", 5, 180, Overdue("line", False, 5)),
+        (["uploading", "uploaded", "the same", "placed"], "the same", 1, 15, Overdue("line", False, 15)),
+        (["uploading", "uploaded", "placed", "uploaded"], None, 1, 90, Overdue("reading", True, 90)),
         (["uploading", "uploaded", "piece"], None, 1, 15, Overdue("words", True, 15)),
         (["uploading", "uploaded", "piece"], "the same", 1, 15, Overdue("words", False, 15)),
     ],
@@ -78,8 +81,17 @@ def test_progress_that_gets_on_is_waited_for() -> None:
     made = patience("uploading", "uploaded")
     for step in range(1, 30):
         made.progressed(step, 50.0 * step)
-    assert made.overdue(50.0 * 29 + 59) is None
-    assert made.overdue(50.0 * 29 + 60) == Overdue("reading", True, 60)
+    assert made.overdue(50.0 * 29 + 89) is None
+    assert made.overdue(50.0 * 29 + 90) == Overdue("reading", True, 90)
+
+
+def test_what_is_read_again_counts_again() -> None:
+    made = patience("uploading", "uploaded")
+    made.progressed(500, 50.0)
+    made.placed(100.0)
+    made.uploaded(110.0)
+    made.progressed(5, 190.0)
+    assert made.overdue(279.0) is None
 
 
 @pytest.mark.parametrize(

@@ -330,6 +330,76 @@ async def test_what_a_provider_may_not_say_fails_here_and_not_at_the_user(
         await here.nothing_left()
 
 
+async def test_an_order_that_goes_back_to_its_place_in_line() -> None:
+    async def twice(sale: Sale) -> None:
+        here.prompts.append(await sale.claim(4096, 100))
+        await sale.progress(4, 5)
+        await asyncio.sleep(0.1)  # what is said of the progress is not joined with the next
+        await sale.placed(1)
+        await sale.progress(3, 5)  # of nothing
+        await sale.placed(0)
+        await sale.claim_again(2048, 50)
+        await asyncio.sleep(0.1)
+        await sale.progress(1, 5)
+        await asyncio.sleep(0.1)
+        await sale.piece("A maple", (1, 2))
+        with pytest.raises(ValueError, match="not to be said"):
+            await sale.placed(1)
+        await sale.done(Done("stop", 5, 2, 2))
+
+    async with shop() as here:
+        here.serve = twice
+        items = await here.bought()
+        assert [item for item in items if not isinstance(item, Piece)] == [
+            Claimed(4096, 100),
+            Progressed(4, 5),
+            Placed(1),
+            Placed(0),
+            Claimed(2048, 50),
+            Progressed(1, 5),
+            Done("stop", 5, 2, 2),
+        ]
+        assert said(items) == ("A maple", [1, 2])
+        assert here.prompts == [ASKED], "it is asked for once"
+        await here.nothing_left()
+
+
+async def test_the_prompt_does_not_leave_when_the_place_is_lost_before() -> None:
+    async def loses(sale: Sale) -> None:
+        await sale._stream.send(frames(Claimed(4096, 10), Placed(1)))
+        await asyncio.sleep(0.1)
+        here.prompts.append(await sale.claim(4096, 10))
+        await sale.done(DONE)
+
+    async with shop() as here:
+        here.serve = loses
+        async with asyncio.timeout(20), here.buy() as bought:
+            assert [await anext(bought), await anext(bought)] == [Claimed(4096, 10), Placed(1)]
+            assert isinstance(await anext(bought), Claimed) and not bought.sent
+            assert await anext(bought) == DONE
+        assert here.prompts == [ASKED]
+
+
+async def back_in_line_for_ever(sale: Sale) -> None:
+    await sale.claim(4096, 10)
+    while True:
+        await sale.placed(1)
+        await asyncio.sleep(0.05)
+
+
+async def read_twice_and_then_no_more(sale: Sale) -> None:
+    await sale.claim(4096, 10)
+    await sale.placed(1)
+    await sale.claim_again(4096, 10)
+    await reading_the_same(sale)
+
+
+async def reading_the_same(sale: Sale) -> None:
+    while True:
+        await sale.progress(1, 1000)
+        await asyncio.sleep(0.15)
+
+
 # Drivers that do not keep to the protocol.
 
 
@@ -467,9 +537,7 @@ async def says_nothing_of_the_prompt(sale: Sale) -> None:
 
 async def reads_the_same_for_ever(sale: Sale) -> None:
     await sale.claim(4096, 10)
-    while True:
-        await sale.progress(1, 1000)
-        await asyncio.sleep(0.15)
+    await reading_the_same(sale)
 
 
 async def reads_a_little_for_ever(sale: Sale) -> None:
@@ -509,6 +577,8 @@ WAITED: dict[Serve, tuple[str, str]] = {
     says_nothing_of_the_prompt: ("reading", "silent"),
     reads_the_same_for_ever: ("reading", "stalled"),
     reads_a_little_for_ever: ("reading", "stalled"),
+    back_in_line_for_ever: ("line", "stalled"),
+    read_twice_and_then_no_more: ("reading", "stalled"),
     stops_in_mid_answer: ("words", "silent"),
     byte_by_byte: ("reading", "silent"),
     text_without_tokens: ("words", "silent"),
@@ -534,7 +604,7 @@ async def test_no_driver_is_waited_for_for_ever(serve: Serve) -> None:
         here.patience = SHORT
         error = await here.failed(LONG)
         assert (error.wait, error.code, error.at) == (*WAITED[serve], "driver")
-        assert error.sent == (error.wait not in ("answer", "line"))
+        assert error.sent == (error.wait not in ("answer", "line") or serve is back_in_line_for_ever)
         assert error.shown == (error.wait == "words")
         await until(lambda: here.ends)
         assert here.ends == ["cancelled"], "it is told"
