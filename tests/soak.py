@@ -1,4 +1,5 @@
-"""A long run: 20 streams without a pause, providers that come, go, die and freeze; memory must stay flat.
+"""A long run: 20 streams without a pause, providers that come, go, die and freeze. Memory must stay flat, and both
+sides' books the same.
 
 `make soak`, or `python -m tests.soak --minutes 5`. It prints a line a minute and a verdict, and ends with 1
 when something leaked, was lost or was mixed up.
@@ -23,9 +24,12 @@ import psutil
 
 from infraxa.app.commands.demo import Provider
 from infraxa.app.node import Node
+from infraxa.net.credits import shown
 from infraxa.net.link import Link
 from infraxa.net.stream import Stream
 from infraxa.net.tasks import TaskGroup
+from infraxa.store.folder import DATABASE_NAME
+from tests.books import compare
 from tests.crowd import Asked, Crowd, ask
 
 PROVIDERS, USERS, STREAMS = 4, 2, 20
@@ -163,6 +167,7 @@ async def soak(minutes: float, seed: int) -> int:
                 await run.run(minutes * 60)
                 problems = await _rest(run, tasks_before)
             problems += await _stop(crowd)
+            problems += _books(Path(folder))
         finally:
             crowd.close()
     answered = run.outcomes["stop"] + run.outcomes["length"]
@@ -208,6 +213,19 @@ async def _stop(crowd: Crowd) -> list[str]:
     took = time.monotonic() - began
     print(f"all providers ended within {took:.1f} s")
     return [] if took < 5 else [f"a provider took {took:.1f} s to end: a request was left in a slot"]
+
+
+def _books(folder: Path) -> list[str]:
+    users = sorted(folder.glob("u*"))
+    compared = compare(users, sorted(folder.glob("p*")))
+    size = sum(path.stat().st_size for user in users for path in user.glob(f"{DATABASE_NAME}*"))
+    print(
+        f"both books: {compared.agreed} agree, {shown(compared.amount)} credits; {compared.open} open; "
+        f"users keep {size / 1e6:.1f} MB"
+    )
+    if not compared.agreed:
+        return ["no order was settled", *compared.problems]
+    return compared.problems
 
 
 def _spread(seconds: Sequence[float]) -> str:
