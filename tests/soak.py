@@ -1,5 +1,5 @@
-"""A long run: 20 streams without a pause, providers that come, go, die and freeze. Memory must stay flat, and both
-sides' books the same.
+"""A long run: 20 streams without a pause, providers that come, go, die and freeze. Memory must stay flat, and
+both sides' books the same.
 
 `make soak`, or `python -m tests.soak --minutes 5`. It prints a line a minute and a verdict, and ends with 1
 when something leaked, was lost or was mixed up.
