@@ -1,8 +1,8 @@
 """A simulated market: providers and users in one process, on a clock of its own, by the rules of the program.
 
-The real rules are used: prices, holds and charges (net/market.py), tabs and the strangers' pool (net/tab.py),
-the choice of a driver (net/routing.py), what is thought of one (net/reputation.py), and when a provider tells
-its price and load (net/heartbeat.py). Simulated are the machines, the persons, and the time that news takes.
+The real rules are used: prices, holds and charges (net/market.py), the strangers' pool (net/tab.py), the
+choice of a driver (net/routing.py), what is thought of one (net/reputation.py), and when a provider tells its
+price and load (net/heartbeat.py). Simulated are machines, persons, what they owe, and the time that news takes.
 
 A provider's slots share its machine: alone an answer has the promised speed, with all slots taken half of it.
 Users see what was told NEWS_S ago; each has its own evidence, budget and highest price.
@@ -17,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from infraxa.net import market, reputation, routing, tab
+from infraxa.net import market, reputation, routing
 from infraxa.net.heartbeat import Heartbeat
 from infraxa.net.market import BASE_OUT, Demand, Outputs, Rates
 from infraxa.net.ratings import Rating
@@ -25,11 +25,12 @@ from infraxa.net.records import ModelOffer, PriceNow, State, Status
 from infraxa.net.reputation import Counterparty
 from infraxa.net.routing import Candidate, Evidence, Outcome, Wanted
 from infraxa.net.status import SeenNode
-from infraxa.net.tab import Pool, Tab
+from infraxa.net.tab import DAY_MS as ONE_DAY_MS
+from infraxa.net.tab import Pool
 
 MODEL: Final = b"m" * 32
 DAY: Final = 20_000
-DAY_MS: Final = DAY * tab.DAY_MS
+DAY_MS: Final = DAY * ONE_DAY_MS
 NEWS_S: Final = 1.0
 """From a provider's telling its state until everybody has it."""
 SAMPLE_S: Final = 5.0
@@ -90,6 +91,14 @@ class Job:
         """What the provider's counter was when it began."""
         self.charge = 0
         self.stranger = False
+
+
+@dataclass
+class Tab:
+    """Of a known user."""
+
+    owed: int = 0
+    held: int = 0
 
 
 class Provider:
@@ -270,7 +279,7 @@ class World:
             user.evidence[number] = Evidence(
                 answered=count, whole=float(count), weighed_ms=DAY_MS, tokens_per_second=provider.speed * 0.8
             )
-            provider.tabs[user.id] = Tab(limit=TAB_LIMIT)
+            provider.tabs[user.id] = Tab()
         return user
 
     # Time
@@ -411,10 +420,9 @@ class World:
                 return "strangers_full"
             job.stranger = True
         else:
-            held = tab.reserve(known, job.hold)
-            if held is None:
+            if known.owed + known.held + job.hold > TAB_LIMIT:
                 return "tab_limit"
-            provider.tabs[user.id] = held
+            known.held += job.hold
         user.held += job.hold
         user.pending[provider.number] += 1
         provider.orders += 1
@@ -462,9 +470,9 @@ class World:
         if job.stranger:
             provider.pool.count(user.id, user.id.hex(), charge - job.hold, DAY)
         else:
-            provider.tabs[user.id] = tab.accept(
-                tab.end(provider.tabs[user.id], job.hold, charge), charge, charge
-            )
+            known = provider.tabs[user.id]
+            known.held -= job.hold
+            known.owed += charge
         user.held -= job.hold
         user.spent += charge
         user.pending[provider.number] -= 1
