@@ -30,10 +30,10 @@ class Compared(NamedTuple):
     problems: list[str]
 
 
-def compare(users: Iterable[Path], providers: Iterable[Path]) -> Compared:
-    """Of these data folders, of nodes that have ended."""
+def compare(crowd: Path) -> Compared:
+    """Of the folder of a crowd that has ended: those of users begin with u, of providers with p."""
     problems: list[str] = []
-    bought, sold = _orders(users, "user", problems), _orders(providers, "provider", problems)
+    bought, sold = (_orders(crowd.glob(f"{role[0]}*"), role, problems) for role in ("user", "provider"))
     agreed = amount = still_open = 0
     for number, mine in bought.items():
         theirs = sold.get(number)

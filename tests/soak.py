@@ -216,9 +216,8 @@ async def _stop(crowd: Crowd) -> list[str]:
 
 
 def _books(folder: Path) -> list[str]:
-    users = sorted(folder.glob("u*"))
-    compared = compare(users, sorted(folder.glob("p*")))
-    size = sum(path.stat().st_size for user in users for path in user.glob(f"{DATABASE_NAME}*"))
+    compared = compare(folder)
+    size = sum(path.stat().st_size for path in folder.glob(f"u*/{DATABASE_NAME}*"))
     print(
         f"both books: {compared.agreed} agree, {shown(compared.amount)} credits; {compared.open} open; "
         f"users keep {size / 1e6:.1f} MB"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tests.books import compare
 from tests.crowd import Crowd, ask_all
 
 PROVIDERS, USERS, QUESTIONS = 10, 5, 100
@@ -29,3 +30,6 @@ async def test_a_hundred_questions_at_once(tmp_path: Path) -> None:
             assert [one.finish for one in again] == ["stop"] * USERS, [one.reason for one in again]
     finally:
         crowd.close()
+    compared = compare(tmp_path)
+    assert not compared.problems
+    assert compared.agreed >= len(answered) // 2 and compared.amount
