@@ -161,6 +161,13 @@ _FreeDaily = Annotated[
 _PauseWhenBusy = Annotated[
     bool, Meta(description="serve nobody while other programs keep this machine's processors busy")
 ]
+_SelfTest = Annotated[
+    bool, Meta(description="have a peer buy a tiny answer here each hour, to see that strangers are served")
+]
+_TestOthers = Annotated[
+    bool,
+    Meta(description="buy a tiny answer from peers that ask for it, at no cost, and tell them how it went"),
+]
 
 
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -207,6 +214,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     strangers_daily: _StrangersDaily = 0.05
     free_daily: _FreeDaily = 3
     pause_when_busy: _PauseWhenBusy = False
+    self_test: _SelfTest = True
+    test_others: _TestOthers = True
 
 
 NETWORK_SETTINGS = frozenset(

@@ -35,7 +35,9 @@ if TYPE_CHECKING:
     from infraxa.net.memory import KnownNode, Memory
     from infraxa.net.network import Network, NetworkOptions
     from infraxa.net.sale import Sale
+    from infraxa.net.trials import Trier
     from infraxa.net.vocabs import Find
+    from infraxa.net.wire import Tried
 
 P = ParamSpec("P")
 
@@ -67,6 +69,7 @@ class NodeNetwork:
         self._told = NetworkStatus()
         self._seller: Callable[[Sale], Awaitable[None]] | None = None
         self._bargainer: Bargainer | None = None
+        self._trier: Trier | None = None
         self._offer: Offer | None = None
         self._load = Load()
 
@@ -158,6 +161,7 @@ class NodeNetwork:
         network.sell(self._seller, self._bargainer)
         if self.find_vocabulary is not None:
             network.give_vocabularies(self.find_vocabulary)
+        network.try_others(self._trier)
         network.offer(self._offer)
         network.load(self._load)
         await self.ratings.attach(network, identity)
@@ -209,6 +213,22 @@ class NodeNetwork:
         self._seller, self._bargainer = handler, bargainer
         if self._network is not None:
             self._network.sell(handler, bargainer)
+
+    def try_others(self, trier: Trier | None) -> None:
+        """Who buys from peers that ask for it, to say what came of it; None: nobody."""
+        self._trier = trier
+        if self._network is not None:
+            self._network.try_others(trier)
+
+    async def ask_for_trial(self, node: bytes, model: bytes) -> Tried:
+        """Have a peer buy a tiny answer of this model from this node. Raises NodeError `offline`, and as
+        Link.ask."""
+        return await (await self._opened()).ask_for_trial(node, model)
+
+    async def trial_link(self, node: bytes, account: Signer) -> Link:
+        """A session with a provider that asked to be tried; to be closed by who asked for it. Raises
+        NodeError `offline`, and NetError."""
+        return await (await self._opened()).trial_link(node, account)
 
     def offer(self, offer: Offer | None) -> None:
         """What others are told that this node offers; None: nothing."""

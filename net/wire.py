@@ -27,6 +27,8 @@ MAX_PROMPT: Final = 4 * 1024 * 1024
 """Bytes of an encoded prompt: a million tokens of text."""
 MAX_PEERS_TOLD: Final = 16
 """Cards in one answer to `PeersPlease`."""
+MAX_WAIT_MS: Final = 3_600_000
+"""Of what a trial may say that it took."""
 
 
 Role = Literal["node", "account"]
@@ -283,8 +285,8 @@ class Tried(Struct, array_like=True, frozen=True, tag=35):
     """Why there was no answer: an ErrorCode, or another word; empty: there was one."""
     way: Literal["", "direct", "relay", "local"] = ""
     """By which a session was had; `local`: in one local network with the asker."""
-    connect_ms: Annotated[int, Meta(ge=0, le=3_600_000)] = 0
-    first_token_ms: Annotated[int, Meta(ge=0, le=3_600_000)] = 0
+    connect_ms: Annotated[int, Meta(ge=0, le=MAX_WAIT_MS)] = 0
+    first_token_ms: Annotated[int, Meta(ge=0, le=MAX_WAIT_MS)] = 0
     """From the order to the first token."""
     signed: bool = False
     """The receipt came, and was countersigned."""
