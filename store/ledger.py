@@ -4,8 +4,7 @@ An event has a key, and happens once however often it is posted. What events mea
 here is also the check that the books are whole.
 
 Accounts are texts, debits above 0: `tab:provider:<account>` (it owes this node), `tab:user:<provider>` (this
-node owes it: below 0), `earned`, `spent`, `settled`, `reversed`, and `adopted` for what a restored backup did
-not know of.
+node owes it: below 0), `earned`, `spent`, `settled`, and `adopted` for what a restored backup did not know.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from infraxa.store.db import Connection, transaction
 from infraxa.store.text import storable
 from infraxa.store.trade_records import Role
 
-EventKind = Literal["charge", "settle", "net", "reverse", "adopt"]
+EventKind = Literal["charge", "settle", "net", "adopt"]
 
 QUARTER_MS = 15 * 60 * 1000
 """What sums are kept by: days begin at a multiple of it in every time zone."""

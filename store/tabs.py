@@ -13,7 +13,7 @@ from infraxa.store import state
 from infraxa.store.db import Connection, transaction
 from infraxa.store.ledger import QUARTER_MS, EventKind, post, tab_account
 from infraxa.store.text import storable
-from infraxa.store.trade import NEW_TAB, OPEN_BILLS, RESTORED, find
+from infraxa.store.trade import NEW_TAB, OPEN_BILLS, RESTORED
 from infraxa.store.trade_records import MAX_AMOUNT, Refused, Role, SyncResult, TabRow
 
 RESTORE_GAP = 1_000_000
@@ -109,42 +109,6 @@ def net_tabs(
         ("user", provider, provider_seq),
     ]
     return _change(conn, "net", key, numbers, postings, note, proof)
-
-
-def reverse(
-    conn: Connection,
-    key: str,
-    role: Role,
-    peer: bytes,
-    order_id: bytes,
-    amount: int,
-    note: str,
-    proof: bytes,
-    *,
-    seq: int,
-) -> Refused | None:
-    """Take back `amount` of what was accepted for an order; otherwise as `settle`. Raises ValueError for more
-    than is left of it. Refused also: `unknown`."""
-    with transaction(conn):
-        found = find(conn, role, peer, order_id)
-        if found is None or found[1].accepted is None:
-            return Refused("unknown")
-        n, order = found
-        postings = {**_less(role, peer, amount), "reversed": amount if role == "provider" else -amount}
-        before = conn.total_changes
-        refused = _change(conn, "reverse", key, [(role, peer, seq)], postings, note, proof, order_n=n)
-        if refused is not None or conn.total_changes == before:
-            return refused
-        assert order.accepted is not None
-        if not 0 < amount <= order.accepted - order.reversed:
-            raise ValueError(f"{amount} taken back of {order.accepted}, {order.reversed} are already")
-        conn.execute("UPDATE orders SET reversed = reversed + ? WHERE n = ?", (amount, n))
-        conn.execute(
-            "UPDATE sums SET reversed = reversed + ? "
-            "WHERE role = ? AND quarter = ? AND peer = ? AND model = ?",
-            (amount, role, order.opened_at // QUARTER_MS, peer, order.model),
-        )
-    return None
 
 
 def mark_restored(conn: Connection) -> None:
@@ -258,8 +222,6 @@ def _change(
     postings: dict[str, int],
     note: str,
     proof: bytes,
-    *,
-    order_n: int | None = None,
 ) -> Refused | None:
     """Post a change of one or two tabs, each with its number; nothing when it was posted before, as `proof`
     says it."""
@@ -276,7 +238,7 @@ def _change(
             refused = _number(conn, role, peer, seq)
             if refused is not None:
                 return refused
-        post(conn, whole_key, kind, postings, order_n=order_n, note=note, proof=proof)
+        post(conn, whole_key, kind, postings, note=note, proof=proof)
         for role, peer, seq in tabs:
             conn.execute(
                 "UPDATE tabs SET seq = max(seq, ?1), signed_seq = ?1 WHERE role = ?2 AND peer = ?3",

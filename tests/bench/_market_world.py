@@ -2,7 +2,7 @@
 
 The real rules are used: prices, holds and charges (net/market.py), the strangers' pool (net/tab.py), the
 choice of a driver (net/routing.py), what is thought of one (net/reputation.py), and when a provider tells its
-price and load (net/heartbeat.py). Simulated are machines, persons, what they owe, and the time that news takes.
+price and load (net/heartbeat.py). Simulated are machines, persons, tabs, and the time that news takes.
 
 A provider's slots share its machine: alone an answer has the promised speed, with all slots taken half of it.
 Users see what was told NEWS_S ago; each has its own evidence, budget and highest price.

@@ -42,7 +42,6 @@ STEPS: dict[str, Callable[[Connection], object]] = {
     "spent": lambda conn: (buying.spent_since(conn, 0), buying.spent_in_chat(conn, "chat")),
     "a tab": lambda conn: tabs.get_tab(conn, "provider", ACCOUNT),
     "settle": lambda conn: tabs.settle(conn, "s", "provider", ACCOUNT, 5, "", b"", seq=2),
-    "take back": lambda conn: tabs.reverse(conn, "r", "provider", ACCOUNT, ORDER, 1, "", b"", seq=3),
     "adopt": lambda conn: tabs.adopt_state(conn, "user", PROVIDER, 9, 9),
     "a page": lambda conn: (
         earnings.list_receipts(conn, "user", before=9),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from infraxa.store import buying, earnings, ledger, selling, tabs, trade
+from infraxa.store import buying, ledger, selling, tabs, trade
 from infraxa.store.db import Connection, connect
 from infraxa.store.trade_records import MAX_AMOUNT, Caps, Counts, OrderRow, ReceiptRow, Refused
 
@@ -129,23 +129,6 @@ def test_serving_back_shrinks_both_tabs_in_one_event(conn: Connection) -> None:
         assert refused == Refused("seq_used", limit=2)
     assert owed(conn) == (200, 0)
     assert tabs.get_tab(conn, "provider", ACCOUNT).node == PROVIDER
-
-
-def test_what_was_accepted_can_be_taken_back_once(conn: Connection) -> None:
-    seq = sold(conn, 1)
-    bought(conn, 1, 1)
-    for _ in range(2):
-        assert tabs.reverse(conn, "v1", "provider", ACCOUNT, oid(1), 500, "audit", b"", seq=seq + 1) is None
-        assert tabs.reverse(conn, "v1", "user", PROVIDER, oid(1), 500, "audit", b"", seq=seq + 1) is None
-    assert owed(conn) == (200, 200)
-    for amount in (201, 0):
-        with pytest.raises(ValueError, match="taken back"):
-            tabs.reverse(conn, "v2", "provider", ACCOUNT, oid(1), amount, "", b"", seq=seq + 2)
-    assert owed(conn) == (200, 200)
-    refused = tabs.reverse(conn, "v2", "provider", ACCOUNT, oid(2), 1, "", b"", seq=seq + 2)
-    assert refused == Refused("unknown")
-    assert buying.spent_since(conn, 0).spent == 200
-    assert earnings.earnings(conn, "provider", utc=True).peers[0].reversed == 500
 
 
 def test_the_list_begins_with_the_most_that_is_owed(conn: Connection) -> None:
