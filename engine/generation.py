@@ -26,12 +26,14 @@ class Answer:
     bounds.
     """
 
-    def __init__(self, answer_id: int, request: Request) -> None:
+    def __init__(self, answer_id: int, request: Request, *, last_try: bool) -> None:
         self.id = answer_id
         self.request = request
         self.sent = False
         """A worker has it."""
-        self.retried = False
+        self.sent_at = 0.0
+        self.last_try = last_try
+        """It ends with its worker."""
         self.cancelling = False
         self.finished: Finished | None = None
         self.timer: asyncio.TimerHandle | None = None

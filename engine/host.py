@@ -45,6 +45,9 @@ class Limits(msgspec.Struct, frozen=True):
     """A generation waits so long for a model that is loading or restarting."""
     cancel: float = 5.0
     """A cancelled generation waits so long for its final counts."""
+    stuck: float = 60.0
+    """A worker that has been in one step for so long and does not let go of a generation in it that was
+    cancelled is dead. One that is only slow lets go of it in mid-step."""
     close: float = 1.5
     """Each of: end by request, by force."""
     backoff_first: float = 0.2
@@ -62,9 +65,9 @@ _CRASHES = frozenset({"worker_died", "timeout"})
 class Engine:
     """One model at a time. All methods belong to one event loop.
 
-    A worker that dies is restarted, waiting twice as long before each attempt, until a model has been the
-    death of several in a row. Answers that had shown something end as `failed`; the others are asked again,
-    once.
+    A worker that dies, or is stuck and is killed for it, is restarted, waiting twice as long before each
+    attempt, until a model has been the death of several in a row. Answers that had shown something end as
+    `failed`; the others are asked again, once, unless who asked wants to decide that.
     """
 
     def __init__(
@@ -202,9 +205,13 @@ class Engine:
                 "Close other programs, then try again.",
             ) from None
 
-    def generate(self, request: Request) -> Generation:
-        """Starts an answer. While a model loads or restarts it waits; what goes wrong comes as its end."""
-        answer = Answer(next(self._ids), request)
+    def generate(self, request: Request, *, retry: bool = True) -> Generation:
+        """Starts an answer. While a model loads or restarts it waits; what goes wrong comes as its end.
+
+        `retry`: when its worker dies before its first token, it is asked again, once; else it ends then, as
+        `worker_died`.
+        """
+        answer = Answer(next(self._ids), request, last_try=not retry)
         generation = Generation(answer, self._cancel)
         state = self.status.state
         if self._closed:
@@ -231,7 +238,7 @@ class Engine:
                 answer, EngineError("bad_request", f"This cannot be sent: {error}.", "Change the text.")
             )
             return
-        answer.sent = True
+        answer.sent, answer.sent_at = True, time.monotonic()
         self._watch.start()
 
     def _wait_for_ready(self, answer: Answer) -> None:
@@ -257,7 +264,24 @@ class Engine:
             return
         answer.cancelling = True
         self._worker.send(frames.Cancel(answer.id))
+        answer.timer = asyncio.get_running_loop().call_later(self._limits.cancel, self._not_let_go, answer)
+
+    def _not_let_go(self, answer: Answer) -> None:
+        """Its worker says nothing to its being cancelled."""
+        if not self._is_stuck_with(answer):
+            self._finish(answer)
+            return
+        # It ends with the worker: who asks for the same again has another one.
+        self._kill(f"it did nothing for {self._limits.stuck:g} s and was not to be interrupted")
         answer.timer = asyncio.get_running_loop().call_later(self._limits.cancel, self._finish, answer)
+
+    def _is_stuck_with(self, answer: Answer) -> bool:
+        """Whether the worker has been in the same step for too long, and this answer with it: one that waits
+        for the others, or came later, cannot be let go of before the end of a step."""
+        loaded, sent = self.status.loaded, sum(other.sent for other in self._answers.values())
+        if self._worker is None or loaded is None or sent > loaded.slots:
+            return False
+        return self._limits.stuck <= self._watch.still <= time.monotonic() - answer.sent_at
 
     async def count_tokens(self, messages: Sequence[ChatMessage]) -> int:
         """Tokens of the prompt that these messages make with the loaded model. Raises EngineError."""
@@ -357,11 +381,11 @@ class Engine:
         for answer in [a for a in self._answers.values() if a.sent]:
             if answer.cancelling:
                 self._finish(answer)
-            elif answer.started or answer.retried:
+            elif answer.started or answer.last_try:
                 self._finish(answer, error)
             else:
                 answer.sent = False
-                answer.retried = True
+                answer.last_try = True
                 self._wait_for_ready(answer)
         for future in self._counts.values():
             _settle(future, 0, error.info)

@@ -58,6 +58,11 @@ class Watch:
         """The worker did something useful that is no step."""
         self._still = 0
 
+    @property
+    def still(self) -> float:
+        """Seconds since anything useful happened; 0 while nobody looks."""
+        return 0.0 if self._timer is None else self._still * self._silence / _LOOKS
+
     def _schedule(self) -> None:
         self._timer = asyncio.get_running_loop().call_later(self._silence / _LOOKS, self._look)
 

@@ -111,6 +111,67 @@ async def test_it_is_asked_again_only_once(open_engine: OpenEngine, endless: Req
     assert finished.reason == "failed" and finished.error.code == "worker_died"
 
 
+async def test_who_does_not_want_that_is_not_asked_again(open_engine: OpenEngine, ask: Ask) -> None:
+    engine = open_engine(QUICK)
+    pid = await engine.load_guide()
+    os.kill(pid, signal.SIGSTOP)
+    generation = engine.generate(ask("what is 12+5?"), retry=False)
+    os.kill(pid, signal.SIGKILL)
+    async with asyncio.timeout(BOUND):
+        text, finished = await generation.collect()
+    assert not text and finished.reason == "failed" and finished.error.code == "worker_died"
+    assert engine.status.state == "restarting", "who asks again now waits for the next one"
+    async with asyncio.timeout(BOUND):
+        text, finished = await engine.generate(ask("what is 12+5?"), retry=False).collect()
+    assert "17" in text
+
+
+HANGS = """
+    import pathlib, sys, time
+    if "-m" in sys.orig_argv:
+        from infraxa.engine.batching import Batcher
+        step = Batcher.step
+        def hang(self):
+            if self.busy and pathlib.Path({mark!r}).exists():
+                time.sleep(3600)
+            step(self)
+        Batcher.step = hang
+"""
+
+
+async def test_a_worker_that_does_not_let_go_of_what_is_cancelled_is_replaced(
+    open_engine: OpenEngine, ask: Ask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, alive: Alive
+) -> None:
+    """It beats, so it is not stopped; but its step does not end."""
+    mark = tmp_path / "mark"
+    mark.touch()
+    sabotage(monkeypatch, tmp_path, HANGS.format(mark=str(mark)))
+    engine = open_engine(Limits(silence=5.0, stuck=1.0, cancel=0.3, backoff_first=0.02))
+    pid = (await engine.load(GUIDE_PATH, LoadOptions(threads=1, slots=2))).pid
+    generation = engine.generate(ask("hi"))
+    async with asyncio.timeout(BOUND):
+        early = engine.generate(ask("hi"))
+        early.cancel()
+        assert (await early.collect())[1].reason == "cancelled"
+        assert alive(pid), "no step has taken too long yet"
+        for _ in range(int(BOUND * 10)):
+            if engine._watch.still >= 2.0:
+                break
+            await asyncio.sleep(0.1)
+        late = engine.generate(ask("hi"))
+        late.cancel()
+        assert (await late.collect())[1].reason == "cancelled"
+        assert alive(pid), "it came later, so that is no wonder"
+        mark.unlink()
+        generation.cancel()
+        _, finished = await generation.collect()
+        assert finished.reason == "cancelled" and not alive(pid)
+        assert engine.status.state == "restarting"
+        assert "was not to be interrupted and was stopped" in engine.status.error.message
+        text, finished = await engine.generate(ask("what is 12+5?")).collect()
+    assert "17" in text and finished.reason == "stop"
+
+
 async def test_a_cancelled_answer_of_a_dead_worker_is_cancelled(
     open_engine: OpenEngine, endless: Request
 ) -> None:
