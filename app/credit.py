@@ -48,6 +48,12 @@ class Credit:
         """A stranger's share that was used earlier today, from a network that is not known any more."""
         self._count(Buyer(account, ""), amount, tab.day_of(now_ms))
 
+    def left(self, buyer: Buyer, now_ms: int) -> int | None:
+        """µcr that this buyer may still run up today; None: as much as its own limit says."""
+        if buyer.account in self.known:
+            return None
+        return self._pool.left(*buyer, tab.day_of(now_ms))
+
     def take(self, buyer: Buyer, hold: int, now_ms: int) -> None:
         """Reserve a stranger's share. Raises Refusal `strangers_full`."""
         if not hold or buyer.account in self.known:

@@ -7,7 +7,9 @@ tells a new one what was used today. The tabs themselves, and what may be added 
 from __future__ import annotations
 
 from collections import Counter
-from typing import Final, Literal
+from typing import Any, Final, Literal
+
+from infraxa.net import addresses
 
 RECEIPT_GRACE_MS: Final = 10_000
 """An issued receipt may be unsigned for so long before new orders are refused."""
@@ -19,8 +21,12 @@ def day_of(now_ms: int) -> int:
     return now_ms // DAY_MS
 
 
-Spent = Literal["all", "account", "group"]
-"""Whose share of a day is used up: everybody's, the account's, that of its group of addresses."""
+WIDE: Final = (2, 5)
+"""The part of a day that the groups of one wide group, a /16 or a /32, may have together."""
+
+Spent = Literal["all", "account", "group", "wide"]
+"""Whose share of a day is used up: everybody's, the account's, that of its group of addresses, or of the wide
+one around it."""
 
 
 class Daily:
@@ -28,6 +34,11 @@ class Daily:
 
     Fresh identities are free, addresses are not quite: no number of either gets beyond `in_all`. That bounds
     the memory, too, because whoever took nothing is not remembered.
+
+    Nor can a few groups use up the day for everybody else: a group may have `per_group` of `in_all`, and of
+    what the others have left the same part. So k groups that take all they can leave
+    (1 - per_group ÷ in_all)^k of the day, and whatever their number, m wide groups leave (3/5)^m: whoever
+    has a /32 of IPv6 is one of these.
     """
 
     def __init__(self, in_all: int, per_account: int, per_group: int, per_relayed: int) -> None:
@@ -40,6 +51,7 @@ class Daily:
         self._total = 0
         self._accounts = Counter[bytes]()
         self._groups = Counter[str | None]()
+        self._wides = Counter[str | None]()
 
     def left(self, account: bytes, group: str | None, day: int) -> int:
         """What the account may still take. `group`: addresses.group; None: it came through a relay."""
@@ -60,29 +72,44 @@ class Daily:
         if day < self._day or not amount:
             return
         self._total = max(0, self._total + amount)
-        self._accounts[account] += amount
-        if self._accounts[account] <= 0:
-            del self._accounts[account]
-        self._groups[group] += amount
-        if self._groups[group] <= 0:
-            del self._groups[group]
+        _add(self._accounts, account, amount)
+        _add(self._groups, group, amount)
+        _add(self._wides, _wide(group), amount)
 
     def _lefts(self, account: bytes, group: str | None, day: int) -> tuple[tuple[int, Spent], ...]:
         self._turn(day)
         of_group = self.per_relayed if group is None else self.per_group
+        of_wide = max(of_group, self.in_all * WIDE[0] // WIDE[1])
         return (
             (self.in_all - self._total, "all"),
-            (of_group - self._groups[group], "group"),
+            (self._share(of_wide, self._wides[_wide(group)]), "wide"),
+            (self._share(of_group, self._groups[group]), "group"),
             (self.per_account - self._accounts[account], "account"),
         )
+
+    def _share(self, most: int, used: int) -> int:
+        """What is left of `most` of a day, or of that part of what others leave, to those who `used` so
+        much."""
+        others = self._total - used
+        return -(-most * (self.in_all - others) // max(1, self.in_all)) - used
 
     def _turn(self, day: int) -> None:
         # A clock that is set back does not begin a day again: it is still the later one.
         if day > self._day:
             self._day = day
             self._total = 0
-            self._accounts.clear()
-            self._groups.clear()
+            for used in (self._accounts, self._groups, self._wides):
+                used.clear()
+
+
+def _wide(group: str | None) -> str | None:
+    return None if group is None else addresses.wide_group(group.partition("/")[0])
+
+
+def _add(used: Counter[Any], key: object, amount: int) -> None:
+    used[key] += amount
+    if used[key] <= 0:
+        del used[key]
 
 
 class Pool(Daily):
