@@ -14,7 +14,7 @@ from infraxa.net import codec, ratings, wire
 from infraxa.net.codec import Signed
 from infraxa.net.deals import Receipt
 from infraxa.net.errors import ProtocolError
-from infraxa.store import state, tabs
+from infraxa.store import tabs
 from infraxa.store.db import Connection, Store
 from infraxa.store.trade_records import TabRow
 
@@ -32,23 +32,13 @@ def improper(what: str) -> str:
     return f"{_BEGIN}a receipt of it is not in order ({what.replace('_', ' ')})."
 
 
-async def note(store: Store, provider: bytes, text: str) -> bool:
+def note(conn: Connection, provider: bytes, text: str) -> bool:
     """Keep it on the tab; empty: whatever was found before is over. Whether that changed anything."""
-    return await store.run(_note, provider, text)
-
-
-def _note(conn: Connection, provider: bytes, text: str) -> bool:
     known = tabs.get_tab(conn, "user", provider).note
     if known == text or (not text and not known.startswith(_BEGIN)):
         return False
     tabs.set_note(conn, "user", provider, text)
     return True
-
-
-async def keep_second(store: Store, provider: bytes, order_id: bytes, receipt: Signed) -> None:
-    """Another receipt for an order that has one: kept as evidence, and never signed."""
-    name = f"second receipt {provider.hex()} {order_id.hex()}"
-    await store.run(state.set_value, name, codec.encode(receipt).hex())
 
 
 async def tell(store: Store, link: Link, account: bytes, provider: bytes) -> tuple[wire.TabState, bool]:
@@ -65,16 +55,8 @@ async def tell(store: Store, link: Link, account: bytes, provider: bytes) -> tup
     return told, result in ("same", "adopted")
 
 
-async def in_step(store: Store, link: Link, account: bytes, provider: bytes, receipt: Receipt) -> bool:
-    """Whether the receipt continues this side's book, or does once the state that both signed last is
-    adopted. Raises as Link.ask, and StoreError."""
-    if _continues(await store.run(tabs.get_tab, "user", provider), receipt):
-        return True
-    await tell(store, link, account, provider)
-    return _continues(await store.run(tabs.get_tab, "user", provider), receipt)
-
-
-def _continues(tab: TabRow, receipt: Receipt) -> bool:
+def continues(tab: TabRow, receipt: Receipt) -> bool:
+    """Whether the receipt is the next change of the tab as this side has it."""
     if tab.needs_sync or receipt.owed_before != tab.owed:
         return False
     return receipt.seq > tab.signed_seq and receipt.seq >= tab.seq  # see tabs.promise

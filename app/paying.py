@@ -121,8 +121,8 @@ class Paying(Signing):
     async def _settle(self, store: Store, provider: bytes) -> None:
         more = self._running[provider]
         try:
-            await self._try(store, provider, more)
-            await self._leave(store, provider)
+            if not await self._try(store, provider, more):
+                await self._leave(store, provider)
         except StoreError as error:
             _log.warning("not settled, since it could not be written: %s", error.message)
         finally:
@@ -130,22 +130,28 @@ class Paying(Signing):
         if more.is_set():
             self.settle(provider)
 
-    async def _try(self, store: Store, provider: bytes, more: asyncio.Event) -> None:
-        """As far as it goes now. Raises StoreError."""
+    async def _try(self, store: Store, provider: bytes, more: asyncio.Event) -> bool:
+        """As far as it goes now; whether nothing is left. Raises StoreError."""
         # Here, because it imports what the app's first frame need not wait for.
         from infraxa.net.stream import LinkClosed, StreamCancelled
 
         try:
-            if await self._left(store, provider):
-                await self._rounds(store, provider, more)
+            left = await self._open_orders(store, provider)
+            if not left and provider not in self._apart:
+                return True
+            return await self._rounds(store, provider, left, more)
         except (NetError, NodeError) as error:
             _log.debug("not settled now: %s", error.code)
         except (LinkClosed, StreamCancelled, TimeoutError):
             _log.debug("not settled now: there is no session, or it is gone")
         except ProtocolError as error:
             _log.warning("a driver's words about money break the protocol: %s", error.reason)
+        return False
 
-    async def _rounds(self, store: Store, provider: bytes, more: asyncio.Event) -> None:
+    async def _rounds(
+        self, store: Store, provider: bytes, known: list[OrderRow], more: asyncio.Event
+    ) -> bool:
+        """`known`: what is open now. Whether nothing is left."""
         from infraxa.net.stream import StreamFailed
 
         async with asyncio.timeout(CONNECT_S):
@@ -155,7 +161,7 @@ class Paying(Signing):
             try:
                 async with asyncio.timeout(PAUSES[turn]):
                     await more.wait()
-                turn = 0
+                turn, known = 0, []
             except TimeoutError:
                 turn += 1
             more.clear()
@@ -164,19 +170,24 @@ class Paying(Signing):
                 with contextlib.suppress(StreamFailed):
                     await self.agree(store, link, provider)
                 self._apart.discard(provider)
-            left = await self._open_orders(store, provider)
+                known = []
+            left, known = known or await self._open_orders(store, provider), []
             if not left:
-                return
+                return True
             refused = 0
+            done: set[bytes] = set()
             for order in left:
+                if order.id in done:
+                    continue
                 try:
-                    await self.pay(store, link, order)
+                    await self.pay(store, link, order, done)
                 except StreamFailed as error:
                     # What a driver does not want to hear of one order keeps nothing from the others.
                     _log.debug("not settled now: %s", error.failure.code)
                     refused += 1
             if refused == len(left):
-                return
+                return False
+        return False
 
     async def _leave(self, store: Store, provider: bytes) -> None:
         """What is not settled now may be claimed for some time."""

@@ -29,7 +29,7 @@ from infraxa.net.credits import micro
 from infraxa.net.market import FREE, Rates
 from infraxa.net.tasks import TaskGroup
 from infraxa.store import buying, trade
-from infraxa.store.db import Store, now_ms
+from infraxa.store.db import Connection, Store, now_ms
 from infraxa.store.records import Bill, StoreError
 from infraxa.store.trade_records import Caps, OrderRow
 
@@ -67,6 +67,8 @@ class Purse:
         self._settings = Settings()
         self._spendings = WeakValueDictionary[bytes, Spending]()
         """By order, as long as anybody is told of its answer."""
+        self._bills: dict[bytes, Bill] = {}
+        """By order that is not settled: as it was told last in this run."""
         self._shown: dict[tuple[bytes, bytes], tuple[float, Rates]] = {}
         """By driver and model: rates that the person was told of, and when."""
         self._tasks = TaskGroup()
@@ -173,28 +175,28 @@ class Purse:
     def dropped(self, provider: bytes, order_id: bytes) -> None:
         """It did not leave, or was refused at once: nothing is owed."""
 
-        async def end() -> None:
-            await self.store.run(buying.release, provider, order_id, "refused")
+        async def end() -> OrderRow | None:
+            return await self.store.run(_released, provider, order_id)
 
-        self._end(provider, order_id, end)
+        self._end(provider, end)
 
     def ended(self, offer: OfferSeen, order_id: bytes, write: Write) -> None:
         """It is over for this side, which takes down what it counts; what is owed is settled then."""
         provider = offer.node.id
 
-        async def end() -> None:
+        async def end() -> OrderRow | None:
             vocabulary = await self.vocabulary(offer)
-            counted = await self.store.run(write, provider, order_id, vocabulary)
+            counted, order = await self.store.run(_written, write, provider, order_id, vocabulary)
             if counted is not None:
                 self.paying.counted[order_id] = counted
+            return order
 
-        self._end(provider, order_id, end)
+        self._end(provider, end)
 
-    def _end(self, provider: bytes, order_id: bytes, ending: Callable[[], Awaitable[None]]) -> None:
+    def _end(self, provider: bytes, ending: Callable[[], Awaitable[OrderRow | None]]) -> None:
         async def end() -> None:
             try:
-                await ending()
-                order = await self.store.run(trade.get_order, "user", provider, order_id)
+                order = await ending()
             except (StoreError, NodeError) as error:
                 # What is reserved stays, and is settled with the next run.
                 _log.error("the end of an order was not written: %s", error.code)
@@ -210,13 +212,31 @@ class Purse:
     def _told(self, order: OrderRow) -> None:
         """The money of an order is in another state."""
         bill = bill_of(order, self.paying.counted.get(order.id))
-        if (spending := self._spendings.get(order.id)) is not None:
-            spending.billed(bill)
+        known = self._bills.get(order.id)
         if order.bill in ("closed", "released"):
             self.paying.forget(order.id)
+            self._bills.pop(order.id, None)
+        else:
+            self._bills[order.id] = bill
+        self._changed()
+        if bill == known:
+            return
+        if (spending := self._spendings.get(order.id)) is not None:
+            spending.billed(bill)
         if order.chat_id is not None and order.message_id is not None:
             self.on_bill(order.chat_id, order.message_id, bill)
-        self._changed()
+
+
+def _written(
+    conn: Connection, write: Write, provider: bytes, order_id: bytes, vocabulary: Vocabulary | None
+) -> tuple[int | None, OrderRow | None]:
+    counted = write(conn, provider, order_id, vocabulary)
+    return counted, trade.get_order(conn, "user", provider, order_id)
+
+
+def _released(conn: Connection, provider: bytes, order_id: bytes) -> OrderRow | None:
+    buying.release(conn, provider, order_id, "refused")
+    return trade.get_order(conn, "user", provider, order_id)
 
 
 async def _no_vocabulary(offer: OfferSeen) -> Vocabulary | None:

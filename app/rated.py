@@ -26,7 +26,7 @@ from infraxa.net.records import Record
 from infraxa.net.reputation import Counterparty
 from infraxa.net.tasks import TaskGroup
 from infraxa.store import ratings
-from infraxa.store.db import Store, now_ms
+from infraxa.store.db import Connection, Store, now_ms
 from infraxa.store.records import StoreError
 
 if TYPE_CHECKING:
@@ -100,22 +100,21 @@ class Ratings:
         if self._network is not None:
             self._network.ratings.trust(counterparties)
 
-    async def may_rate(self, order: bytes, provider: bytes, blank: Signed) -> bool:
-        """A provider let an order be rated; False: its blank is not for this. Raises StoreError."""
+    def may_rate(self, order: bytes, provider: bytes, blank: Signed) -> Callable[[Connection], None] | None:
+        """A provider let an order be rated: what takes that down. None: its blank is not for this."""
         if self._store is None or self._network is None or self._identity is None:
-            return False
+            return None
         try:
             issued: Blank = codec.decode(blank.body, Blank)
         except ProtocolError:
-            return False
+            return None
         account = self._identity.account_key(provider).id
         mine = issued.account == account and issued.order == codec.digest("rating", order)[:16]
         near = abs(issued.day - day_of(self._clock())) <= 1
         if not (mine and near and blank.signer == provider and codec.verify("rating", blank)):
-            return False
-        network = self._network.options.network
-        await self._store.run(ratings.keep_blank, network, order, provider, issued.day, codec.encode(blank))
-        return True
+            return None
+        network, whole = self._network.options.network, codec.encode(blank)
+        return lambda conn: ratings.keep_blank(conn, network, order, provider, issued.day, whole)
 
     async def rate(self, order: bytes, stars: int, *, named: bool = False) -> None:
         """The person's stars for an answer, 1 to 5. `named`: say to everybody which node this is, so that it

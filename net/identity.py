@@ -21,6 +21,8 @@ ID_LENGTH: Final = 52
 """Characters of a whole id."""
 SHORT_LENGTH: Final = 8
 """Characters of an id that are shown beside a name: its first 40 bits."""
+ACCOUNTS_KEPT: Final = 64
+"""Account keys that are not derived anew each time."""
 
 # Crockford's base32: no i, l, o, u. Reading takes those that look alike for what they look like.
 _WRITTEN: Final = "0123456789abcdefghjkmnpqrstvwxyz"
@@ -54,12 +56,19 @@ class Identity(Signer):
         """`recovery`: SHA-256 of the recovery key's public half; part of every card, never another one."""
         super().__init__(seed)
         self._seed = seed
+        self._accounts: dict[bytes, Signer] = {}
         self.recovery = recovery
 
     def account_key(self, provider: bytes) -> Signer:
         """The key by which `provider` (a node id) knows this user: always the same one towards it, and no
         two providers can tell that theirs belong together. Protocol §2."""
-        return Signer(hkdf(self._seed, b"infraxa/1/account" + provider))
+        # Each order needs it several times, and it costs as much as some signatures.
+        if (known := self._accounts.get(provider)) is not None:
+            return known
+        if len(self._accounts) >= ACCOUNTS_KEPT:
+            del self._accounts[next(iter(self._accounts))]
+        key = self._accounts[provider] = Signer(hkdf(self._seed, b"infraxa/1/account" + provider))
+        return key
 
 
 def hkdf(key: bytes, info: bytes, *, salt: bytes = b"", length: int = 32) -> bytes:

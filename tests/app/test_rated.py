@@ -40,6 +40,13 @@ class Reader:
         await self.ratings.open(self.store)
         await self.ratings.attach(self.someone.net, self.someone.identity)
 
+    async def may_rate(self, order: bytes, provider: bytes, blank: Signed) -> bool:
+        """The provider gave this blank; whether it is kept."""
+        keep = self.ratings.may_rate(order, provider, blank)
+        if keep is not None:
+            await self.store.run(keep)
+        return keep is not None
+
     def stars(self, provider: Someone) -> list[tuple[int, float]]:
         return [(one.stars, one.weight) for one in self.reputations.said(provider.id)]
 
@@ -70,7 +77,7 @@ async def test_a_rating_is_told_after_minutes_and_weighs_where_its_writer_is_kno
         for node in (user, other):
             await node.net.join(provider.id, provider.where)
         async with reading(user, tmp_path / "user") as mine, reading(other, tmp_path / "other") as theirs:
-            assert await mine.ratings.may_rate(ORDER, provider.id, issued(provider, user))
+            assert await mine.may_rate(ORDER, provider.id, issued(provider, user))
             await mine.ratings.rate(ORDER, 5)
             await mine.ratings.rate(ORDER, 2)  # it was a slip
             assert await mine.ratings.stars_of(ORDER) == 2
@@ -107,7 +114,7 @@ async def test_who_chooses_to_says_which_node_it_is(tmp_path: Path) -> None:
     async with village("provider", "user") as (provider, user):
         await user.net.join(provider.id, provider.where)
         async with reading(user, tmp_path / "user") as mine:
-            assert await mine.ratings.may_rate(ORDER, provider.id, issued(provider, user))
+            assert await mine.may_rate(ORDER, provider.id, issued(provider, user))
             await mine.ratings.rate(ORDER, 4, named=True)
             mine.ahead_ms = 600_001
             await until(lambda: provider.net.ratings.of(provider.id), "the rating is there")
@@ -117,7 +124,7 @@ async def test_who_chooses_to_says_which_node_it_is(tmp_path: Path) -> None:
 async def test_what_cannot_be_told_waits_and_after_a_restart_for_some_more_minutes(tmp_path: Path) -> None:
     async with village("provider", "user") as (provider, user):
         async with reading(user, tmp_path / "user") as mine:
-            assert await mine.ratings.may_rate(ORDER, provider.id, issued(provider, user))
+            assert await mine.may_rate(ORDER, provider.id, issued(provider, user))
             await mine.ratings.rate(ORDER, 4)
             network, due = user.options.network, now_ms() + 600_001
             assert len(await mine.store.run(kept.list_due, network, due)) == 1
@@ -151,11 +158,11 @@ async def test_a_blank_that_is_not_for_this_answer_is_not_kept(tmp_path: Path) -
                 replace(good, signature=bytes(64)),
                 replace(good, body=b"\xff"),
             ):
-                assert not await mine.ratings.may_rate(ORDER, provider.id, wrong)
+                assert not await mine.may_rate(ORDER, provider.id, wrong)
             with pytest.raises(StoreError) as failed:
                 await mine.ratings.rate(ORDER, 5)
             assert failed.value.code == "not_found"
-            assert await mine.ratings.may_rate(ORDER, provider.id, good)
+            assert await mine.may_rate(ORDER, provider.id, good)
 
 
 async def test_a_rating_too_old_to_be_told_is_given_up(tmp_path: Path) -> None:
