@@ -50,11 +50,13 @@ from infraxa.app.prices import PriceHistory
 from infraxa.app.provider import Provider
 from infraxa.app.purse import Purse
 from infraxa.app.rated import Ratings
-from infraxa.app.serving import BlockedUser, ProviderStatus, Served
+from infraxa.app.self_test import SelfTests
+from infraxa.app.serving import BlockedUser, ProviderStatus, SelfTest, Served
 from infraxa.app.settlements import Settlements
 from infraxa.app.till import Till
 from infraxa.app.trade import Bound, Earnings, Missed, PricePoint, ReceiptLine, ReceiptSeen, Role, TabSeen
 from infraxa.app.trading import Trading
+from infraxa.app.trying import Trials
 from infraxa.app.vocabularies import Vocabularies
 from infraxa.engine.host import Engine
 from infraxa.engine.types import ChatMessage, EngineStatus, Request
@@ -118,6 +120,9 @@ class Node(NodeFacade):
         self._provider = Provider(self.models, self._engine, self._emit, till=Till(self._trade_moved))
         self._providing = asyncio.Lock()
         """Held while it is written whether provider mode is on."""
+        self._trials = Trials(self._net)
+        self._self_tests = SelfTests(self._net, self._provider, self._say)
+        self._provider.self_test = lambda: self._self_tests.status
         self._purse = Purse(self._net, self._trade_moved)
         self._purse.on_bill = self._billed
         self._vocabularies = Vocabularies(folders.data, self.models, self._net.order_link)
@@ -158,7 +163,8 @@ class Node(NodeFacade):
         till = self._provider.till
         till.identity, till.cheapest = lambda: self._net.identity, self._cheapest
         self._net.sell(self._provider.serve, till.bargain)
-        self._purse.use(self.settings)
+        self._heed_settings()
+        await self._self_tests.open(store)
         self._purse.paying.ratable = self._ratings.may_rate
         await self._ratings.open(store)
         await self._purse.open(store)
@@ -193,6 +199,7 @@ class Node(NodeFacade):
             except TimeoutError:
                 _log.error("answers did not stop within 3 s")
         await self._tasks.cancel_all()
+        await asyncio.gather(self._self_tests.close(), self._trials.close())
         await self._provider.close()
         await self._buyer.close()
         await self._settlements.close()
@@ -226,6 +233,9 @@ class Node(NodeFacade):
         self.models.engine_changed()
         self._provider.engine_changed(status)
         self._emit(EngineChanged(status))
+
+    def _say(self, text: str) -> None:
+        self._emit(LogLine("infraxa", text))
 
     def _engine_said(self, line: str) -> None:
         self._emit(LogLine("engine", line))
@@ -504,7 +514,7 @@ class Node(NodeFacade):
             name for name in configuration.names() if getattr(settings, name) != getattr(self.settings, name)
         ]
         self.settings = settings
-        self._purse.use(settings)
+        self._heed_settings()
         for name in changed:
             self._emit(SettingsChanged(settings, name))
         self._follow(*changed)
@@ -533,8 +543,14 @@ class Node(NodeFacade):
     async def _write_setting(self, name: str, value: object) -> None:
         parsed = await asyncio.to_thread(configuration.set, self.folders, name, value)
         self.settings = msgspec.structs.replace(self.settings, **{name: parsed})
-        self._purse.use(self.settings)
+        self._heed_settings()
         self._emit(SettingsChanged(self.settings, name))
+
+    def _heed_settings(self) -> None:
+        """What asks for nothing but the settings."""
+        self._purse.use(self.settings)
+        self._self_tests.use(self.settings)
+        self._net.try_others(self._trials.run if self.settings.test_others else None)
 
     @property
     def network(self) -> NetworkStatus:
@@ -594,6 +610,10 @@ class Node(NodeFacade):
 
     async def _serving_accepted(self) -> bool:
         return await self._store.run(state.get_value, SERVING_ACCEPTED, bool) is True
+
+    async def self_test(self) -> SelfTest:
+        """Have a peer buy a tiny answer here now; what came of it. Raises NodeError `not_served`."""
+        return await self._self_tests.test()
 
     async def list_served(self) -> list[Served]:
         """The requests of others: those that run, those that wait, and the last that ended."""

@@ -25,7 +25,7 @@ from infraxa.app.models import Models
 from infraxa.app.offering import Offering, servable
 from infraxa.app.sales import Sales
 from infraxa.app.served import Records, RequestLog, Row
-from infraxa.app.serving import BlockedUser, Mode, ProviderStatus, Served
+from infraxa.app.serving import BlockedUser, Mode, ProviderStatus, SelfTest, Served
 from infraxa.app.terms import PAUSED, Refusal, Terms, Why
 from infraxa.app.till import Till
 from infraxa.app.trade import Missed
@@ -86,6 +86,8 @@ class Provider:
         """Told what is offered from now on; None: nothing."""
         self.on_load: Callable[[Load], None] = lambda load: None
         """Told how busy this node is, when that is news."""
+        self.self_test: Callable[[], SelfTest] = SelfTest
+        """What is known of whether strangers are served."""
         self._models = models
         self._engine = engine
         self._emit = emit
@@ -157,7 +159,26 @@ class Provider:
             first_token_ms=records.first_token_ms,
             price_in=rates.price_in if terms else 0,
             price_out=rates.price_out if terms else 0,
+            self_test=self.self_test(),
         )
+
+    @property
+    def mode(self) -> Mode:
+        return self._state.mode
+
+    @property
+    def model_id(self) -> bytes | None:
+        """What orders are taken for now; None: they are not."""
+        terms = self._sales.terms
+        return terms.model_id if terms is not None and self._state.mode == "serving" else None
+
+    def has_answered(self, account: bytes) -> bool:
+        """Whether this account had an answer to its end, not long ago."""
+        return any(one.user == account and one.state == "done" for one in self._records.served())
+
+    def tell_soon(self) -> None:
+        """Something that the status shows may be another one."""
+        self._teller.changed()
 
     async def use(self, settings: Settings) -> None:
         """Have provider mode be as these settings say. Returns at once; the rest is in `status`."""

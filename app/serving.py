@@ -19,6 +19,40 @@ ServedState = Literal["waiting", "sending", "reading", "answering", "done", "fai
 """`sending`: its prompt is on its way here. `cancelled`: by its user. `failed`, `refused`: see the reason."""
 
 
+Missing = Literal["", "no_peer", "declined", "silent"]
+"""No peer is linked, none does it now, those that were asked did not answer."""
+
+
+class Tested(msgspec.Struct, frozen=True):
+    """What a peer says of the tiny answer that it was asked to buy here."""
+
+    at_ms: int
+    """When it said so."""
+    peer: bytes
+    code: str = ""
+    """Why it was not served; empty: it was."""
+    way: Literal["", "direct", "relay", "local"] = ""
+    """By which it had a session."""
+    connect_ms: int = 0
+    first_token_ms: int = 0
+    signed: bool = False
+    """It got a receipt, and countersigned it."""
+
+
+class SelfTest(msgspec.Struct, frozen=True):
+    """Whether strangers are served, as far as peers say; see self_test_words.py."""
+
+    state: Literal["off", "strangers", "on"] = "off"
+    """`strangers`: nobody is tested, since by the settings no stranger is served."""
+    last: Tested | None = None
+    other: Tested | None = None
+    """The last one of another peer."""
+    missing: Missing = ""
+    """Why nobody bought when that was wanted last; empty: somebody did, or could not."""
+    wait: Waiting | None = None
+    """For a peer that is buying now."""
+
+
 class ProviderStatus(msgspec.Struct, frozen=True):
     """Provider mode as it is now."""
 
@@ -59,6 +93,7 @@ class ProviderStatus(msgspec.Struct, frozen=True):
     price_out: int = 0
     wait: Waiting | None = None
     """What starting or draining waits for."""
+    self_test: SelfTest = SelfTest()
 
 
 class Served(msgspec.Struct, frozen=True):
@@ -82,7 +117,7 @@ class Served(msgspec.Struct, frozen=True):
     first_token_ms: float | None = None
     tokens_per_second: float | None = None
     reason: str = ""
-    """Why it failed, was cancelled or refused; one sentence."""
+    """Why it failed, was cancelled or refused, or why it waits again; one sentence."""
     charge: int | None = None
     """µcr, of an answer that came to its end; None: none did, and what was delivered is on the receipt."""
 
