@@ -678,6 +678,11 @@ class Node(NodeFacade):
         NetError."""
         return await self._trading.settle(peer, amount, note)
 
+    async def decline(self, peer: str) -> str:
+        """Do not agree to what the user of this tab proposed; what happened, as a sentence. Raises
+        NodeError."""
+        return await self._trading.decline(peer)
+
     async def list_receipts(
         self, *, role: Role | None = None, before: int | None = None, count: int = 100
     ) -> list[ReceiptSeen]:

@@ -11,9 +11,9 @@ import asyncio
 import logging
 import os
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
-from infraxa.app import bookkeeping
+from infraxa.app import bookkeeping, trade
 from infraxa.app.errors import FAILURES, NodeError
 from infraxa.app.locked import ANSWER_S, Trading
 from infraxa.app.paying import Paying
@@ -39,7 +39,15 @@ KEPT_MS: Final = 7 * 24 * 3600 * 1000
 """A proposal that nobody answers is given up."""
 
 _PROPOSED: Final = "settlement "
+_DECLINED: Final = "declined by "
 _log = logging.getLogger(__name__)
+
+
+class Told(NamedTuple):
+    """What became of a proposal of this node."""
+
+    settling: trade.Settling
+    note: str
 
 
 class Settling(Trading, Protocol):
@@ -98,6 +106,7 @@ class Settlements:
             raise NodeError("nothing_owed", "Nothing is owed on this tab.")
         proposal = await self._proposal(link, provider, wanted, note)
         await store.run(_keep, provider, proposal)
+        self._changed()
         return await self._send(link, provider, proposal) or _refused()
 
     async def _link(self, link: Link, provider: bytes) -> None:
@@ -166,7 +175,14 @@ class Settlements:
                 f"Proposed: {shown(said.amount)} credits. It counts when the person of the driver has agreed."
             )
         if answer.state == "refused":
-            await self._opened.run(_forget, provider)
+            await self._opened.run(_forget, provider, said.amount if answer.declined else 0)
+            self._changed()
+            if answer.declined:
+                raise NodeError(
+                    "declined",
+                    declined_words(said.amount),
+                    "Ask why, then propose what you two agree on.",
+                )
             return None
         self._check(provider, proposal, answer)
         await self._opened.run(_post, provider, said, proposal, answer)
@@ -185,6 +201,10 @@ class Settlements:
         for body, signer, signature in signed:
             if signature is None or not codec.verify("settle", Signed(body, signer, signature)):
                 raise ProtocolError("bad_signature", "settle")
+
+    async def told(self) -> dict[bytes, Told]:
+        """By driver: what became of the last proposal, where it is not settled. Raises StoreError."""
+        return await self._opened.run(_told)
 
     async def _ask_again(self) -> None:
         """About proposals that wait for the other person, or whose answer did not come."""
@@ -216,6 +236,11 @@ class Settlements:
         return self._network.identity
 
 
+def declined_words(amount: int) -> str:
+    """What is said of a proposal of so many µcr."""
+    return f"The other person declined to settle {shown(amount)} credits."
+
+
 def _refused() -> str:
     raise NodeError(
         "refused",
@@ -227,6 +252,7 @@ def _refused() -> str:
 def _keep(conn: Connection, provider: bytes, proposal: wire.SettlePlease) -> None:
     said: deals.Settlement = codec.decode(proposal.settlement.body, deals.Settlement)
     tabs.promise(conn, provider, said.seq)
+    state.set_value(conn, _DECLINED + provider.hex(), None)
     state.set_value(conn, _PROPOSED + provider.hex(), [now_ms(), codec.encode(proposal).hex()])
 
 
@@ -238,8 +264,22 @@ def _kept(conn: Connection, provider: bytes) -> wire.SettlePlease | None:
     return proposal
 
 
-def _forget(conn: Connection, provider: bytes) -> None:
+def _forget(conn: Connection, provider: bytes, declined: int = 0) -> None:
+    """The last proposal is over. `declined`: µcr that the other person did not agree to."""
     state.set_value(conn, _PROPOSED + provider.hex(), None)
+    state.set_value(conn, _DECLINED + provider.hex(), declined or None)
+
+
+def _told(conn: Connection) -> dict[bytes, Told]:
+    found: dict[bytes, Told] = {}
+    for name, amount in state.list_values(conn, _DECLINED, int):
+        found[bytes.fromhex(name.removeprefix(_DECLINED))] = Told("declined", declined_words(amount))
+    for provider, _ in _waiting(conn):
+        if (kept := _kept(conn, provider)) is not None and kept.netted is None:
+            said: deals.Settlement = codec.decode(kept.settlement.body, deals.Settlement)
+            text = f"You proposed to settle {shown(said.amount)} credits: its person has not answered yet."
+            found[provider] = Told("proposed", text)
+    return found
 
 
 def _waiting(conn: Connection) -> list[tuple[bytes, int]]:

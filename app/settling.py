@@ -18,6 +18,7 @@ from infraxa.store import state, tabs
 from infraxa.store.db import Connection
 
 _LINKED: Final = "linked "
+_DECLINED: Final = "declined "
 
 
 def let_know(conn: Connection, node: bytes) -> None:
@@ -87,6 +88,16 @@ def agree(conn: Connection, me: Signer, signed: Signed) -> wire.Settled:
         conn, said.id.hex(), "provider", said.account, said.amount, said.note, proof, seq=said.seq
     )
     return wire.Settled("agreed", signature) if refused is None else wire.Settled("refused")
+
+
+def decline(conn: Connection, said: deals.Settlement) -> None:
+    """The person does not agree: remembered of each account for the last one, until it hears of it."""
+    state.set_value(conn, _DECLINED + said.account.hex(), said.id.hex())
+
+
+def is_declined(conn: Connection, said: deals.Settlement) -> bool:
+    """Whether the person has declined this one."""
+    return state.get_value(conn, _DECLINED + said.account.hex(), str) == said.id.hex()
 
 
 def net(conn: Connection, me: Identity, said: deals.Settlement, request: wire.SettlePlease) -> wire.Settled:

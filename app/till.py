@@ -127,6 +127,8 @@ class Till(Intake):
             if done.state == "agreed" and state == "new":
                 self._settled(account, said.amount)
             return done
+        if await store.run(settling.is_declined, said):
+            return wire.Settled("refused", declined=True)
         if state == "stale":
             return wire.Settled("refused")
         if state == "old":
@@ -149,14 +151,7 @@ class Till(Intake):
         """The person agrees to what this account proposed; gives the µcr by which it owes less. `amount`:
         what it is taken to be. Raises NodeError, StoreError."""
         store, me = await self._ready(), self._signer()
-        signed = self._proposed.get(account)
-        if signed is None:
-            raise NodeError(
-                "nothing_proposed",
-                "This user has not proposed to settle its tab.",
-                "It does so on its own node: infraxa tabs settle.",
-            )
-        said = settling.opened(me, account, signed)
+        signed, said = self._waiting(account)
         if amount is not None and amount != said.amount:
             raise NodeError(
                 "bad_amount",
@@ -175,6 +170,28 @@ class Till(Intake):
             )
         self._settled(account, said.amount)
         return said.amount
+
+    async def decline(self, account: bytes) -> int:
+        """The person does not agree to what this account proposed; gives the µcr that it was. It can propose
+        something else then. Raises NodeError, StoreError."""
+        store = await self._ready()
+        _, said = self._waiting(account)
+        await store.run(settling.decline, said)
+        self._proposed.pop(account, None)
+        await store.run(tabs.set_note, "provider", account, "")
+        self._changed()
+        return said.amount
+
+    def _waiting(self, account: bytes) -> tuple[codec.Signed, deals.Settlement]:
+        """What this account proposed. Raises NodeError `nothing_proposed`."""
+        signed = self._proposed.get(account)
+        if signed is None:
+            raise NodeError(
+                "nothing_proposed",
+                "This user has not proposed to settle its tab.",
+                "It does so on its own node: infraxa tabs settle.",
+            )
+        return signed, settling.opened(self._signer(), account, signed)
 
     def _settled(self, account: bytes, amount: int) -> None:
         self._credit.settled(account, amount, self._clock())

@@ -12,6 +12,8 @@ import msgspec
 
 Role = Literal["user", "provider"]
 """`user`: what this node bought, and owes. `provider`: what it sold, and is owed."""
+Settling = Literal["", "proposed", "declined"]
+"""What became of the last proposal to settle a tab: it waits for the provider's person, or that declined."""
 
 
 class Bound(msgspec.Struct, frozen=True):
@@ -105,7 +107,8 @@ class TabSeen(msgspec.Struct, frozen=True):
     """The node whose account it is, when both said so: what is owed in one direction can pay the other."""
     last_ms: int = 0
     note: str = ""
-    """What waits for the person: a settlement that was proposed, a difference between the books."""
+    """What there is to know: a settlement that was proposed or declined, a difference between the books."""
+    settling: Settling = ""
 
 
 class ReceiptSeen(msgspec.Struct, frozen=True):

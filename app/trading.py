@@ -13,9 +13,10 @@ from msgspec.structs import replace
 
 from infraxa.app.days import start_ms
 from infraxa.app.errors import NodeError
-from infraxa.app.settlements import Settlements
+from infraxa.app.intake import PROPOSED
+from infraxa.app.settlements import Settlements, Told
 from infraxa.app.till import Till
-from infraxa.app.trade import Earnings, ReceiptLine, ReceiptSeen, Role, Sum, TabSeen
+from infraxa.app.trade import Earnings, ReceiptLine, ReceiptSeen, Role, Settling, Sum, TabSeen
 from infraxa.net import codec
 from infraxa.net.credits import shown
 from infraxa.net.identity import id_text
@@ -64,7 +65,8 @@ class Trading:
 
     async def tabs(self) -> list[TabSeen]:
         """All of them, what is owed most first. Raises StoreError."""
-        return [self._tab(tab) for tab in await self._store.run(tabs.list_tabs)]
+        told = await self._settlements.told()
+        return [self._tab(tab, told.get(tab.peer)) for tab in await self._store.run(tabs.list_tabs)]
 
     async def receipts(self, role: Role | None, before: int | None, count: int) -> list[ReceiptSeen]:
         """The newest first. Raises StoreError."""
@@ -122,6 +124,18 @@ class Trading:
             return f"Agreed: {shown(await self._till.settle(key, amount))} credits are settled."
         return await self._settlements.settle(key, amount, note)
 
+    async def decline(self, peer: str) -> str:
+        """Do not agree to what this user proposed; what happened, in one sentence. Raises NodeError,
+        StoreError."""
+        role, key = await self._named(peer)
+        if role == "user":
+            raise NodeError(
+                "not_yours",
+                "What you owe a driver is settled by its person, who agrees or declines.",
+                "To propose it: infraxa tabs settle.",
+            )
+        return f"Declined: {shown(await self._till.decline(key))} credits are owed as before."
+
     async def _named(self, text: str) -> tuple[Role, bytes]:
         """The tab of this peer: its whole id or the beginning of it, as people write it."""
         wanted = text.strip().rpartition("·")[2].lower()
@@ -143,7 +157,14 @@ class Trading:
         bought = await self._store.run(earnings.earnings, "user", since_ms)
         return _total(key, _merged(sold.days, bought.days, str))
 
-    def _tab(self, tab: TabRow) -> TabSeen:
+    def _tab(self, tab: TabRow, told: Told | None) -> TabSeen:
+        """`told`: of what this node proposed to settle, where the other one is its driver."""
+        note = _SYNC if tab.needs_sync else tab.note
+        settling: Settling = ""
+        if tab.role == "provider" and note.startswith(PROPOSED):
+            settling = "proposed"
+        elif tab.role == "user" and told is not None and not note:
+            settling, note = told
         return TabSeen(
             role=tab.role,
             peer=id_text(tab.peer),
@@ -155,7 +176,8 @@ class Trading:
             held=tab.held - tab.unsigned,
             linked=id_text(tab.node) if tab.node is not None else "",
             last_ms=tab.last_at,
-            note=_SYNC if tab.needs_sync else tab.note,
+            note=note,
+            settling=settling,
         )
 
     def _limit(self, tab: TabRow) -> int:

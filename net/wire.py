@@ -263,6 +263,8 @@ class Settled(Struct, array_like=True, frozen=True, tag=31):
     """The creditor's node key's, over the settlement."""
     netted_signature: Signature | None = None
     """The provider's account key's, over the one in the other direction."""
+    declined: bool = False
+    """`refused` by the person of the creditor, not by what its books say."""
 
 
 class VocabPlease(Struct, array_like=True, frozen=True, tag=32):

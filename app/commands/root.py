@@ -450,16 +450,19 @@ def tabs_settle(
     note: Annotated[
         str, typer.Option(metavar="TEXT", help="What you agreed with the other person; it is told.")
     ] = "",
+    decline: Annotated[
+        bool, typer.Option("--decline", help="Do not agree to what this user proposed.")
+    ] = False,
     json: options.Json = False,
 ) -> None:
     """Reduce what is owed other than by serving order by order.
 
     To a driver: what it owes this node is set off first, the rest is proposed to its person. Of a user:
-    agrees to what it proposed.
+    agrees to what it proposed, or declines it.
     """
     from infraxa.app.commands import tabs as work
 
-    work.settle(ctx.obj, peer, amount, text=note, as_json=json)
+    work.settle(ctx.obj, peer, amount, text=note, decline=decline, as_json=json)
 
 
 @receipts_app.command("list", epilog="Example: infraxa receipts list --role provider --count 50")

@@ -105,17 +105,22 @@ def set_limit(data_dir: Path | None, peer: str, amount: str, *, as_json: bool) -
         print(clean(f"{peer_text(tab.name, tab.peer)} may owe {_limit(tab)} credits ({_whose_limit(tab)})."))
 
 
-def settle(data_dir: Path | None, peer: str, amount: str | None, *, text: str, as_json: bool) -> None:
-    """Reduce a tab; of a user: agree to what it proposed. Raises NodeError, NetError, UsageError."""
+def settle(
+    data_dir: Path | None, peer: str, amount: str | None, *, text: str, decline: bool, as_json: bool
+) -> None:
+    """Reduce a tab; of a user: agree to what it proposed, or `decline` it. Raises NodeError, NetError,
+    UsageError."""
     wanted = None if amount is None else amount_of(amount)
     if wanted is not None and wanted <= 0:
         raise UsageError("Only more than nothing can be settled.")
+    if decline and (amount is not None or text):
+        raise UsageError("--decline takes no amount and no note: all of what was proposed is declined.")
     if len(text) > MAX_NOTE:
         raise UsageError(f"--note has at most {MAX_NOTE} characters.")
     folders = folders_of(data_dir)
     settings = settings_of(folders, {})
     require_online(settings)
-    said, tab = asyncio.run(_settle(folders, settings, peer, wanted, text))
+    said, tab = asyncio.run(_settle(folders, settings, peer, wanted, text, decline))
     if as_json:
         print_json({"result": said, "tab": tab})
         return
@@ -125,7 +130,7 @@ def settle(data_dir: Path | None, peer: str, amount: str | None, *, text: str, a
 
 
 async def _settle(
-    folders: Folders, settings: Settings, peer: str, amount: int | None, text: str
+    folders: Folders, settings: Settings, peer: str, amount: int | None, text: str, decline: bool
 ) -> tuple[str, TabSeen]:
     running = is_open(folders)
     async with opened_node(folders, replace(settings, provide=False)) as node:
@@ -134,8 +139,10 @@ async def _settle(
             raise NodeError(
                 "not_running",
                 "What this user proposes is heard by the infraxa that serves, and none is open.",
-                "Start infraxa serve; when it proposes again, agree to it.",
+                "Start infraxa serve; when it proposes again, agree or decline.",
             )
+        if decline:
+            return await node.decline(tab.peer), find_tab(await node.list_tabs(), tab.peer)
         if is_terminal(sys.stderr):
             note("asking the other node: at most 40 s")
         said = await _ask(node, tab.peer, amount, text, 0.0 if running else FIND_S)

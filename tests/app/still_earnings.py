@@ -26,7 +26,7 @@ TABS = [
     TabSeen("provider", peer("ada"), "ada", 41_200, 50_000, True, 420, 1_800, peer("birch"), NOW - 9_000),
     TabSeen(
         "provider", peer("noah"), "noah", 4_950, 5_000, False, 38, 0, "", NOW - 3 * HOUR,
-        "It proposes to settle 0.00495 credits. Two coffees on Thursday",
+        "It proposes to settle 0.00495 credits. Two coffees on Thursday", "proposed",
     ),
     TabSeen("provider", peer("lin"), "", 312, 5_000, False, 0, 0, "", NOW - 2 * DAY),
     TabSeen("user", peer("birch"), "birch", 18_750, 30_000, True, 0, 2_400, "", NOW - 40_000),
@@ -205,6 +205,15 @@ class TradingNode(ProvidingNode):
     async def settle(self, peer: str, amount: int | None = None, note: str = "") -> str:
         self.asked.append(("settle", peer, amount, note))
         return "Settled by what it owes this node: 0.01875 credits."
+
+    async def decline(self, peer: str) -> str:
+        self.asked.append(("decline", peer))
+        self.known_tabs = [
+            msgspec.structs.replace(tab, note="", settling="") if tab.peer == peer else tab
+            for tab in self.known_tabs
+        ]
+        self._emit(TradeChanged())
+        return "Declined: 0.00495 credits are owed as before."
 
     async def list_receipts(
         self, *, role: Role | None = None, before: int | None = None, count: int = 100

@@ -228,6 +228,42 @@ async def test_what_another_proposed_is_agreed_to(tmp_path: Path) -> None:
         await it.until(lambda: "proposes it on its own node" in it.screen_text(), "who begins")
 
 
+async def test_what_another_proposed_is_declined(tmp_path: Path) -> None:
+    async with shell(tmp_path, node=TradingNode, clock=now) as it:
+        await opened(it)
+        await part(it, "tabs")
+        assert "2 wait for you" in it.screen_text()
+        await it.pilot.press("down", "down", "enter")
+        await it.until(lambda: isinstance(it.app.screen, Settle), "the question")
+        await it.pilot.press("enter")  # the key that opened it, once more
+        await it.until(lambda: isinstance(it.app.screen, EarningsScreen), "nothing")
+        await it.pilot.press("enter")
+        await it.until(lambda: isinstance(it.app.screen, Settle), "the question again")
+        await it.pilot.press("d")
+        await it.until(lambda: reads(it, "decline") == [("decline", peer("noah"))], "it is declined")
+        assert not reads(it, "settle")
+        await it.until(lambda: len(it.toasts) == 1 and "owed as before" in it.toasts[0], "what became of it")
+        await it.until(lambda: "1 waits for you" in it.screen_text(), "the heading")
+
+
+async def test_what_this_side_proposed_is_asked_again_and_not_waited_for(tmp_path: Path) -> None:
+    async with shell(tmp_path, node=TradingNode, clock=now) as it:
+        await opened(it)
+        note = "You proposed to settle 0.01 credits: its person has not answered yet."
+        trading(it).become_books(
+            YEAR, [msgspec.structs.replace(TABS[3], note=note, settling="proposed", linked="")]
+        )
+        await part(it, "tabs")
+        await it.until(lambda: "You proposed to settle 0.01" in it.screen_text(), "the note")
+        assert "for you" not in it.screen_text()
+        await it.pilot.press("t")
+        await it.until(lambda: isinstance(it.app.screen, Settle), "the question")
+        await it.pilot.press("d")
+        assert "nothing else can be proposed" in " ".join(it.screen_text().split())
+        await it.pilot.press("enter")
+        await it.until(lambda: reads(it, "settle") == [("settle", peer("birch"), None, "")], "it is asked")
+
+
 async def test_a_receipt_is_shown_in_full_and_exported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -131,8 +131,20 @@ async def test_a_proposal_counts_when_the_other_person_agrees(tmp_path: Path) ->
         assert "Proposed" in await fern.settle(id_text(oak.network.id), note="paid in apples")
         theirs = await tab(oak, "provider")
         assert "paid in apples" in theirs.note and theirs.owed == charge
+        assert (theirs.settling, (await tab(fern, "user")).settling) == ("proposed", "proposed")
+        assert "has not answered" in (await tab(fern, "user")).note
+        with pytest.raises(NodeError, match="agrees or declines"):
+            await fern.decline(id_text(oak.network.id))
+        assert "owed as before" in await oak.decline(theirs.peer)
+        # The other side hears of it when it asks again, and can propose something else.
+        with pytest.raises(NodeError, match="declined to settle"):
+            await fern.settle(id_text(oak.network.id))
+        assert (await tab(fern, "user")).settling == "declined" and (await tab(oak, "provider")).note == ""
+        assert "Proposed" in await fern.settle(id_text(oak.network.id), note="paid in pears")
+        theirs = await tab(oak, "provider")
+        assert "paid in pears" in theirs.note and (await tab(fern, "user")).settling == "proposed"
         await oak.settle(theirs.peer)
         assert (await tab(oak, "provider")).owed == 0 and (await tab(fern, "user")).owed == charge
-        # The other side hears of it when it asks again.
         assert "as agreed" in await fern.settle(id_text(oak.network.id))
-        assert (await tab(fern, "user")).owed == 0
+        mine = await tab(fern, "user")
+        assert (mine.owed, mine.note, mine.settling) == (0, "", "")

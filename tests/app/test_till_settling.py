@@ -83,6 +83,33 @@ async def test_an_agreement_waits_for_the_person_and_happens_once(tmp_path: Path
         assert (await user.tab()).owed == cost(1000) - 100 + cost(10)
 
 
+async def test_the_person_declines_and_something_else_can_be_proposed(tmp_path: Path) -> None:
+    declined = wire.Settled("refused", declined=True)
+    async with selling_at(tmp_path) as (shop, time):
+        node, user = await neighbour(shop)
+        till = shop.provider.till
+        request, other = please(user, proposal(user, 100)), please(user, proposal(user, 60))
+        with pytest.raises(NodeError, match="has not proposed"):
+            await till.decline(user.key)
+        await user.ask(request, wire.Settled)
+        assert await user.ask(other, wire.Settled) == wire.Settled("refused"), "one is open"
+        assert await till.decline(user.key) == 100
+        assert (await user.tab()).note == ""
+        assert [await user.ask(request, wire.Settled) for _ in range(2)] == [declined] * 2
+        with pytest.raises(NodeError, match="has not proposed"):
+            await till.settle(user.key)
+        assert await user.ask(other, wire.Settled) == wire.Settled("waiting")
+        assert await user.ask(request, wire.Settled) == declined, "as before"
+    async with selling_at(tmp_path, identity=shop.identity, time=time) as (shop, _):
+        user = await payer(shop, node.account_key(shop.identity.id))
+        assert await user.ask(request, wire.Settled) == declined, "after a restart"
+        assert await user.ask(other, wire.Settled) == wire.Settled("waiting")
+        assert await shop.provider.till.settle(user.key) == 60
+        assert await user.ask(request, wire.Settled) == declined, "on a tab that has moved"
+        assert (await user.tab()).owed == cost(1000) - 60
+        await whole(shop)
+
+
 async def test_what_is_settled_is_no_credit_any_more(tmp_path: Path) -> None:
     """Else who settled would still be refused until the day is over."""
     async with selling_at(tmp_path, stranger_limit=0.000201, strangers_daily=0.000201) as (shop, _):

@@ -276,7 +276,7 @@ class EarningsScreen(SectionedView):
 
     def _paint_headings(self) -> None:
         period = PERIODS[self._period]
-        tabs, waiting = len(self._tabs), sum(bool(tab.note) for tab in self._tabs)
+        tabs, waiting = len(self._tabs), sum(map(rows.waits, self._tabs))
         asides: dict[Part, str | Content] = {
             "chart": self._legend(),
             "tabs": f"{tabs:,}"
@@ -465,7 +465,7 @@ class EarningsScreen(SectionedView):
         if (tab := self._tab()) is None:
             return
         who = rows.peer_name(tab.name, tab.peer)
-        if tab.role == "provider" and not tab.note:
+        if tab.role == "provider" and tab.settling != "proposed":
             self.app.flash(f"{who} proposes it on its own node; then it waits for you here")
             return
         if tab.role == "user" and tab.owed <= 0:
@@ -473,10 +473,16 @@ class EarningsScreen(SectionedView):
             return
 
         async def settle(given: Given) -> None:
-            said = await self.app.node.settle(tab.peer, given.amount, given.note)
+            node = self.app.node
+            try:
+                if given.declined:
+                    said = await node.decline(tab.peer)
+                else:
+                    said = await node.settle(tab.peer, given.amount, given.note)
+            finally:
+                self._stale = True
+                self._read()
             self.app.notify(one_line(said, 300), markup=False)
-            self._stale = True
-            self._read()
 
         def answered(given: Given | None) -> None:
             if given is not None:

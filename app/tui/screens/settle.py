@@ -35,11 +35,18 @@ class Given(NamedTuple):
     amount: int | None
     """µcr; None: what was proposed."""
     note: str = ""
+    declined: bool = False
+    """It does not agree to what was proposed."""
 
 
 class Settle(Dialog[Given]):
-    """How much of a tab is settled, and for what."""
+    """How much of a tab is settled, and for what; or what is said to a proposal."""
 
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("left,up", "app.focus_previous", show=False),
+        Binding("right,down", "app.focus_next", show=False),
+        Binding("d", "decline", "Decline", show=False),
+    ]
     DEFAULT_CSS = """
     Settle .label { width: 10; height: 1; color: $foreground 60%; }
     Settle .row { width: 1fr; height: 2; }
@@ -54,13 +61,25 @@ class Settle(Dialog[Given]):
 
     def compose(self) -> ComposeResult:
         with Vertical(id="dialog"):
-            if self._tab.role == "provider":
+            if self._agrees:
                 yield from self._agreeing()
+            elif self._asks_again:
+                yield from self._asking_again()
             else:
                 yield from self._proposing()
 
+    @property
+    def _agrees(self) -> bool:
+        """The other one proposed it."""
+        return self._tab.role == "provider"
+
+    @property
+    def _asks_again(self) -> bool:
+        """This side has proposed it."""
+        return self._tab.role == "user" and self._tab.settling == "proposed"
+
     def on_mount(self) -> None:
-        if self._tab.role == "provider":
+        if self._agrees:
             # Enter has opened it: pressed twice, it agrees to nothing.
             self.query_one("#cancel", Button).focus()
 
@@ -68,12 +87,26 @@ class Settle(Dialog[Given]):
         yield Static(f"Settle what {self._who} owes?", classes="heading", markup=False)
         yield Static(one_line(self._tab.note, 300), classes="said", markup=False)
         yield Static(
-            f"{PROMISE} It owes {shown(self._tab.owed)}; agree if you got what you two agreed on for it. "
-            "Both sign it, and it cannot be undone.",
+            f"It owes {shown(self._tab.owed)}. {PROMISE} Agree if you got what you two agreed on: both "
+            "sign it, and it cannot be undone. Decline, and nothing changes: it is told, and can propose "
+            "something else.",
             classes="said",
             markup=False,
         )
-        yield from self._buttons("Agree")
+        with Horizontal(classes="buttons"):
+            yield Button("Agree", id="accept", variant="primary", compact=True)
+            yield Button("Decline", id="decline", compact=True)
+            yield Button("Not now", id="cancel", compact=True)
+
+    def _asking_again(self) -> Iterator[Widget]:
+        yield Static(f"Settle what you owe {self._who}?", classes="heading", markup=False)
+        yield Static(one_line(self._tab.note, 300), classes="said", markup=False)
+        yield Static(
+            "Its node is asked again every minute. Until there is an answer nothing else can be proposed.",
+            classes="said",
+            markup=False,
+        )
+        yield from self._buttons("Ask now")
 
     def _proposing(self) -> Iterator[Widget]:
         yield Static(f"Settle what you owe {self._who}?", classes="heading", markup=False)
@@ -109,7 +142,7 @@ class Settle(Dialog[Given]):
     @on(Input.Submitted)
     @on(Button.Pressed, "#accept")
     def _accepted(self) -> None:
-        if self._tab.role == "provider":
+        if self._agrees or self._asks_again:
             self.dismiss(Given(None))
             return
         note = " ".join(self.query_one("#note", Input).value.split())
@@ -124,6 +157,12 @@ class Settle(Dialog[Given]):
             self._say(f"A note has at most {NOTE_BYTES} bytes.")
         else:
             self.dismiss(Given(amount, note))
+
+    @on(Button.Pressed, "#decline")
+    def action_decline(self) -> None:
+        """Do not agree to what the other one proposed."""
+        if self._agrees:
+            self.dismiss(Given(None, declined=True))
 
     @on(Button.Pressed, "#cancel")
     def _cancelled(self) -> None:

@@ -44,7 +44,7 @@ TABS = (
     Column("unsigned", 9, right=True, from_width=110, descending=True),
     Column("held", 9, right=True, from_width=98, descending=True),
     Column("last", 5, right=True, from_width=74),
-    Column("waits for you", 13, grow=2, from_width=84),
+    Column("note", 13, grow=2, from_width=84),
 )
 RECEIPTS = (
     Column("when", 12, descending=True),
@@ -194,6 +194,11 @@ def tab_rows(tabs: Sequence[TabSeen], now_ms: int) -> list[Row]:
         )  # fmt: skip
         rows.append(Row(f"{tab.role} {tab.peer}".encode(), cells, order, tab))
     return rows
+
+
+def waits(tab: TabSeen) -> bool:
+    """Whether its note wants something of the person: not what this side proposed."""
+    return bool(tab.note) and not (tab.role == "user" and tab.settling)
 
 
 def used_of(tab: TabSeen) -> float | None:
