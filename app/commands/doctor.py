@@ -45,18 +45,19 @@ class Outcome(msgspec.Struct, frozen=True):
     ms: int
 
 
-def doctor(data_dir: Path | None, *, as_json: bool) -> int:
-    """Returns 1 when a check failed, else 0."""
-    outcomes = asyncio.run(_run(folders_of(data_dir), as_json))
+def doctor(data_dir: Path | None, *, self_test: bool, as_json: bool) -> int:
+    """Returns 1 when a check failed, else 0. `self_test`: have a peer buy an answer now, instead of telling
+    what came of it last."""
+    outcomes = asyncio.run(_run(folders_of(data_dir), self_test, as_json))
     failed = any(outcome.state == "fail" for outcome in outcomes)
     if as_json:
         print_json({"ok": not failed, "checks": outcomes})
     return int(failed)
 
 
-async def _run(folders: Folders, as_json: bool) -> list[Outcome]:
+async def _run(folders: Folders, self_test: bool, as_json: bool) -> list[Outcome]:
     outcomes = []
-    async with contextlib.aclosing(_checks(folders)) as checks:
+    async with contextlib.aclosing(_checks(folders, self_test)) as checks:
         async for check in checks:
             _wait_line(f"checking {check.name} …")
             outcome = await _perform(check, folders)
@@ -67,10 +68,10 @@ async def _run(folders: Folders, as_json: bool) -> list[Outcome]:
     return outcomes
 
 
-async def _checks(folders: Folders) -> AsyncGenerator[Check, None]:
+async def _checks(folders: Folders, self_test: bool) -> AsyncGenerator[Check, None]:
     for check in (*CHECKS, *LEDGER_CHECKS):
         yield check
-    async with contextlib.aclosing(network_checks(folders)) as checks:
+    async with contextlib.aclosing(network_checks(folders, self_test=self_test)) as checks:
         async for check in checks:
             yield check
 

@@ -15,7 +15,7 @@ import msgspec
 from infraxa.app.errors import sentence
 from infraxa.app.events import EngineChanged, Event, LogLine, NetworkChanged, ProviderChanged
 from infraxa.app.network_words import REACHABLE
-from infraxa.app.serving import ProviderStatus, Served
+from infraxa.app.serving import ProviderStatus, SelfTest, Served
 from infraxa.app.trade import ReceiptSeen
 from infraxa.engine.types import EngineStatus, ErrorInfo
 from infraxa.net.credits import shown
@@ -64,6 +64,7 @@ class Journal:
             case ProviderChanged(status=status):
                 was, self._provider = self._provider, status
                 yield from _provider(was, status)
+                yield from _tested(was.self_test, status.self_test)
                 yield from self._priced(status)
             case EngineChanged(status=status):
                 old, self._engine = self._engine, status
@@ -159,6 +160,22 @@ def _provider(before: ProviderStatus, now: ProviderStatus) -> Iterator[Entry]:
             "waiting": now.waiting,
         },
     )
+
+
+def _tested(before: SelfTest, now: SelfTest) -> Iterator[Entry]:
+    if (one := now.last) is None or one == before.last:
+        return
+    fields = {
+        "served": not one.code,
+        "code": one.code,
+        "peer": short_id(one.peer),
+        "way": one.way,
+        "connect_ms": one.connect_ms,
+        "first_token_ms": one.first_token_ms,
+        "signed": one.signed,
+        "tested": one.at_ms,
+    }
+    yield Entry("self_test", "", fields)
 
 
 def _engine(before: EngineStatus, now: EngineStatus) -> Iterator[Entry]:

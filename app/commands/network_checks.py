@@ -25,6 +25,8 @@ from infraxa.net.threads import in_daemon_thread
 
 JOIN_S = 10.0
 BOOTSTRAP_S = 12.0
+TEST_S = 150.0
+"""More than a peer that does not answer takes, and another one."""
 SHOWN = 4
 """Cards that are named, of those that others are told of, and of the rest."""
 
@@ -37,12 +39,13 @@ NAMES = (
     "clock",
     "local network",
     "peers",
+    "self-test",
     "bootstrap",
 )
 
 
-async def network_checks(folders: Folders) -> AsyncGenerator[Check, None]:
-    """Each check, to be made before the next one is asked for. To be closed."""
+async def network_checks(folders: Folders, *, self_test: bool = False) -> AsyncGenerator[Check, None]:
+    """Each check, to be made before the next one is asked for. To be closed. `self_test`: one is made now."""
     yield Check("identity", _identity, 10, "The disk does not answer.")
     try:
         settings = await in_daemon_thread(lambda: config.load(folders))
@@ -63,6 +66,8 @@ async def network_checks(folders: Folders) -> AsyncGenerator[Check, None]:
             yield Check("clock", seen.clock, 5, "")
             yield Check("local network", seen.local_network, 5, "")
             yield Check("peers", seen.peers, 10, "")
+            tested, limit = (seen.test, TEST_S) if self_test else (seen.tested, 5.0)
+            yield Check("self-test", tested, limit, "The peers may be busy; try again.")
     bootstrap = functools.partial(_bootstrap, settings)
     yield Check(
         "bootstrap", bootstrap, BOOTSTRAP_S, "None of those addresses answers; see whether they exist."

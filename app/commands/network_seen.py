@@ -13,12 +13,15 @@ from pathlib import Path
 
 import msgspec
 
+from infraxa.app import self_test_words
 from infraxa.app.commands.checkup import Finding
 from infraxa.app.commands.front import is_open, opened_node
 from infraxa.app.config import Settings
+from infraxa.app.errors import NodeError
 from infraxa.app.events import Event, NetworkChanged
 from infraxa.app.facade import NodeFacade
 from infraxa.app.folders import Folders
+from infraxa.app.serving import SelfTest
 from infraxa.net import addresses
 from infraxa.net.clock import BLOCK_MS
 from infraxa.net.invites import PUBLIC
@@ -160,6 +163,34 @@ class Seen:
         links = f"{len(peers)} link{'s' * (len(peers) != 1)}"
         ways = f"{came} came in, {len(peers) - came} dialled from here"
         return Finding("ok", f"{links}: {shown}; {ways}. Nodes known: {known}.")
+
+    async def tested(self, folders: Folders) -> Finding:
+        """What the last self-test says."""
+        if self._own:
+            return Finding("ok", "Not tested: no infraxa is open, so nobody is served.")
+        return _of_test(self._opened.provider.self_test)
+
+    async def test(self, folders: Folders) -> Finding:
+        """What one says that is made now."""
+        if self._own:
+            return Finding(
+                "warn", "Not tested: no infraxa is open, so nobody is served.", "infraxa serve opens one."
+            )
+        try:
+            return _of_test(await self._opened.self_test())
+        except NodeError as error:
+            return Finding("warn", error.message, error.remedy)
+
+
+def _of_test(test: SelfTest) -> Finding:
+    said = self_test_words.verdict(test, time.time_ns() // 1_000_000)
+    match said.state:
+        case "failed":
+            return Finding("fail", said.text, said.remedy)
+        case "doubt":
+            return Finding("warn", said.text, said.remedy)
+        case _:
+            return Finding("ok", said.text, said.remedy)
 
 
 async def _settle(node: NodeFacade, until: float, *, own: bool) -> None:

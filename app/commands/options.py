@@ -195,6 +195,14 @@ PauseWhenBusy = Annotated[
         "--pause-when-busy/--serve-when-busy", help="Serve nobody while other programs use the processors."
     ),
 ]
+SelfTest = Annotated[
+    bool | None,
+    typer.Option("--self-test/--no-self-test", help="Have a peer buy a tiny answer here each hour."),
+]
+TestOthers = Annotated[
+    bool | None,
+    typer.Option("--test-others/--no-test-others", help="Buy tiny answers of peers that ask for it."),
+]
 Peer = Annotated[
     str,
     typer.Argument(

@@ -130,6 +130,8 @@ def root(
     strangers_daily: options.StrangersDaily = None,
     free_daily: options.FreeDaily = None,
     pause_when_busy: options.PauseWhenBusy = None,
+    self_test: options.SelfTest = None,
+    test_others: options.TestOthers = None,
 ) -> None:
     """An open market for AI inference, in one terminal."""
     ctx.obj = data_dir
@@ -249,11 +251,17 @@ def models_remove(ctx: typer.Context, name: options.ModelName) -> None:
 
 
 @app.command(epilog="Example: infraxa doctor --json")
-def doctor(ctx: typer.Context, json: options.Json = False) -> None:
+def doctor(
+    ctx: typer.Context,
+    self_test: Annotated[
+        bool, typer.Option("--self-test", help="Have a peer buy a tiny answer now, while this node serves.")
+    ] = False,
+    json: options.Json = False,
+) -> None:
     """Check every step, with a reason and a remedy each. The output is safe to paste."""
     from infraxa.app.commands import doctor as work
 
-    raise typer.Exit(work.doctor(ctx.obj, as_json=json))
+    raise typer.Exit(work.doctor(ctx.obj, self_test=self_test, as_json=json))
 
 
 @config_app.command("path", epilog='Example: $EDITOR "$(infraxa config path)"')
@@ -300,6 +308,8 @@ def serve(
     strangers_daily: options.StrangersDaily = None,
     free_daily: options.FreeDaily = None,
     pause_when_busy: options.PauseWhenBusy = None,
+    self_test: options.SelfTest = None,
+    test_others: options.TestOthers = None,
     threads: options.Threads = None,
     context: options.Context = None,
     slots: options.Slots = None,

@@ -1,4 +1,4 @@
-"""The self-test between whole nodes: a peer buys an answer as a stranger would, and what is made of its word."""
+"""The self-test between whole nodes: a peer buys an answer as strangers do, and what is made of its word."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from pathlib import Path
 from infraxa.app import self_test_words
 from infraxa.app.node import Node
 from infraxa.app.self_test_words import Verdict
-from infraxa.store import tabs, trade
-from tests.app.networked import folders, network_name, running, until
+from tests.app.networked import folders, network_name, running
 from tests.app.test_node_driver import provider
 
 

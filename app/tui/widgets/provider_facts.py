@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import msgspec
 from textual.content import Content
 
-from infraxa.app import config
+from infraxa.app import config, self_test_words
 from infraxa.app import serving_words as words
 from infraxa.app.config import Settings
 from infraxa.app.network_words import REACHABLE, peers_text, span
@@ -218,7 +219,7 @@ def facts(seen: Seen, speeds: Sequence[float], now_ms: int, width: int) -> list[
         *_price(seen),
         *_limits(seen, now_ms),
         *_totals(seen, speeds, now_ms, width),
-        *_way_in(seen),
+        *_way_in(seen, now_ms),
     ]
 
 
@@ -377,7 +378,7 @@ def now_speed(status: ProviderStatus) -> float:
     return status.tokens_per_second if status.running else 0.0
 
 
-def _way_in(seen: Seen) -> list[Fact]:
+def _way_in(seen: Seen, now_ms: int) -> list[Fact]:
     network = seen.network
     if network.activity not in ("alone", "online"):
         return []
@@ -393,4 +394,13 @@ def _way_in(seen: Seen) -> list[Fact]:
             Fact("" if at else "at", f"{' ' * NAME if at else ''}{address_text(address)}")
             for at, address in enumerate(network.listening[:4])
         ),
+        _self_test(seen, now_ms),
     ]
+
+
+def _self_test(seen: Seen, now_ms: int) -> Fact:
+    test = seen.status.self_test
+    said = self_test_words.verdict(test, now_ms)
+    line = _setting("self-test", self_test_words.brief(test, now_ms), "self_test")
+    style = {"ok": "$text-success", "doubt": "$text-warning", "failed": "$text-error", "open": ""}[said.state]
+    return replace(line, style=style, help=f"{said.text} {said.remedy}".rstrip())
