@@ -9,8 +9,9 @@ one.
 
 from __future__ import annotations
 
+import math
 from collections import Counter, OrderedDict, deque
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterable, Iterator
 from typing import Final, NamedTuple
 
 ROOM: Final = 2
@@ -28,14 +29,17 @@ RETRY_MS: Final = (1000, 60_000)
 class _Place(NamedTuple):
     lane: Hashable
     user: Hashable
-    arrived: float
+    since: float
+    """When it began to wait."""
+    returned: bool = False
+    """It had a slot before."""
 
 
 class Admission:
     """Slots, and the line before them. All times are seconds of one monotonic clock.
 
-    An order is a number. It arrives once and leaves once, wherever it is by then; what is unknown may leave
-    too, which changes nothing.
+    An order is a number, a higher one than all that came before. It arrives once and leaves once, wherever it
+    is by then; what is unknown may leave too, which changes nothing.
     """
 
     def __init__(self, capacity: int) -> None:
@@ -103,13 +107,30 @@ class Admission:
             return True
         return False
 
+    def give_back(self, number: int, now: float) -> None:
+        """The order has no use for its slot yet, which others may have: it goes back into the line, with or
+        without room, before all that came after it, as if it had not been its turn."""
+        place = self._running.pop(number)._replace(since=now, returned=True)
+        self._waiting[number] = place
+        users = self._lanes.setdefault(place.lane, OrderedDict())
+        users[place.user] = deque(sorted([*users.get(place.user, ()), number]))
+        # Those that were given back come first, as they came; what is equal stays as it was.
+        first = self._first_returned
+        self._lanes[place.lane] = OrderedDict(sorted(users.items(), key=lambda item: first(item[1])))
+        self._lanes = OrderedDict(
+            sorted(self._lanes.items(), key=lambda item: min(map(first, item[1].values())))
+        )
+
+    def _first_returned(self, numbers: Iterable[int]) -> float:
+        return min((number for number in numbers if self._waiting[number].returned), default=math.inf)
+
     def line(self) -> list[int]:
         """Those that wait, in the order in which slots would go to them now."""
         return list(self._in_turn())
 
     def deadline(self, number: int) -> float:
         """Until when this order may wait."""
-        return self._waiting[number].arrived + IN_LINE_S
+        return self._waiting[number].since + IN_LINE_S
 
     def took(self, seconds: float) -> None:
         """An answer had its slot for so long."""

@@ -158,6 +158,11 @@ class Intake:
         """Its prompt is here. Raises Refusal when it was before."""
         await self._step(sold, orders.process)
 
+    async def requeue(self, sold: Sold) -> None:
+        """Its engine was lost before anything was sent: it is pending again. Raises Refusal when it was
+        before."""
+        await self._step(sold, orders.requeue)
+
     async def _step(self, sold: Sold, step: Callable[[Connection, Sold], bool]) -> None:
         try:
             done = await (await self._ready()).run(step, sold)

@@ -1,8 +1,8 @@
 """Serves the orders of other nodes: each waits for a slot, is answered by the engine, and ends, once.
 
-How an order is spoken of on the wire is in net/sale.py, who is next in admission.py, when this machine serves
-at all in provider.py. No prompt and no answer leaves this module but to the engine and to the user; errors of
-the engine, which may quote a prompt, are replaced by sentences of its own.
+How an order is spoken of on the wire is in net/sale.py, how it waits in line.py, its turn at the engine in
+turns.py, when this machine serves at all in provider.py. No prompt and no answer leaves these modules but to
+the engine and to the user; errors of the engine, which may quote a prompt, are replaced by other sentences.
 """
 
 from __future__ import annotations
@@ -12,11 +12,12 @@ import contextlib
 import logging
 import time
 import traceback
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from infraxa.app.admission import Admission
 from infraxa.app.errors import NodeError
+from infraxa.app.line import Line, within
 from infraxa.app.models import Models
 from infraxa.app.ordering import request_of
 from infraxa.app.served import Records, Row
@@ -24,12 +25,12 @@ from infraxa.app.serving import ServedState
 from infraxa.app.sold import FREE_OUT, Sold
 from infraxa.app.taken import ENDED, LEFT, OUTCOMES, Taken
 from infraxa.app.terms import Refusal, Terms, Why, done_of, max_out, refusal_of
-from infraxa.app.throttle import Throttle, parts
+from infraxa.app.throttle import Throttle
 from infraxa.app.till import Till
+from infraxa.app.turns import EngineLost, Turns
 from infraxa.engine.host import Engine
-from infraxa.engine.types import Delta, EngineError, Finished, Progress, Request
+from infraxa.engine.types import EngineError, Finished
 from infraxa.net import orders
-from infraxa.net.addresses import LOCAL
 from infraxa.net.deals import Outcome
 from infraxa.net.tasks import TaskGroup
 
@@ -37,11 +38,6 @@ if TYPE_CHECKING:
     from infraxa.net.sale import Sale
 
 _log = logging.getLogger(__name__)
-
-ALIVE_S: Final = 5.0
-"""At least so often the user is told something while there is nothing to send."""
-CALM_S: Final = 0.25
-"""At most so often it is told of another place in line."""
 
 USAGE_S: Final = 2.0
 """For the counts of a generation that was cancelled."""
@@ -51,6 +47,11 @@ SPARE_BYTES: Final = 4096
 """Of a prompt besides its text."""
 
 _DEFECT: Final = "infraxa met a defect of its own: see the log."
+_LOST: Final = {
+    "worker_died": "It waits again: the engine was restarted.",
+    "timeout": "It waits again: the engine was silent for too long.",
+}
+"""By the code of an EngineLost."""
 
 
 class Sales:
@@ -65,10 +66,11 @@ class Sales:
         *,
         changed: Callable[[], None],
         ended: Callable[[Row], None],
+        again: Callable[[Row], None] = lambda row: None,
         now_ms: Callable[[], int],
     ) -> None:
-        """`changed` is called whenever an order moves on, `ended` with each that is over."""
-        self.admission = Admission(1)
+        """`changed` is called whenever an order moves on, `ended` with each that is over, `again` with each
+        that begins anew."""
         self.terms: Terms | None = None
         self.shut: Why | None = lambda: Refusal("leaving", "Provider mode is off.")
         """Why orders that come now are refused; None: they are taken, and there are terms."""
@@ -81,7 +83,10 @@ class Sales:
         self._till = till
         self._changed = changed
         self._ended = ended
+        self._again = again
         self._now_ms = now_ms
+        self._line = Line(changed)
+        self._turns = Turns(engine, records, self.throttle, self._line, changed)
         self._runs: dict[int, Taken] = {}
         self._empty = asyncio.Event()
         self._empty.set()
@@ -130,7 +135,7 @@ class Sales:
             run.gone = sale.ended == "gone"
             if run.sold is not None:
                 self._settle(run, run.sold, outcome)
-            self._count_bytes(run, sale)
+            self._turns.count_bytes(run, sale)
             del self._runs[row.number]
             if not self._runs:
                 self._empty.set()
@@ -141,10 +146,19 @@ class Sales:
         """No order is here."""
         return not self._runs
 
+    @property
+    def admission(self) -> Admission:
+        """Slots and places."""
+        return self._line.admission
+
+    def advance(self) -> None:
+        """There may be slots for those that wait."""
+        self._line.advance()
+
     def send_away(self, why: Why) -> None:
         """End all that wait."""
-        for number in self.admission.line():
-            self._runs[number].stop(why())
+        for run in self._line.waiting():
+            run.stop(why())
 
     def end(self, why: Why, chosen: Callable[[Row], bool] = lambda row: True) -> None:
         """End those that are chosen."""
@@ -154,28 +168,13 @@ class Sales:
 
     async def close(self) -> None:
         """Nothing runs any more, when no order is here."""
+        await self._turns.close()
         await self._tasks.cancel_all()
 
     async def ended(self, seconds: float) -> bool:
         """Whether none is left after so many seconds; returns as soon as that is so."""
-        await _within(seconds, self._empty)
+        await within(seconds, self._empty)
         return self.empty
-
-    def advance(self) -> None:
-        """Give free slots to those whose turn it is, and tell the others their new places."""
-        now = time.monotonic()
-        for number in self.admission.admit():
-            run = self._runs[number]
-            run.since = now
-            run.row.place = 0
-            run.turn.set()
-            run.news.set()
-        for place, number in enumerate(self.admission.line()):
-            run = self._runs[number]
-            if run.row.place != place:
-                run.row.place = place
-                run.news.set()
-        self._changed()
 
     async def _sell(self, run: Taken, sale: Sale) -> None:
         if self.shut is not None:
@@ -192,28 +191,22 @@ class Sales:
             # It need not be sent, and nobody else has to wait while it is cut into tokens.
             raise Refusal("too_large", "Its prompt was longer than the context.", limit=terms.context)
         if self.admission.full:
-            raise self._no_room()
+            raise self._line.no_room()
         sold = run.sold = await self._till.admit(sale, terms)
         run.max_out = max_out(sale.order, terms)
         if sold.free_use:
             run.max_out = min(run.max_out, FREE_OUT)
-        await self._wait_in_line(run, sale, sold)
-        self._tell_alive_later(run, sale)
+        await self._line.wait(run, sale, patient=not sold.free_use)
         try:
-            async with self._models.held(terms.entry, terms.settings, guest=True):
-                if (loaded := self._engine.status.loaded) is not None:
-                    terms = terms._replace(context=loaded.n_ctx)
-                prompt = await self._claim(run, sale, terms, sold)
-                request = request_of(sale.order, prompt, run.max_out, sale.account.hex(), sold.budget)
-                finished = await self._answer(run, sale, request)
+            finished = await self._serve_in_turn(run, sale, terms, sold)
         except NodeError:
             raise Refusal(
                 "busy", "You are using another model.", retry_after_ms=self.admission.retry_after_ms()
             ) from None
         except EngineError as error:
-            raise refusal_of(error.info, terms, self.terms) from None
+            raise refusal_of(error.info, self._as_loaded(terms), self.terms) from None
         if finished.error is not None:
-            raise refusal_of(finished.error, terms, self.terms)
+            raise refusal_of(finished.error, self._as_loaded(terms), self.terms)
         if finished.reason not in ("stop", "length"):
             raise Refusal("leaving", "The engine was closed.", fault=True)
         # Before it is told, so that the receipt can be had when it is.
@@ -221,116 +214,49 @@ class Sales:
         await sale.done(done_of(finished, run.row.n_out, run.since - run.arrived))
         self._over(run, "done", "")
 
-    def _no_room(self) -> Refusal:
-        return Refusal("busy", "There was no room.", retry_after_ms=self.admission.retry_after_ms())
+    async def _serve_in_turn(self, run: Taken, sale: Sale, terms: Terms, sold: Sold) -> Finished:
+        """It has a slot; when the engine is lost before anything was sent it waits for another one, once.
+        Raises Refusal, NodeError, EngineError."""
+        prompt: orders.Prompt | None = None
+        while True:
+            self._turns.tell_alive(run, sale)
+            try:
+                async with self._models.held(terms.entry, terms.settings, guest=True):
+                    prompt = await self._claim(run, sale, self._as_loaded(terms), sold, prompt)
+                    request = request_of(sale.order, prompt, run.max_out, sale.account.hex(), sold.budget)
+                    return await self._turns.answer(run, sale, request)
+            except EngineLost as lost:
+                await self._begin_again(run, sale, sold, lost)
 
-    async def _wait_in_line(self, run: Taken, sale: Sale, sold: Sold) -> None:
-        """Returns when it has a slot."""
-        row, admission = run.row, self.admission
-        lane: Hashable = sale.group
-        if sale.group == LOCAL and not sale.relayed:
-            lane = (LOCAL, sale.account)
-        if not admission.arrive(row.number, lane, sale.account, run.arrived):
-            raise self._no_room()
-        deadline = admission.deadline(row.number)
-        self.advance()
-        if sold.free_use and not run.turn.is_set():
-            raise self._no_room()  # it takes nothing that anybody pays for
-        while not run.turn.is_set():
-            if time.monotonic() >= deadline:
-                raise Refusal("expired", "It waited too long.", retry_after_ms=admission.retry_after_ms())
-            run.news.clear()
-            await sale.placed(row.place)
-            await _within(CALM_S, run.turn)
-            if not run.turn.is_set():
-                await _within(min(ALIVE_S - CALM_S, deadline - time.monotonic()), run.news)
+    async def _begin_again(self, run: Taken, sale: Sale, sold: Sold, lost: EngineLost) -> None:
+        if run.again:
+            raise Refusal("internal", f"The engine failed twice, now by {lost.code}.", fault=True)
+        if self._engine.status.state == "failed" or (sold.free_use and self.admission.waiting):
+            raise Refusal("internal", f"The engine failed ({lost.code}).", fault=True)
+        run.begin_again(_LOST[lost.code])
+        await self._till.requeue(sold)
+        self._again(run.row)
+        await self._line.wait_again(run, sale)
 
-    async def _claim(self, run: Taken, sale: Sale, terms: Terms, sold: Sold) -> orders.Prompt:
-        run.row.state = "sending"
-        self._changed()
+    def _as_loaded(self, terms: Terms) -> Terms:
+        loaded = self._engine.status.loaded
+        return terms if loaded is None else terms._replace(context=loaded.n_ctx)
+
+    async def _claim(
+        self, run: Taken, sale: Sale, terms: Terms, sold: Sold, prompt: orders.Prompt | None
+    ) -> orders.Prompt:
+        if prompt is None:
+            run.row.state = "sending"
+            self._changed()
         await self._till.claim(sold)
-        prompt = await sale.claim(terms.context, run.max_out)
+        if prompt is None:
+            prompt = await sale.claim(terms.context, run.max_out)
+        else:
+            await sale.claim_again(terms.context, run.max_out)
         await self._till.process(sold)
         run.row.state = "reading"
         self._changed()
         return prompt
-
-    async def _answer(self, run: Taken, sale: Sale, request: Request) -> Finished:
-        row = run.row
-        generation = run.generation = self._engine.generate(request)
-        try:
-            async for item in generation:
-                match item:
-                    case Delta():
-                        if not row.n_out:
-                            self._first_piece(run)
-                        if generation.complete:
-                            # Whoever waits need not wait until the user has read the rest.
-                            self._release(run)
-                        await self._send(sale, item)
-                        self._records.sent(row, len(item.token_ids), time.monotonic())
-                        self._count_bytes(run, sale)
-                        self._changed()
-                    case Progress():
-                        row.prompt_read, row.n_prompt = item.done, item.total
-                        await sale.progress(item.done, item.total)
-                        self._changed()
-                    case Finished():
-                        usage = run.usage = item.usage
-                        row.n_prompt = row.prompt_read = usage.n_prompt
-                        self._records.timed(row, usage.first_token_ms, usage.tokens_per_second)
-                        self.admission.took(time.monotonic() - run.since)
-                        return item
-        finally:
-            generation.cancel()
-            self._release(run)
-        raise EngineError("closed", "The engine was closed.")
-
-    def _first_piece(self, run: Taken) -> None:
-        run.row.state = "answering"
-        if run.alive is not None:
-            run.alive.cancel()
-
-    async def _send(self, sale: Sale, delta: Delta) -> None:
-        if not self.throttle.limited:
-            await sale.piece(delta.text, delta.token_ids)
-            return
-        for text, ids, size in parts(delta, self.throttle.part):
-            await self.throttle.allow(size)
-            await sale.piece(text, ids)
-
-    def _count_bytes(self, run: Taken, sale: Sale) -> None:
-        self._records.bytes_out += sale.bytes_out - run.bytes_counted
-        run.bytes_counted = sale.bytes_out
-
-    def _tell_alive_later(self, run: Taken, sale: Sale) -> None:
-        run.alive = asyncio.get_running_loop().call_later(ALIVE_S, self._tell_alive_now, run, sale)
-
-    def _tell_alive_now(self, run: Taken, sale: Sale) -> None:
-        run.alive = self._tasks.spawn(self._tell_alive(run, sale), name=f"request {run.row.number} lives")
-
-    async def _tell_alive(self, run: Taken, sale: Sale) -> None:
-        """The user hears of its order while the model is loaded, waited for, or reads."""
-        from infraxa.net.sale import SaleEnded
-
-        row = run.row
-        try:
-            if row.state == "waiting":
-                await sale.placed(0)
-            elif row.state == "reading":
-                await sale.progress(row.prompt_read, row.n_prompt)
-        except SaleEnded as ended:
-            run.stop(ended)
-        else:
-            if not run.over:
-                self._tell_alive_later(run, sale)
-
-    def _release(self, run: Taken) -> None:
-        """Its slot, or its place in line, is another's now; once."""
-        if run.alive is not None:
-            run.alive.cancel()
-        if self.admission.leave(run.row.number):
-            self.advance()
 
     def _settle(self, run: Taken, sold: Sold, outcome: Outcome) -> None:
         """It is charged for what was delivered, whatever its end was; nothing happens when it is already."""
@@ -360,16 +286,9 @@ class Sales:
         run.over = True
         if run.sold is not None and run.sold.end is not None:
             run.row.charge = run.sold.charge
-        self._release(run)
+        self._turns.end(run)
         self._records.end(run.row, state, code, reason, self._now_ms())
         self._ended(run.row)
-
-
-async def _within(seconds: float, event: asyncio.Event) -> None:
-    """Returns when the event has happened, or after so many seconds."""
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(seconds):
-            await event.wait()
 
 
 async def _fail(sale: Sale, refusal: Refusal) -> None:

@@ -121,6 +121,11 @@ def process(conn: Connection, sold: Sold) -> bool:
     return trade.move(conn, "provider", sold.buyer.account, sold.order, ("claimed",), "processing")
 
 
+def requeue(conn: Connection, sold: Sold) -> bool:
+    """It has no slot any more, and nothing was sent; True once."""
+    return selling.requeue(conn, sold.buyer.account, sold.order)
+
+
 def end(conn: Connection, sold: Sold) -> None:
     """It is over: nothing is owed for what was never claimed, the charge for the rest."""
     account, ended = sold.buyer.account, sold.end or End("failed")
@@ -134,7 +139,7 @@ def end(conn: Connection, sold: Sold) -> None:
 def end_all(conn: Connection) -> None:
     """After a restart: nothing is owed for what waited, nor for what ran, whose counts are lost."""
     for row in trade.unsettled(conn, "provider"):
-        if row.state == "pending":
+        if row.state == "pending" and not row.requeued:  # whose user knows that it was claimed
             selling.expire_order(conn, row.peer, row.id)
     selling.fail_open_orders(conn)
 

@@ -1,6 +1,6 @@
 """One order of another node while it is here, and what the reasons for its end mean.
 
-What is done with it is in sales.py.
+What is done with it is in line.py, turns.py and sales.py.
 """
 
 from __future__ import annotations
@@ -57,6 +57,8 @@ class Taken:
     gone: bool = False
     """Its user was lost."""
     over: bool = False
+    again: bool = False
+    """The engine was lost once, before anything was sent."""
     alive: asyncio.TimerHandle | asyncio.Task[None] | None = None
     """What tells the user next that its order lives."""
     bytes_counted: int = 0
@@ -66,6 +68,12 @@ class Taken:
         row, usage = self.row, self.usage or Usage()
         n_prompt = max(usage.n_prompt, row.n_prompt) if row.n_out else row.prompt_read
         return End(outcome, n_prompt, min(usage.n_cached, n_prompt), row.n_out, self.gone)
+
+    def begin_again(self, why: str) -> None:
+        """Nothing of what was done for it counts any more."""
+        self.again, self.generation, self.usage = True, None, None
+        self.row.prompt_read = self.row.n_prompt = 0
+        self.row.reason = why
 
     def stop(self, why: Exception) -> None:
         """End it now, wherever it is; does nothing the second time, or after its end."""

@@ -109,7 +109,8 @@ class Scripted:
         self.status = EngineStatus(cast(Any, state), str(path), **changed)
         self.on_status(self.status)
 
-    def generate(self, request: Request) -> ScriptedGeneration:
+    def generate(self, request: Request, *, retry: bool) -> ScriptedGeneration:
+        assert not retry, "provider mode asks again by itself"
         self.generations.append(ScriptedGeneration(request))
         return self.generations[-1]
 

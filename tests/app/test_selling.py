@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import pytest
 
-from infraxa.app import sales
+from infraxa.app import line, sales, turns
 from infraxa.app.provider import Limits
 from infraxa.app.serving import ServedState
 from infraxa.engine.types import ChatMessage, ErrorInfo
@@ -196,6 +196,8 @@ async def test_what_fails_in_the_engine_is_told_by_code_alone(
         if shown:
             generation.say("MARKER")
         generation.finish(error)
+        if error.code == "worker_died" and not shown:
+            (await engine_of(shop).asked(2))[1].finish(error)
         failed = await task
         assert (failed.code, failed.shown) == (code, shown)
         assert failed.limit == (1000 if code == "too_large" else 0)
@@ -268,8 +270,9 @@ async def test_stop_strings_and_turns_reach_the_engine(tmp_path: Path) -> None:
 
 
 async def test_the_user_hears_that_its_order_lives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sales, "ALIVE_S", 0.05)
-    monkeypatch.setattr(sales, "CALM_S", 0.01)
+    for module in (line, turns):
+        monkeypatch.setattr(module, "ALIVE_S", 0.05)
+    monkeypatch.setattr(line, "CALM_S", 0.01)
     async with scripted(tmp_path) as shop:
         await shop.open(capacity=1)
         heard: list[Item] = []
@@ -295,7 +298,7 @@ async def test_the_user_hears_that_its_order_lives(tmp_path: Path, monkeypatch: 
         generation.say("x")
         generation.finish()
         await asyncio.gather(first, second)
-        before = len(shop.provider._sales._tasks._tasks)
+        before = len(shop.provider._sales._turns._tasks._tasks)
         assert before == 0, "nothing tells of it any more"
 
 
@@ -316,7 +319,8 @@ async def test_the_user_hears_that_its_order_lives_while_the_model_is_waited_for
 
         second = asyncio.ensure_future(follow())
         await until(lambda: heard)
-        monkeypatch.setattr(sales, "ALIVE_S", 0.05)
+        for module in (line, turns):
+            monkeypatch.setattr(module, "ALIVE_S", 0.05)
         loaded = engine_of(shop).status.loaded
         engine_of(shop).become("restarting", error=ErrorInfo("worker_died", "It died."))
         await shop.mode("paused")

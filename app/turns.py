@@ -1,0 +1,197 @@
+"""One order's turn at the engine: the prompt goes in, the answer comes out, and the engine may be lost.
+
+Before it has a slot it is in line.py; what becomes of it then, in the ledger too, is in sales.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final, Literal
+
+from infraxa.app.line import ALIVE_S, Line
+from infraxa.app.served import Records
+from infraxa.app.taken import Taken
+from infraxa.app.throttle import Throttle, parts
+from infraxa.engine.generation import Generation
+from infraxa.engine.host import Engine
+from infraxa.engine.types import Delta, EngineError, Finished, Progress, Request
+from infraxa.net.tasks import TaskGroup
+
+if TYPE_CHECKING:
+    from infraxa.net.sale import Sale
+
+STUCK_S: Final = 60.0
+"""An engine of which nothing comes for so long is lost for this order."""
+_LOOKS: Final = 10
+"""Looks within that time."""
+
+
+class EngineLost(Exception):
+    """Before anything of the answer was sent: it can be asked for again."""
+
+    def __init__(self, code: Literal["worker_died", "timeout"]) -> None:
+        """`timeout`: nothing came of it for STUCK_S."""
+        super().__init__(code)
+        self.code = code
+
+
+class Turns:
+    """Of one provider."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        records: Records,
+        throttle: Throttle,
+        line: Line,
+        changed: Callable[[], None],
+    ) -> None:
+        """`changed` is called whenever an order moves on."""
+        self._engine = engine
+        self._records = records
+        self._throttle = throttle
+        self._line = line
+        self._changed = changed
+        self._tasks = TaskGroup()
+
+    async def close(self) -> None:
+        """Nothing is told any more."""
+        await self._tasks.cancel_all()
+
+    async def answer(self, run: Taken, sale: Sale, request: Request) -> Finished:
+        """Send what the engine says to this; its slot is another's when it has said all. Raises EngineLost,
+        with the slot; EngineError; as Sale.piece."""
+        row = run.row
+        generation = run.generation = self._engine.generate(request, retry=False)
+        stuck = _Stuck(generation, STUCK_S)
+        try:
+            async for item in generation:
+                stuck.heard()
+                match item:
+                    case Delta() if not stuck.over:
+                        if not row.n_out:
+                            self._first_piece(run)
+                        if generation.complete:
+                            # Whoever waits need not wait until the user has read the rest.
+                            self.end(run)
+                        await self._send(sale, item)
+                        self._records.sent(row, len(item.token_ids), time.monotonic())
+                        self.count_bytes(run, sale)
+                        self._changed()
+                    case Progress() if not stuck.over:
+                        row.prompt_read, row.n_prompt = item.done, item.total
+                        await sale.progress(item.done, item.total)
+                        self._changed()
+                    case Finished():
+                        _check_lost(run, item, stuck)
+                        usage = run.usage = item.usage
+                        row.n_prompt = row.prompt_read = usage.n_prompt
+                        self._records.timed(row, usage.first_token_ms, usage.tokens_per_second)
+                        self._line.admission.took(time.monotonic() - run.since)
+                        self.end(run)
+                        return item
+                stuck.waits()
+        finally:
+            stuck.stop()
+            _stop_telling(run)
+            generation.cancel()
+        raise EngineError("closed", "The engine was closed.")
+
+    def end(self, run: Taken) -> None:
+        """It needs no slot any more; once."""
+        _stop_telling(run)
+        self._line.leave(run)
+
+    def count_bytes(self, run: Taken, sale: Sale) -> None:
+        """What went out since it was counted last."""
+        self._records.bytes_out += sale.bytes_out - run.bytes_counted
+        run.bytes_counted = sale.bytes_out
+
+    def tell_alive(self, run: Taken, sale: Sale) -> None:
+        """From now on the user hears of its order, while the model is loaded, waited for, or reads."""
+        run.alive = asyncio.get_running_loop().call_later(ALIVE_S, self._tell_alive_now, run, sale)
+
+    def _tell_alive_now(self, run: Taken, sale: Sale) -> None:
+        run.alive = self._tasks.spawn(self._tell_alive(run, sale), name=f"request {run.row.number} lives")
+
+    async def _tell_alive(self, run: Taken, sale: Sale) -> None:
+        from infraxa.net.sale import SaleEnded  # which the app draws its first frame without
+
+        row = run.row
+        try:
+            if row.state == "waiting":
+                await sale.placed(0)
+            elif row.state == "reading":
+                await sale.progress(row.prompt_read, row.n_prompt)
+        except SaleEnded as ended:
+            run.stop(ended)
+        else:
+            if not run.over:
+                self.tell_alive(run, sale)
+
+    def _first_piece(self, run: Taken) -> None:
+        run.row.state = "answering"
+        _stop_telling(run)
+
+    async def _send(self, sale: Sale, delta: Delta) -> None:
+        if not self._throttle.limited:
+            await sale.piece(delta.text, delta.token_ids)
+            return
+        for text, ids, size in parts(delta, self._throttle.part):
+            await self._throttle.allow(size)
+            await sale.piece(text, ids)
+
+
+class _Stuck:
+    """Cancels a generation of which nothing comes for too long. Counts looks instead of seconds: when this
+    process stood still, what has come meanwhile is taken before the next look."""
+
+    def __init__(self, generation: Generation, seconds: float) -> None:
+        self.over = False
+        """It was cancelled here: what still comes of it is nobody's."""
+        self._generation = generation
+        self._every = seconds / _LOOKS
+        self._looks = 0
+        self._waiting = True
+        self._schedule()
+
+    def heard(self) -> None:
+        """Something came, and is dealt with."""
+        self._looks, self._waiting = 0, False
+
+    def waits(self) -> None:
+        """More is waited for."""
+        self._waiting = True
+
+    def stop(self) -> None:
+        self._timer.cancel()
+
+    def _schedule(self) -> None:
+        self._timer = asyncio.get_running_loop().call_later(self._every, self._look)
+
+    def _look(self) -> None:
+        self._looks += self._waiting
+        if self._looks > _LOOKS:
+            self.over = True
+            self._generation.cancel()
+        else:
+            self._schedule()
+
+
+def _check_lost(run: Taken, finished: Finished, stuck: _Stuck) -> None:
+    """Raises EngineLost, or EngineError when some of the answer was sent, for an end that is the engine's
+    fault and not the order's."""
+    if stuck.over and run.row.state == "answering":
+        raise EngineError("timeout", "The engine was silent for too long.")
+    if stuck.over:
+        raise EngineLost("timeout")
+    error = finished.error
+    if error is not None and error.code == "worker_died" and run.row.state != "answering":
+        raise EngineLost("worker_died")
+
+
+def _stop_telling(run: Taken) -> None:
+    if run.alive is not None:
+        run.alive.cancel()
