@@ -98,7 +98,7 @@ class Intake:
 
     async def _admit(self, sale: Sale, terms: Terms) -> Sold:
         store, now, order = await self._ready(), self._clock(), sale.order
-        self.missed.asked(now)
+        self.missed.asked(sale.account, now)
         buyer = Buyer(sale.account, None if sale.relayed else sale.group)
         rates, hold, quote, free_use = FREE, 0, b"", False
         if order.quote:

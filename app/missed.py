@@ -48,10 +48,20 @@ class MissedLog:
         self._lost: dict[str, _Lost] = {}
         self._asked_ms = 0
         """The last time anybody asked for a quote, or ordered."""
+        self._asker = b""
+        self._before_ms = 0
+        """The last time before that anybody else did."""
 
-    def asked(self, now_ms: int) -> None:
+    def asked(self, account: bytes, now_ms: int) -> None:
         """Somebody wants to be served."""
+        if account != self._asker:
+            self._asker, self._before_ms = account, self._asked_ms
         self._asked_ms = now_ms
+
+    def was_test(self, account: bytes) -> None:
+        """This one asked because this node wanted it to: that is no demand."""
+        if account == self._asker:
+            self._asked_ms = self._before_ms
 
     def not_taken(self, account: bytes, price_out: int, cheapest: int | None, now_ms: int) -> None:
         """A quote of this price was not used. `cheapest`: of the others that offer the same model now."""

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import msgspec
 
-from infraxa.app import choices, prices
+from infraxa.app import choices, prices, self_test_words
 from infraxa.app import config as configuration
 from infraxa.app.answers import Answers, Prepared
 from infraxa.app.asking import Asking
@@ -698,7 +698,9 @@ class Node(NodeFacade):
 
     async def list_missed(self) -> list[Missed]:
         """Chances to earn that were lost, and why; the last one first."""
-        return self._provider.missed(unreachable=self.network.reachability == "unreachable")
+        found = self._provider.missed(unreachable=self.network.reachability == "unreachable")
+        tested = self_test_words.missed(self._self_tests.status, now_ms())
+        return found if tested is None else [tested, *found]
 
     async def price_history(self, node: bytes, model_id: bytes) -> list[PricePoint]:
         """What a provider asked for an output token over the last day, as far as this node heard it."""

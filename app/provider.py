@@ -86,7 +86,7 @@ class Provider:
         """Told what is offered from now on; None: nothing."""
         self.on_load: Callable[[Load], None] = lambda load: None
         """Told how busy this node is, when that is news."""
-        self.self_test: Callable[[], SelfTest] = SelfTest
+        self.self_test: Callable[[], SelfTest] = lambda: SelfTest("off")
         """What is known of whether strangers are served."""
         self._models = models
         self._engine = engine
@@ -175,6 +175,10 @@ class Provider:
     def has_answered(self, account: bytes) -> bool:
         """Whether this account had an answer to its end, not long ago."""
         return any(one.user == account and one.state == "done" for one in self._records.served())
+
+    def was_test(self, account: bytes) -> None:
+        """What this account ordered is no demand: a peer did, that was asked to."""
+        self.till.missed.was_test(account)
 
     def tell_soon(self) -> None:
         """Something that the status shows may be another one."""

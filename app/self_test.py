@@ -91,6 +91,8 @@ class Serving(Protocol):
 
     def has_answered(self, account: bytes) -> bool: ...
 
+    def was_test(self, account: bytes) -> None: ...
+
     def tell_soon(self) -> None: ...
 
 
@@ -118,7 +120,7 @@ class SelfTests:
         self._store: Store | None = None
         self._results: tuple[Tested, ...] = ()
         """The newest first."""
-        self._seen = SelfTest()
+        self._seen = SelfTest("off")
         self._due: float | None = None
         """When the next one is due, monotonic seconds; None: nobody is served."""
         self._asked: dict[bytes, float] = {}
@@ -213,10 +215,10 @@ class SelfTests:
                     if silent == MOST_SILENT:
                         break
             finally:
-                self._seen = SelfTest()
+                self._seen = SelfTest("off")
                 if not found:
                     nobody: Missing = "declined" if self._not_before else "no_peer"
-                    self._seen = SelfTest(missing="silent" if silent else nobody)
+                    self._seen = SelfTest("off", missing="silent" if silent else nobody)
                 self._due = time.monotonic() + self._pause() * self._rng.uniform(0.9, 1.1)
                 self._provider.tell_soon()
 
@@ -258,6 +260,7 @@ class SelfTests:
             return "silent" if error.code == "timeout" else "declined"
         except (ProtocolError, LinkClosed, StreamCancelled):
             return "silent"
+        self._provider.was_test(said.account)
         if not said.code and not self._provider.has_answered(said.account):
             _log.warning(
                 "%s says that it was served here, where the books have no such answer", short_id(node)

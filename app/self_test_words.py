@@ -10,6 +10,7 @@ from typing import Final, Literal, NamedTuple
 from infraxa.app import order_words
 from infraxa.app.network_words import span
 from infraxa.app.serving import SelfTest, Tested
+from infraxa.app.trade import Missed
 
 STALE_MS: Final = 3 * 3_600_000
 """What was said longer ago says nothing of now."""
@@ -88,6 +89,15 @@ def verdict(test: SelfTest, now_ms: int) -> Verdict:
     if other is not None and not other.code and now_ms - other.at_ms <= STALE_MS:
         return Verdict("doubt", f"{text} Another one was served {_ago(other, now_ms)}.", _remedy(last))
     return Verdict("failed", text, _remedy(last))
+
+
+def missed(test: SelfTest, now_ms: int) -> Missed | None:
+    """That nobody can be served, if that is what it says."""
+    said, last = verdict(test, now_ms), test.last
+    if said.state != "failed" or last is None:
+        return None
+    reason: Literal["unreachable", "failed"] = "unreachable" if last.code in _UNREACHED else "failed"
+    return Missed(last.at_ms, reason, said.text, said.remedy)
 
 
 def brief(test: SelfTest, now_ms: int) -> str:

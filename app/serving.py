@@ -42,7 +42,7 @@ class Tested(msgspec.Struct, frozen=True):
 class SelfTest(msgspec.Struct, frozen=True):
     """Whether strangers are served, as far as peers say; see self_test_words.py."""
 
-    state: Literal["off", "strangers", "on"] = "off"
+    state: Literal["off", "strangers", "on"]
     """`strangers`: nobody is tested, since by the settings no stranger is served."""
     last: Tested | None = None
     other: Tested | None = None
@@ -93,7 +93,7 @@ class ProviderStatus(msgspec.Struct, frozen=True):
     price_out: int = 0
     wait: Waiting | None = None
     """What starting or draining waits for."""
-    self_test: SelfTest = SelfTest()
+    self_test: SelfTest = SelfTest("off")
 
 
 class Served(msgspec.Struct, frozen=True):

@@ -89,7 +89,7 @@ class Till(Intake):
 
     async def _quote(self, customer: Customer, model: bytes) -> wire.Quoted:
         now, account = self._clock(), customer.account
-        self.missed.asked(now)
+        self.missed.asked(account, now)
         terms = self.serving(account)
         if terms.model_id != model:
             raise Refusal("model_gone", "It asked for a model that is not served.")

@@ -45,7 +45,7 @@ class Outcome(msgspec.Struct, frozen=True):
     ms: int
 
 
-def doctor(data_dir: Path | None, *, self_test: bool, as_json: bool) -> int:
+def doctor(data_dir: Path | None, *, self_test: bool = False, as_json: bool) -> int:
     """Returns 1 when a check failed, else 0. `self_test`: have a peer buy an answer now, instead of telling
     what came of it last."""
     outcomes = asyncio.run(_run(folders_of(data_dir), self_test, as_json))
