@@ -154,7 +154,7 @@ class Attempt:
             ended = Ended("failed")
             if bought is not None and error.at == "driver" and not self._claimed:
                 bought = None  # it was refused
-            if not error.sent and await self._again(error.code, fresh=fresh):
+            if not error.sent and await self._again(error.code, order.id, fresh=fresh):
                 return Setback(error.code, order_words.ended(error.code, self._name), stale=True)
             has_prompt = patience.until().wait in ("reading", "words")
             setback, outcome = self._failed(error, link, has_prompt, prompt_tokens(prompt))
@@ -169,11 +169,11 @@ class Attempt:
                 )
             )
 
-    async def _again(self, code: str, *, fresh: bool) -> bool:
+    async def _again(self, code: str, order_id: bytes, *, fresh: bool) -> bool:
         """Whether the order can be made again, for which only this side's session or quote was too old."""
         if code == "gone" or (code == "expired" and not fresh):
             return not fresh
-        return self._spending is not None and await self._spending.mended(code, self._node)
+        return self._spending is not None and await self._spending.mended(code, self._node, order_id)
 
     def _as_known(self, ended: Ended, bought: Purchase | None, part: Part) -> Ended:
         if bought is None:

@@ -1,8 +1,8 @@
 """Rates that drivers lock for this node by quotes: asked for, checked, kept while they hold, used once.
 
-A driver keeps one open quote for each of its users, and a newer one replaces it; so at most one is kept here
-for each driver, and no other is asked for while an order is on its way to it. What an order may cost by a
-quote is decided in purse.py.
+One is kept for each driver, for the message that is being written; it is renewed by another one instead. A
+driver keeps OPEN_QUOTES of each user: so many orders may be on their way to it, each with its own. What an
+order may cost by a quote is decided in purse.py.
 """
 
 from __future__ import annotations
@@ -12,11 +12,12 @@ import logging
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
+from weakref import WeakValueDictionary
 
 from infraxa.app.errors import NodeError
 from infraxa.net import wire
 from infraxa.net.codec import Signed
-from infraxa.net.deals import QUOTE_MS, Quote
+from infraxa.net.deals import OPEN_QUOTES, QUOTE_MS, Quote
 from infraxa.net.errors import NetError, ProtocolError
 from infraxa.net.market import MAX_PRICE, Rates
 from infraxa.net.tasks import TaskGroup
@@ -35,6 +36,8 @@ AGAIN_S: Final = 10.0
 """After one was not given, until it is asked for again without an order."""
 LEAVES_S: Final = 2.0
 """So long after an order left, the next one may ask, though the driver has not answered."""
+ORDERS: Final = OPEN_QUOTES - 1
+"""At a time on their way to one driver; one more quote is for the message that is being written."""
 MOST: Final = 64
 """Drivers whose quotes are remembered."""
 
@@ -83,7 +86,8 @@ class LockedRates:
         self._network = network
         self._changed = changed
         self._locked: dict[bytes, Locked] = {}  # the newest is the last
-        self._turns: dict[bytes, asyncio.Lock] = {}
+        self._turns = WeakValueDictionary[bytes, asyncio.Semaphore]()
+        """As long as anybody waits for one, or has one."""
         self._asking: set[bytes] = set()
         self._failed: dict[tuple[bytes, bytes], tuple[float, str]] = {}
         """When one was not given, and the code for why."""
@@ -117,11 +121,10 @@ class LockedRates:
         code = ""
         try:
             link = await self._network.order_link(provider)
-            left = await self.take_turn(provider)
-            try:
-                await self.ask(link, provider, model)
-            finally:
-                left()
+            locked = await self._ask(link, provider, model, self._locked.get(provider))
+            self._locked.pop(provider, None)
+            self._locked[provider] = locked
+            _forget(self._locked)
         except StreamFailed as error:
             code = error.failure.code
         except (NetError, NodeError) as error:
@@ -142,33 +145,37 @@ class LockedRates:
         self._changed()
 
     async def take_turn(self, provider: bytes) -> Callable[[], None]:
-        """Nobody else asks this driver until what is returned is called, again or not.
+        """There is room for an order's quote at this driver, until what is returned is called, again or not.
         Raises TimeoutError."""
-        lock = self._lock(provider)
+        turns = self._turns.setdefault(provider, asyncio.Semaphore(ORDERS))
         async with asyncio.timeout(ANSWER_S + LEAVES_S):
-            await lock.acquire()
+            await turns.acquire()
         held = True
 
         def release() -> None:
             nonlocal held
             if held:
                 held = False
-                lock.release()
+                turns.release()
 
         return release
 
     async def take(self, link: Link, provider: bytes, model: bytes) -> Locked:
-        """One for an order, which nobody else gets: the one there is, or a new one. Raises as `ask`."""
-        locked = self.get(provider, model) or await self.ask(link, provider, model)
-        self._locked.pop(provider, None)
-        return locked
+        """One for an order, which nobody else gets: the one there is, or a new one. Raises as Link.ask;
+        ProtocolError for what is not a quote for this."""
+        if provider in self._asking:
+            # What is here is being renewed: the driver closes it.
+            return await self._ask(link, provider, model, None)
+        locked, known = self.get(provider, model), self._locked.pop(provider, None)
+        return locked or await self._ask(link, provider, model, known)
 
-    async def ask(self, link: Link, provider: bytes, model: bytes) -> Locked:
-        """A new one. Raises as Link.ask; ProtocolError for what is not a quote for this."""
+    async def _ask(self, link: Link, provider: bytes, model: bytes, known: Locked | None) -> Locked:
+        """A new one, instead of the one that is known."""
         from infraxa.net import deals
 
         began = time.monotonic()
-        answer = await link.ask(wire.QuotePlease(model), wire.Quoted, ANSWER_S)
+        request = wire.QuotePlease(model, b"" if known is None else known.quote.id)
+        answer = await link.ask(request, wire.Quoted, ANSWER_S)
         quote = deals.opened_quote(answer.quote, provider)
         if (quote.account, quote.model) != (self._network.account(provider).id, model):
             raise ProtocolError("not_asked", "a quote for something else")
@@ -177,21 +184,12 @@ class LockedRates:
             raise ProtocolError("stale", "quote")
         if max(quote.price_in, quote.price_out) > MAX_PRICE or quote.price_cached > quote.price_in:
             raise ProtocolError("malformed", "the prices of a quote")
-        locked = Locked(
+        return Locked(
             quote, answer.quote, answer.owed, answer.limit, answer.free_left, began + holds_ms / 1000
         )
-        self._locked.pop(provider, None)
-        self._locked[provider] = locked
-        _forget(self._locked)
-        return locked
 
     async def close(self) -> None:
         await self._tasks.cancel_all()
-
-    def _lock(self, provider: bytes) -> asyncio.Lock:
-        for other in [one for one, lock in self._turns.items() if not lock.locked()][MOST:]:
-            del self._turns[other]
-        return self._turns.setdefault(provider, asyncio.Lock())
 
 
 def _forget(known: dict[Any, Any]) -> None:

@@ -9,6 +9,7 @@ from collections import OrderedDict
 from typing import Final
 
 from infraxa.net import deals
+from infraxa.net.deals import OPEN_QUOTES
 from infraxa.net.market import Rates
 
 MAX_OPEN: Final = 4096
@@ -16,32 +17,41 @@ MAX_OPEN: Final = 4096
 
 
 class OpenQuotes:
-    """Those of one provider, at most one per account; times are ms since the epoch."""
+    """Those of one provider, some of each account; times are ms since the epoch."""
 
     def __init__(self, most: int = MAX_OPEN) -> None:
         self._most = most
         self._open: OrderedDict[bytes, tuple[deals.Quote, bytes]] = OrderedDict()
-        """By account, with the encoded signed quote; the one that was issued last at the end."""
+        """By number, with the encoded signed quote; the one that was issued last at the end."""
+        self._of: dict[bytes, list[bytes]] = {}
+        """The numbers of each account, the oldest first."""
 
     def __len__(self) -> int:
         return len(self._open)
 
-    def add(self, quote: deals.Quote, signed: bytes) -> None:
-        """Open it, instead of an older one of this account."""
-        self._open[quote.account] = quote, signed
-        self._open.move_to_end(quote.account)
+    def add(self, quote: deals.Quote, signed: bytes, instead: bytes = b"") -> None:
+        """Open it; `instead`: the number of one of this account that is closed."""
+        own = self._of.get(quote.account, [])
+        if instead in own:
+            self._close(instead)
+        elif len(own) >= OPEN_QUOTES:
+            self._close(own[0])
+        self._open[quote.id] = quote, signed
+        self._of.setdefault(quote.account, []).append(quote.id)
         if len(self._open) > self._most:
-            self._open.popitem(last=False)
+            self._close(next(iter(self._open)))
 
     def take(
         self, account: bytes, number: bytes, model: bytes, now_ms: int
     ) -> tuple[deals.Quote, bytes] | None:
         """The quote of this number, for this account and model alone, and once; None when there is no such
         one (any more)."""
-        found = self._open.get(account)
-        if found is None or (found[0].id, found[0].model) != (number, model) or now_ms >= found[0].expires:
+        found = self._open.get(number)
+        if found is None or (found[0].account, found[0].model) != (account, model):
             return None
-        return self._open.pop(account)
+        if now_ms >= found[0].expires:
+            return None
+        return self._close(number)
 
     def expired(self, now_ms: int) -> list[deals.Quote]:
         """Close those whose time is over; they are returned."""
@@ -49,9 +59,16 @@ class OpenQuotes:
         for quote, _ in list(self._open.values()):
             if quote.expires > now_ms:
                 break  # all hold for equally long
-            del self._open[quote.account]
-            over.append(quote)
+            over.append(self._close(quote.id)[0])
         return over
+
+    def _close(self, number: bytes) -> tuple[deals.Quote, bytes]:
+        found = self._open.pop(number)
+        own = self._of[found[0].account]
+        own.remove(number)
+        if not own:
+            del self._of[found[0].account]
+        return found
 
 
 def rates_of(quote: deals.Quote) -> Rates:

@@ -247,8 +247,12 @@ class Spending:
 
         return write
 
-    async def mended(self, code: str, provider: bytes) -> bool:
+    async def mended(self, code: str, provider: bytes, order_id: bytes) -> bool:
         """Whether what a driver refused an order for is over, so that it can be made again."""
+        if code in ("tab_limit", "strangers_full"):
+            # There was room, which another order of this node took: the next quote says how much is left.
+            opened = self._open.get(order_id)
+            return opened is not None and opened.hold > 0
         if code in ("price_changed", "expired"):
             self._quoted.add(provider)
             return True

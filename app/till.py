@@ -70,8 +70,8 @@ class Till(Intake):
         store, me = await self._ready(), self._signer()
         account = customer.account
         match request:
-            case wire.QuotePlease(model=model):
-                return await self._quote(customer, model)
+            case wire.QuotePlease():
+                return await self._quote(customer, request)
             case wire.ReceiptPlease(order=order):
                 return await self._bill(account, order)
             case wire.CountersignPlease(order=order, countersign=signed):
@@ -87,8 +87,8 @@ class Till(Intake):
             case wire.SettlePlease():
                 return await self._settle(account, request)
 
-    async def _quote(self, customer: Customer, model: bytes) -> wire.Quoted:
-        now, account = self._clock(), customer.account
+    async def _quote(self, customer: Customer, request: wire.QuotePlease) -> wire.Quoted:
+        now, account, model = self._clock(), customer.account, request.model
         self.missed.asked(account, now)
         terms = self.serving(account)
         if terms.model_id != model:
@@ -100,7 +100,7 @@ class Till(Intake):
             min(terms.context, MAX_OUT), now, now + deals.QUOTE_MS,
         )  # fmt: skip
         signed = deals.sign(quote, self._signer())
-        self._quotes.add(quote, codec.encode(signed))
+        self._quotes.add(quote, codec.encode(signed), request.instead)
         free_left = self._credit.free_left(_buyer(customer), now)
         return wire.Quoted(signed, used, most, max(0, free_left))
 

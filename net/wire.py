@@ -156,6 +156,8 @@ class QuotePlease(Struct, array_like=True, frozen=True, tag=17):
     """Of an account: lock the rates of this model for one order. Answered `Quoted`."""
 
     model: Id
+    instead: Annotated[bytes, Meta(max_length=16)] = b""
+    """The id of an earlier quote that is not needed any more: it is closed."""
 
 
 class Quoted(Struct, array_like=True, frozen=True, tag=24):

@@ -50,6 +50,11 @@ class Sold:
         self.countersign: Signed | None = None
 
 
+def _number(quote: Signed) -> bytes:
+    facts: deals.Quote = codec.decode(quote.body, deals.Quote)
+    return facts.id
+
+
 class Shop(Stall):
     """A driver that sells. What it says can be changed by a test before it is signed."""
 
@@ -99,13 +104,12 @@ class Shop(Stall):
         if self.refusing:
             await stream.fail(self.refusing.pop(0))
             return
-        quote = self.quotes[-1] if self.quotes else None
-        facts: deals.Quote | None = None if quote is None else codec.decode(quote.body, deals.Quote)
-        if order.quote and (facts is None or facts.id != order.quote):
+        quote = next((one for one in self.quotes if _number(one) == order.quote), None)
+        if order.quote and quote is None:
             await stream.fail(wire.Failure("price_changed", field="quote"))
             return
-        if order.quote:
-            self.quotes.clear()
+        if quote is not None:
+            self.quotes.remove(quote)
         elif self.rates != market.FREE:
             await stream.fail(wire.Failure("price_changed", limit=self.rates.price_out))
             return
@@ -121,8 +125,10 @@ class Shop(Stall):
 
     def _answer(self, request: wire.Bargain) -> wire.Answer | wire.Failure:
         match request:
-            case wire.QuotePlease(model=model):
+            case wire.QuotePlease(model=model, instead=instead):
                 now = now_ms()
+                self.quotes = [one for one in self.quotes if _number(one) != instead]
+                del self.quotes[: max(0, len(self.quotes) + 1 - deals.OPEN_QUOTES)]
                 quote = self.quoting(
                     deals.Quote(
                         codec.digest("quote", f"{now} {len(self.asked)}".encode())[:16],

@@ -197,6 +197,35 @@ async def test_two_answers_at_once_of_one_driver(tmp_path: Path) -> None:
         assert (await place.tab(maple)).owed == 4 * cost(5) == maple.owed
 
 
+async def test_answers_that_begin_at_once_do_not_wait_for_each_other_s_quotes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("infraxa.app.spending.LEAVES_S", 1000.0)
+
+    async def after_all_were_quoted(sale: Sale) -> None:
+        await until(lambda: len(maple.quoted) == 4)
+        await saying("Hello")(sale)
+
+    maple = Shop("maple", after_all_were_quoted)
+    async with buying_at(tmp_path, maple) as place:
+        answers = await asyncio.gather(*(place.chat(maple) for _ in range(4)))
+        assert [answer.text for answer in answers] == ["Hello"] * 4 and len(maple.orders) == 4
+        await place.idle()
+        assert (await place.tab(maple)).owed == 4 * cost(5)
+
+
+async def test_room_that_another_order_took_is_asked_for_again(tmp_path: Path) -> None:
+    maple = Shop("maple", saying("Hello"))
+    async with buying_at(tmp_path, maple) as place:
+        maple.refusing.append(wire.Failure("tab_limit"))
+        assert (await place.chat(maple)).text == "Hello"
+        assert len(maple.orders) == 2 and len(maple.quoted) == 2
+        await place.idle()
+        maple.refusing += [wire.Failure("tab_limit")] * 2
+        refused = await place.chat(maple)
+        assert refused.end.error is not None and refused.end.error.code == "tab_limit" and not maple.refusing
+
+
 async def test_an_old_quote_is_renewed_by_itself(tmp_path: Path) -> None:
     maple = Shop("maple", saying("Hello"))
     async with buying_at(tmp_path, maple) as place:

@@ -98,8 +98,11 @@ async def test_a_quote_is_for_one_order_of_its_account_while_it_holds(tmp_path: 
         await user.buy(**order)
         replayed = await user.user.refused(**order | {"id": os.urandom(16)})
         assert (replayed.code, replayed.sent) == ("price_changed", False)
-        old, new = await user.order(), await user.order()
+        old = await user.order()
+        await user.ask(wire.QuotePlease(shop.model_id, old["quote"]), wire.Quoted)
         assert (await user.user.refused(**old)).code == "price_changed", "a newer one replaced it"
+        oldest, *_, new = [await user.order() for _ in range(deals.OPEN_QUOTES + 1)]
+        assert (await user.user.refused(**oldest)).code == "price_changed", "so many are not kept"
         time.ms += deals.QUOTE_MS
         assert (await user.user.refused(**new)).code == "price_changed"
         assert len(engine_of(shop).generations) == 1

@@ -39,35 +39,36 @@ def a_quote(account: int, number: int, now_ms: int) -> deals.Quote:
             st.sampled_from(["add", "take", "expire"]),
             st.integers(0, 3),
             st.integers(0, 40),
-            st.integers(0, 20_000),
+            st.integers(0, 6_000),
         ),
-        max_size=60,
+        max_size=90,
     )
 )
 def test_a_quote_is_taken_once_by_its_account_while_it_holds(
     steps: list[tuple[str, int, int, int]],
 ) -> None:
-    quotes, now, last, added = OpenQuotes(), 0, dict[int, deals.Quote](), 0
+    quotes, now, added = OpenQuotes(), 0, 0
+    known: dict[int, list[deals.Quote]] = {account: [] for account in range(4)}
     for what, account, number, passes in steps:
         now += passes
+        own = known[account]
+        wanted = number.to_bytes(16, "big")
         if what == "add":
-            last[account] = a_quote(account, added, now)
-            quotes.add(last[account], b"signed")
+            quotes.add(a_quote(account, added, now), b"signed", wanted)
+            left = [quote for quote in own if quote.id != wanted]
+            known[account] = [*left, a_quote(account, added, now)][-deals.OPEN_QUOTES :]
             added += 1
         elif what == "take":
-            found = quotes.take(key(account), number.to_bytes(16, "big"), MODEL, now)
-            known = last.get(account)
-            fits = known is not None and known.id == number.to_bytes(16, "big") and now < known.expires
-            assert (found is not None) == fits
-            if found is not None:
-                assert found == (last.pop(account), b"signed")
+            found = quotes.take(key(account), wanted, MODEL, now)
+            fits = [quote for quote in own if quote.id == wanted and now < quote.expires]
+            assert ([] if found is None else [found]) == [(quote, b"signed") for quote in fits]
+            known[account] = [quote for quote in own if quote not in fits]
         else:
-            over = quotes.expired(now)
-            assert sorted(q.account for q in over) == sorted(
-                q.account for q in last.values() if q.expires <= now
-            )
-            last = {account: quote for account, quote in last.items() if quote.expires > now}
-    assert len(quotes) == len(last)
+            over = [quote for own in known.values() for quote in own if quote.expires <= now]
+            assert sorted(quote.id for quote in quotes.expired(now)) == sorted(quote.id for quote in over)
+            for at, own in known.items():
+                known[at] = [quote for quote in own if quote not in over]
+        assert len(quotes) == sum(map(len, known.values()))
 
 
 def test_the_oldest_quotes_go_when_there_are_too_many() -> None:
