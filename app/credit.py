@@ -60,13 +60,18 @@ class Credit:
             return
         day = tab.day_of(now_ms)
         if self._pool.take(*buyer, hold, day) is not None:
-            raise Refusal(
-                "strangers_full",
-                "What strangers may run up in a day was used up.",
-                retry_after_ms=(day + 1) * tab.DAY_MS - now_ms,
-                limit=self._pool.left(*buyer, day),
-            )
+            raise self.full(buyer, now_ms)
         self._note(buyer, hold, day)
+
+    def full(self, buyer: Buyer, now_ms: int) -> Refusal:
+        """What a stranger is told whose share is too small for what it wants."""
+        day = tab.day_of(now_ms)
+        return Refusal(
+            "strangers_full",
+            "What strangers may run up in a day was used up.",
+            retry_after_ms=(day + 1) * tab.DAY_MS - now_ms,
+            limit=self._pool.left(*buyer, day),
+        )
 
     def give_back(self, buyer: Buyer, amount: int, taken_ms: int) -> None:
         """So much of what was taken then was not charged."""

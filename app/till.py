@@ -17,9 +17,11 @@ from infraxa.app import bills, settling
 from infraxa.app.credit import Buyer
 from infraxa.app.errors import NodeError
 from infraxa.app.intake import PROPOSED, Intake
+from infraxa.app.sold import FREE_OUT
 from infraxa.app.terms import Refusal
-from infraxa.net import codec, deals, tab, wire
+from infraxa.net import codec, deals, market, tab, wire
 from infraxa.net.credits import shown
+from infraxa.net.market import FREE
 from infraxa.net.names import clean_name
 from infraxa.net.orders import MAX_OUT
 from infraxa.store import tabs
@@ -93,15 +95,20 @@ class Till(Intake):
         terms = self.serving(account)
         if terms.model_id != model:
             raise Refusal("model_gone", "It asked for a model that is not served.")
-        store, rates = await self._ready(), self.pricing.now
+        store, rates, buyer = await self._ready(), self.pricing.now, _buyer(customer)
         used, most = await store.run(bills.standing, account, self._credit.stranger_limit)
+        left = self._credit.left(buyer, now)
+        if left is not None and rates != FREE:
+            if left < market.hold(0, FREE_OUT, rates) <= most - used:
+                raise self._credit.full(buyer, now)
+            most = min(most, used + left)
         quote = deals.Quote(
             self._randbytes(16), account, model, rates.price_in, rates.price_out, rates.price_cached,
             min(terms.context, MAX_OUT), now, now + deals.QUOTE_MS,
         )  # fmt: skip
         signed = deals.sign(quote, self._signer())
         self._quotes.add(quote, codec.encode(signed), request.instead)
-        free_left = self._credit.free_left(_buyer(customer), now)
+        free_left = self._credit.free_left(buyer, now)
         return wire.Quoted(signed, used, most, max(0, free_left))
 
     async def _bill(self, account: bytes, order: bytes) -> wire.Billed:

@@ -101,7 +101,7 @@ async def test_strangers_share_a_pool_and_a_network_a_part_of_it(tmp_path: Path)
             holders.append(asyncio.ensure_future(_outcome(user, await user.order(hold=5000))))
             await engine_of(shop).asked(number + 1)
         third = await payer(shop)
-        refused = await third.user.refused(**await third.order(hold=1))
+        refused = await third.refused(wire.QuotePlease(shop.model_id))
         assert refused.code == "strangers_full", "one network has 10000"
         assert refused.retry_after_ms == tab.DAY_MS - time.ms % tab.DAY_MS
         for generation in engine_of(shop).generations:
@@ -110,6 +110,24 @@ async def test_strangers_share_a_pool_and_a_network_a_part_of_it(tmp_path: Path)
             assert await holder == "answered"
         left = 10_000 - 2 * cost(1000)
         await third.buy(**await third.order(hold=min(5000, left)))
+        assert (await third.quoted()).limit == 5000
+
+
+async def test_a_quote_says_how_much_a_stranger_can_reserve_now(tmp_path: Path) -> None:
+    """So it reserves no more, instead of being refused."""
+    async with selling_at(tmp_path, stranger_limit=0.005, strangers_daily=0.05) as (shop, _):
+        holders = []
+        for number, hold in enumerate((5000, 3000)):
+            user = await payer(shop)
+            holders.append(asyncio.ensure_future(_outcome(user, await user.order(hold=hold))))
+            await engine_of(shop).asked(number + 1)
+        third = await payer(shop)
+        quoted = await third.quoted()
+        assert (quoted.owed, quoted.limit) == (0, 2000)
+        for generation in engine_of(shop).generations:
+            say(generation)
+        await asyncio.gather(*holders)
+        await third.buy(**await third.order(hold=2000))
 
 
 async def test_what_strangers_used_today_is_known_after_a_restart(tmp_path: Path) -> None:
