@@ -18,9 +18,9 @@ from infraxa.net.records import Micro, Millis, Nonce16, Sequence
 
 QUOTE_MS: Final = 30_000
 """A quote holds for so long."""
-OPEN_QUOTES: Final = 8
-"""Of one account: who begins several answers at once need not wait for one after the other. Of more, the
-oldest is closed."""
+OPEN_QUOTES: Final = 9
+"""Of one account: 8 answers can begin at once without waiting for each other, while one more message is
+written. Of more, the oldest is closed."""
 MAX_DEAL: Final = 2048
 """Bytes of the body of one of these."""
 
