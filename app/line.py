@@ -60,7 +60,6 @@ class Line:
     async def wait_again(self, run: Taken, sale: Sale) -> None:
         """It has a slot, and goes back to the place that it had by its arrival; returns when it has a slot
         again. Raises Refusal."""
-        run.row.state = "waiting"
         run.turn.clear()
         self.admission.give_back(run.row.number, time.monotonic())
         deadline = self.admission.deadline(run.row.number)

@@ -103,7 +103,14 @@ class Provider:
         """What it sells for, and who owes it how much."""
         self.till.serving = self._served_with
         self._sales = Sales(
-            models, engine, self._records, self.till, changed=self._moved, ended=self._log_end, now_ms=clock
+            models,
+            engine,
+            self._records,
+            self.till,
+            changed=self._moved,
+            ended=self._log_end,
+            again=self._log_again,
+            now_ms=clock,
         )
         self._state = ProviderStatus()
         """Mode, reason, remedy, since and wait; the rest is filled in when it is looked at."""
@@ -471,6 +478,9 @@ class Provider:
         if (price := self.till.pricing.now) != self._price:
             self._price = price
             self._moved()
+
+    def _log_again(self, row: Row) -> None:
+        self._say(self._log.again(row))
 
     def _log_end(self, row: Row) -> None:
         if (line := self._log.line(row, time.monotonic())) is not None:

@@ -48,8 +48,8 @@ SPARE_BYTES: Final = 4096
 
 _DEFECT: Final = "infraxa met a defect of its own: see the log."
 _LOST: Final = {
-    "worker_died": "It waits again: the engine was restarted.",
-    "timeout": "It waits again: the engine was silent for too long.",
+    "worker_died": "The engine was restarted, so it begins again.",
+    "timeout": "The engine was silent for too long, so it begins again.",
 }
 """By the code of an EngineLost."""
 

@@ -162,4 +162,8 @@ class RequestLog:
             return None
         more = f" ({self._left_out} more without an answer before it)" if self._left_out else ""
         self._left_out = 0
-        return f"Request {row.number} of {short_id(row.user)}: {row.in_words()}{more}"
+        return f"{self.again(row)}{more}"
+
+    def again(self, row: Row) -> str:
+        """What to write of one that begins again; each engine that is lost is cause for few."""
+        return f"Request {row.number} of {short_id(row.user)}: {row.in_words()}"

@@ -70,10 +70,11 @@ class Taken:
         return End(outcome, n_prompt, min(usage.n_cached, n_prompt), row.n_out, self.gone)
 
     def begin_again(self, why: str) -> None:
-        """Nothing of what was done for it counts any more."""
+        """Nothing of what was done for it counts any more, and it waits."""
         self.again, self.generation, self.usage = True, None, None
-        self.row.prompt_read = self.row.n_prompt = 0
-        self.row.reason = why
+        row = self.row
+        row.state, row.reason = "waiting", why
+        row.prompt_read = row.n_prompt = 0
 
     def stop(self, why: Exception) -> None:
         """End it now, wherever it is; does nothing the second time, or after its end."""
