@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from typing import Final
@@ -37,53 +38,81 @@ Trier = Callable[[bytes, wire.TryPlease], Awaitable[wire.Tried | wire.Failure]]
 """Buys from this node, and says what came of it; a Failure: it was not tried."""
 
 
-class TrialService:
-    """The side that buys."""
+class Turns:
+    """Whose turn it is. Times are seconds of one monotonic clock."""
 
     def __init__(self) -> None:
-        self.trier: Trier | None = None
-        """None: nobody is tried."""
         self._next: OrderedDict[bytes, float] = OrderedDict()
         """By node: when it may be tried again; what was changed last is the last."""
         self._in_all = Bucket(1 / IN_ALL_S, IN_ALL)
         self._running = False
 
-    async def serve(self, link: Link, stream: Stream, node: bytes, request: wire.TryPlease) -> Refusal | None:
-        """Answer the peer `node`; returns why it was refused."""
-        if self.trier is None:
-            await stream.fail(wire.Failure("unsupported"))
-            return None
-        now = link.clock.monotonic()
+    def begin(self, node: bytes, now: float) -> wire.Failure | None:
+        """Why `node` is not tried now; None: it is, until `end`."""
         if (wait := self._next.get(node, now) - now) > 0:
-            await stream.fail(wire.Failure("rate_limited", retry_after_ms=round(wait * 1000)))
-            return "rate"
-        if self._running or not self._in_all.take(1, now):
-            wait = TRIAL_S if self._running else self._in_all.wait(1, now)
-            await stream.fail(wire.Failure("busy", retry_after_ms=round(wait * 1000)))
-            return None
-        # Before it begins: who cancels and asks anew has had its turn.
-        self._again_in(node, SERVED_S, now)
+            return _later("rate_limited", wait)
+        if self._running:
+            return _later("busy", TRIAL_S)
+        if not self._in_all.take(1, now):
+            return _later("busy", self._in_all.wait(1, now))
+        # Already, so that whoever cancels it and asks anew has had its turn.
         self._running = True
-        try:
-            async with asyncio.timeout(TRIAL_S):
-                answer = await self.trier(node, request)
-        except TimeoutError:
-            answer = wire.Failure("busy")
-        except Exception as error:
-            _log.error("a node was not tried: %s", type(error).__name__, exc_info=error)
-            answer = wire.Failure("internal")
-        finally:
-            self._running = False
-        if isinstance(answer, wire.Failure) or answer.code:
-            self._again_in(node, FAILED_S, now)
-        if isinstance(answer, wire.Failure):
-            await stream.fail(answer)
-        else:
-            await stream.send(codec.encode(answer))
+        self._again_in(node, SERVED_S, now)
         return None
+
+    def end(self, node: bytes, now: float, *, served: bool | None) -> None:
+        """It is over; `served`: None: nobody wants to know any more."""
+        self._running = False
+        if served is False:
+            self._again_in(node, FAILED_S, now)
 
     def _again_in(self, node: bytes, seconds: float, now: float) -> None:
         self._next.pop(node, None)
         self._next[node] = now + seconds
         while len(self._next) > MAX_NODES:
             self._next.popitem(last=False)
+
+
+class TrialService:
+    """The side that buys."""
+
+    def __init__(self) -> None:
+        self.trier: Trier | None = None
+        """None: nobody is tried."""
+        self._turns = Turns()
+
+    async def serve(self, link: Link, stream: Stream, node: bytes, request: wire.TryPlease) -> Refusal | None:
+        """Answer the peer `node`; returns why it was refused."""
+        if self.trier is None:
+            await stream.fail(wire.Failure("unsupported"))
+            return None
+        clock, turns = link.clock.monotonic, self._turns
+        if (refused := turns.begin(node, clock())) is not None:
+            await stream.fail(refused)
+            return "rate" if refused.code == "rate_limited" else None
+        served: bool | None = None
+        try:
+            answer = await _tried(self.trier, node, request)
+            served = isinstance(answer, wire.Tried) and not answer.code
+        finally:
+            turns.end(node, clock(), served=served)
+        if isinstance(answer, wire.Failure):
+            await stream.fail(answer)
+        else:
+            await stream.send(codec.encode(answer))
+        return None
+
+
+async def _tried(trier: Trier, node: bytes, request: wire.TryPlease) -> wire.Tried | wire.Failure:
+    try:
+        async with asyncio.timeout(TRIAL_S):
+            return await trier(node, request)
+    except TimeoutError:
+        return wire.Failure("busy")
+    except Exception as error:
+        _log.error("a node was not tried: %s", type(error).__name__, exc_info=error)
+        return wire.Failure("internal")
+
+
+def _later(code: wire.ErrorCode, seconds: float) -> wire.Failure:
+    return wire.Failure(code, retry_after_ms=math.ceil(seconds * 1000))

@@ -59,11 +59,25 @@ def test_what_keeps_others_away_is_told_as_it_is_now() -> None:
     assert listed(log, hour) == []
     quiet = listed(log, hour, serving_since_ms=hour - missed.NO_DEMAND_MS)
     assert [one.reason for one in quiet] == ["no_demand"] and "last 10 minutes" in quiet[0].text
-    log.asked(hour - 1)
+    log.asked(KEYS[0], hour - 1)
     assert listed(log, hour, serving_since_ms=0) == []
     reasons = {one.reason for one in listed(log, hour, free=True, unreachable=True)}
     assert reasons == {"free", "unreachable"}
     assert listed(log, hour, serving_since_ms=None, free=True) == []
+
+
+def test_a_test_of_ones_own_is_no_demand() -> None:
+    log, hour, day = MissedLog(), 3_600_000, 24 * 3_600_000
+    log.asked(KEYS[0], hour)
+    log.asked(KEYS[1], day - 1)  # a quote
+    log.asked(KEYS[1], day)  # and the order
+    log.was_test(KEYS[1])
+    (quiet,) = listed(log, day, serving_since_ms=0)
+    assert "1380 minutes" in quiet.text
+    log.asked(KEYS[1], day)
+    log.asked(KEYS[2], day)
+    log.was_test(KEYS[1])
+    assert listed(log, day, serving_since_ms=0) == []
 
 
 def test_it_forgets_and_stays_small() -> None:
