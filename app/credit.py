@@ -54,6 +54,10 @@ class Credit:
             return None
         return self._pool.left(*buyer, tab.day_of(now_ms))
 
+    def used_free(self, account: bytes, requests: int, now_ms: int) -> None:
+        """Free requests that were used earlier today, from a network that is not known any more."""
+        self._quota.count(account, "", requests, tab.day_of(now_ms))
+
     def take(self, buyer: Buyer, hold: int, now_ms: int) -> None:
         """Reserve a stranger's share. Raises Refusal `strangers_full`."""
         if not hold or buyer.account in self.known:

@@ -26,7 +26,7 @@ from infraxa.app.terms import PAUSED, Refusal, Terms
 from infraxa.net import tab, wire
 from infraxa.net.market import FREE
 from infraxa.net.tasks import TaskGroup
-from infraxa.store import tabs
+from infraxa.store import selling, tabs
 from infraxa.store.db import Connection, Store, now_ms
 from infraxa.store.records import StoreError
 from infraxa.store.trade_records import Refused
@@ -247,10 +247,13 @@ class Intake:
                 self._credit.known.add(row.peer)
             if row.note.startswith(PROPOSED):
                 await store.run(tabs.set_note, "provider", row.peer, "")
-        used = await store.run(orders.used_since, tab.day_of(now) * tab.DAY_MS)
+        today = tab.day_of(now) * tab.DAY_MS
+        used = await store.run(orders.used_since, today)
         for account, amount in used.items():
             if account not in self._credit.known:
                 self._credit.used(account, amount, now)
+        for account, requests in (await store.run(selling.claimed_free_since, today)).items():
+            self._credit.used_free(account, requests, now)
 
 
 def _not_serving(account: bytes) -> Terms:

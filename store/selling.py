@@ -9,6 +9,8 @@ Every step is one transaction and may be repeated: what was done stays done, and
 
 from __future__ import annotations
 
+import contextlib
+from collections import Counter
 from collections.abc import Callable
 
 import msgspec
@@ -132,6 +134,22 @@ def fail_open_orders(conn: Connection) -> int:
         f"WHERE role = 'provider' AND {OPEN_BILLS} AND bill = 'held'",
         (conn.clock(),),
     ).rowcount
+
+
+def claimed_free_since(conn: Connection, since_ms: int) -> Counter[bytes]:
+    """How many orders without a quote of each account were opened since then, and served or begun. Reads the
+    orders since then, and one more."""
+    counts = Counter[bytes]()
+    rows = conn.execute(
+        "SELECT peer, opened_at, role = 'provider' AND quote = x'' AND claimed_at IS NOT NULL FROM orders "
+        "ORDER BY n DESC"
+    )
+    with contextlib.closing(rows):
+        for account, opened_at, is_one in rows:
+            if opened_at < since_ms:
+                break
+            counts[account] += is_one
+    return +counts
 
 
 def issue_receipt(

@@ -167,6 +167,23 @@ async def test_what_is_free_of_charge_is_counted_by_account_and_network(tmp_path
         assert (await user.quoted()).free_left == 2
 
 
+async def test_what_was_free_today_is_known_after_a_restart(tmp_path: Path) -> None:
+    """By account; addresses are not kept. What was bought counts for nothing."""
+    signer, time = Signer(os.urandom(32)), Time()
+    async with selling_at(tmp_path, time=time) as (shop, _):
+        user = await payer(shop, signer)
+        await user.buy(3, id=os.urandom(16))
+        time.ms += tab.DAY_MS
+        for _ in range(2):
+            await user.buy(3, id=os.urandom(16))
+        await user.bought()
+    async with selling_at(tmp_path, identity=shop.identity, time=time) as (shop, _):
+        user, other = await payer(shop, signer), await payer(shop)
+        assert (await user.quoted()).free_left == 1 and (await other.quoted()).free_left == 3
+        await user.buy(3, id=os.urandom(16))
+        assert (await user.user.refused()).code == "price_changed"
+
+
 async def test_what_is_free_of_charge_takes_no_place_from_others(tmp_path: Path) -> None:
     async with selling_at(tmp_path, capacity=1) as (shop, _):
         paying, user = await payer(shop), await payer(shop)
