@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from infraxa.engine.types import ErrorInfo
 from infraxa.net import wire
 from infraxa.net.identity import Signer
 from infraxa.net.link import FAILED, StreamFailed
@@ -18,19 +19,21 @@ from infraxa.store import trade
 from infraxa.store.db import Store
 from infraxa.store.records import StoreError
 from tests.app.selling import Shop
-from tests.app.tills import Payer, cost, engine_of, facts_of, payer, selling_at, whole
+from tests.app.tills import Payer, cost, engine_of, facts_of, payer, say, selling_at, whole
 from tests.net.nodes import until
 
 STEPS = ("open_", "claim", "process", "end", "bill", "countersign")
 """The writes of an order, in their order."""
 LATER = {"bill", "countersign"}
+DIED = ErrorInfo("worker_died", "It died.")
 
 
 class Dies:
     """The provider's store: at the write `step` the process is gone, just before it or just after."""
 
-    def __init__(self, store: Store, step: str, *, after: bool) -> None:
+    def __init__(self, store: Store, step: str, *, after: bool, nth: int = 1) -> None:
         self.dead = False
+        self._nth = nth
         self._step = step
         self._after = after
         self._run: Callable[..., Any] = store.run
@@ -39,7 +42,8 @@ class Dies:
     async def run(self, fn: Callable[..., Any], *args: Any, **options: Any) -> Any:
         if self.dead:
             raise StoreError("closed", "The process is gone.")
-        if fn.__name__ != self._step:
+        self._nth -= fn.__name__ == self._step
+        if fn.__name__ != self._step or self._nth:
             return await self._run(fn, *args, **options)
         if self._after:
             await self._run(fn, *args, **options)
@@ -94,6 +98,43 @@ async def test_a_provider_that_dies_at_a_write(tmp_path: Path, step: str, after:
         await whole(shop)
 
 
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("step", ["requeue", "claim", "process", "end"])
+async def test_a_provider_that_dies_while_an_order_begins_again(
+    tmp_path: Path, step: str, after: bool
+) -> None:
+    """Its engine was lost, so it is claimed and begun for the second time."""
+    signer, tokens = Signer(os.urandom(32)), 400
+    async with selling_at(tmp_path) as (shop, time):
+        user = await payer(shop, signer)
+        order = await user.order()
+        nth = 2 if step in ("claim", "process") else 1
+        dies = Dies(shop.store, step, after=after, nth=nth)
+        answered = asyncio.ensure_future(user.user.bought(**order))
+        (generation,) = await engine_of(shop).asked(1)
+        generation.read(300, 900)
+        generation.finish(DIED)
+        if step == "end":
+            say((await engine_of(shop).asked(2))[1], tokens)
+            await answered
+        else:
+            with pytest.raises(OrderFailed, match="internal"):
+                await answered
+        assert dies.dead
+    async with selling_at(tmp_path, identity=shop.identity, time=time) as (shop, _):
+        user = await payer(shop, signer)
+        charged = await go_on(user, order["id"])
+        assert charged == (cost(tokens) if step == "end" and after else 0)
+        assert await go_on(user, order["id"]) == charged, "again"
+        assert (await user.billed(order["id"])).state == "signed", "it had a slot, so there is a receipt"
+        tab = await user.tab()
+        assert (tab.owed, tab.held) == (charged, 0)
+        assert (await user.user.refused(**await user.order(id=order["id"]))).code == "bad_request"
+        await user.pay(await user.bought(10))
+        assert (await user.tab()).owed == charged + cost(10)
+        await whole(shop)
+
+
 async def test_an_end_that_cannot_be_written_is_written_later(tmp_path: Path) -> None:
     async with selling_at(tmp_path) as (shop, _):
         user = await payer(shop)
@@ -116,7 +157,7 @@ async def test_an_end_that_cannot_be_written_is_written_later(tmp_path: Path) ->
         await whole(shop)
 
 
-@pytest.mark.parametrize("step", ["open_", "claim", "process"])
+@pytest.mark.parametrize("step", ["open_", "claim", "process", "requeue"])
 async def test_a_user_who_goes_during_a_write_leaves_no_hold(tmp_path: Path, step: str) -> None:
     """The write is done, and nobody hears of it."""
     async with selling_at(tmp_path) as (shop, _):
@@ -133,6 +174,10 @@ async def test_a_user_who_goes_during_a_write_leaves_no_hold(tmp_path: Path, ste
         shop.store.run = slow  # type: ignore[method-assign]
         order = await user.order()
         bought = asyncio.ensure_future(user.user.bought(**order))
+        if step == "requeue":
+            (generation,) = await engine_of(shop).asked(1)
+            generation.read(300, 900)
+            generation.finish(DIED)
         await writing.wait()
         assert (await user.tab()).held == 1000
         bought.cancel()

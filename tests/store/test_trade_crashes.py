@@ -152,6 +152,11 @@ class Trade:
             trade.move, "provider", ACCOUNT, oid(number), ["claimed"], "processing", fault=fault
         )
 
+    def requeue(self, number: int, fault: int | None = None) -> bool:
+        """Its engine is lost."""
+        requeued: bool = self.provider.run(selling.requeue, ACCOUNT, oid(number), fault=fault)
+        return requeued
+
     def end(self, number: int, charge: int = 700, fault: int | None = None) -> None:
         sold = trade.get_order(self.provider.conn, "provider", ACCOUNT, oid(number))
         charge = min(charge, sold.hold) if sold else 0
@@ -295,6 +300,9 @@ STEPS: dict[str, Faulty] = {
     "provider takes the order": lambda between, fault: between.open_order(1, fault),
     "provider claims it": lambda between, fault: between.claim(1, fault),
     "provider begins": lambda between, fault: between.process(1, fault),
+    "provider takes its slot away": lambda between, fault: between.requeue(1, fault),
+    "provider claims it again": lambda between, fault: between.claim(1, fault),
+    "provider begins again": lambda between, fault: between.process(1, fault),
     "provider ends": lambda between, fault: between.end(1, fault=fault),
     "user counts": lambda between, fault: between.count(1, fault=fault),
     "provider issues the receipt": _bill,
@@ -377,6 +385,7 @@ class AnySequence(RuleBasedStateMachine):
         self.folder = tempfile.TemporaryDirectory()
         self.between = Trade(self.template, Path(self.folder.name))
         self.claims: dict[int, int] = {}
+        self.requeues: dict[int, int] = {}
         self.receipts: list[ReceiptRow] = []
         self.countersigns: list[ReceiptRow] = []
         self.lossy = False
@@ -409,7 +418,13 @@ class AnySequence(RuleBasedStateMachine):
     def claim(self, number: int, fault: int | None) -> None:
         if self.attempt(lambda: self.between.claim(number, fault)):
             self.claims[number] = self.claims.get(number, 0) + 1
-            assert self.claims[number] == 1 or self.lossy
+            assert self.claims[number] <= 1 + self.requeues.get(number, 0) or self.lossy
+
+    @rule(number=numbers, fault=faults)
+    def requeue(self, number: int, fault: int | None) -> None:
+        if self.attempt(lambda: self.between.requeue(number, fault)):
+            self.requeues[number] = self.requeues.get(number, 0) + 1
+            assert self.requeues[number] == 1 or self.lossy
 
     @rule(number=numbers, fault=faults)
     def process(self, number: int, fault: int | None) -> None:
