@@ -248,7 +248,7 @@ class Node(NodeFacade):
 
     @property
     def _trading(self) -> Trading:
-        return Trading(self._store, self._provider.till, self._settlements)
+        return Trading(self._store, self._provider.till, self._settlements, self._purse.limits)
 
     @property
     def _playing(self) -> Answers:
@@ -641,8 +641,9 @@ class Node(NodeFacade):
         said = prompt_messages(chat.options.system, before)
         return await self._buyer.bound(chat_id, (*said, ChatMessage("user", text)), driver)
 
-    async def rate(self, message_id: str, stars: int) -> None:
-        """The person's stars for an answer of a driver, 1 to 5: told to others after some minutes.
+    async def rate(self, message_id: str, stars: int, named: bool = False) -> None:
+        """The person's stars for an answer of a driver, 1 to 5: told to others after some minutes. `named`:
+        with the id of this node, so that it weighs with those that know it.
 
         Raises NodeError `not_rated` when it cannot be rated (now), StoreError `exists`.
         """
@@ -657,7 +658,7 @@ class Node(NodeFacade):
                 "Try again in a moment.",
             )
         # The last one is whose answer the person has read to the end.
-        await self._ratings.rate(bytes.fromhex(signed[-1].order), stars)
+        await self._ratings.rate(bytes.fromhex(signed[-1].order), stars, named=named)
         facts = await self._store.run(bills.keep_stars, message_id, stars)
         self._emit(FactsChanged(message.chat_id, message_id, facts))
 

@@ -55,8 +55,8 @@ _ENDS: Mapping[str, _Words] = {
         "{name} asks another price now.", "Send it again to see which, or choose another driver."
     ),
     "tab_limit": _Words(
-        "{name} lets you owe no more than you do{amount}.",
-        "Settle what you owe: serve it back, or infraxa tabs settle. Or choose another driver.",
+        "The next answer could exceed what {name} lets you owe{amount}.",
+        "Serve it back and settle in Earnings, or by infraxa tabs settle; or choose another driver.",
     ),
     "receipt_due": _Words(
         "{name} waits for a receipt to be signed before it answers again.",

@@ -59,6 +59,8 @@ class Purse:
         """Told of the bills of messages: chat, message, the bill."""
         self.vocabulary: Callable[[OfferSeen], Awaitable[Vocabulary | None]] = _no_vocabulary
         """By which tokens of answers of this offer are counted, if it is here."""
+        self.limits: dict[bytes, int] = {}
+        """How much each driver lets this node owe, as it said last."""
         self.locked = LockedRates(network, changed)
         self.paying = Paying(network, self._told, changed, clock)
         self._changed = changed
@@ -127,6 +129,10 @@ class Purse:
             locked, failed = self.locked.get(node, model), self.locked.failed(node, model)
         if locked is not None:
             self._show(offer, locked.rates)
+            self.limits.pop(node, None)
+            self.limits[node] = locked.limit
+            while len(self.limits) > MOST_SHOWN:
+                del self.limits[next(iter(self.limits))]
         return bounded(offer, said, sampling, caps, spent, locked, failed, self._clock(), free=free)
 
     def is_free(self, offer: OfferSeen) -> bool:

@@ -97,7 +97,7 @@ class TabSeen(msgspec.Struct, frozen=True):
     owed: int
     """By the user of the two to the provider."""
     limit: int
-    """That the provider set; 0 on a driver's tab: it says so with its quotes."""
+    """That the provider set; 0 on a driver's tab while it has not said so, with a quote, since the start."""
     own_limit: bool = False
     """It was set for this one; else it is the limit of strangers."""
     unsigned: int = 0

@@ -6,7 +6,7 @@ The user's side of an order is in purse.py, the provider's in till.py, the books
 from __future__ import annotations
 
 import datetime
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final, Literal
 
 from msgspec.structs import replace
@@ -38,10 +38,14 @@ _ROLES: Final[tuple[Role, Role]] = ("provider", "user")
 class Trading:
     """Of one node."""
 
-    def __init__(self, store: Store, till: Till, settlements: Settlements) -> None:
+    def __init__(
+        self, store: Store, till: Till, settlements: Settlements, limits: Mapping[bytes, int]
+    ) -> None:
+        """`limits`: how much each driver lets this node owe, where it has said so."""
         self._store = store
         self._till = till
         self._settlements = settlements
+        self._limits = limits
 
     async def earnings(self, since_ms: int) -> Earnings:
         """The sums since then; those of today and of the week are of their own. Raises StoreError."""
@@ -183,7 +187,7 @@ class Trading:
     def _limit(self, tab: TabRow) -> int:
         if tab.limit is not None:
             return tab.limit
-        return self._till.stranger_limit if tab.role == "provider" else 0
+        return self._till.stranger_limit if tab.role == "provider" else self._limits.get(tab.peer, 0)
 
 
 _SYNC: Final = "Restored from a backup: nothing is signed before the other side has told its book."

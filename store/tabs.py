@@ -11,7 +11,7 @@ from typing import Any
 
 from infraxa.store import state
 from infraxa.store.db import Connection, transaction
-from infraxa.store.ledger import QUARTER_MS, EventKind, post, tab_account
+from infraxa.store.ledger import EventKind, post, tab_account
 from infraxa.store.text import storable
 from infraxa.store.trade import NEW_TAB, OPEN_BILLS, RESTORED
 from infraxa.store.trade_records import MAX_AMOUNT, Refused, Role, SyncResult, TabRow
@@ -173,7 +173,8 @@ _TABS = (
     f"WHERE o.role = t.role AND o.peer = t.peer AND {OPEN_BILLS}), "
     "(SELECT coalesce(sum(held), 0) FROM orders o WHERE o.role = t.role AND o.peer = t.peer "
     f"AND {OPEN_BILLS} AND o.ended_at IS NOT NULL), "
-    "(SELECT max(quarter) FROM sums s WHERE s.role = t.role AND s.peer = t.peer) FROM tabs t "
+    "(SELECT r.issued_at FROM receipts r WHERE r.role = t.role AND r.peer = t.peer "
+    "ORDER BY r.order_n DESC LIMIT 1) FROM tabs t "
     "LEFT JOIN accounts a ON a.name = 'tab:' || t.role || ':' || lower(hex(t.peer))"
 )
 
@@ -187,7 +188,7 @@ def _tab(row: tuple[Any, ...]) -> TabRow:
         owed=owes,
         held=held,
         unsigned=unsigned,
-        last_at=(last or 0) * QUARTER_MS,
+        last_at=last or 0,
         disputed=disputed,
         seq=seq,
         signed_seq=signed_seq,

@@ -162,7 +162,7 @@ class TabRow(msgspec.Struct, frozen=True, kw_only=True):
     unsigned: int = 0
     """Of that, for orders that have ended."""
     last_at: int = 0
-    """The quarter of an hour in which its last paid order was opened; 0: there was none."""
+    """When the receipt of its last order was made; 0: there was none."""
     disputed: int = 0
     seq: int
     """The highest number that was used, or seen."""

@@ -81,7 +81,8 @@ ACTIONS: tuple[Action, ...] = (
         slash="continue", enabled=lambda now: now.continuable and not now.answering,
     ),
     Action(
-        "answer.rate", "Rate the answer", "1 to 5 stars for its driver: of the focused answer, or the last.",
+        "answer.rate", "Rate the answer",
+        "1 to 5 stars for its driver: of the focused answer, or the last. 4 named says whose they are.",
         "rate", slash="rate", argument="stars", enabled=lambda now: now.ratable,
     ),
     Action(

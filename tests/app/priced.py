@@ -69,8 +69,8 @@ class PricedNode(OfferedNode):
         self.asked.append(text)
         return self.bound_of(text)
 
-    async def rate(self, message_id: str, stars: int) -> None:
-        await super().rate(message_id, stars)
+    async def rate(self, message_id: str, stars: int, named: bool = False) -> None:
+        await super().rate(message_id, stars, named)
         message = await self._store.run(messages.get_message, message_id)
         self.know(message, replace(message.facts or AnswerFacts(), stars=stars))
 

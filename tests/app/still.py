@@ -231,7 +231,7 @@ class StillNode(Node):
 
     def __init__(self, settings: Settings, folders: Folders) -> None:
         super().__init__(settings, folders)
-        self.rated: list[tuple[str, int]] = []
+        self.rated: list[tuple[str, int, bool]] = []
 
     async def _load_at_start(self) -> None:
         return
@@ -271,8 +271,8 @@ class StillNode(Node):
     async def bound(self, chat_id: str, text: str) -> Bound:
         return self.bounds
 
-    async def rate(self, message_id: str, stars: int) -> None:
-        self.rated.append((message_id, stars))
+    async def rate(self, message_id: str, stars: int, named: bool = False) -> None:
+        self.rated.append((message_id, stars, named))
 
     async def price_history(self, node: bytes, model_id: bytes) -> list[PricePoint]:
         return list(self.histories.get(node, ()))

@@ -358,13 +358,16 @@ async def test_an_answer_is_rated_once(tmp_path: Path, way: str) -> None:
             await it.until(lambda: isinstance(it.app.screen, Ask), "the question")
             await it.type("6", "enter")
             await it.until(lambda: "from 1 to 5" in it.screen_text(), "what a rating is")
-            await it.pilot.press("backspace", "4", "enter")
+            await it.pilot.press("backspace", *"4 named", "enter")
+        named = way == "palette"
         await it.says("★★★★☆")
-        assert it.priced.rated == [(answer.id, 4)]
+        told = "with the id of this node" if named else "without a name"
+        await it.until(lambda: f"others are told in some minutes, {told}" in it.screen_text(), told)
+        assert it.priced.rated == [(answer.id, 4, named)]
         it.view.focus()
         await it.pilot.press("2")
         await it.pilot.pause()
-        assert it.priced.rated == [(answer.id, 4)]
+        assert it.priced.rated == [(answer.id, 4, named)]
         assert not it.chat.situation().ratable
 
 

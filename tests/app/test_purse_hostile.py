@@ -268,7 +268,7 @@ async def test_a_full_tab_is_said_with_its_limit(tmp_path: Path) -> None:
     async with buying_at(tmp_path, maple) as place:
         end = (await place.chat(maple)).end
         assert end.error is not None and end.error.code == "tab_limit"
-        assert end.error.message == "maple lets you owe no more than you do, 0.001 credits."
+        assert end.error.message == "The next answer could exceed what maple lets you owe, 0.001 credits."
         bound = await place.locked(maple)
         assert (bound.state, bound.limit) == ("refused", 1000) and "0.001" in bound.reason
 

@@ -8,7 +8,7 @@ from infraxa.app.errors import NodeError
 from infraxa.app.tui import actions
 from infraxa.app.tui.screens.chat_price import Pricing
 from infraxa.app.tui.widgets import requests
-from infraxa.app.tui.widgets.bills import STARS, can_rate
+from infraxa.app.tui.widgets.bills import NAMED, can_rate, read_rating, stars_text
 from infraxa.app.tui.widgets.facts import can_move
 from infraxa.app.tui.widgets.prompt import Prompt
 from infraxa.app.tui.widgets.text import one_line
@@ -99,7 +99,12 @@ class Talk(Pricing):
 
     @on(requests.RateRequested)
     def _rate_requested(self, event: requests.RateRequested) -> None:
-        self.app.attempt(self.node.rate(event.message_id, event.stars), group="rate")
+        async def rate() -> None:
+            await self.node.rate(event.message_id, event.stars, event.named)
+            whose = "with the id of this node" if event.named else "without a name"
+            self.flash(f"{stars_text(event.stars)} others are told in some minutes, {whose}")
+
+        self.app.attempt(rate(), group="rate")
 
     def _to_rate(self) -> Message | None:
         """The answer that has the focus, or else the last one, when it can be rated."""
@@ -109,14 +114,14 @@ class Talk(Pricing):
         return answer if answer is not None and can_rate(answer) else None
 
     def action_rate(self, stars: str = "") -> None:
-        """Rate an answer with so many stars; ask how many when that is not said."""
+        """Rate an answer as `read_rating` reads it; ask how when that is not said."""
         from infraxa.app.tui.screens.dialogs import Ask
 
         answer = self._to_rate()
         if answer is None:
             self.flash("only an answer of a driver with a signed receipt can be rated, once")
-        elif stars.strip() in STARS:
-            self.post_message(requests.RateRequested(answer.id, int(stars)))
+        elif (rating := read_rating(stars)) is not None:
+            self.post_message(requests.RateRequested(answer.id, *rating))
         else:
 
             def chosen(text: str | None) -> None:
@@ -125,9 +130,13 @@ class Talk(Pricing):
 
             ask = Ask(
                 "Rate the answer",
+                text="Others are told in some minutes, by a key that does not say which node you are. With a "
+                f"word more (4 {NAMED}) it does: those who know you give it more weight.",
                 placeholder="1 to 5 stars",
                 accept="Rate",
-                check=lambda text: "" if text.strip() in STARS else "A rating is a number from 1 to 5.",
+                check=lambda text: (
+                    "" if read_rating(text) else f"A rating is a number from 1 to 5, or that and {NAMED}."
+                ),
             )
             self.app.push_screen(ask, chosen)
 

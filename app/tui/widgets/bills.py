@@ -16,8 +16,8 @@ from infraxa.net.credits import shown
 from infraxa.store.records import AnswerFacts, Bill, Message
 
 MOST_STARS: Final = 5
-STARS: Final = frozenset(str(stars) for stars in range(1, MOST_STARS + 1))
-"""What a person can write for a rating."""
+NAMED: Final = "named"
+"""The word after the stars of a rating that says which node gave it."""
 
 _WORDS: Final = {
     "disputed": "disputed",
@@ -108,6 +108,15 @@ def can_rate(message: Message) -> bool:
         and not facts.stars
         and any(bill.state in ("signed", "disputed") for bill in facts.bills)
     )
+
+
+def read_rating(text: str) -> tuple[int, bool] | None:
+    """The stars that a person wrote, and whether others learn which node it is: `4`, `4 named`. None: it is
+    no rating."""
+    stars, *rest = text.split() or [""]
+    if stars not in map(str, range(1, MOST_STARS + 1)) or rest not in ([], [NAMED]):
+        return None
+    return int(stars), bool(rest)
 
 
 def stars_text(stars: float) -> str:

@@ -303,8 +303,14 @@ def _tab_in_full(tab: TabSeen, tabs: Sequence[TabSeen], now_ms: int) -> Content:
     if not third and netted:
         third = f"⇄ {shown(netted)} of it can be paid by what is owed the other way: t settles"
     elif not third and tab.linked:
-        third = f"⇄ it is the account of node {one_line(tab.linked, 64)}"
+        third = f"⇄ it is the account of {_owner(tab, tabs)}"
     return _lines(one_line(tab.peer, 64), " · ".join(parts), third)
+
+
+def _owner(tab: TabSeen, tabs: Sequence[TabSeen]) -> str:
+    """The node behind an account: by its name where this node buys from it, too."""
+    name = next((other.name for other in tabs if other.role == "user" and other.peer == tab.linked), "")
+    return peer_name(name, tab.linked) if name else f"node {one_line(tab.linked, 64)}"
 
 
 def netting(tab: TabSeen, tabs: Sequence[TabSeen]) -> int:
@@ -320,7 +326,9 @@ def _receipt_in_full(one: ReceiptSeen) -> Content:
     driver, user = counts(one.n_prompt, one.n_cached, one.n_out), counted(one)
     told = f"both count {driver}" if driver == user else f"driver counts {driver} · user {user}"
     price = f"at {shown(one.price_in)} / {shown(one.price_out)}"
-    money = f"charge {shown(one.charge)} · accepted {shown(one.accepted)} · {_SAID[one.state]}"
+    whole = one.state == "signed" and one.accepted == one.charge
+    accepted = "" if whole else f" · accepted {shown(one.accepted)}"
+    money = f"charge {shown(one.charge)}{accepted} · {_SAID[one.state]}"
     return _lines(
         f"{one.order[:16]} · {one_line(one.peer, 64)}",
         f"{told} · {price}",

@@ -33,12 +33,13 @@ class ElsewhereRequested(_AboutMessage, namespace="conversation"):
 
 
 class RateRequested(Message, namespace="conversation"):
-    """Rate this answer with so many stars."""
+    """Rate this answer with so many stars. `named`: others learn which node it was."""
 
-    def __init__(self, message_id: str, stars: int) -> None:
+    def __init__(self, message_id: str, stars: int, named: bool = False) -> None:
         super().__init__()
         self.message_id = message_id
         self.stars = stars
+        self.named = named
 
 
 class DropOldestRequested(_AboutMessage, namespace="conversation"):
