@@ -21,6 +21,10 @@ two in big models.
 """
 
 
+OWN = ""
+"""Whose requests come before those of all users: what the person of this machine asks."""
+
+
 class Job:
     """One request between its arrival and its end."""
 
@@ -63,9 +67,9 @@ class Admitted(NamedTuple):
 class Scheduler:
     """Bookkeeping of one context.
 
-    Users take turns at free slots, each user's requests in order of arrival. While somebody generates,
-    prompts get at most `prompt_share` rows of a step, divided evenly, so a long prompt neither stalls running
-    answers nor a short one.
+    Free slots go to the person of this machine first; then users take turns, each user's requests in order of
+    arrival. While somebody generates, prompts get at most `prompt_share` rows of a step, divided evenly, so a
+    long prompt neither stalls running answers nor a short one.
     """
 
     def __init__(
@@ -102,7 +106,8 @@ class Scheduler:
         """Gives free slots to waiting requests, each the slot that remembers most of its prompt."""
         admitted: list[Admitted] = []
         while self.n_waiting and self.n_running < len(self._running):
-            user, queue = next(iter(self._waiting.items()))
+            user = OWN if OWN in self._waiting else next(iter(self._waiting))
+            queue = self._waiting[user]
             job = queue.popleft()
             self.n_waiting -= 1
             if queue:

@@ -68,7 +68,7 @@ class Request(msgspec.Struct, frozen=True):
     messages: tuple[ChatMessage, ...]
     sampling: Sampling = Sampling()
     user: str = ""
-    """Whom fairness counts this request for."""
+    """Whom fairness counts this request for; empty: the person of this machine, who is before all others."""
     budget: Budget | None = None
     """None: it may cost anything."""
 

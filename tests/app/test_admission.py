@@ -55,6 +55,15 @@ class Orders(RuleBasedStateMachine):
         assert self.admission.leave(number) is False
         self.admit()
 
+    @rule(number=live)
+    def give_back(self, number: int) -> None:
+        """What it ran on is lost."""
+        if number in self.running:
+            self.admission.give_back(number, float(number))
+            self.running.remove(number)
+            self.waiting.append(number)
+            self.admit()
+
     @rule(capacity=st.integers(1, 4))
     def resize(self, capacity: int) -> None:
         self.admission.capacity = capacity
@@ -173,6 +182,19 @@ def test_places_in_line_are_those_in_which_slots_are_given() -> None:
         (running,) = admission.admit()
         got.append(running)
     assert got == line == [1, 2]
+
+
+def test_who_gives_a_slot_back_keeps_its_place() -> None:
+    admission = Admission(3)
+    for number, who in enumerate(["ax", "ay", "bx", "ay", "ax", "bx", "cx"]):
+        assert come(admission, number, who[0], who)
+    assert (admission.running, admission.line()) == (3, [6, 5, 3, 4])
+    for number in (2, 0, 1):  # however the news of it come
+        admission.give_back(number, 50.0)
+    assert (admission.running, admission.waiting) == (0, 7), "more than there is room"
+    assert admission.line() == [0, 2, 6, 1, 5, 4, 3]
+    assert admission.deadline(0) == 50.0 + IN_LINE_S
+    assert admission.admit() == [0, 2, 6]
 
 
 def test_the_line_has_an_end_in_time() -> None:

@@ -40,7 +40,7 @@ class Scheduling(RuleBasedStateMachine):
         self.steps_without_progress: dict[int, int] = {}
 
     @rule(
-        user=st.sampled_from("abc"),
+        user=st.sampled_from(["", "a", "b"]),
         prompt=st.lists(st.integers(0, 2), min_size=1, max_size=N_CTX - 4),
     )
     def submit(self, user: str, prompt: list[int]) -> None:
@@ -108,7 +108,9 @@ TestScheduling.settings = settings(max_examples=60, stateful_step_count=40, dead
 
 @given(
     st.lists(
-        st.tuples(st.sampled_from("abcd"), st.integers(1, 30), st.integers(1, 6)), min_size=1, max_size=25
+        st.tuples(st.sampled_from(["", "a", "b", "c"]), st.integers(1, 30), st.integers(1, 6)),
+        min_size=1,
+        max_size=25,
     )
 )
 def test_every_request_ends(requests: list[tuple[str, int, int]]) -> None:
@@ -138,6 +140,19 @@ def test_users_take_turns_and_each_is_served_in_order() -> None:
         order.append(job.id)
         scheduler.remove(job)
     assert order == [0, 4, 6, 1, 5, 2, 3]
+
+
+def test_the_person_of_this_machine_comes_before_all_who_wait() -> None:
+    scheduler = make(slots=1)
+    order = []
+    for i, user in enumerate(["a", "b", "", "a", ""]):
+        scheduler.submit(Job(i, user, [1]))
+    scheduler.submit(Job(9, "b", [1]))
+    while scheduler.n_waiting:
+        ((job, _),) = scheduler.admit()
+        order.append(job.id)
+        scheduler.remove(job)
+    assert order == [2, 4, 0, 1, 3, 9]
 
 
 def test_a_long_prompt_does_not_stall_an_answer_nor_a_short_prompt() -> None:
