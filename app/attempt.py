@@ -156,7 +156,7 @@ class Attempt:
                 bought = None  # it was refused
             if not error.sent and await self._again(error.code, order.id, fresh=fresh):
                 return Setback(error.code, order_words.ended(error.code, self._name), stale=True)
-            has_prompt = patience.until().wait in ("reading", "words")
+            has_prompt = error.sent and patience.until().wait != "upload"
             setback, outcome = self._failed(error, link, has_prompt, prompt_tokens(prompt))
             return setback
         finally:
@@ -215,10 +215,11 @@ class Attempt:
                     self._before = placed.before
                     self._waits(patience)
                 case Claimed():
-                    self._claimed = True
                     part.claimed()
-                    name = clean_name(self._offer.node.name)
-                    await self._telling.tell(Sent(Reader(id_text(self._node), name)))
+                    if not self._claimed:
+                        self._claimed = True
+                        name = clean_name(self._offer.node.name)
+                        await self._telling.tell(Sent(Reader(id_text(self._node), name)))
                     reading = order_words.reading(self._name)
                     self._telling.say(Waits(reading, now_ms(), self._limits.advance))
                 case Done() as done:
@@ -242,7 +243,7 @@ class Attempt:
             case "answer":
                 what = order_words.answering(name)
             case "line":
-                what = order_words.in_line(name, self._before)
+                what = order_words.in_line(name, self._before, again=self._claimed)
             case "upload":
                 what = order_words.uploading(name)
             case "reading":

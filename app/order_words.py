@@ -223,8 +223,11 @@ def answering(name: str) -> str:
     return f"{name} to answer"
 
 
-def in_line(name: str, before: int) -> str:
+def in_line(name: str, before: int, *, again: bool) -> str:
+    """`again`: it had a place, and what was done there is lost."""
     place = "next in line" if before == 0 else f"{before} before you"
+    if again:
+        return f"{name} to begin again, {place}"
     return f"a place at {name}, {place}"
 
 

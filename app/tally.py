@@ -19,7 +19,9 @@ class Part:
         """Tokens."""
         self.ordered_at = clock()
         self.placed_at: float | None = None
-        self.claimed_at: float | None = None
+        """Since when it waits in line; None: it does not now."""
+        self.waited: float | None = None
+        """Seconds in line, of waits that are over; None: there was none."""
         self.first_at: float | None = None
         self.last_at = 0.0
 
@@ -33,7 +35,10 @@ class Part:
             self.placed_at = self._clock()
 
     def claimed(self) -> None:
-        self.claimed_at = self._clock()
+        """It has a place, and may yet have to wait for another one."""
+        if self.placed_at is not None:
+            self.waited = (self.waited or 0.0) + self._clock() - self.placed_at
+            self.placed_at = None
 
     def piece(self, tokens: int) -> None:
         self.last_at = self._clock()
@@ -43,15 +48,7 @@ class Part:
 
     def over(self) -> None:
         """Nothing more comes of it."""
-        if self.claimed_at is None:
-            self.claimed_at = self._clock()
-
-    @property
-    def waited(self) -> float | None:
-        """Seconds in line."""
-        if self.placed_at is None:
-            return None
-        return (self._clock() if self.claimed_at is None else self.claimed_at) - self.placed_at
+        self.claimed()
 
     @property
     def decode(self) -> float:

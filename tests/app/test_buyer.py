@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from infraxa.app.answering import Moved, Sent, Times, Waits
+from infraxa.app.answering import Item, Moved, Sent, Times, Waits
 from infraxa.app.asking import Asking
 from infraxa.app.buyer import wanted
 from infraxa.app.buying import BUSY_S, FIND_S
@@ -91,6 +91,58 @@ async def test_a_whole_answer() -> None:
     assert (order.top_p, order.min_p, order.repeat_penalty) == (500_000, 0, 1_100_000)
     assert order.seed == 2**32 - 1
     assert place.drivers.offers(place.nodes())[0].answered == 1
+
+
+async def test_a_driver_that_begins_again_is_waited_for() -> None:
+    items: list[Item] = []
+    waits = "maple to begin again, 1 before you", "maple to begin again, next in line"
+
+    def waited(what: str) -> bool:
+        return isinstance(items[-1], Waits) and items[-1].what == what
+
+    async def script(sale: Sale) -> None:
+        prompt = await sale.claim(4096, 1000)
+        await sale.progress(4, 9)
+        await until(lambda: items[-1] == Progress(4, 9))
+        await sale.placed(1)
+        await until(lambda: waited(waits[0]))
+        await sale.placed(0)
+        await until(lambda: waited(waits[1]))
+        await sale.claim_again(4096, 1000)
+        await until(lambda: waited("maple to read the prompt"))
+        await sale.progress(1, 9)
+        await until(lambda: items[-1] == Progress(1, 9))
+        await say(sale, "Because", prompt=prompt)
+
+    maple = Stall("maple", script)
+    async with market(maple) as place:
+        async for item in place.buy(maple):
+            items.append(item)
+        (offer,) = place.drivers.offers(place.nodes())
+    found = Told(items)
+    assert (found.text, found.end.reason) == ("Because", "stop")
+    assert found.readers == ["maple"], "who reads it is said once"
+    assert found.times.wait_ms is not None
+    assert (offer.answered, offer.failed) == (1, 0)
+
+
+@pytest.mark.parametrize("code", ["internal", "busy", "expired"])
+async def test_who_has_begun_again_and_fails_has_failed(code: wire.ErrorCode) -> None:
+    """Whatever it says: it had the prompt."""
+
+    async def script(sale: Sale) -> None:
+        await sale.claim(4096, 1000)
+        await sale.placed(0)
+        await sale.fail(code)
+
+    maple, cedar = Stall("maple", script), Stall("cedar", saying("It scatters."))
+    async with market(maple, cedar) as place:
+        await place.trust(maple)
+        found = await told(place.buy(None))
+        offers = {offer.node.id: offer for offer in place.drivers.offers(place.nodes())}
+    assert found.text == "It scatters."
+    assert (offers[maple.id].failed, offers[cedar.id].answered) == (1, 1)
+    assert found.readers == ["maple", "cedar"]
 
 
 async def test_the_session_is_used_again() -> None:

@@ -40,6 +40,29 @@ def test_one_order_that_waited_in_line() -> None:
     assert tally.times() == Times(connect_ms=250.0, wait_ms=4000.0)
 
 
+def test_one_order_that_began_again() -> None:
+    clock = Clock()
+    tally = Tally(clock)
+    part = tally.order()
+    clock.now += 1
+    part.placed()
+    clock.now += 2
+    part.claimed()
+    clock.now += 10
+    part.placed()
+    clock.now += 0.5
+    part.placed()
+    clock.now += 4
+    assert part.first_token_ms is None
+    part.claimed()
+    clock.now += 3
+    part.piece(1)
+    part.over()
+    assert part.waited == 6.5
+    assert part.first_token_ms == 14_000.0, "what was in vain counts"
+    assert tally.usage().queued_ms == 6500.0 and tally.times().wait_ms == 6500.0
+
+
 def test_several_orders_add_up() -> None:
     clock = Clock()
     tally = Tally(clock)
