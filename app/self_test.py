@@ -20,7 +20,7 @@ import msgspec
 from infraxa.app import self_test_words
 from infraxa.app.config import Settings
 from infraxa.app.errors import NodeError
-from infraxa.app.serving import Missing, Mode, SelfTest, Tested
+from infraxa.app.serving import Missing, Mode, SelfTest, TrialResult
 from infraxa.net import addresses
 from infraxa.net.errors import NetError, ProtocolError
 from infraxa.net.identity import short_id
@@ -69,7 +69,7 @@ class Limits(msgspec.Struct, frozen=True):
 class _Results(msgspec.Struct, frozen=True):
     """As they are remembered."""
 
-    newest_first: tuple[Tested, ...]
+    newest_first: tuple[TrialResult, ...]
 
 
 class Asking(Protocol):
@@ -118,7 +118,7 @@ class SelfTests:
         self._rng = rng or random.Random()
         self._settings = Settings(self_test=False)
         self._store: Store | None = None
-        self._results: tuple[Tested, ...] = ()
+        self._results: tuple[TrialResult, ...] = ()
         """The newest first."""
         self._seen = SelfTest("off")
         self._due: float | None = None
@@ -208,7 +208,7 @@ class SelfTests:
             try:
                 for node in self._candidates()[:MOST_ASKED]:
                     said = await self._ask(node, model)
-                    if found := isinstance(said, Tested):
+                    if found := isinstance(said, TrialResult):
                         await self._keep(said)
                         break
                     silent += said == "silent"
@@ -240,7 +240,7 @@ class SelfTests:
         near = {node for node in free if addresses.group(peers[node]) == addresses.LOCAL}
         return sorted(free, key=lambda node: (node in near, self._asked.get(node, float("-inf"))))
 
-    async def _ask(self, node: bytes, model: bytes) -> Tested | Literal["declined", "silent"]:
+    async def _ask(self, node: bytes, model: bytes) -> TrialResult | Literal["declined", "silent"]:
         # Here, because it imports what the app's first frame need not wait for.
         from infraxa.net.stream import LinkClosed, StreamCancelled, StreamFailed
 
@@ -270,12 +270,12 @@ class SelfTests:
         self._not_before.pop(node, None)  # it says itself when it is too soon
         code = self_test_words.known(said.code)
         signed = said.signed and not code
-        return Tested(self._clock(), node, code, said.way, said.connect_ms, said.first_token_ms, signed)
+        return TrialResult(self._clock(), node, code, said.way, said.connect_ms, said.first_token_ms, signed)
 
     def _leave_alone(self, node: bytes, seconds: float) -> None:
         self._not_before[node] = time.monotonic() + min(seconds, UNKNOWN_S)
 
-    async def _keep(self, result: Tested) -> None:
+    async def _keep(self, result: TrialResult) -> None:
         self._results = (result, *self._results)[:KEPT]
         self._say(self_test_words.logged(result))
         if self._store is not None:

@@ -9,7 +9,7 @@ from typing import Final, Literal, NamedTuple
 
 from infraxa.app import order_words
 from infraxa.app.network_words import span
-from infraxa.app.serving import SelfTest, Tested
+from infraxa.app.serving import SelfTest, TrialResult
 from infraxa.app.trade import Missed
 
 STALE_MS: Final = 3 * 3_600_000
@@ -123,7 +123,7 @@ def brief(test: SelfTest, now_ms: int) -> str:
     return f"{said} {_ago(last, now_ms)}"
 
 
-def logged(result: Tested) -> str:
+def logged(result: TrialResult) -> str:
     """A result that has just come, as a sentence."""
     if not result.code:
         receipt = "" if result.signed else " It could not sign the receipt."
@@ -133,24 +133,24 @@ def logged(result: Tested) -> str:
     return f"Self-test: {_failed(result)} {_remedy(result)}"
 
 
-def _failed(result: Tested) -> str:
+def _failed(result: TrialResult) -> str:
     if (sentence := _FAILED.get(result.code)) is not None:
         return sentence
     said = order_words.ended(result.code, "this node", shown=result.first_token_ms > 0).message
     return f"A peer was not served: {said[:1].lower()}{said[1:]}"
 
 
-def _remedy(result: Tested) -> str:
+def _remedy(result: TrialResult) -> str:
     if result.code in _UNREACHED:
         return _WAY_IN
     return _SLOW if result.code in ("silent", "stalled") else _LOG
 
 
-def _times(result: Tested) -> str:
+def _times(result: TrialResult) -> str:
     return f"connected in {result.connect_ms} ms, the first token after {result.first_token_ms} ms"
 
 
-def _ago(result: Tested, now_ms: int) -> str:
+def _ago(result: TrialResult, now_ms: int) -> str:
     return f"{span((now_ms - result.at_ms) / 1000)} ago"
 
 

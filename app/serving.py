@@ -23,7 +23,7 @@ Missing = Literal["", "no_peer", "declined", "silent"]
 """No peer is linked, none does it now, those that were asked did not answer."""
 
 
-class Tested(msgspec.Struct, frozen=True):
+class TrialResult(msgspec.Struct, frozen=True):
     """What a peer says of the tiny answer that it was asked to buy here."""
 
     at_ms: int
@@ -44,8 +44,8 @@ class SelfTest(msgspec.Struct, frozen=True):
 
     state: Literal["off", "strangers", "on"]
     """`strangers`: nobody is tested, since by the settings no stranger is served."""
-    last: Tested | None = None
-    other: Tested | None = None
+    last: TrialResult | None = None
+    other: TrialResult | None = None
     """The last one of another peer."""
     missing: Missing = ""
     """Why nobody bought when that was wanted last; empty: somebody did, or could not."""
