@@ -159,6 +159,7 @@ def samples() -> list[msgspec.Struct]:
         wire.RecordsPlease(bytes(16), bytes(80)), wire.PeersPlease(5), wire.DialBack("ws://192.0.2.1:7741"),
         wire.DialedBack(False, "timeout"), wire.RelayReserve(), wire.RelayReserved(1, 2, 3),
         wire.RelayDial(id_), wire.RelayDialed(), wire.RelayIncoming(), wire.Probe(), wire.CardPlease(),
+        wire.TryPlease(id_), wire.Tried("busy", "relay", 5, 70, True, id_),
         wire.Push((record, record)), wire.Root(bytes(8), 3), wire.Failure("busy", 1000, 5, "field"),
         wire.Order(bytes(16), id_, 100, 50, seed=7), TURN, orders.Prompt((TURN, TURN), ("stop",)), *ANSWER,
         *bargains.messages(), *bargains.values(),
