@@ -35,6 +35,11 @@ if TYPE_CHECKING:
     from infraxa.net.identity import Identity
     from infraxa.net.sale import Sale
 
+FORGOTTEN_MS: Final = 3600 * 1000
+"""An order that was never claimed is in the ledger for so long after it expired."""
+FORGET_EVERY_MS: Final = 60_000
+FORGETS: Final = 10
+"""Transactions in a row for those that are due."""
 PROPOSED: Final = "It proposes to settle "
 """How the note of a tab begins on which a settlement waits for the person."""
 
@@ -67,6 +72,7 @@ class Intake:
         self._credit = Credit()
         self._running: dict[tuple[bytes, bytes], Sold] = {}
         """By account and number; those whose end could not be written stay until it is."""
+        self._forget_at = 0
         self._tasks = TaskGroup()
 
     def open(self, store: Store) -> None:
@@ -210,11 +216,24 @@ class Intake:
             self._credit.give_back_free(sold.buyer, sold.at_ms)
 
     async def tick(self) -> None:
-        """What is due now and then: quotes that nobody took, ends that could not be written."""
+        """What is due now and then: quotes to close, ends that could not be written, orders to forget."""
         now = self._clock()
         for quote in self._quotes.expired(now):
             self.missed.not_taken(quote.account, quote.price_out, self.cheapest(quote.model), now)
         await self._write_again()
+        await self._forget(now)
+
+    async def _forget(self, now: int) -> None:
+        if self._store is None or now < self._forget_at:
+            return
+        try:
+            for _ in range(FORGETS):
+                if not await self._store.run(selling.forget_expired, now - FORGOTTEN_MS):
+                    self._forget_at = now + FORGET_EVERY_MS
+                    break
+        except StoreError as error:
+            _log.error("expired orders are still in the ledger: %s", error.code)
+            self._forget_at = now + FORGET_EVERY_MS
 
     async def _write_again(self) -> None:
         for sold in [sold for sold in self._running.values() if sold.end is not None]:

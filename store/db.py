@@ -24,7 +24,7 @@ from infraxa.store.folder import DATABASE_NAME, corrupt, explain, prepare_folder
 from infraxa.store.records import StoreError
 from infraxa.store.ulid import UlidSource
 
-SCHEMA_VERSION = 8
+SCHEMA_VERSION = 9
 """The number of the last migration that this program knows."""
 
 BUSY_TIMEOUT_S = 5.0

@@ -200,6 +200,16 @@ def _ratings(db: Database) -> None:
     )
 
 
+def _forgetting(db: Database) -> None:
+    """What is needed to delete an order without reading all orders, or all events that could be about it."""
+    db.executescript(
+        """
+        CREATE INDEX orders_expired ON orders (ended_at) WHERE state = 'expired';
+        CREATE INDEX events_by_order ON events (order_n) WHERE order_n IS NOT NULL;
+        """
+    )
+
+
 MIGRATIONS: tuple[Callable[[Database], None], ...] = (
     _conversations,
     _search,
@@ -209,6 +219,7 @@ MIGRATIONS: tuple[Callable[[Database], None], ...] = (
     _market,
     _ledger,
     _ratings,
+    _forgetting,
 )
 """Step i + 1 leads from version i to version i + 1."""
 

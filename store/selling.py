@@ -34,6 +34,9 @@ from infraxa.store.trade_records import ENDED, MAX_AMOUNT, Counts, OrderRow, Ord
 MAX_DUE = 16
 """Ended orders of one account without a signed receipt; at more, no further order is taken from it."""
 
+FORGOTTEN_AT_ONCE = 100
+"""Expired orders that are deleted in one transaction."""
+
 
 class Due(msgspec.Struct, frozen=True):
     """What an account has to sign."""
@@ -124,6 +127,29 @@ def expire_order(conn: Connection, account: bytes, order_id: bytes) -> bool:
         (conn.clock(), account, order_id),
     )
     return expired.rowcount == 1
+
+
+def forget_expired(conn: Connection, before_ms: int) -> int:
+    """Delete orders that expired before then, at most FORGOTTEN_AT_ONCE, and the tabs on which nothing else
+    ever was: accounts that cost nothing cannot fill the disk. Gives how many orders.
+
+    Nothing was owed, no receipt was given and no event posted for them; whoever asks for one hears `unknown`,
+    as before. Its number could be used again, for another order with a quote of its own.
+    """
+    with transaction(conn):
+        gone = conn.execute(
+            "DELETE FROM orders WHERE n IN (SELECT n FROM orders WHERE role = 'provider' "
+            "AND state = 'expired' AND bill = 'released' AND ended_at < ? ORDER BY ended_at LIMIT ?) "
+            "RETURNING peer",
+            (before_ms, FORGOTTEN_AT_ONCE),
+        ).fetchall()
+        conn.executemany(
+            "DELETE FROM tabs WHERE role = 'provider' AND peer = ? AND signed_seq = 0 AND disputed = 0 "
+            "AND credit IS NULL AND node IS NULL AND note = '' "
+            "AND NOT EXISTS (SELECT 1 FROM orders o WHERE o.role = tabs.role AND o.peer = tabs.peer)",
+            set(gone),
+        )
+    return len(gone)
 
 
 def fail_open_orders(conn: Connection) -> int:

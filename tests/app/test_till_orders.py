@@ -9,12 +9,14 @@ from typing import Any
 
 import pytest
 
+from infraxa.app.intake import FORGET_EVERY_MS, FORGOTTEN_MS
 from infraxa.net import codec, deals, orders, ratings, wire
 from infraxa.net.errors import ProtocolError
 from infraxa.net.identity import Signer
 from infraxa.net.link import StreamFailed
 from infraxa.net.orders import Claimed, Done
 from infraxa.net.purchase import OrderFailed
+from infraxa.store import tabs, trade
 from tests.app.selling import QUESTION
 from tests.app.tills import RATES, Payer, cost, engine_of, facts_of, payer, say, selling_at, whole
 from tests.net.nodes import until
@@ -302,3 +304,32 @@ async def test_no_quote_while_nobody_is_served_or_for_another_model(tmp_path: Pa
             await user.user.bought()
         with pytest.raises(StreamFailed):
             await user.quoted()
+
+
+async def test_an_order_that_was_never_claimed_is_forgotten_in_time(tmp_path: Path) -> None:
+    async with selling_at(tmp_path, capacity=1) as (shop, time):
+        user, stranger = await payer(shop), await payer(shop)
+        running = asyncio.ensure_future(user.user.bought(**await user.order()))
+        await engine_of(shop).asked(1)
+        order = await stranger.order(id=os.urandom(16))
+        waiting = asyncio.ensure_future(stranger.user.bought(**order))
+        await until(lambda: (stranger.key, order["id"]) in shop.provider.till._running)
+        waiting.cancel()
+        await asyncio.wait([waiting])
+        await until(lambda: (stranger.key, order["id"]) not in shop.provider.till._running)
+
+        async def kept() -> bool:
+            await shop.provider.till.tick()
+            found = await shop.store.run(trade.get_order, "provider", stranger.key, order["id"])
+            assert (await stranger.billed(order["id"])).state == "unknown"
+            return found is not None
+
+        assert await kept()
+        time.ms += FORGOTTEN_MS - FORGET_EVERY_MS
+        assert await kept()
+        time.ms += 2 * FORGET_EVERY_MS
+        assert not await kept()
+        assert [tab.peer for tab in await shop.store.run(tabs.list_tabs)] == [user.key]
+        say(engine_of(shop).generations[0])
+        await running
+        await whole(shop)

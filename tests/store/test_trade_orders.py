@@ -331,6 +331,34 @@ def test_an_order_that_was_never_claimed_expires(conn: Connection) -> None:
     assert tabs.get_tab(conn, "provider", ACCOUNT).held == 0
 
 
+def test_orders_that_were_never_claimed_are_forgotten_with_their_tabs(
+    conn: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(selling, "FORGOTTEN_AT_ONCE", 10)
+    strangers = [number.to_bytes(32, "big") for number in range(12)]
+    for stranger in strangers:
+        opened(conn, 1, stranger)
+        assert selling.expire_order(conn, stranger, order_id(1))
+    tabs.set_limit(conn, "provider", strangers[3], 9)
+    served(conn, 7, account=strangers[4])
+    issued(conn, 7, strangers[4])
+    signed(conn, 7, account=strangers[4])
+    opened(conn, 1)
+    served(conn, 2)
+    since = conn.clock()
+    opened(conn, 3)
+    assert selling.expire_order(conn, ACCOUNT, order_id(3))
+    assert [selling.forget_expired(conn, since) for _ in range(3)] == [10, 2, 0]
+    assert {tab.peer for tab in tabs.list_tabs(conn)} == {*strangers[3:5], ACCOUNT}
+    assert [trade.get_order(conn, "provider", one, order_id(1)) for one in strangers] == [None] * 12
+    assert trade.get_order(conn, "provider", strangers[4], order_id(7)) is not None
+    assert [trade.get_order(conn, "provider", ACCOUNT, order_id(n)) is None for n in (1, 2, 3)] == [False] * 3
+    # A number that was forgotten is as one that never was.
+    served(conn, 1, account=strangers[0])
+    assert issued(conn, 1, strangers[0]).tab_seq == 1
+    assert issued(conn, 2).charge == 700
+
+
 def test_nobody_reaches_the_order_of_another(conn: Connection) -> None:
     served(conn, 1)
     assert trade.get_order(conn, "provider", OTHER, order_id(1)) is None

@@ -25,6 +25,7 @@ STEPS: dict[str, Callable[[Connection], object]] = {
     "open": lambda conn: selling.open_order(conn, SOLD, limit=10, grace_ms=0),
     "claim": lambda conn: trade.move(conn, "provider", ACCOUNT, ORDER, ["pending"], "claimed"),
     "requeue": lambda conn: selling.requeue(conn, ACCOUNT, ORDER),
+    "forget": lambda conn: selling.forget_expired(conn, 2**60),
     "end": lambda conn: selling.end_order(conn, ACCOUNT, ORDER, "completed", COUNTS, 7),
     "restart of the provider": selling.fail_open_orders,
     "restart of the user": buying.release_unsent,
