@@ -61,6 +61,7 @@ from infraxa.app.vocabularies import Vocabularies
 from infraxa.engine.host import Engine
 from infraxa.engine.types import ChatMessage, EngineStatus, Request
 from infraxa.engine.vocabulary import Vocabulary
+from infraxa.net.identity import id_text
 from infraxa.net.reputation import Counterparty
 from infraxa.net.status import NetworkStatus, PeerInfo, Refused, SeenNode
 from infraxa.net.tasks import TaskGroup
@@ -668,7 +669,11 @@ class Node(NodeFacade):
 
     async def list_tabs(self) -> list[TabSeen]:
         """What is owed, in both directions; the largest first."""
-        return await self._trading.tabs()
+        tabs = await self._trading.tabs()
+        if not any(tab.linked for tab in tabs):
+            return tabs
+        names = {id_text(node.id): node.name for node in self._net.nodes()}
+        return [msgspec.structs.replace(tab, linked_name=names.get(tab.linked, "")) for tab in tabs]
 
     async def set_tab_limit(self, peer: str, limit: int | None) -> None:
         """How much this user may owe, µcr; None: as any stranger. Raises NodeError."""

@@ -109,6 +109,8 @@ class TabSeen(msgspec.Struct, frozen=True):
     note: str = ""
     """What there is to know: a settlement that was proposed or declined, a difference between the books."""
     settling: Settling = ""
+    linked_name: str = ""
+    """Of the node whose account it is, as that claims, while it is known in the network."""
 
 
 class ReceiptSeen(msgspec.Struct, frozen=True):

@@ -132,6 +132,7 @@ async def test_a_proposal_counts_when_the_other_person_agrees(tmp_path: Path) ->
         theirs = await tab(oak, "provider")
         assert "paid in apples" in theirs.note and theirs.owed == charge
         assert (theirs.settling, (await tab(fern, "user")).settling) == ("proposed", "proposed")
+        assert (theirs.linked, theirs.linked_name) == (id_text(fern.network.id), "fern")
         assert "has not answered" in (await tab(fern, "user")).note
         with pytest.raises(NodeError, match="agrees or declines"):
             await fern.decline(id_text(oak.network.id))

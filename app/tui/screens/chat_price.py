@@ -153,11 +153,10 @@ class Pricing(Driving):
         self.prompt.bound_line.show(None if free or gone else bound)
         self._paint_status()
 
-    async def refusal(self, text: str) -> str:
-        """Why `text` cannot be sent, when that was shown already and still is so; empty: it can be."""
+    async def refuses(self, text: str) -> bool:
+        """Whether `text` cannot be sent, for a reason that was shown already, and is shown."""
         if self.bound is None or self.bound.state != "refused":
-            return ""
+            return False
         bound = await self._bound_of(text)
         self._show_bound(bound)
-        refused = bound is not None and bound.state == "refused"
-        return f"{bound.reason} {bound.remedy}".strip() if bound is not None and refused else ""
+        return bound is not None and bound.state == "refused"

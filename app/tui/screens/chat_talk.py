@@ -11,7 +11,6 @@ from infraxa.app.tui.widgets import requests
 from infraxa.app.tui.widgets.bills import NAMED, can_rate, read_rating, stars_text
 from infraxa.app.tui.widgets.facts import can_move
 from infraxa.app.tui.widgets.prompt import Prompt
-from infraxa.app.tui.widgets.text import one_line
 from infraxa.app.tui.widgets.welcome import Question
 from infraxa.engine.types import EngineError
 from infraxa.store.records import Message, StoreError
@@ -40,9 +39,9 @@ class Talk(Pricing):
             if editing is not None:
                 await self.node.edit(editing, text)
                 return
-            if why := await self.refusal(text):
+            if await self.refuses(text):
                 self.prompt.put_back(text)
-                self.app.notify(f"Not sent. {one_line(why, 400)}", severity="warning", markup=False)
+                self.flash("not sent: the reason stands above what you typed")
                 return
             chat = await self.keep_chat()
             await self.node.send(chat.id, text)

@@ -412,7 +412,7 @@ class EarningsScreen(SectionedView):
         """Set how much the user of the tab under the cursor may owe."""
         if (tab := self._tab()) is None:
             return
-        who = rows.peer_name(tab.name, tab.peer)
+        who = rows.who(tab)
         if tab.role == "user":
             self.app.flash(f"{who} sets this limit; cap_day (F9) says what you are ready to spend")
             return
@@ -446,7 +446,7 @@ class EarningsScreen(SectionedView):
         async def change() -> None:
             await self.app.node.set_tab_limit(tab.peer, limit)
             may = f"may owe {shown(limit)}" if limit is not None else "may owe as much as any stranger"
-            self.app.flash(f"{rows.peer_name(tab.name, tab.peer)} {may} · {after}")
+            self.app.flash(f"{rows.who(tab)} {may} · {after}")
             self._tabs = await self.app.node.list_tabs()
             self._paint()
 
@@ -464,7 +464,7 @@ class EarningsScreen(SectionedView):
         """Settle the tab under the cursor: propose it, agree to it, or have it paid the other way."""
         if (tab := self._tab()) is None:
             return
-        who = rows.peer_name(tab.name, tab.peer)
+        who = rows.who(tab)
         if tab.role == "provider" and tab.settling != "proposed":
             self.app.flash(f"{who} proposes it on its own node; then it waits for you here")
             return

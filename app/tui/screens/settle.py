@@ -57,7 +57,7 @@ class Settle(Dialog[Given]):
         """`netted`: how much of it can be paid by what is owed the other way."""
         super().__init__()
         self._tab, self._netted = tab, netted
-        self._who = rows.peer_name(tab.name, tab.peer)
+        self._who = rows.who(tab)
 
     def compose(self) -> ComposeResult:
         with Vertical(id="dialog"):

@@ -20,6 +20,7 @@ from infraxa.app.tui.widgets.table import Cell, Column, Row
 from infraxa.app.tui.widgets.text import one_line
 from infraxa.net.credits import shown
 from infraxa.net.identity import SHORT_LENGTH
+from infraxa.net.names import clean_name
 
 _QUIET = "$foreground 60%"
 _BAR = 8
@@ -83,6 +84,11 @@ _ENDS = {
 def peer_name(name: str, peer: str) -> str:
     """`maple·7k2m9x4q`, or the beginning of the id alone."""
     return named(name, peer)
+
+
+def who(tab: TabSeen) -> str:
+    """Whose tab it is, where one name is wanted: the node behind an account, if it is known."""
+    return peer_name(tab.linked_name, tab.linked) if tab.linked_name else peer_name(tab.name, tab.peer)
 
 
 def aligned(listed: Iterable[int]) -> list[str]:
@@ -173,7 +179,9 @@ def tab_rows(tabs: Sequence[TabSeen], now_ms: int) -> list[Row]:
     unsigned, held = amounts(tab.unsigned for tab in tabs), amounts(tab.held for tab in tabs)
     rows: list[Row] = []
     for at, tab in enumerate(tabs):
-        name = peer_name(tab.name, tab.peer) + (" ⇄" if tab.linked else "")
+        name = peer_name(tab.name, tab.peer)
+        if tab.linked:
+            name += f" ⇄ {clean_name(tab.linked_name)}".rstrip()
         used = used_of(tab)
         age = (now_ms - tab.last_ms) / 1000 if tab.last_ms else None
         note = one_line(tab.note, 120)
@@ -299,18 +307,13 @@ def _tab_in_full(tab: TabSeen, tabs: Sequence[TabSeen], now_ms: int) -> Content:
     if tab.last_ms:
         parts.append(f"last {span((now_ms - tab.last_ms) / 1000)} ago")
     netted = netting(tab, tabs)
+    owner = who(tab) if tab.linked_name else f"node {one_line(tab.linked, 64)}"
     third = one_line(tab.note, 200)
     if not third and netted:
         third = f"⇄ {shown(netted)} of it can be paid by what is owed the other way: t settles"
     elif not third and tab.linked:
-        third = f"⇄ it is the account of {_owner(tab, tabs)}"
+        third = f"⇄ it is the account of {owner}"
     return _lines(one_line(tab.peer, 64), " · ".join(parts), third)
-
-
-def _owner(tab: TabSeen, tabs: Sequence[TabSeen]) -> str:
-    """The node behind an account: by its name where this node buys from it, too."""
-    name = next((other.name for other in tabs if other.role == "user" and other.peer == tab.linked), "")
-    return peer_name(name, tab.linked) if name else f"node {one_line(tab.linked, 64)}"
 
 
 def netting(tab: TabSeen, tabs: Sequence[TabSeen]) -> int:
