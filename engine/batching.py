@@ -280,7 +280,8 @@ class Batcher:
                 self._end(generation, "stop")
                 continue
             job.tokens.append(token)
-            generation.ids.append(token)
+            if piece:  # a control token is nothing that was said, and nobody pays for it (Vocabulary.count)
+                generation.ids.append(token)
             text = generation.text.feed(piece)
             if text:
                 generation.parts.append(text)

@@ -99,7 +99,11 @@ class Claimed(Struct, array_like=True, frozen=True, tag=31):
 
 
 class Piece(Struct, array_like=True, frozen=True, tag=32):
-    """What came since the last one: tokens, and the whole characters that they decided. Never both empty."""
+    """What came since the last one: tokens, and the whole characters that they decided. Never both empty.
+
+    Only tokens that stand for bytes are here, and so only these are counted: no control tokens, none that end
+    the turn.
+    """
 
     ids: Annotated[tuple[Count, ...], Meta(max_length=MAX_IDS)]
     text: Annotated[str, Meta(max_length=MAX_TEXT)]
@@ -120,7 +124,7 @@ class Done(Struct, array_like=True, frozen=True, tag=33):
     n_cached: Count
     """Of them, those that were still in memory."""
     n_out: Count
-    """As many as ids came."""
+    """Tokens of the answer: as many as ids came."""
     queued_ms: Count = 0
     first_token_ms: Count = 0
     """From the claim to the first token."""

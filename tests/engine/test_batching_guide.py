@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import threading
 import time
+from array import array
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +16,7 @@ from infraxa.engine import llama
 from infraxa.engine.batching import N_BATCH
 from infraxa.engine.llama import Context, Model
 from infraxa.engine.types import Budget, ChatMessage, Finished, Request, Sampling, Usage
+from infraxa.engine.vocabulary import Vocabulary
 
 QUESTIONS = (
     "what is a driver?",
@@ -46,6 +48,23 @@ def test_together_gives_what_each_gives_alone(open_room: OpenRoom, ask: Ask) -> 
     assert {f.reason for f in together.ended.values()} == {"stop"}
     # One step reads all prompts, and one per token of the longest answer follows.
     assert together.batcher.step_number <= max(map(len, together.ids.values())) + 1
+
+
+def test_control_tokens_in_an_answer_are_told_to_nobody(
+    guide: Model, open_room: OpenRoom, ask: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So both sides count the same: whoever is answered leaves out what stands for nothing, too."""
+    room = open_room(slots=1)
+    room.answer(0, ask(QUESTIONS[0]))
+    ids = room.ids[0]
+    control = ids[len(ids) // 2]
+    monkeypatch.setitem(guide._pieces, control, b"")
+    room.answer(1, ask(QUESTIONS[0]))
+    assert room.ids[1] == [one for one in ids if one != control]
+    assert room.ended[1].usage.n_out == len(ids), "but they took their time"
+    pieces = [guide.piece(token) or b"" for token in range(guide.n_vocab)]
+    vocabulary = Vocabulary(array("H", map(len, pieces)), b"".join(pieces))
+    assert vocabulary.count(room.ids[1], room.text[1]) == len(room.ids[1])
 
 
 @pytest.mark.parametrize("chunk", [1, 16, 64, 100])
