@@ -1,6 +1,7 @@
-"""Provider mode: whether this machine serves other nodes now, with which model, and what others are told.
+"""Provider mode: whether this machine serves other nodes now, and with which model.
 
-How an order is served is in sales.py, when nobody is served by hours or battery in pauses.py.
+What is told of it, and what orders are taken then, is in desk.py; when nobody is served by hours or battery
+in pauses.py.
 """
 
 from __future__ import annotations
@@ -10,37 +11,27 @@ import contextlib
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import msgspec
 
 from infraxa.app import pauses
 from infraxa.app.busy import OthersBusy, Sampler
-from infraxa.app.calm import Calm
 from infraxa.app.choices import ModelEntry
 from infraxa.app.config import Settings
-from infraxa.app.errors import FAILURES, NodeError
-from infraxa.app.events import Event, LogLine, ProviderChanged, ServedChanged
+from infraxa.app.desk import Desk
+from infraxa.app.errors import FAILURES
+from infraxa.app.events import Event
 from infraxa.app.models import Models
-from infraxa.app.offering import Offering, servable
-from infraxa.app.sales import Sales
-from infraxa.app.served import Records, RequestLog, Row
-from infraxa.app.serving import BlockedUser, Mode, ProviderStatus, SelfTest, Served
-from infraxa.app.terms import PAUSED, Refusal, Terms, Why
+from infraxa.app.offering import servable
+from infraxa.app.serving import ProviderStatus
+from infraxa.app.terms import Refusal, Terms, Why
 from infraxa.app.till import Till
-from infraxa.app.trade import Missed
 from infraxa.engine.host import Engine
-from infraxa.engine.types import EngineError, EngineStatus, Loaded
-from infraxa.net.status import Load, Offer, Waiting
+from infraxa.engine.types import EngineError, EngineStatus
 from infraxa.net.tasks import TaskGroup
-from infraxa.store import users
-from infraxa.store.db import Store, now_ms
+from infraxa.store.db import now_ms
 
-if TYPE_CHECKING:
-    from infraxa.net.sale import Sale
-
-CALM_S: Final = 0.25
-"""At most so often the program is told of changes."""
 CHOSEN_S: Final = 10.0
 """So often it is looked whether the model is still there."""
 LOAD_S: Final = 1800.0
@@ -65,7 +56,7 @@ class Limits(msgspec.Struct, frozen=True):
     retry_most: float = 600.0
 
 
-class Provider:
+class Provider(Desk):
     """Provider mode of one node. Made cheaply; all methods belong to one event loop."""
 
     def __init__(
@@ -82,42 +73,14 @@ class Provider:
     ) -> None:
         """`clock`: milliseconds since the epoch. `others_share`: see busy.Sampler. `till`: by
         default one of its own."""
-        self.on_offer: Callable[[Offer | None], None] = lambda offer: None
-        """Told what is offered from now on; None: nothing."""
-        self.on_load: Callable[[Load], None] = lambda load: None
-        """Told how busy this node is, when that is news."""
-        self.self_test: Callable[[], SelfTest] = lambda: SelfTest("off")
-        """What is known of whether strangers are served."""
+        limits = limits or Limits()
+        super().__init__(models, engine, emit, till or Till(clock=clock), clock=clock, retry_s=limits.retry)
         self._models = models
         self._engine = engine
-        self._emit = emit
-        self._clock = clock
         self._on_battery = on_battery
         self._others_share = others_share or Sampler().share
         self._busy = OthersBusy()
-        self._limits = limits or Limits()
-        self._store: Store | None = None
-        self._settings = Settings()
-        self._records = Records()
-        self.till = till or Till(clock=clock)
-        """What it sells for, and who owes it how much."""
-        self.till.serving = self._served_with
-        self._sales = Sales(
-            models,
-            engine,
-            self._records,
-            self.till,
-            changed=self._moved,
-            ended=self._log_end,
-            again=self._log_again,
-            now_ms=clock,
-        )
-        self._state = ProviderStatus()
-        """Mode, reason, remedy, since and wait; the rest is filled in when it is looked at."""
-        self._offering = Offering(lambda offer: self.on_offer(offer), lambda load: self.on_load(load))
-        self._price = self.till.pricing.now
-        """As it was looked at last."""
-        self._chosen: tuple[ModelEntry, bytes] | None = None
+        self._limits = limits
         self._chosen_until = 0.0
         self._knows_blocked = False
         self._person_waits = 0
@@ -131,65 +94,7 @@ class Provider:
         self._keeper: asyncio.Task[None] | None = None
         """Runs while it is on."""
         self._draining: asyncio.Task[None] | None = None
-        self._teller = Calm(self._tell, CALM_S)
-        self._log = RequestLog()
         models.send_guests_away = self._send_guests_away
-
-    def open(self, store: Store) -> None:
-        """Remember in `store` who is not served, and keep the books there."""
-        self._store = store
-        self.till.open(store)
-
-    @property
-    def status(self) -> ProviderStatus:
-        """As it is now."""
-        records, admission, terms = self._records, self._sales.admission, self._sales.terms
-        chosen = self._chosen[0] if self._chosen and self._state.mode != "off" else None
-        rates = self.till.pricing.now
-        return msgspec.structs.replace(
-            self._state,
-            model=chosen.name if chosen else "",
-            quantization=chosen.quantization if chosen else "",
-            context=terms.context if terms else 0,
-            capacity=admission.capacity if terms else 0,
-            running=admission.running,
-            waiting=admission.waiting,
-            room=admission.room if terms else 0,
-            users=len({row.user for row in records.rows.values()}),
-            answered=records.answered,
-            failed=records.failed,
-            cancelled=records.cancelled,
-            refused=dict(records.refused),
-            tokens=records.tokens,
-            bytes_out=records.bytes_out,
-            tokens_per_second=records.tokens_per_second(time.monotonic()),
-            first_token_ms=records.first_token_ms,
-            price_in=rates.price_in if terms else 0,
-            price_out=rates.price_out if terms else 0,
-            self_test=self.self_test(),
-        )
-
-    @property
-    def mode(self) -> Mode:
-        return self._state.mode
-
-    @property
-    def model_id(self) -> bytes | None:
-        """What orders are taken for now; None: they are not."""
-        terms = self._sales.terms
-        return terms.model_id if terms is not None and self._state.mode == "serving" else None
-
-    def has_answered(self, account: bytes) -> bool:
-        """Whether this account had an answer to its end, not long ago."""
-        return any(one.user == account and one.state == "done" for one in self._records.served())
-
-    def was_test(self, account: bytes) -> None:
-        """What this account ordered is no demand: a peer did, that was asked to."""
-        self.till.missed.was_test(account)
-
-    def tell_soon(self) -> None:
-        """Something that the status shows may be another one."""
-        self._teller.changed()
 
     async def use(self, settings: Settings) -> None:
         """Have provider mode be as these settings say. Returns at once; the rest is in `status`."""
@@ -210,6 +115,7 @@ class Provider:
                 self._state = ProviderStatus(since_ms=self._clock())
             self._retry = self._limits.retry
             self._keeper = self._tasks.repeat(self._turn, name="provider mode", pause_s=self._limits.look)
+            self._on = True
             self._shut(lambda: Refusal("busy", "Provider mode was starting.", retry_after_ms=10_000))
             self._become("starting", wait=self._waiting("the model", LOAD_S))
         self._wake.set()
@@ -226,7 +132,7 @@ class Provider:
         that wait are sent away, and those that run have `Limits.drain`."""
         if self._keeper is not None:
             self._keeper.cancel()
-            self._keeper = None
+            self._keeper, self._on = None, False
             self._shut(_leaving)
             self._offering.withdraw()
             self._sales.send_away(_leaving)
@@ -252,47 +158,6 @@ class Provider:
         await self._sales.close()
         await self.till.close()
         self._teller.stop()
-
-    async def serve(self, sale: Sale) -> None:
-        """Serve an order of another node to its end."""
-        await self._sales.serve(sale)
-
-    def missed(self, *, unreachable: bool) -> list[Missed]:
-        """Chances to earn that were lost, the last first. `unreachable`: nobody can dial this node."""
-        mode, since_ms = self._state.mode, self._state.since_ms
-        return self.till.missed.listed(
-            self._clock(),
-            serving_since_ms=since_ms if mode == "serving" else None,
-            free=self._settings.base_price == 0,
-            unreachable=unreachable and mode != "off",
-        )
-
-    def served(self) -> list[Served]:
-        """The requests that are here, the oldest first, then those that ended, the last first."""
-        return self._records.served()
-
-    async def end(self, number: int) -> None:
-        """End this request now; nothing happens when it is over."""
-        self._sales.end(lambda: Refusal("cancelled", "You ended it."), lambda row: row.number == number)
-
-    async def block(self, user: bytes, blocked: bool) -> None:
-        """Serve this user no more, or again. What it has running is ended. Raises StoreError."""
-        await self._opened.run(users.block_user if blocked else users.unblock_user, user)
-        self._sales.blocked = self._sales.blocked | {user} if blocked else self._sales.blocked - {user}
-        if blocked:
-            why = lambda: Refusal("not_allowed", "You have blocked this user.")  # noqa: E731
-            self._sales.end(why, lambda row: row.user == user)
-
-    async def blocked(self) -> list[BlockedUser]:
-        """Who is not served, the one that was blocked last first. Raises StoreError."""
-        records = await self._opened.run(users.list_blocked_users)
-        return [BlockedUser(record.user, record.since_ms, record.note) for record in records]
-
-    @property
-    def _opened(self) -> Store:
-        if self._store is None:
-            raise NodeError("closed", "This node is not open.")
-        return self._store
 
     async def _turn(self) -> None:
         """Look how things are, and be as they demand; then wait."""
@@ -343,6 +208,7 @@ class Provider:
         ours = engine.model == str(Path(entry.path))
         served = self._sales.terms is not None
         if ours and engine.state == "ready" and engine.loaded is not None:
+            self._retry_at, self._retry = 0.0, self._limits.retry
             self._open_for(Terms(entry, settings, model_id, engine.loaded.n_ctx), engine.loaded)
         elif ours and engine.state in ("starting", "loading", "restarting"):
             if served:
@@ -385,50 +251,6 @@ class Provider:
             await self._sales.ended(self._limits.end)
         self._sales.terms = None
 
-    def _served_with(self, account: bytes) -> Terms:
-        """What an order of this account would be served with now. Raises Refusal."""
-        sales = self._sales
-        if sales.shut is not None:
-            raise sales.shut()
-        if account in sales.blocked:
-            raise Refusal("not_allowed", "You have blocked this user.")
-        assert sales.terms is not None
-        return sales.terms
-
-    def _open_for(self, terms: Terms, loaded: Loaded) -> None:
-        """Orders are taken."""
-        self._retry_at, self._retry = 0.0, self._limits.retry
-        slots = loaded.slots
-        self._sales.terms = terms
-        self._sales.admission.capacity = max(1, min(terms.settings.capacity or slots - 1, slots))
-        self._sales.shut = None
-        self._sales.advance()
-        self._become("serving")
-        self._offering.offer(
-            terms, self._sales.admission.capacity, self._records.speed, self.till.pricing.base
-        )
-
-    def _pause(self, pause: pauses.Pause, *, stay: bool = False) -> None:
-        """Nobody is served; `stay`: those that wait go on waiting."""
-
-        def why() -> Refusal:
-            at = self._clock() / 1000
-            seconds = self._limits.retry if pause.ends is None else max(1.0, pause.ends - at)
-            return Refusal("busy", pause.reason, retry_after_ms=round(seconds * 1000), field=PAUSED)
-
-        self._shut(why)
-        if not stay:
-            self._sales.send_away(why)
-        self._become("paused", pause.reason)
-
-    def _fail(self, reason: str, remedy: str) -> None:
-        gone: Why = lambda: Refusal("model_gone", "The model failed.")  # noqa: E731
-        self._shut(gone)
-        self._offering.withdraw()
-        self._sales.send_away(gone)
-        self._sales.terms = None
-        self._become("failed", reason, remedy)
-
     async def _send_guests_away(self) -> None:
         """The person wants another model: returns when nobody is answered by this one."""
         self._person_waits += 1
@@ -440,61 +262,6 @@ class Provider:
                 await self._sales.ended(self._limits.end)
         finally:
             self._person_waits -= 1
-
-    def _shut(self, why: Why) -> None:
-        self._sales.shut = why
-        self._moved()
-
-    def _waiting(self, what: str, limit_s: float) -> Waiting:
-        return Waiting(what, self._clock(), limit_s)
-
-    def _become(self, mode: Mode, reason: str = "", remedy: str = "", wait: Waiting | None = None) -> None:
-        before = self._state
-        self._state = msgspec.structs.replace(before, mode=mode, reason=reason, remedy=remedy, wait=wait)
-        if (before.mode, before.reason) != (mode, reason):
-            self._say(" ".join(filter(None, (_MODES[mode], reason, remedy))))
-        if self._state != before:
-            self._moved()
-
-    def _say(self, text: str) -> None:
-        self._emit(LogLine("infraxa", text))
-
-    def _moved(self) -> None:
-        """An order moved on, or the mode is another one."""
-        sales = self._sales
-        shut = self._keeper is not None and sales.shut is not None
-        self._offering.load(sales.admission, self._records.first_token_ms, self._price, shut=shut)
-        self._teller.changed()
-
-    def _tell(self) -> None:
-        self._price_anew()
-        self._emit(ProviderChanged(self.status))
-        self._emit(ServedChanged())
-
-    def _price_anew(self) -> None:
-        """The price follows the work that is here."""
-        speed, running = self._records.speed, self._sales.admission.running
-        self.till.pricing.feed(self._sales.work(), speed * max(1, running))
-        if (price := self.till.pricing.now) != self._price:
-            self._price = price
-            self._moved()
-
-    def _log_again(self, row: Row) -> None:
-        self._say(self._log.again(row))
-
-    def _log_end(self, row: Row) -> None:
-        if (line := self._log.line(row, time.monotonic())) is not None:
-            self._say(line)
-
-
-_MODES: Final[dict[Mode, str]] = {
-    "off": "Provider mode is off.",
-    "starting": "Provider mode is starting.",
-    "serving": "Provider mode is on.",
-    "paused": "Provider mode is paused.",
-    "draining": "Provider mode goes off.",
-    "failed": "Provider mode failed.",
-}
 
 
 def _leaving() -> Refusal:
