@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import typing
 from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -434,6 +435,7 @@ class _Field(msgspec.Struct, frozen=True):
     optional: bool
 
 
+@cache
 def _field(name: str) -> _Field:
     annotation = typing.get_type_hints(Settings, include_extras=True)[name]
     optional = typing.get_origin(annotation) is not Annotated

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import types
 import typing
+from functools import cache
 from typing import Any, ClassVar, Literal
 
 from textual import on
@@ -30,6 +31,7 @@ def is_switch(name: str) -> bool:
     return _kind(name) is bool
 
 
+@cache
 def _kind(name: str) -> Any:
     """The plain type of a setting, without None and limits."""
     annotation = typing.get_type_hints(Settings, include_extras=True)[name]
