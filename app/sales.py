@@ -118,9 +118,11 @@ class Sales:
             await _fail(sale, refusal)
         except SaleEnded as ended:
             outcome = OUTCOMES[ended.reason]
+            run.sent(sale.n_sent)
             self._over(run, *ENDED[ended.reason])
         except asyncio.CancelledError:
             outcome = OUTCOMES[sale.ended] if sale.ended else "failed"
+            run.sent(sale.n_sent)
             self._over(run, *(ENDED[sale.ended] if sale.ended else LEFT))
             raise
         except Exception as error:

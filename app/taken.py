@@ -69,6 +69,10 @@ class Taken:
         n_prompt = max(usage.n_prompt, row.n_prompt) if row.n_out else row.prompt_read
         return End(outcome, n_prompt, min(usage.n_cached, n_prompt), row.n_out, self.gone)
 
+    def sent(self, tokens: int) -> None:
+        """No more tokens than these have left, of those that were counted."""
+        self.row.n_out = min(self.row.n_out, tokens)
+
     def begin_again(self, why: str) -> None:
         """Nothing of what was done for it counts any more, and it waits."""
         self.again, self.generation, self.usage = True, None, None

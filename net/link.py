@@ -305,9 +305,10 @@ class Link:
             stream.completed()
             self.forget(stream)
         else:
-            stream.stopped(
-                StreamFailed(event.failure) if isinstance(event, streams.Failed) else StreamCancelled()
-            )
+            if isinstance(event, streams.Failed):
+                stream.stopped(StreamFailed(event.failure))
+            else:
+                stream.stopped(StreamCancelled(), unsent=event.unsent)
             self.forget(stream)
             if handler := self._handlers.get(event.stream):
                 handler.cancel()

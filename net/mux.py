@@ -332,7 +332,7 @@ class Mux:
             self._forget(stream, found, late=False)
         if kind == ERROR:
             return Failed(stream, failure)
-        return Ended(stream) if kind == END else Cancelled(stream)
+        return Ended(stream) if kind == END else Cancelled(stream, found.pending_bytes)
 
     def _receive_chunk(self, kind: int, stream: int, found: _Stream, body: bytes) -> Event | None:
         cost = len(body) + RECORD_COST

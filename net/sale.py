@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import deque
 from collections.abc import Awaitable
 from typing import Final, Literal
 
@@ -23,6 +24,8 @@ Ending = Literal["cancelled", "gone", "stalled", "bad"]
 """The user cancelled; its link is lost, or this node leaves; it did not read, or did not send its prompt, in
 time; it broke the protocol."""
 MAX_RETRY_MS: Final = 24 * 3600 * 1000
+RECENT: Final = 4096
+"""Frames of which it is known how many tokens were in them; more seldom wait to be sent."""
 
 
 class SaleLimits(Struct, frozen=True):
@@ -71,6 +74,9 @@ class Sale:
         self.relayed = is_relayed(link)
         self.bytes_out = 0
         """Of frames, before padding and seals."""
+        self._recent = deque[tuple[int, int]](maxlen=RECENT)
+        """Bytes and tokens of the last frames of the answer."""
+        self._n_put = 0
         self._link = link
         self._stream = stream
         self._limits = limits or SaleLimits()
@@ -88,6 +94,17 @@ class Sale:
         if self._reason is None and not self._over and self._stream.over:
             self._reason = "gone" if self._link.closed else "cancelled"
         return self._reason
+
+    @property
+    def n_sent(self) -> int:
+        """Tokens that have left, or would have, if the user had not cancelled before."""
+        left, sent = self._stream.unsent, self._n_put
+        for size, n_ids in reversed(self._recent):
+            if left <= 0:
+                break
+            left -= size
+            sent -= n_ids
+        return sent
 
     async def placed(self, before: int) -> None:
         """It waits, and so many come first; said at once, at each change, and every 5 s. After a claim, and
@@ -175,6 +192,10 @@ class Sale:
                 async with asyncio.timeout(self._limits.stall):
                     await self._stream.room()
                 self._check()
+            # There is room, so nothing happens before it is taken.
+            n_ids = len(frame.ids) if isinstance(frame, orders.Piece) else 0
+            self._recent.append((len(data), n_ids))
+            self._n_put += n_ids
             await self._writer.write(data)
         except TimeoutError:
             raise self._end("stalled") from None

@@ -60,6 +60,8 @@ class Stream:
         self._complete = False
         """The other side has."""
         self._writer: TickedWriter | None = None
+        self.unsent = 0
+        """Bytes that were to be sent, and never left, when the other side cancelled."""
         self._error: Exception | None = None
         self._arrived = asyncio.Event()
         self._room = asyncio.Event()
@@ -174,10 +176,11 @@ class Stream:
         self._arrived.set()
         self._room.set()
 
-    def stopped(self, error: Exception) -> None:
-        """Called by the link: the stream is over before its end."""
+    def stopped(self, error: Exception, *, unsent: int = 0) -> None:
+        """Called by the link: the stream is over before its end. `unsent`: bytes that it never sent."""
         if self._error is None:
             self._error = error
+            self.unsent = unsent + (0 if self._writer is None else self._writer.waiting)
         if isinstance(error, StreamCancelled):
             self._chunks.clear()
         self._arrived.set()

@@ -104,6 +104,8 @@ class Failed(NamedTuple):
 
 class Cancelled(NamedTuple):
     stream: int
+    unsent: int = 0
+    """Bytes of chunks that were queued here and will not leave."""
 
 
 class Progressed(NamedTuple):

@@ -48,6 +48,11 @@ class TickedWriter:
             self._start(self._loop.time() + TICK_S)
         await asyncio.sleep(0)  # others' answers have their turn after each piece
 
+    @property
+    def waiting(self) -> int:
+        """Bytes for the next tick."""
+        return len(self._waiting)
+
     async def drain(self) -> None:
         """Send what waits; the stream does it before its end. Raises as `write`."""
         while self._waiting:

@@ -226,6 +226,31 @@ async def test_a_user_who_cancels_pays_for_what_was_done(tmp_path: Path, tokens:
         await whole(shop)
 
 
+async def test_what_never_left_is_not_charged_when_the_user_cancels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from infraxa.net import ticks
+
+    monkeypatch.setattr(ticks, "TICK_S", 30.0)
+    async with selling_at(tmp_path) as (shop, _):
+        user = await payer(shop)
+        order = await user.order()
+        bought = asyncio.ensure_future(user.user.bought(**order))
+        (generation,) = await engine_of(shop).asked(1)
+        generation.read(5, 5)
+        generation.say("word", 1)  # it goes at once
+        for _ in range(4):
+            generation.say("word " * 10, 10)
+        await until(lambda: shop.provider.status.tokens == 41)
+        bought.cancel()
+        await asyncio.wait([bought])
+        assert (await shop.state("cancelled")).n_out == 1
+        receipt = facts_of(await user.receipt(order["id"]))
+        assert (receipt.n_out, receipt.outcome, receipt.charge) == (1, "cancelled", cost(1))
+        await user.pay(order["id"])
+        await whole(shop)
+
+
 async def test_a_driver_that_fails_before_the_first_token_charges_nothing(tmp_path: Path) -> None:
     from infraxa.engine.types import ErrorInfo
 

@@ -14,13 +14,14 @@ from typing import Any, get_args
 
 import pytest
 
-from infraxa.net import orders, purchase, wire
+from infraxa.net import orders, purchase, ticks, wire
 from infraxa.net.errors import NetError
 from infraxa.net.link import Link, LinkClosed, Stream, StreamFailed
 from infraxa.net.orders import Claimed, Done, Piece, Placed, Prompt, Turn, encode_frame
 from infraxa.net.patience import Patience, PatienceLimits
 from infraxa.net.purchase import Item, OrderFailed, Progressed, Purchase
 from infraxa.net.sale import Sale, SaleEnded, SaleLimits
+from infraxa.net.streams import SEND_ROOM, WINDOW
 from tests.net.nodes import Node, nodes, until
 
 Serve = Callable[[Sale], Awaitable[None]]
@@ -305,6 +306,63 @@ async def test_a_failure_said_beside_whoever_serves(point: str) -> None:
         for handler in here.provider.links[0]._handlers.values():
             handler.cancel()
         await here.nothing_left()
+
+
+async def test_what_waits_for_the_next_tick_is_not_sent_when_the_user_cancels(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(ticks, "TICK_S", 30.0)
+    sales: list[Sale] = []
+
+    async def serve(sale: Sale) -> None:
+        sales.append(sale)
+        await sale.claim(4096, 1000)
+        for number in range(7):  # the first goes at once
+            await sale.piece("word " * number, tuple(range(number + 1)))
+        assert sale.n_sent == 28, "as far as anybody knows"
+        await forever()
+
+    async with shop() as here:
+        here.serve = serve
+        async with here.buy() as bought:
+            while not isinstance(item := await anext(bought), Piece):
+                pass
+            assert item.ids == (0,)
+        await until(lambda: here.ends == ["cancelled"])
+        assert sales[0].n_sent == 1
+        monkeypatch.undo()
+        await here.nothing_left()
+
+
+async def test_what_the_user_does_not_read_is_not_sent_when_it_cancels() -> None:
+    """It leaves as far as the credit of the stream goes, in frames that the user may not have taken."""
+    sales: list[Sale] = []
+
+    async def serve(sale: Sale) -> None:
+        sales.append(sale)
+        await sale.claim(4096, 100_000)
+        while True:
+            await sale.piece("x" * 1000, tuple(range(10)))
+
+    async with shop() as here:
+        here.serve = serve
+        async with here.buy() as bought:
+            while not isinstance(await anext(bought), Piece):
+                pass
+            await until(lambda: _stands_still(sales[0]))
+        await until(lambda: here.ends == ["cancelled"])
+        (sale,) = sales
+        frame = len(orders.encode_frame(Piece(tuple(range(10)), "x" * 1000)))
+        assert 0 < sale.n_sent < sale._n_put
+        assert sale.n_sent * frame / 10 <= WINDOW
+        assert (sale._n_put - sale.n_sent) * frame / 10 >= SEND_ROOM
+        await here.nothing_left()
+
+
+def _stands_still(sale: Sale) -> bool:
+    """All credit is used up, and there is no room for more."""
+    mux = sale._link.mux
+    return not (mux.room(sale._stream.id) or mux._streams[sale._stream.id].sendable())
 
 
 async def test_what_a_provider_may_not_say_fails_here_and_not_at_the_user(
