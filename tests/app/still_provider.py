@@ -10,7 +10,15 @@ from infraxa.app.config import Settings
 from infraxa.app.errors import NodeError
 from infraxa.app.events import ProviderChanged, ServedChanged
 from infraxa.app.folders import Folders
-from infraxa.app.serving import BlockedUser, Mode, ProviderStatus, Served, ServedState
+from infraxa.app.serving import (
+    BlockedUser,
+    Mode,
+    ProviderStatus,
+    SelfTest,
+    Served,
+    ServedState,
+    TrialResult,
+)
 from infraxa.net.status import NetworkStatus, Waiting
 from tests.app.still import DAY, HOUR, MINUTE, NOW, ONLINE, StillNode, an_id
 
@@ -26,7 +34,9 @@ def now_in(mode: Mode, **more: object) -> ProviderStatus:
 
 
 STARTING = now_in("starting", since_ms=NOW - 2400, wait=Waiting("loading guide", NOW - 2400, 120.0))
-QUIET = now_in("serving", since_ms=NOW - 2 * MINUTE, price_in=50_000, price_out=200_000)
+QUIET = now_in(
+    "serving", since_ms=NOW - 2 * MINUTE, price_in=50_000, price_out=200_000, self_test=SelfTest("on")
+)
 SERVING = now_in(
     "serving",
     running=4,
@@ -42,6 +52,7 @@ SERVING = now_in(
     first_token_ms=184,
     price_in=72_600,
     price_out=290_400,
+    self_test=SelfTest("on", TrialResult(NOW - 12 * MINUTE, an_id("oak"), "", "direct", 41, 310, True)),
 )
 ON_BATTERY = now_in("paused", reason="This machine runs on its battery.")
 CLOSED = now_in("paused", reason="It serves only at 22:00-07:00, as set.")

@@ -16,7 +16,7 @@ from infraxa.app.config import Settings
 from infraxa.app.errors import NodeError
 from infraxa.app.folders import Folders
 from infraxa.app.node import SERVING_ACCEPTED
-from infraxa.app.serving import BlockedUser, ProviderStatus, Served
+from infraxa.app.serving import BlockedUser, ProviderStatus, SelfTest, Served, TrialResult
 from infraxa.app.serving_notice import points
 from infraxa.app.tui.screens.dialogs import Ask, Confirm
 from infraxa.app.tui.screens.help import HelpScreen
@@ -25,12 +25,12 @@ from infraxa.app.tui.screens.provide import PARTS, ProvideScreen
 from infraxa.app.tui.screens.provide_settings import PickModel
 from infraxa.app.tui.screens.serving_notice import ServingNotice
 from infraxa.app.tui.widgets.fact_list import Fact, FactList
-from infraxa.app.tui.widgets.provider_facts import Seen, headline, nobody, only_here, reach
+from infraxa.app.tui.widgets.provider_facts import Seen, facts, headline, nobody, only_here, reach
 from infraxa.app.tui.widgets.served_rows import SHOWN_ENDED, in_full, request_rows
 from infraxa.app.tui.widgets.table import Table
 from infraxa.engine.types import Finished
 from infraxa.net.identity import id_text, short_id
-from infraxa.net.status import NetworkStatus
+from infraxa.net.status import NetworkStatus, Waiting
 from infraxa.store import state
 from infraxa.store.db import Store
 from infraxa.store.records import ChatOptions
@@ -754,3 +754,22 @@ async def test_the_cursor_rests_on_facts_and_keeps_its_fact(tmp_path: Path) -> N
         assert app.chosen == ["three", "one"]
         it.show([])
         await pilot.press("down", "enter")
+
+
+def test_it_says_whether_a_peer_was_served() -> None:
+    def told(status: ProviderStatus) -> Fact:
+        (fact,) = [one for one in facts(Seen(status, WIDE, ONLINE), (), NOW, 36) if one.name == "self-test"]
+        return fact
+
+    assert (told(OFF).value, told(QUIET).value, told(SERVING).value) == ("off", "soon", "served 12 min ago")
+    assert told(SERVING).setting == "self_test"
+    assert told(SERVING).help.startswith("A peer bought an answer 12 min ago, directly; connected in 41 ms")
+    result = TrialResult(NOW - 60_000, an_id("oak"), "unreachable")
+    failed = told(msgspec.structs.replace(SERVING, self_test=SelfTest("on", result)))
+    assert failed.value == "NOT served 1 min ago" and failed.style == "$text-error"
+    assert "A peer could not reach this node." in failed.help and "listen_port" in failed.help
+    wait = Waiting("a peer to buy an answer here", NOW, 60.0)
+    assert (
+        told(msgspec.structs.replace(SERVING, self_test=SelfTest("on", wait=wait))).value
+        == "a peer is buying"
+    )
