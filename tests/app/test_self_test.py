@@ -17,17 +17,15 @@ import pytest
 
 from infraxa.app import admission, self_test_words, trying
 from infraxa.app.errors import NodeError
-from infraxa.app.events import AnswerGrew
 from infraxa.app.node import Node
 from infraxa.app.self_test_words import Verdict
 from infraxa.net import network as network_module
-from infraxa.net import wire
+from infraxa.net import sale, wire
 from infraxa.net.customers import Customer
-from infraxa.net.identity import id_text
 from infraxa.net.trials import Turns
 from tests.app.command_line import infraxa
 from tests.app.networked import folders, network_name, running, until
-from tests.app.test_node_driver import ENDLESS, chat_with, provider
+from tests.app.test_node_driver import provider
 
 
 @contextlib.asynccontextmanager
@@ -126,14 +124,19 @@ async def test_who_is_busy_is_not_at_fault(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: int
 ) -> None:
     monkeypatch.setattr(admission, "ROOM", room)
+    patient = sale.SaleLimits(idle=60.0, begin=60.0)
+    monkeypatch.setattr(sale, "SaleLimits", lambda: patient)
     monkeypatch.setattr(trying, "PATIENCE", msgspec.structs.replace(trying.PATIENCE, line=0.3))
-    async with market(tmp_path, capacity=1) as (birch, maple):
-        async with chat_with(birch, id_text(maple.network.id), **ENDLESS) as chat:
-            await birch.send(chat.id, "tell me a story")
-            await until(lambda: any(isinstance(event, AnswerGrew) for event in chat.events), "it begins")
+    async with market(tmp_path, capacity=1, base_price=0.0) as (birch, maple):
+        await until(lambda: maple.provider.mode == "serving" and not maple.provider.price_out, "it is free")
+        model = maple._provider.model_id
+        assert model is not None
+        # Somebody who does not send the prompt keeps the only place.
+        link = await birch._net.order_link(maple.network.id)
+        async with await link.request(wire.Order(bytes(16), model, 100, 5)):
+            await until(lambda: maple.provider.running == 1, "the place is taken")
             last = (await maple.self_test()).last
             assert maple.provider.running == 1
-            await birch.stop(chat.id)
         assert last is not None and (last.code, last.way) == ("busy", "local")
         assert verdict(maple).state == "open" and "all its places were taken" in verdict(maple).text
         assert not any("peer" in missed.text for missed in await maple.list_missed())
