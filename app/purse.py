@@ -22,7 +22,7 @@ from infraxa.app.errors import NodeError
 from infraxa.app.locked import LockedRates, Trading
 from infraxa.app.offers import OfferSeen
 from infraxa.app.paying import Paying
-from infraxa.app.spending import Spending, Write
+from infraxa.app.spending import Count, Spending, Write
 from infraxa.app.trade import Bound
 from infraxa.engine.types import ChatMessage, Sampling
 from infraxa.net.credits import micro
@@ -186,13 +186,14 @@ class Purse:
 
         self._end(provider, end)
 
-    def ended(self, offer: OfferSeen, order_id: bytes, write: Write) -> None:
+    def ended(self, offer: OfferSeen, order_id: bytes, count: Count, write: Write) -> None:
         """It is over for this side, which takes down what it counts; what is owed is settled then."""
         provider = offer.node.id
 
         async def end() -> OrderRow | None:
             vocabulary = await self.vocabulary(offer)
-            counted, order = await self.store.run(_written, write, provider, order_id, vocabulary)
+            counted = None if vocabulary is None else await asyncio.to_thread(count, vocabulary)
+            order = await self.store.run(_written, write, provider, order_id, counted)
             if counted is not None:
                 self.paying.counted[order_id] = counted
             return order
@@ -234,10 +235,10 @@ class Purse:
 
 
 def _written(
-    conn: Connection, write: Write, provider: bytes, order_id: bytes, vocabulary: Vocabulary | None
-) -> tuple[int | None, OrderRow | None]:
-    counted = write(conn, provider, order_id, vocabulary)
-    return counted, trade.get_order(conn, "user", provider, order_id)
+    conn: Connection, write: Write, provider: bytes, order_id: bytes, counted: int | None
+) -> OrderRow | None:
+    write(conn, provider, order_id, counted)
+    return trade.get_order(conn, "user", provider, order_id)
 
 
 def _released(conn: Connection, provider: bytes, order_id: bytes) -> OrderRow | None:

@@ -92,8 +92,10 @@ def reserve(
     return order
 
 
-Write = Callable[[Connection, bytes, bytes, "Vocabulary | None"], int | None]
-"""Takes down how an order ended; the tokens that the vocabulary counts."""
+Count = Callable[["Vocabulary"], int | None]
+"""The tokens of an answer by its model's vocabulary; None: they do not make its text."""
+Write = Callable[[Connection, bytes, bytes, int | None], None]
+"""Takes down how an order ended; with what was counted."""
 
 
 class Spending:
@@ -221,18 +223,21 @@ class Spending:
         else:
             counts = Counts()
         self._used += charge_of(counts, ended.outcome, opened.rates, opened.hold)
-        self._purse.ended(opened.offer, order_id, self._write(opened, ended, counts))
+
+        def count(vocabulary: Vocabulary) -> int | None:
+            if not ended.sent:
+                return None
+            whole = ended.done is not None
+            counted = vocabulary.count(ended.ids, ended.text, opened.stop, whole=whole)
+            return None if counted is None else vocabulary.fair(ended.text, counted)
+
+        self._purse.ended(opened.offer, order_id, count, self._write(opened, ended, counts))
 
     def _write(self, opened: _Open, ended: Ended, counts: Counts) -> Write:
         """What is taken down of an order, once its tokens were counted by the model's vocabulary."""
 
-        def write(
-            conn: Connection, provider: bytes, order_id: bytes, vocabulary: Vocabulary | None
-        ) -> int | None:
-            counted, known = None, counts
-            if vocabulary is not None and ended.sent:
-                whole = ended.done is not None
-                counted = vocabulary.count(ended.ids, ended.text, opened.stop, whole=whole)
+        def write(conn: Connection, provider: bytes, order_id: bytes, counted: int | None) -> None:
+            known = counts
             if ended.sent:
                 # Where nothing tells how they belong together: each token that counts has at least a byte.
                 shown = len(ended.text.encode()) + max(
@@ -243,7 +248,6 @@ class Spending:
             charge = charge_of(known, ended.outcome, opened.rates, opened.hold)
             state = _STATES[ended.outcome]
             buying.count_order(conn, provider, order_id, state, known, charge, ended.outcome)
-            return counted
 
         return write
 

@@ -26,6 +26,18 @@ MAX_PIECE: Final = 65_535
 VERSION: Final = 1
 """Of the encoding, and of what is made of a file: another hash of the same file means another version."""
 
+FAIR_FROM: Final = 64
+"""Tokens; fewer are taken as they are."""
+FAIR_BYTES: Final = 3
+"""Bytes of a token, in the mean, that nobody has to explain."""
+FAIR_TIMES: Final = 2
+"""Tokens for each that would do. Of 19 vocabularies and 37 kinds of text, llama.cpp's own tokens were at most
+1.4 times as many where they are shorter than that."""
+FAIR_PIECE: Final = 32
+"""Bytes; longer pieces are left out, which only allows for more."""
+FAIR_TEXT: Final = 1 << 20
+"""Bytes of text; a longer one is not looked at."""
+
 
 class _Encoded(msgspec.Struct, array_like=True, frozen=True):
     """What travels."""
@@ -119,6 +131,20 @@ class Vocabulary:
             return None
         said += assembler.feed(last)
         return len(shown) if text == said + assembler.finish() else None
+
+    def fair(self, text: str, count: int) -> int:
+        """`count`, or less where nobody would write `text` in so many tokens: who is paid by the token could
+        send a word as its letters. The bound is FAIR_TIMES as many as taking the longest piece each time."""
+        data = text.encode(errors="replace")
+        if count < FAIR_FROM or not FAIR_BYTES * count > len(data) <= FAIR_TEXT:
+            return count
+        known = {piece for token in range(len(self)) if len(piece := self.piece(token)) <= FAIR_PIECE}
+        at = needed = 0
+        while at < len(data):
+            longest = (n for n in range(FAIR_PIECE, 1, -1) if data[at : at + n] in known)
+            at += next(longest, 1)
+            needed += 1
+        return min(count, max(FAIR_FROM, FAIR_TIMES * needed))
 
     def _begun(self, ids: list[int], sums: list[int], text: str) -> int | None:
         """Of tokens and a text of which one may be behind the other, as many as both have."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+from array import array
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,10 @@ from msgspec.structs import replace
 from infraxa.app import spending
 from infraxa.app.config import Settings
 from infraxa.app.credit import Buyer, Credit
+from infraxa.app.offers import OfferSeen
 from infraxa.app.sold import Sold
 from infraxa.app.spending import Ended, Spending
+from infraxa.engine.vocabulary import Vocabulary
 from infraxa.net import addresses, codec, customers, deals, ratings, wire
 from infraxa.net.identity import Signer
 from infraxa.net.link import StreamFailed
@@ -82,6 +85,38 @@ async def test_tokens_that_say_nothing(tmp_path: Path) -> None:
     report.tell(
         "money: 498 tokens of nothing", weakened="paid", ours="disputed: a token that counts has a byte"
     )
+
+
+async def test_words_sent_as_letters(tmp_path: Path) -> None:
+    """By a driver whose model has a token for each word, and that is paid by the token."""
+    text = "the beehive behind the school " * 10
+    pieces = [*(bytes([byte]) for byte in range(256)), *(f"{word} ".encode() for word in text.split()[:5])]
+    vocabulary = Vocabulary(array("H", map(len, pieces)), b"".join(pieces))
+
+    async def known(offer: OfferSeen) -> Vocabulary:
+        return vocabulary
+
+    async def disputed(folder: Path, user: AbstractContextManager[None]) -> int:
+        maple = Shop("maple", saying(text))
+        with user:
+            async with buying_at(folder, maple) as place:
+                place.purse.vocabulary = known
+                await place.chat(maple)
+                await place.idle()
+                (order,) = await place.orders()
+                assert order.charge is not None and order.accepted is not None
+                assert order.charge > len(text) * 20
+                return order.charge - order.accepted
+
+    assert await disputed(tmp_path / "weak", replaced((Vocabulary, "fair", as_counted))) == 0
+    assert await disputed(tmp_path / "ours", OURS()) == (len(text) - 2 * 50) * 20
+    report.tell(
+        "money: words sent as letters", weakened=f"{len(text)} tokens", ours="two for each that would do"
+    )
+
+
+def as_counted(self: Vocabulary, text: str, count: int) -> int:
+    return count
 
 
 async def test_what_a_driver_has_a_user_keep(tmp_path: Path) -> None:

@@ -291,6 +291,31 @@ def test_more_or_other_tokens_than_the_text_has_are_not_believed() -> None:
     assert vocabulary.count([2**62], "") is None
 
 
+def test_words_that_were_sent_as_letters_count_as_two_tokens_at_most() -> None:
+    vocabulary = made(*(bytes([byte]) for byte in range(256)), b"hello ", b"world ", b"!" * 40)
+    text = "hello world " * 20
+    ids = list(text.encode())
+    assert vocabulary.count(ids, text) == 240
+    assert vocabulary.fair(text, 240) == 80
+    assert vocabulary.fair(text, 60) == 60, "too few to tell"
+    assert vocabulary.fair(text, 80) == 80, "3 bytes each are nothing unusual"
+    assert vocabulary.fair(text[:120], 120) == 64
+    assert vocabulary.fair("!" * 400, 400) == 400, "it has no better ones but those that are too long"
+    assert vocabulary.fair("\x00\x01" * 100, 200) == 200
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0, 3.0])
+def test_what_a_model_says_is_not_more_than_is_fair(
+    open_room: Callable[..., Any], ask: Callable[..., Request], temperature: float
+) -> None:
+    """Drawn at a high temperature, its tokens are far from those that llama.cpp makes of the text."""
+    room, vocabulary = open_room(slots=1), read_vocabulary(GUIDE_PATH)
+    for seed in (1, 2, 3):
+        text = room.answer(seed, ask("what is infraxa?", temperature=temperature, seed=seed, max_tokens=200))
+        count = vocabulary.count(room.ids[seed], text)
+        assert count is not None and vocabulary.fair(text, count) == count
+
+
 def test_tokens_that_stand_for_nothing_do_not_count() -> None:
     vocabulary = made(b"", b"a")
     assert vocabulary.count([0, 1, 0, 0, 1, 0], "aa") == 2
