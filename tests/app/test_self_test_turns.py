@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from infraxa.app import self_test, self_test_words
 from infraxa.app.commands.journal import Journal
+from infraxa.app.commands.network_seen import _of_test
 from infraxa.app.config import Settings
 from infraxa.app.errors import NodeError
 from infraxa.app.events import ProviderChanged
@@ -268,6 +269,7 @@ def test_the_verdict_follows_from_what_was_said() -> None:
     assert state(seen(ago(59, "unreachable"), ago(300, peer=TWO))) == "failed", "that is too long ago"
     assert state(seen(ago(59, "busy"))) == state(seen(ago(59, TOO_DEAR))) == "open"
     assert state(seen(ago(300, "unreachable"))) == state(seen(ago(300))) == "open"
+    assert [_of_test(seen(one)).state for one in (ago(0), ago(0, "busy"))] == ["ok", "ok"]
     old = self_test_words.verdict(seen(ago(300), missing="no_peer"), NOW)
     assert old.text == (
         "Not tested: no other node is linked that could buy an answer. The last time was 5 h ago."

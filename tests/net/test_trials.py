@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from infraxa.net import trials, wire
 from infraxa.net.errors import NetError
 from infraxa.net.link import Link, StreamFailed
+from infraxa.net.relay import is_relayed
 from infraxa.net.trials import FAILED_S, IN_ALL, IN_ALL_S, SERVED_S, Turns
 from tests.net.nodes import until
 from tests.net.test_network import Someone, village
@@ -171,6 +172,28 @@ async def test_from_outside_it_is_dialled_as_its_card_says() -> None:
         with pytest.raises(NetError) as error:
             await oak.net.trial_link(birch.id, oak.identity.account_key(bytes(32)))
         assert error.value.code == "unreachable"
+
+
+async def test_through_a_relay_but_not_by_the_relay_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with village("birch", "oak") as (birch, oak):
+        relay = Someone("relay", oak.options.network, relay=True)
+        await relay.open()
+        try:
+            place = await peers(birch, relay)
+            await birch.net._relayed.listen(place, birch.net._peering.take)
+            await oak.net.join(relay.id, relay.where)
+            for node in (oak, relay):
+                monkeypatch.setattr(
+                    node.net._finder, "relays_of", lambda node: (relay.id,) * (node == birch.id)
+                )
+            link = await oak.net.trial_link(birch.id, oak.identity.account_key(bytes(32)))
+            assert is_relayed(link) and relay.net.status.relaying == 1
+            await link.close()
+            buyer = Buyer()
+            relay.net.try_others(buyer.run)
+            assert (await refused(birch, relay)).code == "unsupported" and not buyer.asked
+        finally:
+            await relay.close()
 
 
 @settings(deadline=None, max_examples=200)
