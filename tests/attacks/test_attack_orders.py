@@ -340,11 +340,18 @@ async def places_without_end(stream: Stream) -> None:
     await says(stream, Done("stop", 5, 0, 0))
 
 
+async def begins_again_for_ever(stream: Stream) -> None:
+    """And has the prompt."""
+    await claims(stream)
+    await says(stream, *[Placed(0), Claimed(4096, 10)] * 3, Done("stop", 5, 0, 0))
+
+
 class Gullible(Course):
     """Takes whatever frames come."""
 
     def take(self, frame: orders.Frame) -> None:
-        self.claimed = frame if isinstance(frame, Claimed) else self.claimed
+        if isinstance(frame, Claimed):
+            self.claimed, self.in_line = frame, False
         self.done = self.done or isinstance(frame, Done)
         self.n_out += len(frame.ids) if isinstance(frame, Piece) else 0
 
@@ -364,6 +371,7 @@ LIES: dict[Answer, str] = {
     words_before_the_claim: "not_asked",
     words_after_the_end: "not_asked",
     places_without_end: "rate",
+    begins_again_for_ever: "not_asked",
 }
 
 
