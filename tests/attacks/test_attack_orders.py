@@ -343,7 +343,9 @@ async def places_without_end(stream: Stream) -> None:
 async def begins_again_for_ever(stream: Stream) -> None:
     """And has the prompt."""
     await claims(stream)
-    await says(stream, *[Placed(0), Claimed(4096, 10)] * 3, Done("stop", 5, 0, 0))
+    for _ in range(3):
+        await says(stream, Placed(0), Claimed(4096, 10))
+    await says(stream, Done("stop", 5, 0, 0))
 
 
 class Gullible(Course):
