@@ -85,6 +85,8 @@ class Earnings(msgspec.Struct, frozen=True):
     unsigned: int = 0
     """Charged by this node and not countersigned."""
     disputed: int = 0
+    before: Sum | None = None
+    """All that was before `since_ms`; None: nothing was asked yet."""
 
 
 class TabSeen(msgspec.Struct, frozen=True):

@@ -49,22 +49,23 @@ class Trading:
 
     async def earnings(self, since_ms: int) -> Earnings:
         """The sums since then; those of today and of the week are of their own. Raises StoreError."""
-        sold, bought, listed = await self._store.run(_books, since_ms)
-        days = _merged(sold.days, bought.days, str)
         today = datetime.date.today()
         week = today - datetime.timedelta(days=WEEK_DAYS - 1)
+        sold, bought, recent, before, listed = await self._store.run(_books, since_ms, start_ms(week))
+        days = _merged(sold.days, bought.days, str)
         return Earnings(
             since_ms=since_ms,
             total=_total("", days),
             days=tuple(sorted(days, key=lambda one: one.key)),
             models=_merged(sold.models, bought.models, _hex, by_amount=True),
             peers=_merged(sold.peers, bought.peers, _id, by_amount=True),
-            today=await self._since("today", start_ms(today)),
-            week=await self._since("week", start_ms(week)),
+            today=_total("today", (one for one in recent if one.key >= today.isoformat())),
+            week=_total("week", (one for one in recent if one.key >= week.isoformat())),
             owed_to_me=sum(tab.owed for tab in listed if tab.role == "provider"),
             owed_by_me=sum(tab.owed for tab in listed if tab.role == "user"),
             unsigned=sum(tab.unsigned for tab in listed if tab.role == "provider"),
             disputed=sum(tab.disputed for tab in listed if tab.role == "provider"),
+            before=before,
         )
 
     async def tabs(self) -> list[TabSeen]:
@@ -74,10 +75,8 @@ class Trading:
 
     async def receipts(self, role: Role | None, before: int | None, count: int) -> list[ReceiptSeen]:
         """The newest first. Raises StoreError."""
-        names = {(tab.role, tab.peer): tab.name for tab in await self._store.run(tabs.list_tabs)}
-        rows = await self._store.run(
-            earnings.list_receipts, role, before=before, limit=max(1, min(count, MAX_RECEIPTS))
-        )
+        limit = max(1, min(count, MAX_RECEIPTS))
+        rows, names = await self._store.run(_receipts, role, before, limit)
         return [
             _receipt(place, order, row, names.get((row.role, row.peer), "")) for place, order, row in rows
         ]
@@ -156,11 +155,6 @@ class Trading:
             )
         return found[0]
 
-    async def _since(self, key: str, since_ms: int) -> Sum:
-        sold = await self._store.run(earnings.earnings, "provider", since_ms)
-        bought = await self._store.run(earnings.earnings, "user", since_ms)
-        return _total(key, _merged(sold.days, bought.days, str))
-
     def _tab(self, tab: TabRow, told: Told | None) -> TabSeen:
         """`told`: of what this node proposed to settle, where the other one is its driver."""
         note = _SYNC if tab.needs_sync else tab.note
@@ -201,9 +195,29 @@ def _of_order(conn: Connection, order: str) -> list[tuple[int, OrderRow, Receipt
     return trade.receipts_of(conn, number)
 
 
-def _books(conn: Connection, since_ms: int) -> tuple[Sums, Sums, list[TabRow]]:
+def _receipts(
+    conn: Connection, role: Role | None, before: int | None, limit: int
+) -> tuple[list[tuple[int, OrderRow, ReceiptRow]], dict[tuple[Role, bytes], str]]:
+    """A page, and how the peers are called."""
+    return earnings.list_receipts(conn, role, before=before, limit=limit), tabs.names(conn)
+
+
+def _books(
+    conn: Connection, since_ms: int, week_ms: int
+) -> tuple[Sums, Sums, tuple[Sum, ...], Sum, list[TabRow]]:
+    """What was sold and bought since then, the days of the week at least, what was before, the tabs."""
     sold, bought = (earnings.earnings(conn, role, since_ms) for role in _ROLES)
-    return sold, bought, tabs.list_tabs(conn)
+    recent = (sold.days, bought.days)
+    if since_ms > week_ms:
+        recent = (earnings.days(conn, "provider", week_ms), earnings.days(conn, "user", week_ms))
+    earned, spent = ((earnings.total(conn, role, since_ms),) for role in _ROLES)
+    return (
+        sold,
+        bought,
+        _merged(*recent, str),
+        _total("", _merged(earned, spent, str)),
+        tabs.list_tabs(conn),
+    )
 
 
 def _merged(

@@ -34,6 +34,12 @@ def list_tabs(conn: Connection, role: Role | None = None) -> list[TabRow]:
     return [_tab(row) for row in conn.execute(f"{_TABS}{which} ORDER BY owed DESC, t.role, t.peer", given)]
 
 
+def names(conn: Connection) -> dict[tuple[Role, bytes], str]:
+    """What each peer was called last, by role and peer."""
+    rows = conn.execute("SELECT role, peer, name FROM tabs WHERE name <> ''")
+    return {(role, peer): name for role, peer, name in rows}
+
+
 def settled(conn: Connection) -> dict[bytes, int]:
     """What was settled or netted with each node that is known to be behind a tab, all in all."""
     rows = conn.execute(

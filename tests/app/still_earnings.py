@@ -109,6 +109,7 @@ def books(since_ms: int, days: Sequence[Sum] = YEAR, tabs: Sequence[TabSeen] = T
         sum(tab.owed for tab in tabs if tab.role == "user"),
         sum(tab.unsigned for tab in tabs),
         120 if tabs else 0,
+        _total("", [day for day in days if day.key < since]),
     )
 
 

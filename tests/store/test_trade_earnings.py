@@ -76,6 +76,8 @@ def test_sums_of_days_models_and_peers(conn: Connection, clock: Clock) -> None:
     assert sums.accepted == 1300
     today = earnings.earnings(conn, "provider", MIDNIGHT, utc=True)
     assert today.accepted == 300 and [one.key for one in today.peers] == [BOB, ALICE]
+    assert earnings.total(conn, "provider", MIDNIGHT) == Sum("", "", 1, 10, 4, 1, 1000, 0, 0)
+    assert earnings.total(conn, "user", MIDNIGHT) == Sum("", "", 0, 0, 0, 0, 0, 0, 0)
     assert earnings.earnings(conn, "user") == earnings.earnings(conn, "provider", MIDNIGHT + 2 * HOUR)
 
 
@@ -95,6 +97,31 @@ def test_days_are_those_of_this_machine(
         monkeypatch.undo()
         time.tzset()
     assert days == [("2026-03-14", 50), ("2026-03-13", 1000)]
+
+
+def test_every_day_is_there_also_of_several_years_with_a_clock_that_is_put_forward(
+    conn: Connection, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not hasattr(time, "tzset"):
+        pytest.skip("the time zone of a process is set on POSIX alone")
+    monkeypatch.setenv("TZ", "CET-1CEST,M3.5.0,M10.5.0/3")
+    time.tzset()
+    try:
+        begin = datetime.datetime(2024, 1, 1, 12)
+        dates = [begin + datetime.timedelta(days=number) for number in range(900)]
+        for number, date in enumerate(dates):
+            first, last = date.replace(hour=0), date.replace(hour=23, minute=59)
+            clock.now = round((last if number % 2 else first).timestamp() * 1000)
+            sold(conn, number, ALICE, LARGE, number + 1)
+        found = [(one.key, one.accepted) for one in reversed(earnings.days(conn, "provider"))]
+        assert found == [(date.date().isoformat(), number + 1) for number, date in enumerate(dates)]
+        late = round(dates[500].replace(hour=0).timestamp() * 1000)
+        assert [one.key for one in earnings.days(conn, "provider", late)] == [
+            key for key, _ in found[:499:-1]
+        ]
+    finally:
+        monkeypatch.undo()
+        time.tzset()
 
 
 def test_receipts_page_by_page(conn: Connection) -> None:

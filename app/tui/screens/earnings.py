@@ -119,8 +119,6 @@ class EarningsScreen(SectionedView):
         """Place in PERIODS."""
         self._shown = _nothing()
         """Since the first day of the period."""
-        self._before: tuple[int, Sum] | None = None
-        """What came before that day, and when it began. It is read once: of a year it takes long."""
         self._tabs: list[TabSeen] = []
         self._receipts: list[ReceiptSeen] = []
         self._more = False
@@ -156,7 +154,7 @@ class EarningsScreen(SectionedView):
 
     def on_screen_resume(self) -> None:
         """It is seen again: read what changed meanwhile."""
-        self._stale, self._before = True, None
+        self._stale = True
         self._read()
 
     def on_resize(self) -> None:
@@ -191,7 +189,7 @@ class EarningsScreen(SectionedView):
             if self.app.opened:
                 await self._fetch_from(self.app.node)
             else:
-                self._shown, self._before = _nothing(), None
+                self._shown = _nothing()
                 self._tabs, self._receipts, self._more = [], [], False
         finally:
             self._fetching = False
@@ -206,11 +204,6 @@ class EarningsScreen(SectionedView):
         self._shown = await node.earnings(since_ms)
         self._tabs = await node.list_tabs()
         await self._fetch_receipts(node)
-        if self._before is None or self._before[0] != since_ms:
-            self._before = None
-            self._paint()
-            whole = await node.earnings()
-            self._before = (since_ms, rows.less(whole.total, self._shown.total))
 
     async def _fetch_receipts(self, node: NodeFacade) -> None:
         """The newest, as many as were read before: what is older than those stays."""
@@ -256,8 +249,8 @@ class EarningsScreen(SectionedView):
 
     def _paint(self) -> None:
         width = max(20, self.size.width - (4 if self.has_class("-wide") else 2))
-        before = self._before[1] if self._before is not None else None
-        say(self.query_one("#totals", Static), rows.totals(self._shown, before, width))
+        before = self._shown.before
+        say(self.query_one("#totals", Static), rows.totals(self._shown, width))
         period = PERIODS[self._period]
         self.query_one(EarningsChart).show(bars(self._shown.days, period, self._today), self._today)
         for part, sums in (("models", self._shown.models), ("peers", self._shown.peers)):

@@ -108,18 +108,13 @@ def amounts(listed: Iterable[int]) -> list[str]:
 _SUMMED = ("earned", "spent", "sold", "bought", "tokens_sold", "tokens_bought")
 
 
-def less(whole: Sum, part: Sum) -> Sum:
-    """The whole without the part."""
-    return Sum("", "", *(getattr(whole, name) - getattr(part, name) for name in _SUMMED))
-
-
 def _more(part: Sum, other: Sum) -> Sum:
     return Sum("", "", *(getattr(part, name) + getattr(other, name) for name in _SUMMED))
 
 
-def totals(earnings: Earnings, before: Sum | None, width: int) -> Content:
-    """What came in and went out, and what is owed, in three lines. `before`: what came before these; None:
-    not known yet."""
+def totals(earnings: Earnings, width: int) -> Content:
+    """What came in and went out, and what is owed, in three lines."""
+    before = earnings.before
     everything = _more(earnings.total, before) if before is not None else None
     columns = [("today", earnings.today), ("7 days", earnings.week)]
     if everything is not None:
@@ -295,11 +290,12 @@ def _both(one: Sum | Bar) -> list[str]:
 
 
 def _tab_in_full(tab: TabSeen, tabs: Sequence[TabSeen], now_ms: int) -> Content:
-    parts = [f"{OWES[tab.role].replace('I owe', 'I owe it')} {shown(tab.owed)} credits"]
+    owes = f"{OWES[tab.role].replace('I owe', 'I owe it')} {shown(tab.owed)}"
     if tab.limit:
-        whose = "its own limit" if tab.own_limit else "the limit of strangers"
-        parts[0] += f" of {shown(tab.limit)}"
-        parts.append(whose if tab.role == "provider" else "the limit that it set")
+        whose = "its own limit" if tab.own_limit else "as any stranger"
+        parts = [f"{owes} of {shown(tab.limit)}, {whose if tab.role == 'provider' else 'the limit it set'}"]
+    else:
+        parts = [f"{owes} credits"]
     if tab.unsigned:
         parts.append(f"{shown(tab.unsigned)} not countersigned")
     if tab.held:
