@@ -1,9 +1,12 @@
-"""What no test may get from whoever runs them, how many run side by side, and when garbage is looked for."""
+"""What no test may get from whoever runs them, how they are named, run side by side and cleaned up after."""
 
 from __future__ import annotations
 
 import gc
 import os
+
+LONGEST_NAME = 200
+"""Characters of a value that names its test."""
 
 # The size of the terminal of the test run: each test has a terminal of its own.
 for name in ("COLUMNS", "LINES"):
@@ -23,3 +26,10 @@ def pytest_collection_finish() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 10, 10)
+
+
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Long data is not the name of its test: each worker sends all names, and the name with each report."""
+    if isinstance(val, str | bytes) and len(val) > LONGEST_NAME:
+        return f"{argname} of {len(val)}"
+    return None
