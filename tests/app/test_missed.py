@@ -11,6 +11,7 @@ import pytest
 from infraxa.app import missed
 from infraxa.app.missed import KEPT_MS, MissedLog
 from infraxa.app.trade import Missed
+from infraxa.net import wire
 from infraxa.net.deals import QUOTE_MS
 from infraxa.net.link import StreamFailed
 from tests.app.tills import engine_of, payer, say, selling_at
@@ -94,8 +95,8 @@ async def test_a_provider_notes_what_it_missed(tmp_path: Path) -> None:
         shop.provider.till.cheapest = lambda model: 100_000 if model == shop.model_id else None
         user = await payer(shop)
         await user.bought()
-        taken, left = await user.quote(), await user.quote()
-        assert taken.id != left.id
+        replaced = await user.quote()
+        await user.ask(wire.QuotePlease(shop.model_id, instead=replaced.id), wire.Quoted)
         time.ms += QUOTE_MS
         await until(lambda: shop.provider.missed(unreachable=False))
         (found,) = shop.provider.missed(unreachable=False)
