@@ -238,6 +238,8 @@ class Engine:
                 answer, EngineError("bad_request", f"This cannot be sent: {error}.", "Change the text.")
             )
             return
+        if not self._worker_has_work():
+            self._watch.progressed()  # nothing was to be done before
         answer.sent, answer.sent_at = True, time.monotonic()
         self._watch.start()
 

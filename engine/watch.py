@@ -60,8 +60,8 @@ class Watch:
 
     @property
     def still(self) -> float:
-        """Seconds since anything useful happened; 0 while nobody looks."""
-        return 0.0 if self._timer is None else self._still * self._silence / _LOOKS
+        """Seconds since anything useful happened, at least; 0 while nobody looks."""
+        return 0.0 if self._timer is None else max(0, self._still - 1) * self._silence / _LOOKS
 
     def _schedule(self) -> None:
         self._timer = asyncio.get_running_loop().call_later(self._silence / _LOOKS, self._look)
