@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from infraxa.app.wanted import Wanted
+from infraxa.engine.types import ErrorInfo
 from infraxa.net import auth
 from infraxa.net.identity import Identity, id_text
 from infraxa.net.link import Link
@@ -136,6 +137,27 @@ async def test_what_is_stopped_is_not_disputed(tmp_path: Path) -> None:
         source.cancel()
         assert (await answer).end.reason == "cancelled"
         assert 0 < await place.agree() <= cost(3, 16)
+
+
+@pytest.mark.parametrize("lost", [1, 2])
+async def test_an_engine_that_is_lost(tmp_path: Path, lost: int) -> None:
+    """Once, it is paid as if it had not been; twice, it costs nothing."""
+    died = ErrorInfo("worker_died", "It died.")
+    async with street(tmp_path) as place:
+        engine = engine_of(place.shop)
+        answer = asyncio.ensure_future(told(place.source(failover="off")))
+        for times in range(1, lost + 1):
+            generation = (await engine.asked(times))[-1]
+            generation.read(16, 32)
+            generation.finish(died)
+        if lost == 1:
+            say((await engine.asked(2))[-1], 7)
+        found = await answer
+        assert found.readers == ["till"], "it has read the prompt once"
+        assert found.end.reason == ("stop" if lost == 1 else "failed")
+        assert await place.agree() == (cost(7) if lost == 1 else 0)
+        assert told_of(place)[-1].state == "signed"
+        assert len(engine.generations) == 2
 
 
 async def test_a_lost_link(tmp_path: Path) -> None:
