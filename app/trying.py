@@ -105,7 +105,7 @@ class Trials:
         if not offers:
             return wire.Failure("model_gone")  # as far as this node has heard
         try:
-            with tempfile.TemporaryDirectory(prefix="infraxa-", ignore_cleanup_errors=True) as folder:
+            with tempfile.TemporaryDirectory(prefix="infraxa-trial-", ignore_cleanup_errors=True) as folder:
                 store = await Store.open(Path(folder))
                 try:
                     return await _Trial(self._network, drivers, offers[0], store).run()
@@ -202,9 +202,7 @@ class _Trial:
             return None
         if self._tally.blame == "relay":
             return RELAY_FAILED
-        if ended.code == "expired" or (ended.code in ("silent", "stalled") and not self._claimed):
-            return self._overdue()
-        return ended.code
+        return self._overdue() if ended.code in ("silent", "stalled", "expired") else ended.code
 
     async def _order(self, n_out: int) -> Setback | Done:
         """Raises NodeError: this node is offline, or a cap is too low; StoreError."""

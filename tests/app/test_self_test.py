@@ -15,13 +15,15 @@ from typing import Any
 import msgspec
 import pytest
 
-from infraxa.app import admission, self_test_words, trying
+from infraxa.app import admission, locked, self_test_words, trying
 from infraxa.app.errors import NodeError
 from infraxa.app.node import Node
 from infraxa.app.self_test_words import Verdict
 from infraxa.net import network as network_module
 from infraxa.net import sale, wire
-from infraxa.net.customers import Customer
+from infraxa.net.customers import Customer, Handler
+from infraxa.net.orders import Done
+from infraxa.net.sale import Sale
 from infraxa.net.trials import Turns
 from tests.app.command_line import infraxa
 from tests.app.networked import folders, network_name, running, until
@@ -51,6 +53,16 @@ def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def verdict(node: Node) -> Verdict:
     return self_test_words.verdict(node.provider.self_test, time.time_ns() // 1_000_000)
+
+
+async def asks(seller: Node, price_out: int) -> None:
+    """Returns when it asks for so much, or somewhat more after it had work."""
+
+    def so_much() -> bool:
+        asked = seller.provider.price_out
+        return seller.provider.mode == "serving" and price_out <= asked <= 2 * price_out
+
+    await until(so_much, "it asks for so much")
 
 
 def again(buyer: Node) -> None:
@@ -128,7 +140,7 @@ async def test_who_is_busy_is_not_at_fault(
     monkeypatch.setattr(sale, "SaleLimits", lambda: patient)
     monkeypatch.setattr(trying, "PATIENCE", msgspec.structs.replace(trying.PATIENCE, line=0.3))
     async with market(tmp_path, capacity=1, base_price=0.0) as (birch, maple):
-        await until(lambda: maple.provider.mode == "serving" and not maple.provider.price_out, "it is free")
+        await asks(maple, 0)
         model = maple._provider.model_id
         assert model is not None
         # Somebody who does not send the prompt keeps the only place.
@@ -144,7 +156,7 @@ async def test_who_is_busy_is_not_at_fault(
 
 async def test_an_answer_that_is_dear_is_not_bought(tmp_path: Path) -> None:
     async with market(tmp_path, base_price=50.0) as (birch, maple):
-        await until(lambda: maple.provider.price_out == 50_000_000, "it is dear")
+        await asks(maple, 50_000_000)
         for _ in range(200):
             if [offer.price_out for offer in await birch.list_offers()] == [50_000_000]:
                 break
@@ -156,7 +168,7 @@ async def test_an_answer_that_is_dear_is_not_bought(tmp_path: Path) -> None:
 
 async def test_what_is_free_is_bought_for_nothing(tmp_path: Path) -> None:
     async with market(tmp_path, base_price=0.0) as (_, maple):
-        await until(lambda: maple.provider.mode == "serving" and not maple.provider.price_out, "it is free")
+        await asks(maple, 0)
         test = await maple.self_test()
         assert test.last is not None and (test.last.code, test.last.signed) == ("", True)
         (receipt,) = await maple.list_receipts(role="provider")
@@ -210,6 +222,71 @@ async def test_a_peer_that_does_not_answer_says_nothing(
         test = await maple.self_test()
         assert (test.last, test.missing) == (None, "silent")
         assert verdict(maple).state == "open" and "did not answer" in verdict(maple).text
+
+
+async def mute(sale: Sale) -> None:
+    await sale.claim(4096, 16)
+    await asyncio.Event().wait()
+
+
+async def broken(sale: Sale) -> None:
+    await sale.fail("internal")
+
+
+async def wordless(sale: Sale) -> None:
+    await sale.claim(4096, 16)
+    await sale.done(Done("stop", 5, 0, 0, 0, 0, 0))
+
+
+@pytest.mark.parametrize(
+    ("sells", "code"), [(mute, "stalled"), (broken, "internal"), (wordless, trying.EMPTY)], ids=str
+)
+async def test_how_it_failed_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sells: Handler, code: str
+) -> None:
+    monkeypatch.setattr(trying, "PATIENCE", msgspec.structs.replace(trying.PATIENCE, advance=0.5))
+    async with market(tmp_path) as (_, maple):
+        maple._net.sell(sells, maple._provider.till.bargain)
+        last = (await maple.self_test()).last
+        assert last is not None and (last.code, last.way, last.signed) == (code, "local", False)
+        said = verdict(maple)
+        assert said.state == "failed" and said.remedy and said.text.startswith("A peer ")
+
+
+async def test_quotes_and_receipts_that_do_not_come(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(locked, "ANSWER_S", 0.5)
+    monkeypatch.setattr(trying, "SIGN_S", 0.5)
+
+    async def quotes_alone(customer: Customer, request: wire.Bargain) -> wire.Answer | wire.Failure:
+        if isinstance(request, wire.QuotePlease):
+            return await maple._provider.till.bargain(customer, request)
+        return wire.Failure("internal")
+
+    async def nothing(customer: Customer, request: wire.Bargain) -> wire.Failure:
+        await asyncio.sleep(10)
+        return wire.Failure("busy")
+
+    async with market(tmp_path) as (birch, maple):
+        maple._net.sell(maple._provider.serve, quotes_alone)
+        last = (await maple.self_test()).last
+        assert last is not None and (last.code, last.signed) == ("", False)
+        assert verdict(maple).state == "doubt" and "could not sign the receipt" in verdict(maple).text
+        maple._net.sell(maple._provider.serve, nothing)
+        again(birch)
+        last = (await maple.self_test()).last
+        assert last is not None and last.code == "silent"
+
+
+async def test_a_price_that_rose_since_it_was_heard_of(tmp_path: Path) -> None:
+    async with market(tmp_path) as (birch, maple):
+        (offer,) = await birch.list_offers()
+        birch._net.nodes = lambda: [offer.node]  # type: ignore[method-assign]
+        for base, code in ((0.4, ""), (50.0, trying.TOO_DEAR)):
+            again(birch)
+            await maple.change_setting("base_price", base)
+            await asks(maple, round(base * 1e6))
+            last = (await maple.self_test()).last
+            assert last is not None and last.code == code
 
 
 @pytest.mark.parametrize("who", ["buyer", "seller", "network"])
