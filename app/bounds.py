@@ -93,11 +93,11 @@ def bounded(
     if locked is not None:
         bound = replace(bound, limit=locked.limit, owed=max(spent.owed, locked.owed))
         if locked.room < plan.least:
-            failed = "tab_limit"
-        else:
-            until_ms = now_ms + max(0, round(locked.left_s * 1000))
-            return replace(bound, state="locked", until_ms=until_ms)
+            full = order_words.no_room(name, bound.owed, bound.limit)
+            return replace(bound, state="refused", reason=full.message, remedy=full.remedy)
+        until_ms = now_ms + max(0, round(locked.left_s * 1000))
+        return replace(bound, state="locked", until_ms=until_ms)
     if failed:
-        words_of = order_words.ended(failed, name, limit=bound.limit)
+        words_of = order_words.ended(failed, name)
         return replace(bound, state="refused", reason=words_of.message, remedy=words_of.remedy)
     return bound

@@ -32,6 +32,8 @@ SPARE_S: Final = 3.0
 """A quote that holds for no longer is not used any more: the order takes its time."""
 RENEW_S: Final = 10.0
 """One that holds for no longer is renewed when somebody looks at it."""
+FRESH_S: Final = QUOTE_MS / 1000 - 3
+"""One that holds for longer has just been given: what it says of the tab is so now."""
 AGAIN_S: Final = 10.0
 """After one was not given, until it is asked for again without an order."""
 LEAVES_S: Final = 2.0
@@ -105,10 +107,10 @@ class LockedRates:
         at, code = self._failed.get((provider, model), (0.0, ""))
         return code if time.monotonic() - at < AGAIN_S else ""
 
-    def ask_soon(self, provider: bytes, model: bytes) -> None:
-        """Have one that holds for some time; at most one is asked for at a time of each driver."""
+    def ask_soon(self, provider: bytes, model: bytes, hold_s: float = RENEW_S) -> None:
+        """Have one that holds for longer than `hold_s`; at most one is asked for at a time of each driver."""
         locked = self.get(provider, model)
-        if locked is not None and locked.left_s > RENEW_S:
+        if locked is not None and locked.left_s > hold_s:
             return
         if provider not in self._asking and not self.failed(provider, model):
             self._asking.add(provider)

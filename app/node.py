@@ -129,7 +129,9 @@ class Node(NodeFacade):
         self._vocabularies = Vocabularies(folders.data, self.models, self._net.order_link)
         self._purse.vocabulary = self._vocabulary
         self._net.find_vocabulary = self._vocabularies.file
-        self._settlements = Settlements(self._net, self._purse.paying, self._trade_moved)
+        self._settlements = Settlements(
+            self._net, self._purse.paying, self._trade_moved, self._provider.till.settled
+        )
         self._trade_told = Calm(lambda: self._emit(TradeChanged()), CALM_S)
         self._prices = PriceHistory()
         self._prices_kept_at = 0

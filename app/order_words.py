@@ -147,6 +147,18 @@ def ended(
     )
 
 
+def no_room(name: str, owed: int, limit: int) -> ErrorInfo:
+    """A message may cost more than the driver lets this node owe, µcr."""
+    full = ended("tab_limit", name, limit=limit)
+    if owed:
+        return full
+    return ErrorInfo(
+        full.code,
+        full.message,
+        "Nothing is owed to it: a new chat needs less, if any does. Or choose another driver.",
+    )
+
+
 def offline(status: NetworkStatus) -> NodeError:
     """Nobody can be asked, and why."""
     if status.notices:

@@ -19,7 +19,7 @@ from infraxa.app.config import Settings
 from infraxa.app.counting import bill_of
 from infraxa.app.days import start_ms
 from infraxa.app.errors import NodeError
-from infraxa.app.locked import LockedRates, Trading
+from infraxa.app.locked import FRESH_S, LockedRates, Trading
 from infraxa.app.offers import OfferSeen
 from infraxa.app.paying import Paying
 from infraxa.app.spending import Count, Spending, Write
@@ -133,7 +133,11 @@ class Purse:
             self.limits[node] = locked.limit
             while len(self.limits) > MOST_SHOWN:
                 del self.limits[next(iter(self.limits))]
-        return bounded(offer, said, sampling, caps, spent, locked, failed, self._clock(), free=free)
+        bound = bounded(offer, said, sampling, caps, spent, locked, failed, self._clock(), free=free)
+        if bound.state == "refused" and bound.limit:
+            # The tab may have room by now: it was settled, or its limit is another one.
+            self.locked.ask_soon(node, model, FRESH_S)
+        return bound
 
     def is_free(self, offer: OfferSeen) -> bool:
         """It is ordered without a quote: it has no price, or the person spends nothing and the driver gives

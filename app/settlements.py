@@ -60,11 +60,19 @@ class Settling(Trading, Protocol):
 class Settlements:
     """Of one node, as a user. `open` it once; `close` it before the network and the store."""
 
-    def __init__(self, network: Settling, paying: Paying, changed: Callable[[], None]) -> None:
-        """`changed`: told when tabs are others."""
+    def __init__(
+        self,
+        network: Settling,
+        paying: Paying,
+        changed: Callable[[], None],
+        served_back: Callable[[bytes, int], None] = lambda account, amount: None,
+    ) -> None:
+        """`changed`: told when tabs are others. `served_back`: told of an account here that owes so many µcr
+        less, as this node owes its node less."""
         self._network = network
         self._paying = paying
         self._changed = changed
+        self._served_back = served_back
         self._store: Store | None = None
         self._turn = asyncio.Lock()
         self._tasks = TaskGroup()
@@ -186,6 +194,9 @@ class Settlements:
             return None
         self._check(provider, proposal, answer)
         await self._opened.run(_post, provider, said, proposal, answer)
+        if proposal.netted is not None:
+            other: deals.Settlement = codec.decode(proposal.netted.body, deals.Settlement)
+            self._served_back(other.account, other.amount)
         # After that: else what ends in between is settled there and not here.
         await self._opened.run(_forget, provider)
         self._changed()
@@ -277,7 +288,7 @@ def _told(conn: Connection) -> dict[bytes, Told]:
     for provider, _ in _waiting(conn):
         if (kept := _kept(conn, provider)) is not None and kept.netted is None:
             said: deals.Settlement = codec.decode(kept.settlement.body, deals.Settlement)
-            text = f"You proposed to settle {shown(said.amount)} credits: its person has not answered yet."
+            text = f"You proposed to settle {shown(said.amount)} credits: not answered yet."
             found[provider] = Told("proposed", text)
     return found
 

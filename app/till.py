@@ -132,7 +132,7 @@ class Till(Intake):
         if request.netted is not None:
             done = await store.run(settling.net, me, said, request)
             if done.state == "agreed" and state == "new":
-                self._settled(account, said.amount)
+                self.settled(account, said.amount)
             return done
         if await store.run(settling.is_declined, said):
             return wire.Settled("refused", declined=True)
@@ -175,7 +175,7 @@ class Till(Intake):
                 "The tab has changed since it was proposed, or a receipt is not countersigned.",
                 "It will be proposed anew.",
             )
-        self._settled(account, said.amount)
+        self.settled(account, said.amount)
         return said.amount
 
     async def decline(self, account: bytes) -> int:
@@ -200,7 +200,8 @@ class Till(Intake):
             )
         return signed, settling.opened(self._signer(), account, signed)
 
-    def _settled(self, account: bytes, amount: int) -> None:
+    def settled(self, account: bytes, amount: int) -> None:
+        """The account owes so many µcr less, which it can run up again today."""
         self._credit.settled(account, amount, self._clock())
         self._changed()
 

@@ -117,6 +117,7 @@ async def test_a_full_tab_is_emptied_by_serving_back(tmp_path: Path) -> None:
             assert [one.owed for one in await node.list_tabs()] == [0, 0]
             total = (await node.earnings()).total
             assert (total.earned, total.spent, total.sold, total.bought) == (bill.charge, bill.charge, 1, 1)
+            assert node._provider.till._credit._taken.popitem()[1][1] == 0, "it can be run up again"
         third = await bought(fern, oak)
         assert third.state == "complete"
         with pytest.raises(NodeError, match="no tab"):
@@ -133,7 +134,7 @@ async def test_a_proposal_counts_when_the_other_person_agrees(tmp_path: Path) ->
         assert "paid in apples" in theirs.note and theirs.owed == charge
         assert (theirs.settling, (await tab(fern, "user")).settling) == ("proposed", "proposed")
         assert (theirs.linked, theirs.linked_name) == (id_text(fern.network.id), "fern")
-        assert "has not answered" in (await tab(fern, "user")).note
+        assert "not answered yet" in (await tab(fern, "user")).note
         with pytest.raises(NodeError, match="agrees or declines"):
             await fern.decline(id_text(oak.network.id))
         assert "owed as before" in await oak.decline(theirs.peer)

@@ -55,6 +55,10 @@ class _Screen(pyte.Screen):
     def report_device_status(self, *args: Any, **kwargs: Any) -> None: ...
 
 
+_opened: list[Terminal] = []
+"""Those that are read."""
+
+
 class Terminal:
     """One program on a terminal of `size` (columns, rows).
 
@@ -75,6 +79,8 @@ class Terminal:
         self.raw = bytearray()
         parent, child = pty.openpty()
         self._fd = parent
+        self._ended = False
+        """The program has closed it."""
         self._set_size(columns, rows)
         self.process = subprocess.Popen(
             argv,
@@ -87,6 +93,7 @@ class Terminal:
             preexec_fn=_own_terminal,
         )
         os.close(child)
+        _opened.append(self)
 
     def _set_size(self, columns: int, rows: int) -> None:
         fcntl.ioctl(self._fd, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
@@ -98,21 +105,26 @@ class Terminal:
             os.killpg(self.process.pid, signal.SIGWINCH)
 
     def read(self, seconds: float = 0.05) -> bool:
-        """Take in what was drawn within `seconds`; False when the program has closed its terminal."""
+        """Take in what was drawn within `seconds`; False when the program has closed its terminal.
+
+        On all terminals: a program whose terminal nobody reads stands still.
+        """
         end = time.monotonic() + seconds
-        while (left := end - time.monotonic()) > 0:
-            ready, _, _ = select.select([self._fd], [], [], left)
-            if not ready:
-                return True
-            try:
-                data = os.read(self._fd, 65536)
-            except OSError:
-                return False
-            if not data:
-                return False
-            self.raw += data
-            self._stream.feed(_UNKNOWN.sub(b"", data))
-        return True
+        while not self._ended and (left := end - time.monotonic()) > 0:
+            drawn = {terminal._fd: terminal for terminal in _opened if not terminal._ended}
+            ready, _, _ = select.select(list(drawn), [], [], left)
+            for fd in ready:
+                drawn[fd]._take()
+        return not self._ended
+
+    def _take(self) -> None:
+        try:
+            data = os.read(self._fd, 65536)
+        except OSError:
+            data = b""
+        self._ended = not data
+        self.raw += data
+        self._stream.feed(_UNKNOWN.sub(b"", data))
 
     @property
     def lines(self) -> list[str]:
@@ -182,6 +194,7 @@ class Terminal:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait(10)
+        _opened.remove(self)
         os.close(self._fd)
 
 

@@ -18,7 +18,7 @@ from tests.e2e.conftest import INFRAXA
 from tests.e2e.terminal import Terminal
 from tests.random_model import write_random_model
 
-Person = Callable[[str], Terminal]
+Person = Callable[..., Terminal]
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def person(environment: dict[str, str], tmp_path: Path, network: str) -> Iterato
     """Opens the app of somebody with this name, who finds others by mDNS on loopback."""
     opened: list[Terminal] = []
 
-    def open_app(name: str) -> Terminal:
+    def open_app(name: str, size: tuple[int, int] = (120, 150)) -> Terminal:
         env = {
             **environment,
             "INFRAXA_ONLINE": "true",
@@ -42,7 +42,7 @@ def person(environment: dict[str, str], tmp_path: Path, network: str) -> Iterato
             "INFRAXA_LISTEN_HOSTS": "127.0.0.1",
             "INFRAXA_TEMPERATURE": "0",
         }
-        opened.append(Terminal(INFRAXA, env, size=(120, 150), cwd=environment["HOME"]))
+        opened.append(Terminal(INFRAXA, env, size=size, cwd=environment["HOME"]))
         opened[-1].wait_for("Ask anything", seconds=60)
         return opened[-1]
 

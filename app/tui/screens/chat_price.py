@@ -17,6 +17,8 @@ from infraxa.app.tui.widgets.driver import is_free, trouble
 
 TYPED = 0.3
 """Seconds without typing after which it is asked anew."""
+AGAIN = 5.0
+"""Seconds after which it is asked again whether what cannot be sent can be: nobody tells of all changes."""
 TOLD = 0.2
 """Seconds after something else changed it: what is told together is asked about once."""
 
@@ -27,6 +29,7 @@ class Pricing(Driving):
     def __init__(self, *, classes: str | None = None) -> None:
         super().__init__(classes=classes)
         self._price_timer: Timer | None = None
+        self._again_timer: Timer | None = None
         self._price_due = False
         """Something else than the text is another one."""
         self._priced = ""
@@ -115,6 +118,11 @@ class Pricing(Driving):
         if self.driver.kind != "local" and self.app.opened:
             self.app.attempt(self._price(), group="price", exclusive=True, screen=self)
 
+    def _ask_again(self) -> None:
+        self._again_timer = None
+        if self._can_send and self.bound is not None and self.bound.state == "refused":
+            self._price_now()
+
     def _to_price(self) -> str:
         """What would be sent; a command is not."""
         text = self.prompt.text.strip()
@@ -151,6 +159,8 @@ class Pricing(Driving):
         free = bound is not None and bound.state == "free" and (offer is None or is_free(offer))
         gone = bound is not None and bound.state == "refused" and bool(trouble(self.driver))
         self.prompt.bound_line.show(None if free or gone else bound)
+        if bound is not None and bound.state == "refused" and self._again_timer is None:
+            self._again_timer = self.set_timer(AGAIN, self._ask_again)
         self._paint_status()
 
     async def refuses(self, text: str) -> bool:

@@ -95,7 +95,7 @@ class BoundLine(Widget):
         text-overflow: ellipsis; border-left: outer $foreground 20%;
     }
     BoundLine.-said { display: block; }
-    BoundLine.-refused { height: auto; max-height: 3; text-wrap: wrap; }
+    BoundLine.-refused { height: auto; max-height: 4; text-wrap: wrap; }
     """
 
     class LockEnded(Message):
