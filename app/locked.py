@@ -107,10 +107,11 @@ class LockedRates:
         at, code = self._failed.get((provider, model), (0.0, ""))
         return code if time.monotonic() - at < AGAIN_S else ""
 
-    def ask_soon(self, provider: bytes, model: bytes, hold_s: float = RENEW_S) -> None:
-        """Have one that holds for longer than `hold_s`; at most one is asked for at a time of each driver."""
+    def ask_soon(self, provider: bytes, model: bytes, hold_s: float | None = None) -> None:
+        """Have one that holds for longer than `hold_s`, or RENEW_S; at most one is asked for at a time of each
+        driver."""
         locked = self.get(provider, model)
-        if locked is not None and locked.left_s > hold_s:
+        if locked is not None and locked.left_s > (RENEW_S if hold_s is None else hold_s):
             return
         if provider not in self._asking and not self.failed(provider, model):
             self._asking.add(provider)
