@@ -108,8 +108,7 @@ class LockedRates:
         return code if time.monotonic() - at < AGAIN_S else ""
 
     def ask_soon(self, provider: bytes, model: bytes, hold_s: float | None = None) -> None:
-        """Have one that holds for longer than `hold_s`, or RENEW_S; at most one is asked for at a time of each
-        driver."""
+        """Have one that holds for longer than `hold_s`, or RENEW_S; a driver is asked for one at a time."""
         locked = self.get(provider, model)
         if locked is not None and locked.left_s > (RENEW_S if hold_s is None else hold_s):
             return
