@@ -324,7 +324,7 @@ async def test_a_question_is_stopped_with_its_counts_or_given_up_at_once(
         await stopped.aclose()
         await until(lambda: slow.engine.running == 0)
         # The next one finds the place free, and the model in nobody's hand.
-        assert [e async for e in front_end.ask("What is 2+2?", ChatOptions())]
+        assert [e async for e in front_end.ask("What is 2+2?", ChatOptions(max_tokens=4))]
         with pytest.raises(NodeError, match="no model named none"):
             await anext(front_end.ask("hi", ChatOptions(model="none")))
 
