@@ -122,7 +122,8 @@ async def test_going_up_mounts_older_turns_and_keeps_the_place() -> None:
         first = app.conversation.views[0]
         app.conversation.scroll_to(y=0, animate=False)
         await until(pilot, lambda: len(app.conversation.views) == 2 * PAGE)
-        await pilot.pause()
+        # They are laid out, and then the place is taken again.
+        await until(pilot, lambda: app.conversation.scroll_y > 0)
         assert first.is_attached
         assert abs(first.region.y - app.conversation.content_region.y) <= 3
 
@@ -291,9 +292,9 @@ async def test_growing_text_is_followed_until_the_person_scrolls() -> None:
         await until(pilot, lambda: conversation.is_following)
         assert not conversation.query_one(NewTextBelow).display
 
+        place = conversation.scroll_y - 30
         conversation.scroll_relative(y=-30, animate=False)
-        await pilot.pause()
-        place = conversation.scroll_y
+        await until(pilot, lambda: conversation.scroll_y == place)
         conversation.grow(running.id, "more\n\n" * 40)
         await until(pilot, lambda: view.region.height > 100)
         await until(pilot, lambda: conversation.query_one(NewTextBelow).display)
