@@ -149,7 +149,8 @@ class Till(Intake):
                 return wire.Settled("refused")
         if known != request.settlement:
             self._proposed[account] = request.settlement
-            note = f"{PROPOSED}{shown(said.amount)} credits. {clean_name(said.note)}".strip()
+            words = clean_name(said.note)
+            note = f"{PROPOSED}{shown(said.amount)} credits" + (f": “{words}”" if words else ".")
             await store.run(tabs.set_note, "provider", account, note)
             self._changed()
         return wire.Settled("waiting")

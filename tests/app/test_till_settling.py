@@ -64,7 +64,7 @@ async def test_an_agreement_waits_for_the_person_and_happens_once(tmp_path: Path
         for _ in range(2):
             assert await user.ask(request, wire.Settled) == wire.Settled("waiting")
         tab = await user.tab()
-        assert (tab.owed, tab.note) == (cost(1000), "It proposes to settle 0.0001 credits. for the cake")
+        assert (tab.owed, tab.note) == (cost(1000), "It proposes to settle 0.0001 credits: “for the cake”")
         with pytest.raises(NodeError, match=r"proposed 0\.0001 credits"):
             await till.settle(user.key, 99)
         assert await till.settle(user.key, 100) == 100
