@@ -21,6 +21,7 @@ from infraxa.app.folders import Folders
 from infraxa.app.node import Node
 from infraxa.app.offers import OfferSeen
 from infraxa.app.tui.app import InfraxaApp
+from infraxa.app.tui.screens.settle import Settle
 from infraxa.net.identity import id_text
 from infraxa.store.records import ChatOptions
 
@@ -35,6 +36,9 @@ CHATS = [
 ]
 PRICES = {"birch": 0.2, "juniper": 0.15, "quartz": 0.31}
 PEERS = ["birch", "juniper", "quartz", "elm"]
+NOTE = "two coffees on Thursday"
+TAB_LIMIT = 0.00006
+"""Credits: room for one answer."""
 LINKED = 20
 """Seconds of traffic in the picture of the network."""
 SECONDS = 60
@@ -103,7 +107,8 @@ async def network(folder: Path, size: tuple[int, int], colour: str) -> None:
 
 
 async def roles(folder: Path, size: tuple[int, int], colour: str) -> None:
-    """The Market, a chat with a driver, and what a node that others ask sees: Provide and Earnings."""
+    """The Market, a chat with a driver, and what a node that others ask sees: Provide, Earnings,
+    and what a user proposes to settle."""
     settings = Settings(listen_port=0, network="pictures", threads=1, slots=4, reduced_motion=True)
     others = [
         Node(
@@ -138,10 +143,10 @@ async def roles(folder: Path, size: tuple[int, int], colour: str) -> None:
             await pilot.pause(4)
             for text in app.screen.query(TextArea):
                 text.cursor_blink = False
-            await pilot.press(*"And what is a hold?")
+            await pilot.press("ctrl+b", *"And what is a hold?")
             await pilot.pause(3)
             save(app, f"driver-{name}")
-            await pilot.press("f7")
+            await pilot.press("ctrl+b", "f7")
             while app.node.provider.mode != "serving":
                 await pilot.pause(0.1)
             me = app.node.network.id
@@ -150,15 +155,62 @@ async def roles(folder: Path, size: tuple[int, int], colour: str) -> None:
                     await pilot.pause(0.1)
                 for question in ("What is a tab?", "What is 4+3?", "What is a receipt?"):
                     await answered(node, id_text(me), question)
+            await others[0].settle(id_text(me), note=NOTE)
             await pilot.press("alt+p")
             await pilot.pause(3)
             save(app, f"provide-{name}")
             await pilot.press("alt+e")
             await pilot.pause(3)
             save(app, f"earnings-{name}")
+            await pilot.press("tab")
+            while not app.screen.query("#decline"):
+                if isinstance(app.screen, Settle):
+                    await pilot.press("escape")
+                await pilot.press("down", "t")
+                await pilot.pause(1)
+            save(app, f"settle-{name}")
     finally:
         for node in others:
             await node.close()
+
+
+async def full_tab(folder: Path, size: tuple[int, int], colour: str) -> None:
+    """A chat whose driver lets this node owe no more than it does."""
+    settings = Settings(
+        listen_port=0, network="pictures", threads=1, slots=4, reduced_motion=True, free_daily=0,
+        stranger_limit=TAB_LIMIT, provide=True,
+    )  # fmt: skip
+    other = Node(msgspec.structs.replace(settings, name="birch"), Folders.find(folder / "birch", {}))
+    own = msgspec.structs.replace(settings, name="maple", provide=False, theme=f"infraxa-{colour}")
+    app = InfraxaApp(own, Folders.find(folder / "maple", {}))
+    name = f"{size[0]}x{size[1]}-{colour}"
+    try:
+        await other.start()
+        await other.accept_serving()
+        await other.provide(True)
+        async with app.run_test(size=size) as pilot, asyncio.timeout(2 * SECONDS):
+            while not (app.opened and app.node.engine.state == "ready"):
+                await pilot.pause(0.05)
+            await offered(app.node, 1)
+            await pilot.press("alt+m")
+            await pilot.pause(2)
+            await pilot.press("enter")
+            await pilot.pause(1)
+            await pilot.press(*"What is a tab?", "enter")
+            while not (await app.node.list_tabs() and (await app.node.list_tabs())[0].owed):
+                await pilot.pause(0.1)
+            await pilot.pause(2)
+            await pilot.press(*"/rate 5", "enter", "ctrl+b")
+            await pilot.pause(1)
+            for text in app.screen.query(TextArea):
+                text.cursor_blink = False
+            await pilot.press(*"And what is a hold?")
+            while app.chat_screen.bound is None or app.chat_screen.bound.state != "refused":
+                await pilot.pause(0.1)
+            await pilot.pause(6)  # what was said of the rating is over
+            save(app, f"tab-{name}")
+    finally:
+        await other.close()
 
 
 async def offered(node: NodeFacade, count: int) -> list[OfferSeen]:
@@ -202,6 +254,8 @@ async def main() -> None:
             await network(Path(folder), (120, 36), colour)
         with tempfile.TemporaryDirectory() as folder:
             await roles(Path(folder), (120, 36), colour)
+        with tempfile.TemporaryDirectory() as folder:
+            await full_tab(Path(folder), (120, 36), colour)
 
 
 if __name__ == "__main__":

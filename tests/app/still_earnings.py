@@ -26,7 +26,7 @@ TABS = [
     TabSeen("provider", peer("ada"), "ada", 41_200, 50_000, True, 420, 1_800, peer("birch"), NOW - 9_000),
     TabSeen(
         "provider", peer("noah"), "noah", 4_950, 5_000, False, 38, 0, "", NOW - 3 * HOUR,
-        "It proposes to settle 0.00495 credits. Two coffees on Thursday", "proposed",
+        "It proposes to settle 0.00495 credits: “Two coffees on Thursday”", "proposed",
     ),
     TabSeen("provider", peer("lin"), "", 312, 5_000, False, 0, 0, "", NOW - 2 * DAY),
     TabSeen("user", peer("birch"), "birch", 18_750, 30_000, True, 0, 2_400, "", NOW - 40_000),
