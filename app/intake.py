@@ -132,7 +132,7 @@ class Intake:
             raise Refusal("bad_request", "Its number was used before.", field="id")
         self._running[key] = sold
         try:
-            refused = await store.run(
+            refused = await store.step(
                 orders.open_, sold, order, terms.entry.name, quote, self._credit.stranger_limit
             )
         except asyncio.CancelledError:
@@ -171,7 +171,7 @@ class Intake:
 
     async def _step(self, sold: Sold, step: Callable[[Connection, Sold], bool]) -> None:
         try:
-            done = await (await self._ready()).run(step, sold)
+            done = await (await self._ready()).step(step, sold)
         except StoreError as error:
             _log.error("an order was not served: %s", error.code)
             raise Refusal("internal", "The ledger could not be written.", fault=True) from None
@@ -195,7 +195,7 @@ class Intake:
         if sold.over.is_set() or self._store is None:
             return
         try:
-            await self._store.run(orders.end, sold)
+            await self._store.step(orders.end, sold)
         except StoreError as error:
             # It is tried again, at `tick` and when its receipt is asked for.
             _log.error("the end of an order was not written: %s", error.code)

@@ -186,7 +186,7 @@ class Purse:
         """It did not leave, or was refused at once: nothing is owed."""
 
         async def end() -> OrderRow | None:
-            return await self.store.run(_released, provider, order_id)
+            return await self.store.step(_released, provider, order_id)
 
         self._end(provider, end)
 
@@ -197,7 +197,7 @@ class Purse:
         async def end() -> OrderRow | None:
             vocabulary = await self.vocabulary(offer)
             counted = None if vocabulary is None else await asyncio.to_thread(count, vocabulary)
-            order = await self.store.run(_written, write, provider, order_id, counted)
+            order = await self.store.step(_written, write, provider, order_id, counted)
             if counted is not None:
                 self.paying.counted[order_id] = counted
             return order

@@ -137,10 +137,10 @@ class Signing:
         self, store: Store, link: Link, due: Due, done: set[bytes], *, lost: bool = False
     ) -> Signed | None:
         """Agree to it, and send that; gives the next one that is due. `lost`: see `agreeing.agree`."""
-        step = await store.run(agreeing.agree, due)
+        step = await store.step(agreeing.agree, due)
         if step.apart:
             await bookkeeping.tell(store, link, due.account.id, due.provider)
-            step = await store.run(agreeing.agree, due, told=True, lost=lost)
+            step = await store.step(agreeing.agree, due, told=True, lost=lost)
         self._took(step)
         return None if step.send is None else await self._send(store, link, step.send, done)
 
@@ -166,7 +166,7 @@ class Signing:
             return told.due
         blank = bookkeeping.rating_blank(accepted.ratable, account, provider)
         keep = None if blank is None else self.ratable(order, provider, codec.decode_signed(blank))
-        self._took(await store.run(agreeing.acknowledged, provider, order, accepted, blank, keep))
+        self._took(await store.step(agreeing.acknowledged, provider, order, accepted, blank, keep))
         done.add(order)
         return accepted.next
 

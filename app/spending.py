@@ -168,7 +168,7 @@ class Spending:
             )
 
         caps = self._purse.caps(self._used)
-        kept = await self._purse.store.run(reserve, made, hold, plan.least, caps, offer.node.name)
+        kept = await self._purse.store.step(reserve, made, hold, plan.least, caps, offer.node.name)
         if isinstance(kept, Refused):
             raise order_words.cap_reached(kept.reason, kept.limit, kept.used, plan.least)
         if locked is None:

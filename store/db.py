@@ -15,14 +15,17 @@ import queue
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
-from typing import Concatenate, ParamSpec, Self, TypeVar
+from typing import Any, Concatenate, Final, NamedTuple, ParamSpec, Self, TypeVar
 
 from infraxa.store.folder import DATABASE_NAME, corrupt, explain, prepare_folder
 from infraxa.store.records import StoreError
+from infraxa.store.transactions import Connection, Outcome, together, transaction
 from infraxa.store.ulid import UlidSource
+
+__all__ = ["SCHEMA_VERSION", "Connection", "Store", "connect", "now_ms", "transaction"]
 
 SCHEMA_VERSION = 9
 """The number of the last migration that this program knows."""
@@ -33,6 +36,9 @@ BUSY_TIMEOUT_S = 5.0
 CLOSE_TIMEOUT_S = 5.0
 """How long `Store.close` waits for what is still running before it interrupts it."""
 
+AT_ONCE: Final = 32
+"""Functions of one transaction at most."""
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -40,71 +46,9 @@ _log = logging.getLogger(__name__)
 _HEADER = b"SQLite format 3\x00"
 
 
-class Connection(sqlite3.Connection):
-    """A connection that also knows the time and makes ids, so that functions over it need nothing else."""
-
-    clock: Callable[[], int]
-    """Milliseconds since the epoch."""
-    ids: UlidSource
-    path: Path
-    lasting = False
-    """Set in a transaction whose outcome is signed and told to others: it is on the disk when it ends, so
-    that not even a loss of power takes it back. Others survive the end of the program alone."""
-
-
 def now_ms() -> int:
     """The time of this machine, in milliseconds since the epoch."""
     return time.time_ns() // 1_000_000
-
-
-@contextlib.contextmanager
-def transaction(conn: sqlite3.Connection) -> Iterator[None]:
-    """All or nothing. Inside another one it adds nothing.
-
-    Takes its turn among the programs that write from its first moment: what it reads before it writes stays
-    true, and it waits for another one up to the busy timeout, instead of failing when it comes to write.
-    """
-    if conn.in_transaction:
-        yield
-        return
-    try:
-        conn.execute("BEGIN IMMEDIATE")
-    except sqlite3.OperationalError as error:
-        if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_READONLY:
-            raise
-        # On a disk that became read-only, reading goes on; what writes is told so when it does.
-        conn.execute("BEGIN")
-    try:
-        yield
-        conn.execute("COMMIT")
-        if isinstance(conn, Connection) and conn.lasting:
-            _sync_log(conn.path)
-    except BaseException:
-        # A full disk makes SQLite roll back by itself.
-        if conn.in_transaction:
-            conn.execute("ROLLBACK")
-        raise
-    finally:
-        if isinstance(conn, Connection):
-            conn.lasting = False
-
-
-def _sync_log(path: Path) -> None:
-    """Bring the write-ahead log to the disk. SQLite could do it with each commit or with none, as
-    `PRAGMA synchronous` has it, which cannot change within a transaction; it holds no lock on this file.
-
-    Raises StoreError; what was committed is then safe from the end of the program alone.
-    """
-    try:
-        file = os.open(path.with_name(path.name + "-wal"), os.O_RDWR)
-        try:
-            os.fsync(file)
-        finally:
-            os.close(file)
-    except FileNotFoundError:
-        return  # a file system that has no such log: then each commit is on the disk
-    except OSError as error:
-        raise explain(error, path.parent) from error
 
 
 def connect(
@@ -190,14 +134,23 @@ def _prepare(conn: Connection, folder: Path) -> None:
     conn.execute(f"PRAGMA journal_size_limit = {16 << 20}")
 
 
+class _Job(NamedTuple):
+    """A function that waits to be run."""
+
+    call: Callable[[], Any]
+    future: asyncio.Future[Any]
+    short: bool
+    """It may share a transaction."""
+
+
 class Store:
-    """The database of one data folder, used from asyncio: every function runs on the store's own thread."""
+    """The database of one data folder, used from one loop: every function runs on the store's own thread."""
 
     def __init__(self, folder: Path) -> None:
         """Use `Store.open`."""
         self.folder = folder
         self._conn: Connection | None = None
-        self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._closed = False
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._work, name="store", daemon=True)
@@ -218,7 +171,7 @@ class Store:
             store._conn = connect(folder, clock=clock, randbytes=randbytes)
 
         try:
-            await store._submit(connect_here)
+            await store._submit(connect_here, short=False)
         except BaseException:
             store._closed = True
             store._jobs.put(None)
@@ -232,21 +185,13 @@ class Store:
         has not begun is left out, and one that has begun is finished. Raises what `fn` raises, and StoreError
         for what goes wrong with the disk, or `closed`.
         """
-        if self._closed:
-            raise StoreError("closed", "The store is closed.")
+        return await self._submit(self._bound(fn, *args, **kwargs), short=False)
 
-        def call() -> T:
-            conn = self._conn
-            assert conn is not None  # `open` has returned
-            try:
-                with transaction(conn):
-                    return fn(conn, *args, **kwargs)
-            except (sqlite3.IntegrityError, sqlite3.ProgrammingError):
-                raise  # a mistake in `fn`, not in the folder
-            except sqlite3.Error as error:
-                raise explain(error, self.folder) from error
-
-        return await self._submit(call)
+    async def step(self, fn: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """As `run`, for what is short: those that wait at the same time share a transaction and its way to
+        the disk, and each is told its outcome after that. Still each is done whole, or not at all. `fn` may
+        be run twice, the first time for nothing: it changes nothing but the database."""
+        return await self._submit(self._bound(fn, *args, **kwargs), short=True)
 
     async def close(self) -> None:
         """Finish what was asked for, and close the file. Takes at most twice `CLOSE_TIMEOUT_S`."""
@@ -267,29 +212,66 @@ class Store:
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
-    async def _submit(self, fn: Callable[[], T]) -> T:
-        future: Future[T] = Future()
+    def _bound(
+        self, fn: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> Callable[[], T]:
+        if self._closed:
+            raise StoreError("closed", "The store is closed.")
+        assert self._conn is not None  # `open` has returned
+        return partial(fn, self._conn, *args, **kwargs)
 
-        def job() -> None:
-            if not future.set_running_or_notify_cancel():
-                return
-            try:
-                result = fn()
-            except BaseException as error:
-                future.set_exception(error)
-            else:
-                future.set_result(result)
-
-        self._jobs.put(job)
-        return await asyncio.wrap_future(future)
+    async def _submit(self, call: Callable[[], T], *, short: bool) -> T:
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self._jobs.put(_Job(call, future, short))
+        return await future
 
     def _work(self) -> None:
+        held: list[_Job | None] = []
         try:
-            while (job := self._jobs.get()) is not None:
-                job()
+            while (job := held.pop() if held else self._jobs.get()) is not None:
+                jobs = [job]
+                while job.short and len(jobs) < AT_ONCE and not self._jobs.empty():
+                    following = self._jobs.get()
+                    if following is None or not following.short:
+                        held.append(following)
+                        break
+                    jobs.append(following)
+                self._run([one for one in jobs if not one.future.cancelled()])
         finally:
             self._close_connection()
             self._ended.set()
+
+    def _run(self, jobs: list[_Job]) -> None:
+        outcomes: Iterable[Outcome[Any]] | None = None
+        if len(jobs) > 1:
+            assert self._conn is not None
+            outcomes = together(self._conn, [job.call for job in jobs])
+        if outcomes is None:
+            outcomes = map(self._alone, jobs)
+        told = [(job.future, self._explained(one)) for job, one in zip(jobs, outcomes, strict=True)]
+        if told:
+            with contextlib.suppress(RuntimeError):  # the loop of who asked is closed
+                told[0][0].get_loop().call_soon_threadsafe(_tell, told)
+
+    def _alone(self, job: _Job) -> Outcome[Any]:
+        try:
+            if self._conn is None:
+                return Outcome(job.call())  # which connects
+            with transaction(self._conn):
+                result = job.call()
+            return Outcome(result)
+        except BaseException as error:
+            return Outcome(None, error)
+
+    def _explained(self, outcome: Outcome[Any]) -> Outcome[Any]:
+        error = outcome.error
+        if not isinstance(error, sqlite3.Error):
+            return outcome
+        if isinstance(error, sqlite3.IntegrityError | sqlite3.ProgrammingError):
+            return outcome  # a mistake in the function, not in the folder
+        explained = explain(error, self.folder)
+        explained.__cause__ = error
+        return Outcome(None, explained)
 
     def _close_connection(self) -> None:
         try:
@@ -297,3 +279,13 @@ class Store:
                 self._conn.close()
         except sqlite3.Error as error:
             _log.warning("closing the store: %s", explain(error, self.folder))
+
+
+def _tell(told: list[tuple[asyncio.Future[Any], Outcome[Any]]]) -> None:
+    for future, outcome in told:
+        if future.cancelled():
+            continue
+        if outcome.error is not None:
+            future.set_exception(outcome.error)
+        else:
+            future.set_result(outcome.result)
