@@ -288,8 +288,9 @@ def _told(conn: Connection) -> dict[bytes, Told]:
     for provider, _ in _waiting(conn):
         if (kept := _kept(conn, provider)) is not None and kept.netted is None:
             said: deals.Settlement = codec.decode(kept.settlement.body, deals.Settlement)
-            text = f"You proposed to settle {shown(said.amount)} credits: not answered yet."
-            found[provider] = Told("proposed", text)
+            if said.seq > tabs.get_tab(conn, "user", provider).signed_seq:  # else it is void
+                text = f"You proposed to settle {shown(said.amount)} credits: not answered yet."
+                found[provider] = Told("proposed", text)
     return found
 
 

@@ -16,6 +16,7 @@ from infraxa.net.errors import ProtocolError
 from infraxa.net.identity import Identity, Signer
 from infraxa.store import state, tabs
 from infraxa.store.db import Connection
+from infraxa.store.trade_records import TabRow
 
 _LINKED: Final = "linked "
 _DECLINED: Final = "declined "
@@ -75,8 +76,12 @@ def is_new(conn: Connection, said: deals.Settlement) -> Literal["new", "old", "s
     tab = tabs.get_tab(conn, "provider", said.account)
     if said.seq <= tab.seq:
         return "old"
-    fits = (said.seq, said.owed_before) == (tab.seq + 1, tab.owed) and said.amount <= tab.owed
-    return "new" if fits else "stale"
+    return "new" if fits(tab, said) else "stale"
+
+
+def fits(tab: TabRow, said: deals.Settlement) -> bool:
+    """The proposal is about the tab as it is."""
+    return (said.seq, said.owed_before) == (tab.seq + 1, tab.owed) and said.amount <= tab.owed
 
 
 def agree(conn: Connection, me: Signer, signed: Signed) -> wire.Settled:

@@ -160,7 +160,8 @@ class Trading:
         note = _SYNC if tab.needs_sync else tab.note
         settling: Settling = ""
         if tab.role == "provider" and note.startswith(PROPOSED):
-            settling = "proposed"
+            # What became of the tab meanwhile may have made it void.
+            settling, note = ("proposed", note) if self._till.waits(tab) else ("", "")
         elif tab.role == "user" and told is not None and not note:
             settling, note = told
         return TabSeen(

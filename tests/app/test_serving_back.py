@@ -114,7 +114,7 @@ async def test_a_full_tab_is_emptied_by_serving_back(tmp_path: Path) -> None:
         assert "by what it owes this node" in await oak.settle(id_text(fern.network.id))
 
         for node in (oak, fern):
-            assert [one.owed for one in await node.list_tabs()] == [0, 0]
+            assert [(one.owed, one.note) for one in await node.list_tabs()] == [(0, "")] * 2
             total = (await node.earnings()).total
             assert (total.earned, total.spent, total.sold, total.bought) == (bill.charge, bill.charge, 1, 1)
             assert not node._provider.till._credit._taken, "it can be run up again today"

@@ -79,7 +79,7 @@ class Terminal:
         self.raw = bytearray()
         parent, child = pty.openpty()
         self._fd = parent
-        self._ended = False
+        self.ended = False
         """The program has closed it."""
         self._set_size(columns, rows)
         self.process = subprocess.Popen(
@@ -110,19 +110,19 @@ class Terminal:
         On all terminals: a program whose terminal nobody reads stands still.
         """
         end = time.monotonic() + seconds
-        while not self._ended and (left := end - time.monotonic()) > 0:
-            drawn = {terminal._fd: terminal for terminal in _opened if not terminal._ended}
+        while not self.ended and (left := end - time.monotonic()) > 0:
+            drawn = {terminal._fd: terminal for terminal in _opened if not terminal.ended}
             ready, _, _ = select.select(list(drawn), [], [], left)
             for fd in ready:
                 drawn[fd]._take()
-        return not self._ended
+        return not self.ended
 
     def _take(self) -> None:
         try:
             data = os.read(self._fd, 65536)
         except OSError:
             data = b""
-        self._ended = not data
+        self.ended = not data
         self.raw += data
         self._stream.feed(_UNKNOWN.sub(b"", data))
 

@@ -114,6 +114,7 @@ def test_two_people_buy_from_each_other_and_settle(person: Person, environment: 
     settle(oak, cost, "me too")
     oak.wait_for("Settled by what it owes this node", seconds=30)
     oak.wait_for(shows(r"owed to me 0\.00 · by me 0\.00"), seconds=30)
+    oak.wait_gone("waits for you")
     fern.wait_for(shows(r"owed to me 0\.00 · by me 0\.00"), seconds=30)
     fern.press("alt+c")
     fern.wait_for("Nothing is owed", seconds=30)  # what this long a chat needs is above the limit

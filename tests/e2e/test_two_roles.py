@@ -91,8 +91,8 @@ def ask(app: Terminal, text: str) -> None:
 
 def quit_app(app: Terminal) -> None:
     app.press("ctrl+q")
-    app.wait_for(lambda screen: app.process.poll() is not None or "Quit?" in screen)
-    if app.process.poll() is None:
+    app.wait_for(lambda screen: app.ended or "Quit?" in screen)
+    if not app.ended:
         app.press("enter")
     assert app.wait_exit() == 0, app.text
 
