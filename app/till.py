@@ -78,13 +78,13 @@ class Till(Intake):
             case wire.ReceiptPlease(order=order):
                 return await self._bill(account, order)
             case wire.CountersignPlease(order=order, countersign=signed):
-                done = await store.run(bills.countersign, me, account, order, signed)
+                done = await store.step(bills.countersign, me, account, order, signed)
                 self._changed()
                 return done
             case wire.TabPlease():
-                if await store.run(bills.hear, me, account, request):
+                if await store.step(bills.hear, me, account, request):
                     self._changed()
-                return await store.run(bills.tab_state, account, self._credit.stranger_limit)
+                return await store.step(bills.tab_state, account, self._credit.stranger_limit)
             case wire.LinkPlease():
                 return await store.run(settling.link, me, account, request)
             case wire.SettlePlease():
@@ -97,7 +97,7 @@ class Till(Intake):
         if terms.model_id != model:
             raise Refusal("model_gone", "It asked for a model that is not served.")
         store, rates, buyer = await self._ready(), self.pricing.now, _buyer(customer)
-        used, most = await store.run(bills.standing, account, self._credit.stranger_limit)
+        used, most = await store.step(bills.standing, account, self._credit.stranger_limit)
         left = self._credit.left(buyer, now)
         if left is not None and rates != FREE:
             if left < market.hold(0, FREE_OUT, rates) <= most - used:
@@ -121,7 +121,7 @@ class Till(Intake):
                 async with asyncio.timeout(END_S):
                     await sold.over.wait()
         store = await self._ready()
-        billed = await store.run(bills.bill, self._signer(), account, order)
+        billed = await store.step(bills.bill, self._signer(), account, order)
         if billed.state == "due":
             self._changed()
         return billed
