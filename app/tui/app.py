@@ -245,7 +245,10 @@ class InfraxaApp(Themed):
 
     def begin(self) -> None:
         """Open the node; called once the first frame is on the screen."""
-        gc.enable()  # off since the start
+        if not gc.isenabled():  # off since the start
+            # What was made up to here stays: to look through it would stop the app for two frames each time.
+            gc.freeze()
+            gc.enable()
         self.run_worker(self._begin(), group="open", name="open the node")
 
     async def _begin(self) -> None:

@@ -22,7 +22,7 @@ sys.exit(run(config.load(folders), folders))
 LEFT_ALTERNATE_SCREEN = b"\x1b[?1049l"
 
 
-def start(folder: Path, **more: str) -> Terminal:
+def start(folder: Path, program: str = RUN, **more: str) -> Terminal:
     env = {
         **{name: value for name, value in os.environ.items() if not name.startswith("INFRAXA_")},
         "TERM": "xterm-256color",
@@ -30,7 +30,7 @@ def start(folder: Path, **more: str) -> Terminal:
         "INFRAXA_THREADS": "1",
         **more,
     }
-    return Terminal([sys.executable, "-P", "-c", RUN], env, size=(90, 24))
+    return Terminal([sys.executable, "-P", "-c", program], env, size=(90, 24))
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
@@ -53,6 +53,20 @@ def test_a_signal_ends_it_and_keeps_what_was_said_and_typed(tmp_path: Path, numb
         again.wait_for(lambda screen: "What is 2+2?" in screen and "half a thought" in screen)
     finally:
         again.close()
+
+
+def test_garbage_is_looked_for_again_but_not_in_what_was_there_at_the_first_frame(tmp_path: Path) -> None:
+    looked = "print('garbage', gc.isenabled(), gc.get_freeze_count() > 10_000)"
+    terminal = start(
+        tmp_path, RUN.replace("sys.exit(", "import gc; gc.disable(); code = (") + looked + "; sys.exit(code)"
+    )
+    try:
+        terminal.wait_for("ready")
+        terminal.press("ctrl+q")
+        terminal.wait_for("garbage True True")
+        assert terminal.wait_exit() == 0
+    finally:
+        terminal.close()
 
 
 def test_a_terminal_that_only_prints_is_told_what_to_use(tmp_path: Path) -> None:
