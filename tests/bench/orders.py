@@ -4,6 +4,10 @@ and at 8 streams.
 The user's node is this process; two providers are processes of their own, over loopback: one is free, one is
 paid. All have the same model with the same options; their answers take turns, and the median of the pairs'
 ratios counts. No prompt is asked twice, so that no side computes less of it than another.
+
+The guide's answers are short, and its tokens cost next to nothing: there an order weighs the most. So it is
+also said how many ms of wall and of CPU money adds to an order, and from which length of answers on that is
+2 %. An order that is free has a hold, a receipt and its posts, too, of nothing; money adds the quote to that.
 """
 
 from __future__ import annotations
@@ -21,6 +25,8 @@ import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import psutil
+
 from infraxa.app.commands.demo import Provider
 from infraxa.app.node import Node
 from infraxa.engine.guide import GUIDE_PATH
@@ -34,10 +40,30 @@ from tests.random_model import write_random_model
 PAIRS = 9
 COLD = 9
 STREAMS = (1, 8)
+SETTLED_S = 0.3
 SLOTS = 9
 """One more than streams: a provider keeps one for its owner."""
+LONG = 192
+"""Tokens: it is random, and does not end before."""
 QUESTION = "Tell me about infraxa."
 letters = random.Random(1)
+
+
+ENOUGH = 0.98
+"""Of the speed of what is free."""
+
+
+class Round(NamedTuple):
+    """Answers at the same time."""
+
+    tokens: int
+    seconds: float
+    cpu: float
+    """Seconds of CPU of the node that asks and of the one that answers, without their engines."""
+
+    @property
+    def speed(self) -> float:
+        return self.tokens / self.seconds
 
 
 class Run(NamedTuple):
@@ -78,11 +104,18 @@ async def answer(node: Node, driver: str, tokens: int) -> Run:
     return Run(first - began, n_out, computed)
 
 
-async def together(node: Node, driver: str, streams: int, tokens: int) -> float:
-    """Tokens per second of all streams together."""
-    began = time.perf_counter()
+async def together(node: Node, driver: str, streams: int, tokens: int, pid: int | None = None) -> Round:
+    """All streams together; `pid`: the process of the driver."""
+    processes = [psutil.Process(one) for one in (os.getpid(), pid) if one is not None]
+    before, began = _cpu(processes), time.perf_counter()
     runs = await asyncio.gather(*(answer(node, driver, tokens) for _ in range(streams)))
-    return sum(run.tokens for run in runs) / (time.perf_counter() - began)
+    seconds = time.perf_counter() - began
+    await asyncio.sleep(SETTLED_S)  # its receipts, too
+    return Round(sum(run.tokens for run in runs), seconds, _cpu(processes) - before)
+
+
+def _cpu(processes: list[psutil.Process]) -> float:
+    return sum(sum(process.cpu_times()[:2]) for process in processes)
 
 
 def ratios(name: str, pairs: list[tuple[float, float]], unit: str) -> None:
@@ -110,7 +143,8 @@ async def measure(folder: Path, model: Path | None, label: str, tokens: int) -> 
         try:
             await asyncio.to_thread(paid.wait_serving)
             more = {"network": network, "bootstrap": f"{where},127.0.0.1:{paid.port}", **CAPS}
-            await compare(folder, label, tokens, {**more, "listen_hosts": "127.0.0.1"})
+            pids = (free.pid, paid.pid)
+            await compare(folder, label, tokens, {**more, "listen_hosts": "127.0.0.1"}, pids)
         finally:
             paid.stop()
             await asyncio.to_thread(paid.wait_stopped)
@@ -119,20 +153,23 @@ async def measure(folder: Path, model: Path | None, label: str, tokens: int) -> 
         await asyncio.to_thread(free.wait_stopped)
 
 
-async def compare(folder: Path, label: str, tokens: int, more: dict[str, Any]) -> None:
-    """Print what was measured with the providers that run."""
+async def compare(folder: Path, label: str, tokens: int, more: dict[str, Any], pids: tuple[int, int]) -> None:
+    """Print what was measured with the providers that run: the free one, and the paid one."""
     async with running(folder / "u", mdns=False, slots=SLOTS, threads=1, **more) as node:
         found = sorted(await offers(node, 2), key=lambda offer: offer.price_out)
         free, paid = (id_text(offer.node.id) for offer in found)
         for who in (free, paid, "local"):
             await together(node, who, 8, 16)  # all are loaded and warm
         for streams in STREAMS:
+            drivers = ((free, pids[0]), (paid, pids[1]), ("local", None))
             rounds = [
-                [await together(node, who, streams, tokens) for who in (free, paid, "local")]
+                [await together(node, who, streams, tokens, pid) for who, pid in drivers]
                 for _ in range(PAIRS)
             ]
-            ratios(f"{label}, {streams} streams, remote / local", [(a, c) for a, _, c in rounds], "tok/s")
-            ratios(f"{label}, {streams} streams, paid / free", [(b, a) for a, b, _ in rounds], "tok/s")
+            name = f"{label}, {streams} streams"
+            ratios(f"{name}, remote / local", [(a.speed, c.speed) for a, _, c in rounds], "tok/s")
+            ratios(f"{name}, paid / free", [(b.speed, a.speed) for a, b, _ in rounds], "tok/s")
+            _what_it_adds(name, streams, [(a, b) for a, b, _ in rounds])
         warm = [[await answer(node, who, 2) for who in (free, paid, "local")] for _ in range(PAIRS)]
         for what, one, other in (("over the local engine", 0, 2), ("for money", 1, 0)):
             added = statistics.median(run[one].first_s - run[other].first_s for run in warm) * 1000
@@ -150,12 +187,29 @@ async def compare(folder: Path, label: str, tokens: int, more: dict[str, Any]) -
           f"for as many prompt tokens (each: {' '.join(f'{one:+.1f}' for one in each)})")  # fmt: skip
 
 
+def _what_it_adds(name: str, streams: int, pairs: list[tuple[Round, Round]]) -> None:
+    length = statistics.mean(free.tokens for free, _ in pairs) / streams
+    speed = statistics.median(free.speed for free, _ in pairs)
+    wall = statistics.median(paid.tokens / paid.speed - paid.tokens / free.speed for free, paid in pairs)
+    cpu = [
+        1000 / streams * statistics.median(one.cpu for one in column) for column in zip(*pairs, strict=True)
+    ]
+    enough = max(0.0, wall) * speed / streams * ENOUGH / (1 - ENOUGH)
+    print(
+        f"{name}: answers of {length:.0f} tokens; money adds {wall * 1000 / streams:+.1f} ms to an order, "
+        f"{cpu[1]:.1f} instead of {cpu[0]:.1f} ms of CPU on both sides; {ENOUGH} from {enough:.0f} tokens on"
+    )
+
+
 async def bench() -> None:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        for label in ("guide", "130M"):
+        for label in ("guide", "small", "130M"):
             (root / label).mkdir()
         await measure(root / "guide", None, "guide", 200)
+        model = root / "small.gguf"
+        write_random_model(model, GUIDE_PATH, layers=4, dim=256)
+        await measure(root / "small", model, "small", LONG)
         model = root / "random.gguf"
         write_random_model(model, GUIDE_PATH, layers=16, dim=1024)
         await measure(root / "130M", model, "130M", 64)
