@@ -168,6 +168,7 @@ async def roles(folder: Path, size: tuple[int, int], colour: str) -> None:
                     await pilot.press("escape")
                 await pilot.press("down", "t")
                 await pilot.pause(1)
+            await pilot.pause(6)  # what was said meanwhile is over
             save(app, f"settle-{name}")
     finally:
         for node in others:
