@@ -6,6 +6,7 @@ this node that keeps others away.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -17,6 +18,9 @@ KEPT_MS: Final = 24 * 3600 * 1000
 NO_DEMAND_MS: Final = 10 * 60 * 1000
 """Nobody asked for so long: that is the reason."""
 MAX_ACCOUNTS: Final = 1024
+FEW_RATINGS: Final = 3
+POOR: Final = 3.0
+"""Stars in the mean, below which they keep others away."""
 
 _OF_CODE: Final[dict[str, MissedReason]] = {
     "busy": "busy",
@@ -127,6 +131,18 @@ class MissedLog:
         for key, lost in list(self._lost.items()):
             if now_ms - lost.at_ms > KEPT_MS:
                 del self._lost[key]
+
+
+def poorly_rated(stars: Sequence[int], now_ms: int) -> Missed | None:
+    """By those who gave these stars; None: so few say nothing, or they are good enough."""
+    if len(stars) < FEW_RATINGS or (mean := sum(stars) / len(stars)) >= POOR:
+        return None
+    return Missed(
+        now_ms,
+        "reputation",
+        f"{len(stars)} ratings give its answers {mean:.1f} of 5 stars.",
+        "Where infraxa chooses, others go first. Rated are wrong, cut and slow answers.",
+    )
 
 
 def _told(key: str, lost: _Lost) -> Missed:

@@ -43,6 +43,7 @@ from infraxa.app.events import (
 )
 from infraxa.app.facade import NodeFacade, OnProgress
 from infraxa.app.folders import Folders
+from infraxa.app.missed import poorly_rated
 from infraxa.app.models import Models
 from infraxa.app.network import NodeNetwork
 from infraxa.app.offers import Mark, OfferSeen
@@ -707,8 +708,12 @@ class Node(NodeFacade):
     async def list_missed(self) -> list[Missed]:
         """Chances to earn that were lost, and why; the last one first."""
         found = self._provider.missed(unreachable=self.network.reachability == "unreachable")
-        tested = self_test_words.missed(self._self_tests.status, now_ms())
-        return found if tested is None else [tested, *found]
+        now = now_ms()
+        known = (
+            self_test_words.missed(self._self_tests.status, now),
+            poorly_rated(self._ratings.received(), now),
+        )
+        return [one for one in known if one is not None] + found
 
     async def price_history(self, node: bytes, model_id: bytes) -> list[PricePoint]:
         """What a provider asked for an output token over the last day, as far as this node heard it."""

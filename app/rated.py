@@ -143,6 +143,10 @@ class Ratings:
         """What the person gave an answer. Raises StoreError."""
         return None if self._store is None else await self._store.run(ratings.stars_of, order)
 
+    def received(self) -> list[int]:
+        """The stars that others gave this node, as far as it heard of them."""
+        return [] if self._identity is None else [one.stars for one in self._of(self._identity.id)]
+
     def _of(self, provider: bytes) -> list[Rating]:
         return self._network.ratings.of(provider) if self._network is not None else []
 

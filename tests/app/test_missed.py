@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from infraxa.app import missed
-from infraxa.app.missed import KEPT_MS, MissedLog
+from infraxa.app.missed import KEPT_MS, MissedLog, poorly_rated
 from infraxa.app.trade import Missed
 from infraxa.net import wire
 from infraxa.net.deals import QUOTE_MS
@@ -65,6 +65,14 @@ def test_what_keeps_others_away_is_told_as_it_is_now() -> None:
     reasons = {one.reason for one in listed(log, hour, free=True, unreachable=True)}
     assert reasons == {"free", "unreachable"}
     assert listed(log, hour, serving_since_ms=None, free=True) == []
+
+
+def test_bad_ratings_are_a_reason_once_they_are_some() -> None:
+    assert poorly_rated([1, 1], 5) is None
+    assert poorly_rated([3, 2, 4], 5) is None
+    found = poorly_rated([1, 2, 4, 1], 5)
+    assert found is not None and (found.reason, found.at_ms) == ("reputation", 5)
+    assert found.text == "4 ratings give its answers 2.0 of 5 stars."
 
 
 def test_a_test_of_ones_own_is_no_demand() -> None:

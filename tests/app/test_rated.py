@@ -119,6 +119,9 @@ async def test_who_chooses_to_says_which_node_it_is(tmp_path: Path) -> None:
             mine.ahead_ms = 600_001
             await until(lambda: provider.net.ratings.of(provider.id), "the rating is there")
             assert [one.node for one in provider.net.ratings.of(provider.id)] == [user.id]
+            async with reading(provider, tmp_path / "provider") as rated_one:
+                assert rated_one.ratings.received() == [4]
+            assert mine.ratings.received() == []
 
 
 async def test_what_cannot_be_told_waits_and_after_a_restart_for_some_more_minutes(tmp_path: Path) -> None:
