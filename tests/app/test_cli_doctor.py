@@ -152,7 +152,7 @@ def test_a_check_that_hangs_is_given_up(
 
     some = (Check("disk", hang, 0.1, "Look."), Check("fine", fine, 5, ""), Check("broken", broken, 5, ""))
 
-    async def only_some(folders: Folders) -> AsyncGenerator[Check, None]:
+    async def only_some(folders: Folders, self_test: bool) -> AsyncGenerator[Check, None]:
         for check in some:
             yield check
 

@@ -239,7 +239,7 @@ async def wordless(sale: Sale) -> None:
 
 
 @pytest.mark.parametrize(
-    ("sells", "code"), [(mute, "stalled"), (broken, "internal"), (wordless, trying.EMPTY)], ids=str
+    ("sells", "code"), [(mute, "stalled"), (broken, "internal"), (wordless, trying.EMPTY)]
 )
 async def test_how_it_failed_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sells: Handler, code: str
