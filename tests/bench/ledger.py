@@ -21,6 +21,7 @@ from infraxa.store.trade_records import Caps, Counts, OrderRow, ReceiptRow
 
 ORDERS = 4000
 ROUNDS = 3
+ACCOUNTS = 32
 YEAR = 100_000
 DAY_MS = 24 * 3600 * 1000
 START = 1_700_000_000_000
@@ -153,6 +154,36 @@ async def before_the_first_token(folder: Path) -> None:
         )
 
 
+async def through_the_store(folder: Path) -> None:
+    """A provider's whole orders of many accounts at a time: each step alone, and those that wait together."""
+    rates: dict[str, list[float]] = {"alone": [], "together": []}
+    for round_ in range(ROUNDS):
+        for how, found in rates.items():
+            async with await Store.open(folder / f"{how} {round_}") as store:
+                began = time.perf_counter()
+                each = ORDERS // ACCOUNTS // 4
+                await asyncio.gather(
+                    *(_sold(store, how == "together", key("ac", at), each) for at in range(ACCOUNTS))
+                )
+                found.append(each * ACCOUNTS / (time.perf_counter() - began))
+    alone, together = (statistics.median(found) for found in rates.values())
+    print(
+        f"{ACCOUNTS} accounts at a time, receipts brought to the disk: {together:.0f} orders per second, "
+        f"{together / alone:.1f} × as many as with each step alone ({alone:.0f})"
+    )
+
+
+async def _sold(store: Store, together: bool, account: bytes, count: int) -> None:
+    step = store.step if together else store.run
+    for number in range(count):
+        await step(selling.open_order, an_order(number, account), limit=10**9, grace_ms=10**9)
+        await step(trade.move, "provider", account, oid(number), ["pending"], "claimed")
+        await step(trade.move, "provider", account, oid(number), ["claimed"], "processing")
+        await step(selling.end_order, account, oid(number), "completed", COUNTS, 700, "stop")
+        await step(selling.issue_receipt, account, oid(number), lambda *_: RECEIPT)
+        await step(accept, number, account)
+
+
 def a_year(folder: Path) -> None:
     """Receipts over a year, sold and bought, from many peers; then what the Earnings view asks for."""
     chance = random.Random(1)
@@ -201,4 +232,5 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         per_second(Path(folder))
         asyncio.run(before_the_first_token(Path(folder)))
+        asyncio.run(through_the_store(Path(folder)))
         a_year(Path(folder))

@@ -74,7 +74,13 @@ class Run(NamedTuple):
 
 
 async def answer(node: Node, driver: str, tokens: int) -> Run:
-    """One whole answer."""
+    """One whole answer. A random model may say nothing: then it is asked again."""
+    while (run := await _answer(node, driver, tokens)) is None:
+        pass
+    return run
+
+
+async def _answer(node: Node, driver: str, tokens: int) -> Run | None:
     began = time.perf_counter()
     first = last = None
     n_out = computed = 0
@@ -100,7 +106,8 @@ async def answer(node: Node, driver: str, tokens: int) -> Run:
                     raise AssertionError(error)
                 case Finished(usage=usage) if usage is not None:
                     computed = usage.n_prompt - usage.n_cached
-    assert first is not None and last is not None
+    if first is None:
+        return None
     return Run(first - began, n_out, computed)
 
 
