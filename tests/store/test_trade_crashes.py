@@ -206,7 +206,10 @@ class Trade:
 
     def settle(self, amount: int, fault: int | None = None, user_fault: int | None = None) -> None:
         """Both persons agree; the creditor first."""
-        seq = tabs.get_tab(self.provider.conn, "provider", ACCOUNT).seq + 1
+        theirs = tabs.get_tab(self.provider.conn, "provider", ACCOUNT)
+        if tabs.get_tab(self.user.conn, "user", PROVIDER).owed != theirs.owed:
+            return  # what the user signs says what it owes before: it is about no state of the other book
+        seq = theirs.seq + 1
         key = str(seq)
         refused = self.provider.run(
             tabs.settle, key, "provider", ACCOUNT, amount, "", b"", seq=seq, fault=fault
