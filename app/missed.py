@@ -141,7 +141,8 @@ def poorly_rated(stars: Sequence[int], now_ms: int) -> Missed | None:
         now_ms,
         "reputation",
         f"{len(stars)} ratings give its answers {mean:.1f} of 5 stars.",
-        "Where infraxa chooses, others go first. Rated are wrong, cut and slow answers.",
+        "Where infraxa chooses, others go first. Wrong, cut and slow answers get few stars: "
+        "another model, or less capacity, may help.",
     )
 
 

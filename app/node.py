@@ -551,7 +551,7 @@ class Node(NodeFacade):
         self._emit(SettingsChanged(self.settings, name))
 
     def _heed_settings(self) -> None:
-        """What asks for nothing but the settings."""
+        """Have those parts follow the settings that need no restart for it."""
         self._purse.use(self.settings)
         self._self_tests.use(self.settings)
         self._net.try_others(self._trials.run if self.settings.test_others else None)
@@ -707,13 +707,18 @@ class Node(NodeFacade):
 
     async def list_missed(self) -> list[Missed]:
         """Chances to earn that were lost, and why; the last one first."""
-        found = self._provider.missed(unreachable=self.network.reachability == "unreachable")
         now = now_ms()
-        known = (
-            self_test_words.missed(self._self_tests.status, now),
-            poorly_rated(self._ratings.received(), now),
+        tested = self_test_words.missed(self._self_tests.status, now)
+        # A peer that tried says more of it.
+        cut_off = self.network.reachability == "unreachable" and (
+            tested is None or tested.reason != "unreachable"
         )
-        return [one for one in known if one is not None] + found
+        known = (
+            tested,
+            poorly_rated(self._ratings.received(), now),
+            *self._provider.missed(unreachable=cut_off),
+        )
+        return sorted((one for one in known if one is not None), key=lambda one: -one.at_ms)
 
     async def price_history(self, node: bytes, model_id: bytes) -> list[PricePoint]:
         """What a provider asked for an output token over the last day, as far as this node heard it."""

@@ -52,6 +52,8 @@ _LOST: Final = {
     "timeout": "The engine was silent for too long, so it begins again.",
 }
 """By the code of an EngineLost."""
+_CAUSE: Final = {"worker_died": "its process ended", "timeout": "it was silent for too long"}
+"""Likewise."""
 
 
 class Sales:
@@ -232,9 +234,9 @@ class Sales:
 
     async def _begin_again(self, run: Taken, sale: Sale, sold: Sold, lost: EngineLost) -> None:
         if run.again:
-            raise Refusal("internal", f"The engine failed twice, now by {lost.code}.", fault=True)
+            raise Refusal("internal", f"The engine failed twice, at last as {_CAUSE[lost.code]}.", fault=True)
         if self._engine.status.state == "failed" or (sold.free_use and self.admission.waiting):
-            raise Refusal("internal", f"The engine failed ({lost.code}).", fault=True)
+            raise Refusal("internal", f"The engine failed: {_CAUSE[lost.code]}.", fault=True)
         run.begin_again(_LOST[lost.code])
         await self._till.requeue(sold)
         self._again(run.row)

@@ -37,7 +37,7 @@ KEPT: Final = 8
 """Results that are remembered."""
 RESULTS: Final = "self_tests"
 ANSWER_S: Final = 60.0
-"""A peer is waited for so long; see net.trials."""
+"""A peer is waited for so long, as net.trials does, which the app draws its first frame without."""
 MOST_ASKED: Final = 6
 """Peers, for one test: those that do it for nobody, or not now, are many."""
 MOST_SILENT: Final = 2

@@ -42,6 +42,8 @@ _FAILED: Final = {
     "relay_failed": "A peer could not reach this node: the relay that hands it on did not answer.",
     "silent": "A peer reached this node, which then said nothing.",
     "stalled": "A peer had its order taken, and then waited for the answer in vain.",
+    "not_allowed": "A peer's order was refused: this node said that it does not serve that account.",
+    "unsupported": "A peer's order was refused: the two run versions of infraxa that do not fit.",
     "empty": "A peer was given an answer without a word.",
 }
 _WAY_IN: Final = "Open the TCP port listen_port in the firewall and the router, or turn port_mapping on."
@@ -65,7 +67,7 @@ def known(code: str) -> str:
 def verdict(test: SelfTest, now_ms: int) -> Verdict:
     """What the self-test says by now; `now_ms`: since the epoch."""
     if test.state == "off":
-        return Verdict("open", "Not tested: nobody is served, or the setting self_test is off.")
+        return Verdict("open", "Not tested: provider mode or the setting self_test is off.")
     if test.state == "strangers":
         return Verdict("open", "Not tested: by the settings no stranger is served.")
     last = test.last

@@ -39,7 +39,7 @@ KEPT_MS: Final = 7 * 24 * 3600 * 1000
 """A proposal that nobody answers is given up."""
 
 _PROPOSED: Final = "settlement "
-_DECLINED: Final = "declined by "
+_DECLINED: Final = "proposal declined "
 _log = logging.getLogger(__name__)
 
 
@@ -104,7 +104,11 @@ class Settlements:
                 "receipt_due", "An order with this driver is not settled yet.", "Try again when it is."
             )
         if (kept := await store.run(_kept, provider)) is not None:
+            before: deals.Settlement = codec.decode(kept.settlement.body, deals.Settlement)
             if (said := await self._send(link, provider, kept)) is not None:
+                another = amount not in (None, before.amount) or note not in ("", before.note)
+                if another and await store.run(_kept, provider) is not None:
+                    said += " Nothing else can be proposed before that is answered."
                 return said
         await store.run(let_know, provider)
         await self._link(link, provider)

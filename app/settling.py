@@ -96,7 +96,7 @@ def agree(conn: Connection, me: Signer, signed: Signed) -> wire.Settled:
 
 
 def decline(conn: Connection, said: deals.Settlement) -> None:
-    """The person does not agree: remembered of each account for the last one, until it hears of it."""
+    """The person does not agree: remembered of the last one of each account."""
     state.set_value(conn, _DECLINED + said.account.hex(), said.id.hex())
 
 

@@ -99,7 +99,8 @@ class TabSeen(msgspec.Struct, frozen=True):
     owed: int
     """By the user of the two to the provider."""
     limit: int
-    """That the provider set; 0 on a driver's tab while it has not said so, with a quote, since the start."""
+    """What may be owed; to a driver, as it said last with a quote, which is no more than strangers have left
+    today, and 0 while it has not said so since the start."""
     own_limit: bool = False
     """It was set for this one; else it is the limit of strangers."""
     unsigned: int = 0

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from infraxa.net.sale import Sale
 
 STUCK_S: Final = 60.0
-"""An engine of which nothing comes for so long is lost for this order."""
+"""An engine of which nothing comes for so long is lost for this order; its host gives up one that is stuck
+(Limits.stuck) no later."""
 _LOOKS: Final = 10
 """Looks within that time."""
 

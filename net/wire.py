@@ -166,7 +166,7 @@ class Quoted(Struct, array_like=True, frozen=True, tag=24):
     owed: Annotated[int, Meta(ge=-(2**62), le=2**62)]
     """µcr that the account owes, as the provider's book has it, unsigned charges and open holds included."""
     limit: Micro
-    """How much it may owe."""
+    """How much it may owe now: no more than its limit, and than what strangers have left today."""
     free_left: Annotated[int, Meta(ge=0, le=2**31 - 1)] = 0
     """Free requests that the account has left today."""
 

@@ -18,6 +18,7 @@ from infraxa.app.commands.checkup import Check, Finding
 from infraxa.app.commands.network_seen import Seen
 from infraxa.app.config import PASSPHRASE_VARIABLE, BadSettings, Settings
 from infraxa.app.folders import Folders
+from infraxa.app.self_test import ANSWER_S, MOST_SILENT
 from infraxa.net import addresses
 from infraxa.net.errors import NetError
 from infraxa.net.status import Interface
@@ -25,8 +26,8 @@ from infraxa.net.threads import in_daemon_thread
 
 JOIN_S = 10.0
 BOOTSTRAP_S = 12.0
-TEST_S = 150.0
-"""More than a peer that does not answer takes, and another one."""
+TEST_S = MOST_SILENT * ANSWER_S + 30.0
+"""More than peers take that do not answer."""
 SHOWN = 4
 """Cards that are named, of those that others are told of, and of the rest."""
 

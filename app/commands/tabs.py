@@ -194,5 +194,5 @@ def _limit(tab: TabSeen) -> str:
 
 def _whose_limit(tab: TabSeen) -> str:
     if tab.role == "user":
-        return "set by it"
+        return "as it said last"
     return "set for it" if tab.own_limit else "as any stranger"

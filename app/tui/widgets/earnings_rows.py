@@ -293,7 +293,7 @@ def _tab_in_full(tab: TabSeen, tabs: Sequence[TabSeen], now_ms: int) -> Content:
     owes = f"{OWES[tab.role].replace('I owe', 'I owe it')} {shown(tab.owed)}"
     if tab.limit:
         whose = "its own limit" if tab.own_limit else "as any stranger"
-        parts = [f"{owes} of {shown(tab.limit)}, {whose if tab.role == 'provider' else 'the limit it set'}"]
+        parts = [f"{owes} of {shown(tab.limit)}, {whose if tab.role == 'provider' else 'as it said last'}"]
     else:
         parts = [f"{owes} credits"]
     if tab.unsigned:

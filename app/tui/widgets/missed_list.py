@@ -33,7 +33,7 @@ REASONS: Final = {
     "free": "free of charge",
     "failed": "failed",
 }
-_LASTS: Final = frozenset({"unreachable", "no_demand", "free"})
+_LASTS: Final = frozenset({"unreachable", "no_demand", "free", "reputation"})
 """These are so now, and did not happen at a time."""
 _QUIET: Final = "$foreground 60%"
 
