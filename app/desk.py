@@ -28,7 +28,7 @@ from infraxa.app.trade import Missed
 from infraxa.engine.host import Engine
 from infraxa.engine.types import Loaded
 from infraxa.net.status import Load, Offer, Waiting
-from infraxa.store import users
+from infraxa.store import trade, users
 from infraxa.store.db import Store
 
 if TYPE_CHECKING:
@@ -134,9 +134,9 @@ class Desk:
         terms = self._sales.terms
         return terms.model_id if terms is not None and self._state.mode == "serving" else None
 
-    def has_answered(self, account: bytes) -> bool:
-        """Whether this account had an answer to its end, not long ago."""
-        return any(one.user == account and one.state == "done" for one in self._records.served())
+    async def has_answered(self, account: bytes) -> bool:
+        """Whether this account ever had an answer to its end. Raises StoreError."""
+        return self._store is not None and await self._store.run(trade.has_completed, "provider", account)
 
     def was_test(self, account: bytes) -> None:
         """What this account ordered is no demand: a peer did, that was asked to."""

@@ -239,6 +239,8 @@ class Sales:
             raise Refusal("internal", f"The engine failed: {_CAUSE[lost.code]}.", fault=True)
         run.begin_again(_LOST[lost.code])
         await self._till.requeue(sold)
+        if sold.free_use and self.admission.waiting:  # who pays came meanwhile
+            raise Refusal("internal", f"The engine failed: {_CAUSE[lost.code]}.", fault=True)
         self._again(run.row)
         await self._line.wait_again(run, sale)
 
@@ -249,9 +251,9 @@ class Sales:
     async def _claim(
         self, run: Taken, sale: Sale, terms: Terms, sold: Sold, prompt: orders.Prompt | None
     ) -> orders.Prompt:
-        if prompt is None:
-            run.row.state = "sending"
-            self._changed()
+        # While it is written down, and nothing of a place is to be said any more.
+        run.row.state = "sending"
+        self._changed()
         await self._till.claim(sold)
         if prompt is None:
             prompt = await sale.claim(terms.context, run.max_out)

@@ -89,7 +89,7 @@ class Serving(Protocol):
     @property
     def model_id(self) -> bytes | None: ...
 
-    def has_answered(self, account: bytes) -> bool: ...
+    async def has_answered(self, account: bytes) -> bool: ...
 
     def was_test(self, account: bytes) -> None: ...
 
@@ -261,7 +261,7 @@ class SelfTests:
         except (ProtocolError, LinkClosed, StreamCancelled):
             return "silent"
         self._provider.was_test(said.account)
-        if not said.code and not self._provider.has_answered(said.account):
+        if not said.code and not await self._has_answered(said.account):
             _log.warning(
                 "%s says that it was served here, where the books have no such answer", short_id(node)
             )
@@ -271,6 +271,13 @@ class SelfTests:
         code = self_test_words.known(said.code)
         signed = said.signed and not code
         return TrialResult(self._clock(), node, code, said.way, said.connect_ms, said.first_token_ms, signed)
+
+    async def _has_answered(self, account: bytes) -> bool:
+        try:
+            return await self._provider.has_answered(account)
+        except StoreError as error:
+            _log.warning("whether a peer was served cannot be looked up: %s", error.message)
+            return False
 
     def _leave_alone(self, node: bytes, seconds: float) -> None:
         self._not_before[node] = time.monotonic() + min(seconds, UNKNOWN_S)

@@ -30,6 +30,16 @@ _RECEIPT = (
 )
 
 
+def has_completed(conn: Connection, role: Role, peer: bytes) -> bool:
+    """Whether an order of this peer was answered to its end."""
+    return bool(
+        conn.execute(
+            "SELECT EXISTS (SELECT 1 FROM orders WHERE role = ? AND peer = ? AND state = 'completed')",
+            (role, peer),
+        ).fetchone()[0]
+    )
+
+
 def get_order(conn: Connection, role: Role, peer: bytes, order_id: bytes) -> OrderRow | None:
     """The order, or None when this peer has none of this id."""
     row = conn.execute(

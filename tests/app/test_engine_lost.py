@@ -251,7 +251,7 @@ async def test_an_engine_that_is_given_up_is_not_waited_for(tmp_path: Path) -> N
         generation.finish(DIED)
         assert (await failing).code == "internal"
         served = next(one for one in shop.provider.served() if one.ended_ms)
-        assert (served.state, served.reason) == ("failed", "The engine failed (worker_died).")
+        assert (served.state, served.reason) == ("failed", "The engine failed: its process ended.")
 
 
 @pytest.mark.parametrize("others", [False, True])

@@ -72,7 +72,7 @@ class Serving:
         self.tests: list[bytes] = []
         self.told = 0
 
-    def has_answered(self, account: bytes) -> bool:
+    async def has_answered(self, account: bytes) -> bool:
         return account in self.answered
 
     def was_test(self, account: bytes) -> None:
