@@ -22,7 +22,7 @@ from typing import Any, Concatenate, Final, NamedTuple, ParamSpec, Self, TypeVar
 
 from infraxa.store.folder import DATABASE_NAME, corrupt, explain, prepare_folder
 from infraxa.store.records import StoreError
-from infraxa.store.transactions import Connection, Outcome, together, transaction
+from infraxa.store.transactions import Connection, Outcome, log_of, together, transaction
 from infraxa.store.ulid import UlidSource
 
 __all__ = ["SCHEMA_VERSION", "Connection", "Store", "connect", "now_ms", "transaction"]
@@ -64,6 +64,8 @@ def connect(
     """
     prepare_folder(folder)
     path = folder / DATABASE_NAME
+    # A log that is there already is of a program that runs, or that ended before it brought it to the disk.
+    left_over = os.access(log_of(path), os.W_OK)
     try:
         version = _version_in_header(path, folder)
         _check_version(version, folder)
@@ -76,6 +78,7 @@ def connect(
         _prepare(conn, folder)
         conn.clock = clock
         conn.path = path
+        conn.unsynced = left_over
         conn.ids = UlidSource(clock, randbytes)
         (last,) = conn.execute(
             "SELECT max(id) FROM (SELECT max(id) AS id FROM messages UNION ALL SELECT max(id) FROM chats)"

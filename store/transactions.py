@@ -29,6 +29,9 @@ class Connection(sqlite3.Connection):
     lasting = False
     """Set in a transaction whose outcome is signed and told to others: it is on the disk when it ends, so
     that not even a loss of power takes it back. Others survive the end of the program alone."""
+    unsynced = False
+    """Something that is to last was committed and may not be on the disk: until it is, nobody is told what
+    any transaction found, since that may be built on it."""
 
 
 class Outcome(NamedTuple, Generic[T]):
@@ -63,8 +66,10 @@ def transaction(conn: sqlite3.Connection) -> Iterator[None]:
     try:
         yield
         conn.execute("COMMIT")
-        if isinstance(conn, Connection) and conn.lasting:
+        if isinstance(conn, Connection) and (conn.lasting or conn.unsynced):
+            conn.unsynced = True
             _sync_log(conn.path)
+            conn.unsynced = False
     except BaseException:
         # A full disk makes SQLite roll back by itself.
         if conn.in_transaction:
@@ -87,8 +92,8 @@ def together(conn: Connection, calls: Sequence[Callable[[], T]]) -> list[Outcome
                 done.append(_step(conn, call))
             conn.lasting = any(one.lasting for one in done)
     except StoreError as error:
-        # They are committed; what has to be on the disk may not be.
-        return [Outcome(None, error) if one.lasting else one for one in done]
+        # They are committed, and may not be on the disk; each may have read what another one of them wrote.
+        return [Outcome(None, one.error or error) for one in done]
     except (sqlite3.Error, _Undone):
         return None
     return done
@@ -108,6 +113,11 @@ def _step(conn: Connection, call: Callable[[], T]) -> Outcome[T]:
     return outcome
 
 
+def log_of(path: Path) -> Path:
+    """The write-ahead log of the database `path`."""
+    return path.with_name(path.name + "-wal")
+
+
 def _sync_log(path: Path) -> None:
     """Bring the write-ahead log to the disk. SQLite could do it with each commit or with none, as
     `PRAGMA synchronous` has it, which cannot change within a transaction; it holds no lock on this file.
@@ -115,7 +125,7 @@ def _sync_log(path: Path) -> None:
     Raises StoreError; what was committed is then safe from the end of the program alone.
     """
     try:
-        file = os.open(path.with_name(path.name + "-wal"), os.O_RDWR)
+        file = os.open(log_of(path), os.O_RDWR)
         try:
             os.fsync(file)
         finally:

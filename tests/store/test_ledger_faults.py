@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import random
 import sqlite3
@@ -174,6 +175,39 @@ async def test_what_is_signed_is_on_the_disk_before_anybody_is_told(
         assert len(synced) == 2
         await store.run(tabs.settle, "s", "user", PROVIDER, 7, "", b"", seq=2)
         assert len(synced) == 3
+
+
+async def test_a_receipt_that_did_not_reach_the_disk_is_told_when_it_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is kept already when it is asked for again: by the same program, or by the next one."""
+    fsync, broken, synced = os.fsync, True, 0
+
+    def look(file: int) -> None:
+        nonlocal synced
+        if broken:
+            raise OSError(errno.EIO, "broken")
+        fsync(file)
+        synced += 1
+
+    async def ask(store: Store) -> object:
+        return await store.run(selling.issue_receipt, ACCOUNT, bytes(16), lambda *_: b"receipt")
+
+    async with await Store.open(tmp_path) as store:
+        order = OrderRow(peer=ACCOUNT, id=bytes(16), model=MODEL, hold=10)
+        await store.run(selling.open_order, order, limit=10, grace_ms=0)
+        await store.run(selling.end_order, ACCOUNT, order.id, "completed", Counts(), 7)
+        monkeypatch.setattr(os, "fsync", look)
+        for _ in range(3):
+            with pytest.raises(StoreError):
+                await ask(store)
+        async with await Store.open(tmp_path) as after:  # as if the first one had been killed
+            with pytest.raises(StoreError):
+                await ask(after)
+            broken = False
+            assert isinstance(await ask(after), ReceiptRow) and synced == 1
+        assert isinstance(await ask(store), ReceiptRow) and synced == 2
+        assert isinstance(await ask(store), ReceiptRow) and synced == 2, "it is there"
 
 
 def run(*command: str) -> subprocess.CompletedProcess[str]:

@@ -134,10 +134,14 @@ async def test_they_reach_the_disk_together_before_any_is_told(
             broken = True
             steps = [asyncio.ensure_future(store.step(put, f"m{at}", at % 3 == 1)) for at in range(6)]
         found = await asyncio.gather(*steps, return_exceptions=True)
-        assert [type(one) for one in found] == [str, StoreError, str] * 2
-        broken = False
+        assert [type(one) for one in found] == [StoreError] * 6, "they may have read what is not on the disk"
+        found = await asyncio.gather(*(store.step(put, f"o{at}") for at in range(3)), return_exceptions=True)
+        assert [type(one) for one in found] == [StoreError] * 3, "it is not there yet"
+        broken, steps = False, []
         await store.step(put, "after")
-        assert len(synced) == 1, "who asks for nothing lasting does not wait for the disk"
+        assert synced == [before + 6, before + 16]
+        await store.step(put, "later")
+        assert len(synced) == 2, "who asks for nothing lasting does not wait for the disk"
 
 
 WRITER = """
