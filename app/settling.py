@@ -6,7 +6,7 @@ and happens once.
 
 from __future__ import annotations
 
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 from msgspec import Struct
 
@@ -30,6 +30,14 @@ def let_know(conn: Connection, node: bytes) -> None:
 def may_know(conn: Connection, node: bytes) -> bool:
     """Whether the person agreed to that: without it any provider could find out who its users are."""
     return state.get_value(conn, _LINKED + node.hex(), bool) is True
+
+
+class Done(NamedTuple):
+    """What came of a settlement."""
+
+    answer: wire.Settled
+    posted: bool = False
+    """By this very call: the account owes less than before it."""
 
 
 class Proof(Struct, array_like=True, frozen=True):
@@ -84,15 +92,19 @@ def fits(tab: TabRow, said: deals.Settlement) -> bool:
     return (said.seq, said.owed_before) == (tab.seq + 1, tab.owed) and said.amount <= tab.owed
 
 
-def agree(conn: Connection, me: Signer, signed: Signed) -> wire.Settled:
+def agree(conn: Connection, me: Signer, signed: Signed) -> Done:
     """The person agrees: it is posted, once. Refused when the tab has changed since."""
     said: deals.Settlement = codec.decode(signed.body, deals.Settlement)
+    if (standing := is_new(conn, said)) == "stale":
+        return Done(wire.Settled("refused"))
     signature = deals.cosigned(signed.body, me, deals.Settlement)
     proof = codec.encode(Proof(signed, signature))
     refused = tabs.settle(
         conn, said.id.hex(), "provider", said.account, said.amount, said.note, proof, seq=said.seq
     )
-    return wire.Settled("agreed", signature) if refused is None else wire.Settled("refused")
+    if refused is not None:
+        return Done(wire.Settled("refused"))
+    return Done(wire.Settled("agreed", signature), posted=standing == "new")
 
 
 def decline(conn: Connection, said: deals.Settlement) -> None:
@@ -105,7 +117,7 @@ def is_declined(conn: Connection, said: deals.Settlement) -> bool:
     return state.get_value(conn, _DECLINED + said.account.hex(), str) == said.id.hex()
 
 
-def net(conn: Connection, me: Identity, said: deals.Settlement, request: wire.SettlePlease) -> wire.Settled:
+def net(conn: Connection, me: Identity, said: deals.Settlement, request: wire.SettlePlease) -> Done:
     """What the account owes this node, and what this node owes the node behind the account, shrink by the
     same: both or none. Nobody need be asked, since what remains is the same for both.
 
@@ -121,15 +133,15 @@ def net(conn: Connection, me: Identity, said: deals.Settlement, request: wire.Se
         raise ProtocolError("malformed", "halves that do not fit")
     # Before its account is looked at: else a provider could try which of its users this node is.
     if other != node or not may_know(conn, other):
-        return wire.Settled("refused")
+        return Done(wire.Settled("refused"))
     own = me.account_key(other)
     if theirs.account != own.id:
         raise ProtocolError("not_asked", "a settlement of others")
-    if (state := is_new(conn, said)) != "old":
+    if (standing := is_new(conn, said)) != "old":
         mine = tabs.get_tab(conn, "user", other)
         fits = (theirs.seq > mine.signed_seq, theirs.owed_before == mine.owed, said.amount <= mine.owed)
-        if state == "stale" or not all(fits):
-            return wire.Settled("refused")
+        if standing == "stale" or not all(fits):
+            return Done(wire.Settled("refused"))
     signature = deals.cosigned(request.settlement.body, me, deals.Settlement)
     other_signature = deals.cosigned(request.netted.body, own, deals.Settlement)
     refused = tabs.net_tabs(
@@ -144,5 +156,5 @@ def net(conn: Connection, me: Identity, said: deals.Settlement, request: wire.Se
         provider_seq=theirs.seq,
     )
     if refused is not None:
-        return wire.Settled("refused")
-    return wire.Settled("agreed", signature, other_signature)
+        return Done(wire.Settled("refused"))
+    return Done(wire.Settled("agreed", signature, other_signature), posted=standing == "new")

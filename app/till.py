@@ -25,7 +25,7 @@ from infraxa.net.market import FREE
 from infraxa.net.names import clean_name
 from infraxa.net.orders import MAX_OUT
 from infraxa.store import tabs
-from infraxa.store.db import now_ms
+from infraxa.store.db import Store, now_ms
 from infraxa.store.records import StoreError
 from infraxa.store.trade_records import TabRow
 
@@ -129,18 +129,16 @@ class Till(Intake):
     async def _settle(self, account: bytes, request: wire.SettlePlease) -> wire.Settled:
         store, me = await self._ready(), self._signer()
         said = settling.opened(me, account, request.settlement)
-        state = await store.run(settling.is_new, said)
         if request.netted is not None:
-            done = await store.run(settling.net, me, said, request)
-            if done.state == "agreed" and state == "new":
-                self.settled(account, said.amount)
-            return done
+            return self._posted(said, await store.run(settling.net, me, said, request))
         if await store.run(settling.is_declined, said):
             return wire.Settled("refused", declined=True)
+        state = await store.run(settling.is_new, said)
         if state == "stale":
             return wire.Settled("refused")
         if state == "old":
-            return await store.run(settling.agree, me, request.settlement)  # if it was, it still is
+            # If it was agreed to, it still is.
+            return self._posted(said, await store.run(settling.agree, me, request.settlement))
         if account not in self._proposed and len(self._proposed) >= MAX_PROPOSED:
             return wire.Settled("refused")
         known = self._proposed.get(account)
@@ -167,28 +165,23 @@ class Till(Intake):
                 f"It proposed {shown(said.amount)} credits.",
                 "Settle that amount, or none.",
             )
-        done = await store.run(settling.agree, me, signed)
-        self._proposed.pop(account, None)
-        await store.run(tabs.set_note, "provider", account, "")
-        if done.state != "agreed":
-            self._changed()
+        answer = self._posted(said, await store.run(settling.agree, me, signed))
+        await self._answered(store, account, signed)
+        if answer.state != "agreed":
             raise NodeError(
                 "tab_changed",
                 "The tab has changed since it was proposed, or a receipt is not countersigned.",
                 "It will be proposed anew.",
             )
-        self.settled(account, said.amount)
         return said.amount
 
     async def decline(self, account: bytes) -> int:
         """The person does not agree to what this account proposed; gives the µcr that it was. It can propose
         something else then. Raises NodeError, StoreError."""
         store = await self._ready()
-        _, said = self._waiting(account)
+        signed, said = self._waiting(account)
         await store.run(settling.decline, said)
-        self._proposed.pop(account, None)
-        await store.run(tabs.set_note, "provider", account, "")
-        self._changed()
+        await self._answered(store, account, signed)
         return said.amount
 
     def waits(self, tab: TabRow) -> bool:
@@ -207,10 +200,20 @@ class Till(Intake):
             )
         return signed, settling.opened(self._signer(), account, signed)
 
-    def settled(self, account: bytes, amount: int) -> None:
-        """The account owes so many µcr less, which it can run up again today."""
-        self._credit.settled(account, amount, self._clock())
+    async def _answered(self, store: Store, account: bytes, signed: codec.Signed) -> None:
+        """The proposal does not wait any more; another one of this account that came since does."""
+        if self._proposed.get(account) == signed:
+            del self._proposed[account]
+            await store.run(tabs.set_note, "provider", account, "")
         self._changed()
+
+    def _posted(self, said: deals.Settlement, done: settling.Done) -> wire.Settled:
+        """What the account hears. It owes so much less, which it can run up again today: once, however often
+        and by whom it is asked for."""
+        if done.posted:
+            self._credit.settled(said.account, said.amount, self._clock())
+            self._changed()
+        return done.answer
 
     async def set_limit(self, account: bytes, limit: int | None) -> None:
         """How much this account may owe, µcr; None: as much as any stranger. Raises StoreError, NodeError."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 
 from infraxa.app import proofs, settlements, settling
+from infraxa.app.credit import Buyer
 from infraxa.app.errors import NodeError
 from infraxa.net import codec, deals, wire
 from infraxa.net.codec import Signed
@@ -234,6 +236,37 @@ async def test_what_both_served_each_other_is_netted_once(tmp_path: Path) -> Non
     async with selling_at(tmp_path, identity=shop.identity, time=time) as (shop, _):
         user = await payer(shop, node.account_key(shop.identity.id))
         assert await user.ask(request, wire.Settled) == answers[0]
+        assert (await user.tab()).owed == cost(1000) - 100
+        await whole(shop)
+
+
+@pytest.mark.parametrize("netted", [False, True])
+async def test_what_is_settled_twice_at_once_is_credit_again_once(tmp_path: Path, netted: bool) -> None:
+    async with selling_at(tmp_path) as (shop, time):
+        till, (node, user) = shop.provider.till, await neighbour(shop)
+        await shop.store.run(owe, node.id, 120)
+        await shop.store.run(settling.let_know, node.id)
+        await user.ask(link_of(node, user), wire.LinkedTo)
+        number, other = os.urandom(16), os.urandom(16)
+        own = shop.identity.account_key(node.id).id
+        theirs = deals.Settlement(other, node.id, own, 100, seq=2, owed_before=120, against=number)
+        said = proposal(user, 100, id=number, against=other if netted else b"")
+        request = please(user, said, deals.sign(theirs, node) if netted else None)
+
+        def left() -> int:
+            found = till._credit.left(Buyer(user.key, "local"), time())
+            assert found is not None
+            return found
+
+        before = left()
+        if netted:
+            customer = Customer(user.key, "local", False)
+            answers = await asyncio.gather(*(till.bargain(customer, request) for _ in range(3)))
+            assert [isinstance(one, wire.Settled) and one.state for one in answers] == ["agreed"] * 3
+        else:
+            await user.ask(request, wire.Settled)
+            assert await asyncio.gather(*(till.settle(user.key) for _ in range(3))) == [100] * 3
+        assert left() == before + 100
         assert (await user.tab()).owed == cost(1000) - 100
         await whole(shop)
 
