@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 
 FORGOTTEN_MS: Final = 3600 * 1000
 """An order that was never claimed is in the ledger for so long after it expired."""
+FREE_FORGOTTEN_MS: Final = 7 * 24 * 3600 * 1000
+"""One that ended, is charged nothing and whose receipt nobody asked for, for so long after its end. More than
+a day: by these orders what was free today is known after a restart."""
 FORGET_EVERY_MS: Final = 60_000
 FORGETS: Final = 10
 """Transactions in a row for those that are due."""
@@ -228,11 +231,14 @@ class Intake:
             return
         try:
             for _ in range(FORGETS):
-                if not await self._store.run(selling.forget_expired, now - FORGOTTEN_MS):
+                forgotten = await self._store.run(
+                    selling.forget_expired, now - FORGOTTEN_MS, now - FREE_FORGOTTEN_MS
+                )
+                if not forgotten:
                     self._forget_at = now + FORGET_EVERY_MS
                     break
         except StoreError as error:
-            _log.error("expired orders are still in the ledger: %s", error.code)
+            _log.error("orders to forget are still in the ledger: %s", error.code)
             self._forget_at = now + FORGET_EVERY_MS
 
     async def _write_again(self) -> None:

@@ -138,9 +138,7 @@ def end(conn: Connection, sold: Sold) -> None:
 
 def end_all(conn: Connection) -> None:
     """After a restart: nothing is owed for what waited, nor for what ran, whose counts are lost."""
-    for row in trade.unsettled(conn, "provider"):
-        if row.state == "pending" and not row.requeued:  # whose user knows that it was claimed
-            selling.expire_order(conn, row.peer, row.id)
+    selling.expire_open_orders(conn)
     selling.fail_open_orders(conn)
 
 
@@ -148,7 +146,6 @@ def used_since(conn: Connection, since_ms: int) -> dict[bytes, int]:
     """µcr that were charged to each account for orders since then, countersigned or not."""
     sums = earnings.earnings(conn, "provider", since_ms, utc=True).peers
     used = {bytes(one.key): one.accepted + one.disputed for one in sums if isinstance(one.key, bytes)}
-    for row in trade.unsettled(conn, "provider"):
-        if row.opened_at >= since_ms:
-            used[row.peer] = used.get(row.peer, 0) + row.held
+    for account, held in selling.held_since(conn, since_ms).items():
+        used[account] = used.get(account, 0) + held
     return used

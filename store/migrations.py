@@ -205,6 +205,7 @@ def _forgetting(db: Database) -> None:
     db.executescript(
         """
         CREATE INDEX orders_expired ON orders (ended_at) WHERE state = 'expired';
+        CREATE INDEX orders_free ON orders (ended_at) WHERE bill = 'due' AND charge = 0;
         CREATE INDEX events_by_order ON events (order_n) WHERE order_n IS NOT NULL;
         """
     )

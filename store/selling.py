@@ -35,7 +35,7 @@ MAX_DUE = 16
 """Ended orders of one account without a signed receipt; at more, no further order is taken from it."""
 
 FORGOTTEN_AT_ONCE = 100
-"""Expired orders that are deleted in one transaction."""
+"""Orders that are deleted in one transaction."""
 
 
 class Due(msgspec.Struct, frozen=True):
@@ -129,20 +129,27 @@ def expire_order(conn: Connection, account: bytes, order_id: bytes) -> bool:
     return expired.rowcount == 1
 
 
-def forget_expired(conn: Connection, before_ms: int) -> int:
-    """Delete orders that expired before then, at most FORGOTTEN_AT_ONCE, and the tabs on which nothing else
-    ever was: accounts that cost nothing cannot fill the disk. Gives how many orders.
+def forget_expired(conn: Connection, before_ms: int, free_before_ms: int) -> int:
+    """Delete orders that expired before `before_ms`, and those without a receipt that are charged nothing and
+    ended before `free_before_ms`, at most FORGOTTEN_AT_ONCE; and the tabs on which nothing else ever was:
+    accounts that cost nothing cannot fill the disk. Gives how many orders.
 
-    Nothing was owed, no receipt was given and no event posted for them; whoever asks for one hears `unknown`,
-    as before. Its number could be used again, for another order with a quote of its own.
+    Nothing was owed, no receipt was given and no event posted for them; whoever asks for one hears `unknown`.
+    Its number could be used again, for another order with a quote of its own. `claimed_free_since` counts
+    them: `free_before_ms` is not within the time that it is asked about.
     """
+    gone: list[tuple[bytes]] = []
     with transaction(conn):
-        gone = conn.execute(
-            "DELETE FROM orders WHERE n IN (SELECT n FROM orders WHERE role = 'provider' "
-            "AND state = 'expired' AND bill = 'released' AND ended_at < ? ORDER BY ended_at LIMIT ?) "
-            "RETURNING peer",
-            (before_ms, FORGOTTEN_AT_ONCE),
-        ).fetchall()
+        for which, before in (
+            ("state = 'expired' AND bill = 'released'", before_ms),
+            ("bill = 'due' AND charge = 0", free_before_ms),
+        ):
+            # With the +, SQLite takes the index that has these alone, not the one of all orders by role.
+            gone += conn.execute(
+                f"DELETE FROM orders WHERE n IN (SELECT n FROM orders WHERE +role = 'provider' AND {which} "
+                "AND ended_at < ? ORDER BY ended_at LIMIT ?) RETURNING peer",
+                (before, FORGOTTEN_AT_ONCE - len(gone)),
+            ).fetchall()
         conn.executemany(
             "DELETE FROM tabs WHERE role = 'provider' AND peer = ? AND signed_seq = 0 AND disputed = 0 "
             "AND credit IS NULL AND node IS NULL AND note = '' "
@@ -150,6 +157,16 @@ def forget_expired(conn: Connection, before_ms: int) -> int:
             set(gone),
         )
     return len(gone)
+
+
+def expire_open_orders(conn: Connection) -> int:
+    """After a restart: nothing is owed for those that were never claimed (`expire_order`). One that was taken
+    back is not among them, since its user knows that it was. Gives how many."""
+    return conn.execute(
+        "UPDATE orders SET state = 'expired', bill = 'released', held = 0, ended_at = ? "
+        f"WHERE role = 'provider' AND {OPEN_BILLS} AND state = 'pending' AND requeued = 0",
+        (conn.clock(),),
+    ).rowcount
 
 
 def fail_open_orders(conn: Connection) -> int:
@@ -160,6 +177,17 @@ def fail_open_orders(conn: Connection) -> int:
         f"WHERE role = 'provider' AND {OPEN_BILLS} AND bill = 'held'",
         (conn.clock(),),
     ).rowcount
+
+
+def held_since(conn: Connection, since_ms: int) -> dict[bytes, int]:
+    """What is held of each account for orders that were opened since then and are not settled."""
+    return dict(
+        conn.execute(
+            f"SELECT peer, sum(held) FROM orders WHERE role = 'provider' AND {OPEN_BILLS} "
+            "AND held > 0 AND opened_at >= ? GROUP BY peer",
+            (since_ms,),
+        ).fetchall()
+    )
 
 
 def claimed_free_since(conn: Connection, since_ms: int) -> Counter[bytes]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from infraxa.app.intake import FORGET_EVERY_MS, FORGOTTEN_MS
+from infraxa.app.intake import FORGET_EVERY_MS, FORGOTTEN_MS, FREE_FORGOTTEN_MS
 from infraxa.net import codec, deals, orders, ratings, wire
 from infraxa.net.errors import ProtocolError
 from infraxa.net.identity import Signer
@@ -357,4 +357,33 @@ async def test_an_order_that_was_never_claimed_is_forgotten_in_time(tmp_path: Pa
         assert [tab.peer for tab in await shop.store.run(tabs.list_tabs)] == [user.key]
         say(engine_of(shop).generations[0])
         await running
+        await whole(shop)
+
+
+async def test_an_order_that_was_cancelled_before_it_was_read_is_forgotten_in_time(tmp_path: Path) -> None:
+    async with selling_at(tmp_path) as (shop, time):
+        user, stranger = await payer(shop), await payer(shop)
+        number = await user.bought()
+        order = await stranger.order(id=os.urandom(16), hold=1)
+        bought = asyncio.ensure_future(stranger.user.bought(**order))
+        await engine_of(shop).asked(2)
+        bought.cancel()
+        await asyncio.wait([bought])
+        await shop.state("cancelled")
+        await until(lambda: not shop.provider.till._running)
+
+        async def kept() -> bool:
+            await shop.provider.till.tick()
+            found = await shop.store.run(trade.get_order, "provider", stranger.key, order["id"])
+            assert found is None or (found.bill, found.charge) == ("due", 0)
+            return found is not None
+
+        assert await kept()
+        time.ms += FREE_FORGOTTEN_MS - FORGET_EVERY_MS
+        assert await kept()
+        time.ms += 2 * FORGET_EVERY_MS
+        assert not await kept()
+        assert (await stranger.billed(order["id"])).state == "unknown"
+        assert [tab.peer for tab in await shop.store.run(tabs.list_tabs)] == [user.key]
+        await user.pay(number)
         await whole(shop)

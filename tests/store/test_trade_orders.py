@@ -322,6 +322,37 @@ def test_a_provider_that_was_killed_charges_nothing_for_what_it_left(conn: Conne
     assert isinstance(signed(conn, 2, accepted=0), ReceiptRow)
 
 
+def test_a_provider_that_was_killed_owes_nothing_for_what_still_waited(conn: Connection) -> None:
+    for number in (1, 2, 3):
+        opened(conn, number)
+    for number in (2, 3):
+        trade.move(conn, "provider", ACCOUNT, order_id(number), ["pending"], "claimed")
+    assert selling.requeue(conn, ACCOUNT, order_id(3))
+    buying.open_hold(conn, an_order(9, ACCOUNT), Caps())
+    assert selling.expire_open_orders(conn) == 1
+    assert selling.expire_open_orders(conn) == 0
+    kept = [trade.get_order(conn, "provider", ACCOUNT, order_id(number)) for number in (1, 2, 3)]
+    assert [(one.state, one.bill, one.held, one.ended_at is None) for one in kept if one is not None] == [
+        ("expired", "released", 0, False), ("claimed", "held", 1000, True), ("pending", "held", 1000, True),
+    ]  # fmt: skip
+    bought = trade.get_order(conn, "user", ACCOUNT, order_id(9))
+    assert bought is not None and bought.state == "pending"
+
+
+def test_what_is_held_of_each_account_is_that_of_its_unsettled_orders_since_then(conn: Connection) -> None:
+    served(conn, 1)
+    since = conn.clock()
+    opened(conn, 2)
+    served(conn, 3)
+    served(conn, 4, charge=0, account=OTHER)
+    served(conn, 5, account=PROVIDER)
+    issued(conn, 5, PROVIDER)
+    assert selling.held_since(conn, since) == {ACCOUNT: 1700, PROVIDER: 700}
+    signed(conn, 5, account=PROVIDER)
+    buying.open_hold(conn, an_order(9, OTHER), Caps())
+    assert selling.held_since(conn, 0) == {ACCOUNT: 2400}
+
+
 def test_an_order_that_was_never_claimed_expires(conn: Connection) -> None:
     opened(conn, 1)
     assert selling.expire_order(conn, ACCOUNT, order_id(1))
@@ -348,7 +379,7 @@ def test_orders_that_were_never_claimed_are_forgotten_with_their_tabs(
     since = conn.clock()
     opened(conn, 3)
     assert selling.expire_order(conn, ACCOUNT, order_id(3))
-    assert [selling.forget_expired(conn, since) for _ in range(3)] == [10, 2, 0]
+    assert [selling.forget_expired(conn, since, 0) for _ in range(3)] == [10, 2, 0]
     assert {tab.peer for tab in tabs.list_tabs(conn)} == {*strangers[3:5], ACCOUNT}
     assert [trade.get_order(conn, "provider", one, order_id(1)) for one in strangers] == [None] * 12
     assert trade.get_order(conn, "provider", strangers[4], order_id(7)) is not None
@@ -357,6 +388,50 @@ def test_orders_that_were_never_claimed_are_forgotten_with_their_tabs(
     served(conn, 1, account=strangers[0])
     assert issued(conn, 1, strangers[0]).tab_seq == 1
     assert issued(conn, 2).charge == 700
+
+
+def test_orders_that_cost_nothing_and_have_no_receipt_are_forgotten_with_their_tabs(
+    conn: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(selling, "FORGOTTEN_AT_ONCE", 10)
+
+    def cancelled(number: int, account: bytes) -> None:
+        assert opened(conn, number, account) is None
+        assert trade.move(conn, "provider", account, order_id(number), ["pending"], "claimed")
+        assert selling.end_order(conn, account, order_id(number), "cancelled", Counts(0, 0, 0), 0, "failed")
+
+    strangers = [number.to_bytes(32, "big") for number in range(12)]
+    for stranger in strangers:
+        cancelled(1, stranger)
+    tabs.set_limit(conn, "provider", strangers[3], 9)
+    served(conn, 7, account=strangers[4])
+    cancelled(1, ACCOUNT)
+    assert issued(conn, 1).charge == 0
+    cancelled(1, OTHER)
+    issued(conn, 1, OTHER)
+    assert isinstance(signed(conn, 1, accepted=0, account=OTHER), ReceiptRow)
+    opened(conn, 2)
+    opened(conn, 3)
+    assert selling.expire_order(conn, ACCOUNT, order_id(3))
+    since = conn.clock()
+    cancelled(4, ACCOUNT)
+    assert selling.forget_expired(conn, 0, 0) == 0
+    assert selling.forget_expired(conn, since, 0) == 1  # what expired has a time of its own
+    opened(conn, 3)
+    assert selling.expire_order(conn, ACCOUNT, order_id(3))
+    until = conn.clock()
+    # Of both kinds together no more than that at once.
+    assert [selling.forget_expired(conn, until, since) for _ in range(3)] == [10, 3, 0]
+    assert {tab.peer for tab in tabs.list_tabs(conn)} == {*strangers[3:5], ACCOUNT, OTHER}
+    assert [trade.get_order(conn, "provider", one, order_id(1)) for one in strangers] == [None] * 12
+    assert trade.get_order(conn, "provider", strangers[4], order_id(7)) is not None
+    assert [trade.get_order(conn, "provider", ACCOUNT, order_id(n)) is None for n in (1, 2, 3, 4)] == [
+        False, False, True, False,
+    ]  # fmt: skip
+    assert selling.issue_receipt(conn, strangers[0], order_id(1), receipt_bytes) == Refused("unknown")
+    assert issued(conn, 7, strangers[4]).charge == 700
+    assert isinstance(signed(conn, 1, accepted=0), ReceiptRow)
+    assert issued(conn, 4).charge == 0
 
 
 def test_nobody_reaches_the_order_of_another(conn: Connection) -> None:
