@@ -93,8 +93,10 @@ def fits(tab: TabRow, said: deals.Settlement) -> bool:
 
 
 def agree(conn: Connection, me: Signer, signed: Signed) -> Done:
-    """The person agrees: it is posted, once. Refused when the tab has changed since."""
+    """The person agrees: it is posted, once. Refused when it was declined, or the tab has changed since."""
     said: deals.Settlement = codec.decode(signed.body, deals.Settlement)
+    if is_declined(conn, said):
+        return Done(wire.Settled("refused", declined=True))
     if (standing := is_new(conn, said)) == "stale":
         return Done(wire.Settled("refused"))
     signature = deals.cosigned(signed.body, me, deals.Settlement)
@@ -107,9 +109,13 @@ def agree(conn: Connection, me: Signer, signed: Signed) -> Done:
     return Done(wire.Settled("agreed", signature), posted=standing == "new")
 
 
-def decline(conn: Connection, said: deals.Settlement) -> None:
-    """The person does not agree: remembered of the last one of each account."""
+def decline(conn: Connection, said: deals.Settlement) -> bool:
+    """The person does not agree: remembered of the last one of each account. False, and nothing is changed,
+    when the tab is another one since: it may have been agreed to."""
+    if is_new(conn, said) != "new":
+        return False
     state.set_value(conn, _DECLINED + said.account.hex(), said.id.hex())
+    return True
 
 
 def is_declined(conn: Connection, said: deals.Settlement) -> bool:

@@ -167,6 +167,8 @@ class Till(Intake):
             )
         answer = self._posted(said, await store.run(settling.agree, me, signed))
         await self._answered(store, account, signed)
+        if answer.declined:
+            raise NodeError("declined", "This proposal was declined.", "The user can propose another one.")
         if answer.state != "agreed":
             raise NodeError(
                 "tab_changed",
@@ -180,8 +182,14 @@ class Till(Intake):
         something else then. Raises NodeError, StoreError."""
         store = await self._ready()
         signed, said = self._waiting(account)
-        await store.run(settling.decline, said)
+        declined = await store.run(settling.decline, said)
         await self._answered(store, account, signed)
+        if not declined:
+            raise NodeError(
+                "tab_changed",
+                "It was agreed to already, or the tab has changed since it was proposed.",
+                "See what is owed now: infraxa tabs list.",
+            )
         return said.amount
 
     def waits(self, tab: TabRow) -> bool:
@@ -208,12 +216,15 @@ class Till(Intake):
         self._changed()
 
     def _posted(self, said: deals.Settlement, done: settling.Done) -> wire.Settled:
-        """What the account hears. It owes so much less, which it can run up again today: once, however often
-        and by whom it is asked for."""
+        """What the account hears; what it owes less is credit again once, however often it is asked for."""
         if done.posted:
-            self._credit.settled(said.account, said.amount, self._clock())
-            self._changed()
+            self.settled(said.account, said.amount)
         return done.answer
+
+    def settled(self, account: bytes, amount: int) -> None:
+        """The account owes so many µcr less, which it can run up again today."""
+        self._credit.settled(account, amount, self._clock())
+        self._changed()
 
     async def set_limit(self, account: bytes, limit: int | None) -> None:
         """How much this account may owe, µcr; None: as much as any stranger. Raises StoreError, NodeError."""

@@ -112,6 +112,26 @@ async def test_the_person_declines_and_something_else_can_be_proposed(tmp_path: 
         await whole(shop)
 
 
+@pytest.mark.parametrize("first", ["agree", "decline"])
+async def test_who_agrees_and_declines_at_once_does_the_first(tmp_path: Path, first: str) -> None:
+    async with selling_at(tmp_path) as (shop, _):
+        till, (_, user) = shop.provider.till, await neighbour(shop)
+        request = please(user, proposal(user, 100))
+        await user.ask(request, wire.Settled)
+        both = [till.settle(user.key), till.decline(user.key)]
+        told = await asyncio.gather(*(both if first == "agree" else both[::-1]), return_exceptions=True)
+        assert told[0] == 100
+        assert isinstance(told[1], NodeError)
+        heard = await user.ask(request, wire.Settled)
+        if first == "agree":
+            assert told[1].code == "tab_changed" and cosigned(heard, request, shop)
+        else:
+            assert told[1].code == "declined" and heard == wire.Settled("refused", declined=True)
+        tab = await user.tab()
+        assert (tab.owed, tab.note) == (cost(1000) - 100 * (first == "agree"), "")
+        await whole(shop)
+
+
 async def test_what_is_settled_is_no_credit_any_more(tmp_path: Path) -> None:
     """Else who settled would still be refused until the day is over."""
     async with selling_at(tmp_path, stranger_limit=0.000201, strangers_daily=0.000201) as (shop, _):
