@@ -197,10 +197,9 @@ class Settlements:
                 )
             return None
         self._check(provider, proposal, answer)
-        await self._opened.run(_post, provider, said, proposal, answer)
-        if proposal.netted is not None:
-            other: deals.Settlement = codec.decode(proposal.netted.body, deals.Settlement)
-            self._served_back(other.account, other.amount)
+        less = await self._opened.run(_post, provider, said, proposal, answer)
+        if less is not None:
+            self._served_back(less.account, less.amount)
         # After that: else what ends in between is settled there and not here.
         await self._opened.run(_forget, provider)
         self._changed()
@@ -312,7 +311,9 @@ def _post(
     said: deals.Settlement,
     proposal: wire.SettlePlease,
     answer: wire.Settled,
-) -> None:
+) -> deals.Settlement | None:
+    """Write what both have signed, once. Gives the half by which an account owes this node less since this
+    very call."""
     assert answer.signature is not None
     proof = codec.encode(
         Proof(proposal.settlement, answer.signature, proposal.netted, answer.netted_signature)
@@ -322,6 +323,7 @@ def _post(
     told: wire.TabPlease | None = codec.decode(known, wire.TabPlease) if known else None
     done = told is not None and told.settlement == proposal.settlement
     refused: Refused | None = None
+    less: deals.Settlement | None = None
     if proposal.netted is None:
         if not done:
             refused = tabs.settle(
@@ -329,6 +331,8 @@ def _post(
             )
     else:
         other: deals.Settlement = codec.decode(proposal.netted.body, deals.Settlement)
+        if tabs.get_tab(conn, "provider", other.account).seq < other.seq:
+            less = other  # else it was posted before
         # Of a pair, one half is not of that tab.
         if done:
             refused = tabs.settle(
@@ -353,3 +357,5 @@ def _post(
             provider,
             f"{shown(said.amount)} credits were settled there and not here ({refused.reason}).",
         )
+        return None
+    return less

@@ -332,8 +332,8 @@ async def test_an_agreement_that_was_not_heard_of_is_posted_once(tmp_path: Path,
         assert proofs.proven(told, own.id, node.id) == (2, 20)
         proof = codec.encode(told)
         assert await shop.store.run(tabs.adopt_state, "user", node.id, 2, 20, proof=proof) == "adopted"
-        for _ in range(2):
-            await shop.store.run(settlements._post, node.id, said, request, answer)
+        less = [await shop.store.run(settlements._post, node.id, said, request, answer) for _ in range(2)]
+        assert less == [half if netted else None, None], "it is credit again once"
         mine, tab = await shop.store.run(tabs.get_tab, "user", node.id), await user.tab()
         assert (mine.owed, mine.note) == (20, "")
         assert tab.owed == cost(1000) - 100 * netted
