@@ -50,7 +50,7 @@ def settle(app: Terminal, cost: str, note: str) -> None:
     app.press("alt+e")
     app.wait_for(shows(rf"I owe +{cost} +{LIMIT}"), seconds=30)
     for key in ("down", "tab", "down", "tab", "tab", "tab", "tab", "down"):
-        if "the limit it set" in app.text:  # said of the tab under the cursor
+        if "as it said last" in app.text:  # said of the tab under the cursor
             break
         app.press(key)
         app.read(0.5)
