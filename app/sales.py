@@ -235,14 +235,19 @@ class Sales:
     async def _begin_again(self, run: Taken, sale: Sale, sold: Sold, lost: EngineLost) -> None:
         if run.again:
             raise Refusal("internal", f"The engine failed twice, at last as {_CAUSE[lost.code]}.", fault=True)
-        if self._engine.status.state == "failed" or (sold.free_use and self.admission.waiting):
-            raise Refusal("internal", f"The engine failed: {_CAUSE[lost.code]}.", fault=True)
+        failed = Refusal("internal", f"The engine failed: {_CAUSE[lost.code]}.", fault=True)
+        if self._engine.status.state == "failed" or self._is_in_the_way(sold):
+            raise failed
         run.begin_again(_LOST[lost.code])
         await self._till.requeue(sold)
-        if sold.free_use and self.admission.waiting:  # who pays came meanwhile
-            raise Refusal("internal", f"The engine failed: {_CAUSE[lost.code]}.", fault=True)
+        if self._is_in_the_way(sold):  # of somebody who came meanwhile
+            raise failed
         self._again(run.row)
         await self._line.wait_again(run, sale)
+
+    def _is_in_the_way(self, sold: Sold) -> bool:
+        """What is free of charge takes no place in line from anybody who pays."""
+        return sold.free_use and bool(self.admission.waiting)
 
     def _as_loaded(self, terms: Terms) -> Terms:
         loaded = self._engine.status.loaded
