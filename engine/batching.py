@@ -12,8 +12,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from infraxa.engine.frames import Emitted, Ended, Reading
-from infraxa.engine.llama import Aborted, Context, Model, Sampler
+from infraxa.engine.llama import Aborted, Context, Model
 from infraxa.engine.prompt import prompt_tokens
+from infraxa.engine.sampler import Sampler
 from infraxa.engine.scheduler import Job, Scheduler, Span
 from infraxa.engine.template import ChatTemplate
 from infraxa.engine.text import TextAssembler

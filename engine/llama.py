@@ -1,52 +1,23 @@
-"""The only module that touches llama_cpp: typed calls on its low-level API that cannot use memory after its
-end.
+"""Typed calls on llama.cpp's low-level API that cannot use memory after its end.
 
-Knows models, contexts, samplers and llama.cpp's log; not who asks for what (`batching.py`), nor processes
-(`worker.py`). Nothing here is thread-safe but `Context.abort`.
+Knows models, contexts and llama.cpp's log; not how a token is chosen (`sampler.py`), who asks for what
+(`batching.py`), nor processes (`worker.py`). Nothing here is thread-safe but `Context.abort`.
 """
 
 from __future__ import annotations
 
 import ctypes
-import importlib.util
 import os
 import re
-import secrets
-import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from infraxa.engine.bindings import api as _api
 from infraxa.engine.loadlog import LoadLog
-from infraxa.engine.types import ChatMessage, EngineError, Sampling
+from infraxa.engine.types import ChatMessage, EngineError
 
-
-def _import_bindings() -> Any:
-    """The low-level module without the rest of its package, which imports numpy and more: 0.1 s and 20 MB of
-    every worker. The package itself can still be imported afterwards."""
-    name = "llama_cpp"
-    spec = None if name in sys.modules else importlib.util.find_spec(name)
-    if spec is not None:
-        sys.modules[name] = importlib.util.module_from_spec(spec)
-        try:
-            from llama_cpp import llama_cpp as bindings
-
-            return bindings
-        except ImportError:
-            # Another layout, or a broken one: the package itself says best what is wrong.
-            sys.modules.pop("llama_cpp.llama_cpp", None)
-        finally:
-            del sys.modules[name]
-    from llama_cpp import llama_cpp as whole
-
-    return whole
-
-
-# The bindings' annotations do not describe what ctypes takes and gives, so they are used untyped, here only.
-_api: Any = _import_bindings()
-
-PENALTY_LAST_N = 64
 _CONTROL_ATTRIBUTES: int = _api.LLAMA_TOKEN_ATTR_CONTROL | _api.LLAMA_TOKEN_ATTR_UNKNOWN
 _LOG_DEBUG = 1
 _LOG_CONT = 5
@@ -396,44 +367,3 @@ def _find_strlen() -> Any:
 
 
 _strlen = _find_strlen()
-
-
-class Sampler:
-    """How one request chooses its tokens: llama.cpp's chain in llama.cpp's order."""
-
-    def __init__(self, context: Context, sampling: Sampling, prompt: Sequence[int]) -> None:
-        """`prompt`: repetitions of it count for the penalty too."""
-        chain = _api.llama_sampler_chain_init(_api.llama_sampler_chain_default_params())
-        self._handle: int | None = chain
-        self._context = context
-        add = _api.llama_sampler_chain_add
-        s = sampling
-        if s.repeat_penalty != 1.0:
-            n_vocab = context.model.n_vocab
-            add(chain, _api.llama_sampler_init_penalties(n_vocab, PENALTY_LAST_N, s.repeat_penalty, 0.0, 0.0))
-        if s.temperature <= 0:
-            add(chain, _api.llama_sampler_init_greedy())
-        else:
-            if s.top_k > 0:
-                add(chain, _api.llama_sampler_init_top_k(s.top_k))
-            if s.top_p < 1:
-                add(chain, _api.llama_sampler_init_top_p(s.top_p, 1))
-            if s.min_p > 0:
-                add(chain, _api.llama_sampler_init_min_p(s.min_p, 1))
-            add(chain, _api.llama_sampler_init_temp(s.temperature))
-            # 2**32 - 1 means "another one each time" to llama.cpp, so no seed may become that.
-            seed = secrets.randbits(32) if s.seed is None else s.seed
-            add(chain, _api.llama_sampler_init_dist(seed % 0xFFFFFFFF))
-        if s.repeat_penalty != 1.0:
-            for token in prompt[-PENALTY_LAST_N:]:
-                _api.llama_sampler_accept(chain, token)
-
-    def sample(self, row: int) -> int:
-        """The next token, from the logits of that row of the last decode; it counts as chosen."""
-        return int(_api.llama_sampler_sample(self._handle, self._context.handle, row))
-
-    def close(self) -> None:
-        """Frees the chain. Does nothing the second time."""
-        handle, self._handle = self._handle, None
-        if handle is not None:
-            _api.llama_sampler_free(handle)

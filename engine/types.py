@@ -9,8 +9,17 @@ from typing import Literal
 
 import msgspec
 
-Role = Literal["system", "user", "assistant"]
+Role = Literal["system", "user", "assistant", "tool"]
 FinishReason = Literal["stop", "length", "cancelled", "failed"]
+
+
+class ToolCall(msgspec.Struct, frozen=True):
+    """The assistant wants a function of its user to be called."""
+
+    id: str
+    name: str
+    arguments: str
+    """A JSON object, as text."""
 
 
 class ChatMessage(msgspec.Struct, frozen=True):
@@ -18,6 +27,27 @@ class ChatMessage(msgspec.Struct, frozen=True):
 
     role: Role
     content: str
+    tool_calls: tuple[ToolCall, ...] = ()
+    """What an assistant's turn asked for."""
+    tool_call_id: str = ""
+    """Which of them a tool's turn answers."""
+
+
+class Tool(msgspec.Struct, frozen=True):
+    """A function that the model may ask to be called."""
+
+    name: str
+    description: str = ""
+    parameters: str = "{}"
+    """JSON Schema of its arguments, as text."""
+
+
+class Format(msgspec.Struct, frozen=True):
+    """What the answer has to be, whatever the model would rather say."""
+
+    kind: Literal["json_object", "json_schema"]
+    schema: str = ""
+    """JSON Schema, as text."""
 
 
 class Sampling(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -39,6 +69,10 @@ class Sampling(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """End after so many tokens; None = until the model stops or its context is full."""
     stop: tuple[str, ...] = ()
     """End before any of these strings; they are not part of the answer."""
+    presence_penalty: float = 0.0
+    """Taken off the logit of each token that is among the last 64."""
+    frequency_penalty: float = 0.0
+    """The same, for each time that it is there."""
 
 
 class Budget(msgspec.Struct, frozen=True):
@@ -62,15 +96,23 @@ class Request(msgspec.Struct, frozen=True):
     """One generation.
 
     `messages` go through the model's own chat template. When the last one is an assistant's, its text is
-    continued (the template's end-of-turn is left out), which is how a cut answer goes on.
+    continued (the template's end-of-turn is left out), which is how a cut answer goes on. Without messages,
+    `prompt` is continued as it is.
     """
 
-    messages: tuple[ChatMessage, ...]
+    messages: tuple[ChatMessage, ...] = ()
     sampling: Sampling = Sampling()
     user: str = ""
     """Whom fairness counts this request for; empty: the person of this machine, who is before all others."""
     budget: Budget | None = None
     """None: it may cost anything."""
+    prompt: str = ""
+    tools: tuple[Tool, ...] = ()
+    tool_choice: str = "auto"
+    """`auto`, `none`, `required`, or the name of the one that must be called."""
+    format: Format | None = None
+    logprobs: int | None = None
+    """With each token its log-probability and those of so many likeliest ones; None: without."""
 
 
 class LoadOptions(msgspec.Struct, frozen=True):
@@ -121,6 +163,17 @@ class Usage(msgspec.Struct, frozen=True):
         return (self.n_out - 1) * 1000 / self.decode_ms
 
 
+class TokenLogprob(msgspec.Struct, frozen=True, array_like=True):
+    """How likely a token of the answer was, before sampling changed anything: natural logarithms."""
+
+    token: int
+    piece: bytes
+    """The bytes that it stands for."""
+    logprob: float
+    top: tuple[tuple[int, bytes, float], ...] = ()
+    """The likeliest tokens at this place: id, bytes, logprob."""
+
+
 class Delta(msgspec.Struct, frozen=True, tag=True):
     """What came since the last one: whole characters, and the ids of the tokens behind them.
 
@@ -129,6 +182,8 @@ class Delta(msgspec.Struct, frozen=True, tag=True):
 
     text: str
     token_ids: tuple[int, ...]
+    logprobs: tuple[TokenLogprob, ...] = ()
+    """One for each id, when they were asked for."""
 
 
 class Finished(msgspec.Struct, frozen=True, tag=True):

@@ -48,7 +48,7 @@ MAX_STOP: Final = 256
 """Characters of one stop string."""
 
 Count = Annotated[int, Meta(ge=0, le=2**31 - 1)]
-Role = Literal["system", "user", "assistant"]
+Role = Literal["system", "user", "assistant", "tool"]
 
 
 class Turn(Struct, array_like=True, frozen=True):

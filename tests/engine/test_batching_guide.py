@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from infraxa.engine import llama
+from infraxa.engine import bindings
 from infraxa.engine.batching import N_BATCH
 from infraxa.engine.llama import Context, Model
 from infraxa.engine.types import Budget, ChatMessage, Finished, Request, Sampling, Usage
@@ -81,7 +81,7 @@ def test_what_the_cut_of_a_long_prompt_changes_is_bounded(guide: Model, chunk: i
                     context.token[i], context.pos[i], context.seq[i] = token, start + i, 0
                     context.output[i] = start + i == len(tokens) - 1
                 context.decode(len(rows))
-            pointer = llama._api.llama_get_logits_ith(context.handle, len(rows) - 1)
+            pointer = bindings.api.llama_get_logits_ith(context.handle, len(rows) - 1)
             logits: list[float] = pointer[: guide.n_vocab]
             return logits
 

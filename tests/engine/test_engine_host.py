@@ -410,7 +410,7 @@ async def test_a_prompt_that_is_too_long_fails_with_both_numbers(open_engine: Op
     "request_",
     [
         Request((ChatMessage("user", "\ud800"),)),
-        Request((ChatMessage("tool", "hi"),)),  # type: ignore[arg-type] # as an unchecked caller may
+        Request((ChatMessage("critic", "hi"),)),  # type: ignore[arg-type] # as an unchecked caller may
         Request((ChatMessage("user", "hi"),), Sampling(seed=2**80)),
         Request((ChatMessage("user", "hi"),), Sampling(top_k="all")),  # type: ignore[arg-type] # the same
     ],

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from infraxa.engine import llama
 from infraxa.engine.guide import GUIDE_PATH
-from infraxa.engine.llama import Aborted, Context, Model, Sampler
+from infraxa.engine.llama import Aborted, Context, Model
 from infraxa.engine.loadlog import LoadLog
+from infraxa.engine.sampler import Sampler
 from infraxa.engine.types import EngineError, Sampling
 
 
@@ -42,7 +43,7 @@ def test_the_bindings_come_without_their_package_and_leave_it_usable() -> None:
 import sys, infraxa.engine.llama
 assert "numpy" not in sys.modules and "llama_cpp" not in sys.modules
 import llama_cpp
-assert llama_cpp.Llama and llama_cpp.llama_cpp is infraxa.engine.llama._api
+assert llama_cpp.Llama and llama_cpp.llama_cpp is infraxa.engine.bindings.api
 import llama_cpp.llama_cpp as low
 assert low.llama_decode
 """

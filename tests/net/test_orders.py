@@ -307,7 +307,7 @@ def test_limits_of_a_prompt(prompt: Prompt, code: str, reason: str) -> None:
     [
         b"",
         b"\x90",
-        codec.encode(Prompt((Turn("tool", "x"),))),  # type: ignore[arg-type]
+        codec.encode(Prompt((Turn("critic", "x"),))),  # type: ignore[arg-type]
         codec.encode(Prompt((USER,)))[:-1],
         codec.encode(Prompt((USER,))) + b"\x00",
         b"\x92\xdd\xff\xff\xff\xff",
