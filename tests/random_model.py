@@ -13,9 +13,22 @@ _Q8_0_BYTES = 34
 
 
 def write_random_model(
-    path: Path, vocabulary: Path, *, layers: int, dim: int, context: int = 1024, seed: int = 1
+    path: Path,
+    vocabulary: Path,
+    *,
+    layers: int,
+    dim: int,
+    context: int = 1024,
+    seed: int = 1,
+    ffn: int | None = None,
+    head: int = 64,
+    n_vocab: int = 0,
 ) -> None:
-    """Writes a Llama of `layers` × `dim` in Q8_0 with tokens and template of the file `vocabulary`."""
+    """Writes a Llama of `layers` × `dim` in Q8_0 with tokens and template of the file `vocabulary`.
+
+    `n_vocab`: so many tokens, by adding some that no text has. `head`: numbers of one of dim / 64 heads. It
+    never says a control token, so its answers do not end.
+    """
     source = gguf.GGUFReader(vocabulary)
 
     def read(key: str) -> object:
@@ -25,7 +38,8 @@ def write_random_model(
 
     tokens = read("tokenizer.ggml.tokens")
     assert isinstance(tokens, list)
-    heads, kv_heads, ffn = dim // 64, max(1, dim // 128), dim * 5 // 2
+    tokens = [*tokens, *(f"\N{LEFT WHITE LENTICULAR BRACKET}{i}" for i in range(len(tokens), n_vocab))]
+    heads, kv_heads, ffn = dim // 64, max(1, dim // 128), ffn or dim * 5 // 2
     writer = gguf.GGUFWriter(path, "llama")
     writer.add_name(f"random {layers}x{dim}")
     writer.add_file_type(gguf.LlamaFileType.MOSTLY_Q8_0)
@@ -36,7 +50,9 @@ def write_random_model(
     writer.add_feed_forward_length(ffn)
     writer.add_head_count(heads)
     writer.add_head_count_kv(kv_heads)
-    writer.add_rope_dimension_count(64)
+    writer.add_key_length(head)
+    writer.add_value_length(head)
+    writer.add_rope_dimension_count(head)
     writer.add_layer_norm_rms_eps(1e-5)
     writer.add_tokenizer_model(str(read("tokenizer.ggml.model")))
     writer.add_tokenizer_pre(str(read("tokenizer.ggml.pre")))
@@ -44,6 +60,7 @@ def write_random_model(
     types = read("tokenizer.ggml.token_type")
     merges = read("tokenizer.ggml.merges")
     assert isinstance(types, list) and isinstance(merges, list)
+    types = [*types, *[gguf.TokenType.NORMAL] * (len(tokens) - len(types))]
     writer.add_token_types(types)
     writer.add_token_merges(merges)
     writer.add_bos_token_id(0)
@@ -60,13 +77,13 @@ def write_random_model(
         blocks[:, :, :2] = scale
         return blocks.reshape(rows, -1)
 
-    kv = kv_heads * 64
+    width, kv = heads * head, kv_heads * head
     quantized = gguf.GGMLQuantizationType.Q8_0
     shapes = {
-        "attn_q": (dim, dim),
+        "attn_q": (width, dim),
         "attn_k": (kv, dim),
         "attn_v": (kv, dim),
-        "attn_output": (dim, dim),
+        "attn_output": (dim, width),
         "ffn_gate": (ffn, dim),
         "ffn_up": (ffn, dim),
         "ffn_down": (dim, ffn),
@@ -74,7 +91,11 @@ def write_random_model(
     # Every layer gets the same numbers: what is measured is how many bytes are read, not what they say.
     layer = {name: matrix(*shape) for name, shape in shapes.items()}
     norm = np.ones(dim, dtype=np.float32)
-    writer.add_tensor("token_embd.weight", matrix(len(tokens), dim), raw_dtype=quantized)
+    embeddings = matrix(len(tokens), dim)
+    silent = [i for i, kind in enumerate(types) if kind == gguf.TokenType.CONTROL]
+    # Some other token is always likelier than 0.
+    embeddings[silent] = 0
+    writer.add_tensor("token_embd.weight", embeddings, raw_dtype=quantized)
     writer.add_tensor("output_norm.weight", norm)
     for i in range(layers):
         writer.add_tensor(f"blk.{i}.attn_norm.weight", norm)
