@@ -30,8 +30,7 @@ from infraxa.app.events import (
     PromptRead,
 )
 from infraxa.app.running import Running
-from infraxa.engine.host import Engine
-from infraxa.engine.types import Delta, EngineError, ErrorInfo, Finished, Progress, Request, Usage
+from infraxa.engine.types import Delta, EngineError, ErrorInfo, Finished, Progress, Usage
 from infraxa.net.tasks import TaskGroup
 from infraxa.store import bills, messages
 from infraxa.store.db import Store
@@ -56,8 +55,8 @@ _STATES: dict[str, MessageState] = {
 class Prepared:
     """What an answer needs before it can be generated."""
 
-    source: Request | Callable[[], Source]
-    """What this machine's engine is to generate, or what begins to generate it otherwise."""
+    source: Callable[[], Source]
+    """Begins to generate it."""
     model: str
     """Empty: the source says it."""
     dropped_turns: int = 0
@@ -78,9 +77,8 @@ class Unstored(NamedTuple):
 class Answers:
     """The answers that are running, by chat."""
 
-    def __init__(self, store: Store, engine: Engine, emit: Callable[[Event], None]) -> None:
+    def __init__(self, store: Store, emit: Callable[[Event], None]) -> None:
         self._store = store
-        self._engine = engine
         self._emit = emit
         self._running: dict[str, Running] = {}
         self._unstored: dict[str, Unstored] = {}
@@ -201,8 +199,7 @@ class Answers:
         try:
             async with prepare() as prepared:
                 run.begin(prepared.model, prepared.dropped_turns)
-                source = prepared.source
-                run.source = self._engine.generate(source) if isinstance(source, Request) else source()
+                run.source = prepared.source()
                 return await self._generate(run, message, run.source)
         except FAILURES as error:
             return Finished("failed", Usage(), ErrorInfo(error.code, error.message, error.remedy))

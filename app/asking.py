@@ -13,7 +13,6 @@ from infraxa.app.buyer import Buyer, wanted
 from infraxa.app.config import Settings
 from infraxa.app.facade import AskBegan, AskEvent
 from infraxa.app.models import Models
-from infraxa.engine.host import Engine
 from infraxa.engine.types import Request
 from infraxa.store.records import ChatOptions
 
@@ -24,14 +23,12 @@ class Asking:
     def __init__(
         self,
         models: Models,
-        engine: Engine,
         settings: Settings,
         text: str,
         options: ChatOptions,
         buyer: Buyer,
     ) -> None:
         self._models = models
-        self._engine = engine
         self._settings = settings
         self._options = options
         self._buyer = buyer
@@ -49,10 +46,10 @@ class Asking:
             else:
                 asked = perf_counter()
                 entry = await self._models.entry(self._options.model or self._settings.model)
-                await held.enter_async_context(self._models.held(entry, self._settings))
+                engine = await held.enter_async_context(self._models.held(entry, self._settings))
                 began = AskBegan(entry.name, round((perf_counter() - asked) * 1000))
                 sampling = choices.resolve_sampling(self._options, self._settings, entry)
-                begin = partial(self._engine.generate, Request(self._said, sampling))
+                begin = partial(engine.generate, Request(self._said, sampling))
             yield began
             self._source = begin()
             if self._stopped:

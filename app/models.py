@@ -106,8 +106,8 @@ class Models:
     @contextlib.asynccontextmanager
     async def held(
         self, entry: ModelEntry, settings: Settings, *, guest: bool = False
-    ) -> AsyncIterator[None]:
-        """The engine has this model ready when the block begins, and no other one replaces it until its end.
+    ) -> AsyncIterator[Engine]:
+        """An engine that has this model ready; it keeps it until the end of the block.
 
         `guest`: for another node. Raises EngineError when it cannot be loaded, and NodeError `busy` while
         somebody holds another one; guests alone are sent away first.
@@ -125,7 +125,7 @@ class Models:
         self._guests += guest
         try:
             await self.load(entry, settings, as_it_is=guest)
-            yield
+            yield self._engine
         finally:
             self._guests -= guest
             self._holders[entry.path] -= 1

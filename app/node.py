@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -48,6 +48,7 @@ from infraxa.app.models import Models
 from infraxa.app.network import NodeNetwork
 from infraxa.app.offers import Mark, OfferSeen
 from infraxa.app.prices import PriceHistory
+from infraxa.app.prompting import fit, prompt_messages
 from infraxa.app.provider import Provider
 from infraxa.app.purse import Purse
 from infraxa.app.rated import Ratings
@@ -97,8 +98,6 @@ PRICES_S = 60.0
 _RATABLE = ("signed", "disputed")
 DELETED_KEPT_MS = 30 * 24 * 3600 * 1000
 """How long a deleted chat can be brought back."""
-ANSWER_SHARE = 4
-"""When old turns are dropped, at least one part in so many of the context is left for the answer."""
 
 
 class Node(NodeFacade):
@@ -152,7 +151,7 @@ class Node(NodeFacade):
             self._lock = None
             raise
         self.models.open(store)
-        self._answers = Answers(store, self._engine, self._emit)
+        self._answers = Answers(store, self._emit)
         await store.run(messages.mark_interrupted)
         await store.run(chats.purge_deleted, DELETED_KEPT_MS)
         try:
@@ -379,7 +378,7 @@ class Node(NodeFacade):
 
     def ask(self, text: str, options: ChatOptions) -> Asking:
         """One answer that is kept nowhere, as it comes."""
-        return Asking(self.models, self._engine, self.settings, text, options, self._buyer)
+        return Asking(self.models, self.settings, text, options, self._buyer)
 
     async def _answer_and_question(self, message_id: str) -> tuple[Message, str]:
         await self._playing.store_again()
@@ -437,36 +436,17 @@ class Node(NodeFacade):
                     yield Prepared(buy, "")
                     return
                 entry = await self.models.entry(model)
-                async with self.models.held(entry, self.settings):
+                async with self.models.held(entry, self.settings) as engine:
                     if drop_oldest:
-                        said, dropped = await self._fit(said)
+                        said, dropped = await fit(engine, said)
                     said = (*said, *more)
                     sampling = choices.resolve_sampling(chat.options, self.settings, entry)
-                    yield Prepared(Request(said, sampling), entry.name, dropped)
+                    yield Prepared(partial(engine.generate, Request(said, sampling)), entry.name, dropped)
 
             self._emit(ChatsChanged())
             self._emit(BranchChanged(chat_id))
             self._playing.start(run, answer, prepare, resumed)
         return answer.id
-
-    async def _fit(self, said: tuple[ChatMessage, ...]) -> tuple[tuple[ChatMessage, ...], int]:
-        """Leave out the fewest of the oldest turns that make the rest fit; the number left out."""
-        loaded = self._engine.status.loaded
-        if loaded is None:
-            raise NodeError("closed", "The model's process ended.", "Try again.")
-        room = loaded.n_ctx - loaded.n_ctx // ANSWER_SHARE
-        system = said[:1] if said and said[0].role == "system" else ()
-        rest = said[len(system) :]
-        # A conversation starts with the person's words: only cuts before those are tried.
-        cuts = [at for at, turn in enumerate(rest) if turn.role == "user"] or [0]
-        low, high = 0, len(cuts) - 1
-        while low < high:
-            middle = (low + high) // 2
-            if await self._engine.count_tokens((*system, *rest[cuts[middle] :])) <= room:
-                high = middle
-            else:
-                low = middle + 1
-        return (*system, *rest[cuts[low] :]), cuts[low]
 
     async def list_models(self) -> list[ModelEntry]:
         """The built-in guide first, then what was added, by name."""
@@ -805,20 +785,3 @@ def _with_readers(message: Message, later: Mapping[str, tuple[Reader, ...]]) -> 
     readers = {reader.id: reader for reader in (*facts.readers, *more)}
     facts = msgspec.structs.replace(facts, readers=tuple(readers.values()))
     return msgspec.structs.replace(message, facts=facts)
-
-
-def prompt_messages(system: str | None, said: Iterable[Message]) -> tuple[ChatMessage, ...]:
-    """What the model is told: failed empty answers are left out, and neighbours of one role are joined,
-    as many templates insist on turns."""
-    messages: list[ChatMessage] = []
-    if system and system.strip():
-        messages.append(ChatMessage("system", system))
-    for message in said:
-        if not message.content.strip():
-            continue
-        if messages and messages[-1].role == message.role:
-            joined = f"{messages[-1].content}\n\n{message.content}"
-            messages[-1] = msgspec.structs.replace(messages[-1], content=joined)
-        else:
-            messages.append(ChatMessage(message.role, message.content))
-    return tuple(messages)

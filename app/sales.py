@@ -88,7 +88,7 @@ class Sales:
         self._again = again
         self._now_ms = now_ms
         self._line = Line(changed)
-        self._turns = Turns(engine, records, self.throttle, self._line, changed)
+        self._turns = Turns(records, self.throttle, self._line, changed)
         self._runs: dict[int, Taken] = {}
         self._empty = asyncio.Event()
         self._empty.set()
@@ -225,10 +225,10 @@ class Sales:
         while True:
             self._turns.tell_alive(run, sale)
             try:
-                async with self._models.held(terms.entry, terms.settings, guest=True):
+                async with self._models.held(terms.entry, terms.settings, guest=True) as engine:
                     prompt = await self._claim(run, sale, self._as_loaded(terms), sold, prompt)
                     request = request_of(sale.order, prompt, run.max_out, sale.account.hex(), sold.budget)
-                    return await self._turns.answer(run, sale, request)
+                    return await self._turns.answer(run, sale, engine, request)
             except EngineLost as lost:
                 await self._begin_again(run, sale, sold, lost)
 

@@ -43,14 +43,12 @@ class Turns:
 
     def __init__(
         self,
-        engine: Engine,
         records: Records,
         throttle: Throttle,
         line: Line,
         changed: Callable[[], None],
     ) -> None:
         """`changed` is called whenever an order moves on."""
-        self._engine = engine
         self._records = records
         self._throttle = throttle
         self._line = line
@@ -61,11 +59,11 @@ class Turns:
         """Nothing is told any more."""
         await self._tasks.cancel_all()
 
-    async def answer(self, run: Taken, sale: Sale, request: Request) -> Finished:
+    async def answer(self, run: Taken, sale: Sale, engine: Engine, request: Request) -> Finished:
         """Send what the engine says to this; its slot is another's when it has said all. Raises EngineLost,
         with the slot; EngineError; as Sale.piece."""
         row = run.row
-        generation = run.generation = self._engine.generate(request, retry=False)
+        generation = run.generation = engine.generate(request, retry=False)
         stuck = _Stuck(generation, STUCK_S)
         try:
             async for item in generation:

@@ -23,7 +23,6 @@ from infraxa.app.events import (
     FactsChanged,
     LogLine,
 )
-from infraxa.engine.host import Engine
 from infraxa.engine.types import Delta, ErrorInfo, Finished, Progress, Usage
 from infraxa.store import chats, messages, turns
 from infraxa.store.db import Connection, Store, connect
@@ -90,7 +89,7 @@ class Desk:
         self.chat_id = chat_id
         self.events: list[Event] = []
         self.ended = asyncio.Event()
-        self.answers = Answers(store, Engine(), self._take)
+        self.answers = Answers(store, self._take)
 
     def _take(self, event: Event) -> None:
         self.events.append(event)

@@ -14,7 +14,8 @@ from infraxa.app.config import Settings
 from infraxa.app.errors import NodeError
 from infraxa.app.events import AnswerEnded, AnswerGrew, AnswerStarted, BranchChanged, Event
 from infraxa.app.folders import Folders
-from infraxa.app.node import Node, prompt_messages
+from infraxa.app.node import Node
+from infraxa.app.prompting import prompt_messages
 from infraxa.engine.guide import GUIDE_PATH
 from infraxa.store.db import Connection
 from infraxa.store.messages import get_message
