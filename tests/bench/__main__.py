@@ -1,5 +1,5 @@
-"""Runs every benchmark, or those that are named: `python -m tests.bench [name ...]`. Each prints ratios measured
-within one run."""
+"""Runs every benchmark, or those that are named: `python -m tests.bench [name ...]`. Each prints ratios
+measured within one run."""
 
 from __future__ import annotations
 
