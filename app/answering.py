@@ -14,6 +14,19 @@ from infraxa.engine.types import Delta, Finished, Progress
 from infraxa.store.records import Bill, DriverPart, Reader
 
 
+class AskBegan(msgspec.Struct, frozen=True, tag=True):
+    """The model is ready and has been given the question."""
+
+    model: str
+    """Its name."""
+    load_ms: int
+    """How long the model was waited for."""
+    driver: str = ""
+    """Who answers a call, as people write its id; empty: this machine."""
+    driver_name: str = ""
+    """As it claims."""
+
+
 class Waits(msgspec.Struct, frozen=True, tag=True):
     """Nothing comes, because of this; `what` continues the sentence "waiting for …"."""
 

@@ -20,7 +20,7 @@ from infraxa.app.ordering import tokens
 from infraxa.app.purse import Purse
 from infraxa.app.trade import Bound
 from infraxa.app.wanted import Wanted
-from infraxa.engine.types import ChatMessage
+from infraxa.engine.types import ChatMessage, Request
 from infraxa.net.credits import micro
 from infraxa.net.patience import PatienceLimits
 from infraxa.net.tasks import TaskGroup
@@ -79,15 +79,32 @@ class Buyer:
         `drop_oldest` leaves out as many of the oldest turns as the driver's context asks for. `chat_id`,
         `message_id`: of the answer, when it is kept: what it costs is told of it also after its end.
         """
-        buying = Buying(
-            self._network, self._drivers, self._limits, self._tasks, said, wanted, drop_oldest=drop_oldest
-        )
+        buying = self._buying(Request(said, wanted.sampling), wanted, drop_oldest=drop_oldest)
         if chat_id is not None and wanted.driver == ANY:
             buying.preferred = self._shown_for(chat_id)
         if self._purse is not None:
             buying.spending = self._purse.spending(buying.billed, chat_id, message_id)
             buying.spending.max_price = wanted.max_price if wanted.driver == ANY or wanted.capped else None
         return buying
+
+    def call(self, request: Request, wanted: Wanted) -> Buying:
+        """An answer to a program's request, of which nothing is kept but what it cost."""
+        buying = self._buying(request, wanted)
+        if self._purse is not None:
+            buying.spending = self._purse.spending(buying.billed)
+            buying.spending.max_price = wanted.max_price
+        return buying
+
+    def _buying(self, request: Request, wanted: Wanted, *, drop_oldest: bool = False) -> Buying:
+        return Buying(
+            self._network,
+            self._drivers,
+            self._limits,
+            self._tasks,
+            request,
+            wanted,
+            drop_oldest=drop_oldest,
+        )
 
     async def bound(self, chat_id: str, said: tuple[ChatMessage, ...], wanted: Wanted) -> Bound:
         """What the next message of the chat, the last of `said`, can cost. Raises StoreError."""

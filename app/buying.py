@@ -8,6 +8,7 @@ answers.py's.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import time
 from collections.abc import Callable
@@ -25,7 +26,7 @@ from infraxa.app.pulled import End, Pulled
 from infraxa.app.spending import Spending
 from infraxa.app.tally import Tally
 from infraxa.app.wanted import Wanted
-from infraxa.engine.types import ChatMessage, ErrorInfo, Finished
+from infraxa.engine.types import ErrorInfo, Finished, Request
 from infraxa.net.errors import NetError
 from infraxa.net.identity import id_text
 from infraxa.net.names import clean_name
@@ -63,7 +64,7 @@ class Buying(Pulled):
         drivers: Drivers,
         limits: PatienceLimits,
         tasks: TaskGroup,
-        said: tuple[ChatMessage, ...],
+        request: Request,
         wanted: Wanted,
         *,
         drop_oldest: bool,
@@ -74,7 +75,8 @@ class Buying(Pulled):
         self._network = network
         self._drivers = drivers
         self._limits = limits
-        self._said = said
+        self._request = request
+        self._said = request.messages
         self._wanted = wanted
         self._cuts = CUTS if drop_oldest else 0
         self._tally = Tally(time.monotonic)
@@ -87,6 +89,8 @@ class Buying(Pulled):
         self._renewed: set[bytes] = set()
         """Drivers with which a stale session was made anew."""
         self._busy_until: float | None = None
+        self._bills: tuple[Bill, ...] = ()
+        self._rebilled = asyncio.Event()
         self.preferred: OfferSeen | None = None
         """Who is asked first where infraxa chooses."""
 
@@ -95,7 +99,18 @@ class Buying(Pulled):
 
     def billed(self, bills: tuple[Bill, ...]) -> None:
         """What its orders cost is something else."""
+        self._bills = bills
+        self._rebilled.set()
         self._say(Billed(bills))
+
+    async def settled(self, seconds: float) -> tuple[Bill, ...]:
+        """Its bills, when all of them are settled or after so long."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while any(bill.state in ("open", "due") for bill in self._bills):
+                    self._rebilled.clear()
+                    await self._rebilled.wait()
+        return self._bills
 
     async def _work(self) -> End:
         try:
@@ -177,6 +192,8 @@ class Buying(Pulled):
         if setback.stale and offer.node.id not in self._renewed:
             self._renewed.add(offer.node.id)
             return offer
+        if self._tally.n_out and not self._wanted.goes_on:
+            return None
         too_large = setback.code == "too_large"
         if too_large and self._shorten(setback.limit or offer.model.context):
             return offer
@@ -252,7 +269,7 @@ class Buying(Pulled):
     async def _ask(self, offer: OfferSeen, reason: str) -> End | Setback:
         """One order. `reason`: why it is not the driver before. Raises NodeError `offline`, NetError for what
         cannot be sent."""
-        sampling, left = self._wanted.sampling, self._wanted.sampling.max_tokens
+        sampling, left = self._request.sampling, self._request.sampling.max_tokens
         if left is not None:
             left -= self._tally.n_out
             if left <= 0:

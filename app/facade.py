@@ -12,9 +12,9 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
-import msgspec
-
+from infraxa.app.answering import AskBegan as AskBegan
 from infraxa.app.answering import Item
+from infraxa.app.calls import Call, CallableModel, CallEvent, EmbedCall, EmbeddedBy
 from infraxa.app.choices import ModelEntry
 from infraxa.app.config import Settings
 from infraxa.app.events import Event
@@ -43,15 +43,6 @@ class Stream(Protocol, Generic[T_co]):
 
     async def aclose(self) -> None:
         """End it now."""
-
-
-class AskBegan(msgspec.Struct, frozen=True, tag=True):
-    """The model is ready and has been given the question."""
-
-    model: str
-    """Its name."""
-    load_ms: int
-    """How long the model was waited for."""
 
 
 AskEvent = AskBegan | Item
@@ -97,6 +88,10 @@ class NodeFacade:
     def answering(self, chat_id: str) -> bool: ...
     def partial(self, message_id: str) -> str: ...
     def ask(self, text: str, options: ChatOptions) -> Stream[AskEvent]: ...
+
+    def call(self, call: Call) -> Stream[CallEvent]: ...
+    async def embed(self, call: EmbedCall) -> EmbeddedBy: ...
+    async def list_callable(self) -> list[CallableModel]: ...
 
     async def list_models(self) -> list[ModelEntry]: ...
     def current_model(self) -> str: ...

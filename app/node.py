@@ -21,6 +21,8 @@ from infraxa.app import config as configuration
 from infraxa.app.answers import Answers, Prepared
 from infraxa.app.asking import Asking
 from infraxa.app.buyer import Buyer, wanted
+from infraxa.app.calling import Calling, Calls
+from infraxa.app.calls import Call, CallableModel, EmbedCall, EmbeddedBy
 from infraxa.app.calm import Calm
 from infraxa.app.choices import ModelEntry
 from infraxa.app.config import Settings
@@ -136,6 +138,13 @@ class Node(NodeFacade):
         self._prices = PriceHistory()
         self._prices_kept_at = 0
         self._buyer = Buyer(self._net, self._drivers, purse=self._purse)
+        self._calls = Calls(
+            self.models,
+            self._buyer,
+            lambda: self.settings,
+            lambda: self._drivers.offers(self._net.nodes()),
+            self._net.nodes,
+        )
         self._control = ControlServer(self, self._present, folders.data)
 
     async def start(self) -> None:
@@ -379,6 +388,18 @@ class Node(NodeFacade):
     def ask(self, text: str, options: ChatOptions) -> Asking:
         """One answer that is kept nowhere, as it comes."""
         return Asking(self.models, self.settings, text, options, self._buyer)
+
+    def call(self, call: Call) -> Calling:
+        """One answer for a program, as it comes; nothing of it is kept but what it cost."""
+        return self._calls.call(call)
+
+    async def embed(self, call: EmbedCall) -> EmbeddedBy:
+        """Vectors for a program. Raises NodeError, EngineError, NetError."""
+        return await self._calls.embed(call)
+
+    async def list_callable(self) -> list[CallableModel]:
+        """What a program can name as the model of a call."""
+        return await self._calls.list_callable()
 
     async def _answer_and_question(self, message_id: str) -> tuple[Message, str]:
         await self._playing.store_again()

@@ -24,6 +24,8 @@ class Wanted(NamedTuple):
     """µcr per 1M tokens of the answer, of drivers that infraxa chooses; None: any."""
     capped: bool = False
     """`max_price` holds for a driver that the person chose, too."""
+    goes_on: bool = True
+    """Another driver may go on with an answer that has begun."""
 
     @property
     def may_move(self) -> bool:
