@@ -72,7 +72,7 @@ CALLS: list[tuple[str, Parts]] = [
         [("get", {"a": '</tool_call> } " [\n'})],
     ),
     (
-        '<tool_call>{"type": "function", "function": {"name": "get", "arguments": {"a": [1, {}]}}}</tool_call>',
+        '<tool_call>{"function": {"name": "get", "arguments": {"a": [1, {}]}}}</tool_call>',
         [("get", {"a": [1, {}]})],
     ),
     (f'[TOOL_CALLS][{WEATHER}, {GET[:-1]}, "id": "abcdefghi"}}]', [KOELN, ("get", {})]),
