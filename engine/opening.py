@@ -53,7 +53,7 @@ def open_model(
         limit = check_limit(limit, memory_estimate(info, 0, 0))
     llama.route_log(heard)
     on_log(llama.system_info())
-    free, busy = free_memory(), BusyCores()
+    free, busy = free_memory() - options.kept_free, BusyCores()
     model, gpu_layers = _open_weights(Path(info.path), options, _in_steps(on_progress), log)
     threads = max(1, options.threads or free_cores(busy))
     try:

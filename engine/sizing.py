@@ -119,17 +119,20 @@ class BusyCores:
 
 
 def _cpu_seconds_of_others() -> float:
-    """Of all programs but this process and the one that started it: a worker's host, busy with opening the
-    app."""
+    """Of all programs but this process, the one that started it (a worker's host, busy with opening the app)
+    and what that one started: other models' workers, with which this one takes turns."""
     import psutil
 
     all_ = psutil.cpu_times()
     # `user` holds what guests used, too.
     used = sum(all_) - all_.idle - sum(getattr(all_, name, 0.0) for name in ("iowait", "guest", "guest_nice"))
-    for pid in (os.getpid(), os.getppid()):
+    own = {os.getpid(), os.getppid()}
+    with contextlib.suppress(psutil.Error):
+        own.update(child.pid for child in psutil.Process(os.getppid()).children())
+    for pid in own:
         with contextlib.suppress(psutil.Error):
-            own = psutil.Process(pid).cpu_times()
-            used -= own.user + own.system
+            its = psutil.Process(pid).cpu_times()
+            used -= its.user + its.system
     return float(used)
 
 

@@ -126,6 +126,8 @@ class LoadOptions(msgspec.Struct, frozen=True):
     gpu_layers: int | None = None
     memory_limit: int | None = None
     """Bytes that the model and its contexts may take together; None = what is free."""
+    kept_free: int = 0
+    """Bytes that look free and are not: other models' weights are mapped into them, or soon will be."""
 
 
 class Loaded(msgspec.Struct, frozen=True):
