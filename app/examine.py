@@ -41,12 +41,14 @@ async def examine(
     *,
     force: bool = False,
     known: Iterable[ModelRecord] = (),
+    digest: str | None = None,
 ) -> ModelRecord:
     """The record of the GGUF file at `path`. `on_progress(done, total)` is told the bytes hashed.
 
     `force` goes on although the model is larger than the memory that is free. Cancelling ends it within a
     moment. `known` are the models that there are: the same file or the same name again is refused before
-    anything takes long. Raises EngineError, NodeError `bad_name` and StoreError `exists`.
+    anything takes long. `digest` is the SHA-256 where it has just been made. Raises EngineError, NodeError
+    `bad_name` and StoreError `exists`.
     """
     path = _readable_path(path)
     chosen = check_name(name) if name is not None else None
@@ -61,7 +63,7 @@ async def examine(
         check_memory(info)
     await _check_loads(path)
     before = _stamp(info)
-    digest = await _hash(info, on_progress)
+    digest = digest or await _hash(info, on_progress)
     size, mtime_ns = _stamp(info)
     if (size, mtime_ns) != before:
         raise EngineError("not_found", f"{path} changed while it was read.", "Try again when it is complete.")

@@ -45,6 +45,7 @@ from infraxa.app.events import (
 )
 from infraxa.app.facade import NodeFacade, OnProgress
 from infraxa.app.folders import Folders
+from infraxa.app.hub_values import PullAdded, PullAsked
 from infraxa.app.missed import poorly_rated
 from infraxa.app.models import Models
 from infraxa.app.network import NodeNetwork
@@ -52,6 +53,7 @@ from infraxa.app.offers import Mark, OfferSeen
 from infraxa.app.prices import PriceHistory
 from infraxa.app.prompting import fit, prompt_messages
 from infraxa.app.provider import Provider
+from infraxa.app.pulling import Pulling, delete_files, remember
 from infraxa.app.purse import Purse
 from infraxa.app.rated import Ratings
 from infraxa.app.self_test import SelfTests
@@ -70,6 +72,7 @@ from infraxa.net.reputation import Counterparty
 from infraxa.net.status import NetworkStatus, PeerInfo, Refused, SeenNode
 from infraxa.net.tasks import TaskGroup
 from infraxa.store import bills, chats, markdown, messages, search, state, tabs, turns
+from infraxa.store import models as records
 from infraxa.store.db import Store, now_ms
 from infraxa.store.lock import FolderLock
 from infraxa.store.records import (
@@ -111,8 +114,10 @@ class Node(NodeFacade):
         self.folders = folders
         self._listeners: list[Callable[[Event], None]] = []
         self._tasks = TaskGroup()
-        self._engine = Engine(on_status=self._engine_changed, on_log=self._engine_said)
-        self.models = Models(self._engine, self._tasks)
+        self.models = Models(self._make_engine, self._tasks)
+        self.models.on_change = self._engines_changed
+        self._engine_told = EngineStatus()
+        self._loaded_told: frozenset[str] = frozenset()
         self._lock: FolderLock | None = None
         self._opened: Store | None = None
         self._answers: Answers | None = None
@@ -120,7 +125,7 @@ class Node(NodeFacade):
         self._drivers = Drivers(lambda: self._emit(OffersChanged()))
         self._ratings = Ratings(self._drivers.reputations)
         self._net = NodeNetwork(folders, self._emit, self._ratings)
-        self._provider = Provider(self.models, self._engine, self._emit, till=Till(self._trade_moved))
+        self._provider = Provider(self.models, self._emit, till=Till(self._trade_moved))
         self._providing = asyncio.Lock()
         """Held while it is written whether provider mode is on."""
         self._trials = Trials(self._net)
@@ -220,7 +225,7 @@ class Node(NodeFacade):
         self._trade_told.stop()
         with contextlib.suppress(StoreError):
             await self._keep_prices()
-        await asyncio.gather(self._engine.close(), self._net.close())
+        await asyncio.gather(self.models.close(), self._net.close())
         await self._drivers.close()
         await self._ratings.close()
         if self._opened is not None:
@@ -241,10 +246,17 @@ class Node(NodeFacade):
         for listener in list(self._listeners):
             listener(event)
 
-    def _engine_changed(self, status: EngineStatus) -> None:
-        self.models.engine_changed()
-        self._provider.engine_changed(status)
-        self._emit(EngineChanged(status))
+    def _make_engine(self) -> Engine:
+        return Engine(on_status=lambda status: self.models.engine_changed(), on_log=self._engine_said)
+
+    def _engines_changed(self) -> None:
+        self._provider.engine_changed()
+        if (status := self.models.status) is not self._engine_told:
+            self._engine_told = status
+            self._emit(EngineChanged(status))
+        if (ready := self.models.ready) != self._loaded_told:
+            self._loaded_told = ready
+            self._emit(ModelsChanged())
 
     def _say(self, text: str) -> None:
         self._emit(LogLine("infraxa", text))
@@ -270,7 +282,7 @@ class Node(NodeFacade):
 
     @property
     def engine(self) -> EngineStatus:
-        return self._engine.status
+        return self.models.status
 
     async def list_chats(self) -> list[ChatSummary]:
         """The one that was last written in first."""
@@ -471,7 +483,8 @@ class Node(NodeFacade):
 
     async def list_models(self) -> list[ModelEntry]:
         """The built-in guide first, then what was added, by name."""
-        return await self.models.entries()
+        entries, ready = await self.models.entries(), self.models.ready
+        return [msgspec.structs.replace(entry, loaded=entry.path in ready) for entry in entries]
 
     def current_model(self) -> str:
         """The name of the model that new chats use."""
@@ -501,9 +514,23 @@ class Node(NodeFacade):
         self._emit(ModelsChanged())
         return entry
 
-    async def remove_model(self, name: str) -> None:
-        """Forget the model; its file stays."""
+    def pull_model(self, asked: PullAsked) -> Pulling:
+        """Download a model from the hub and add it; what came stays when the stream is left."""
+        return Pulling(asked, self.folders, lambda: self._store.run(records.list_models), self._add_pulled)
+
+    async def _add_pulled(self, path: Path, name: str | None, digest: str | None) -> PullAdded:
+        added = await remember(self._store, path, name, digest)
+        entry = await self.models.entry(added.name)
+        if becomes_default := self.settings.model == choices.GUIDE:
+            await self.change_setting("model", entry.name)
+        self._emit(ModelsChanged())
+        return PullAdded(entry, becomes_default)
+
+    async def remove_model(self, name: str, *, delete: bool = False) -> None:
+        """Forget the model; its file stays, unless a pull has put it there and it is to be deleted too."""
+        files = (await self.models.entry(name)).info.files if delete else ()
         await self.models.remove(name)
+        await asyncio.to_thread(delete_files, self.folders, files)
         if self.settings.model == name:
             await self.change_setting("model", choices.GUIDE)
         self._emit(ModelsChanged())
