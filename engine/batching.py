@@ -11,11 +11,13 @@ import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from infraxa.engine.caches import Caches
 from infraxa.engine.frames import Emitted, Ended, Reading
 from infraxa.engine.llama import Aborted, Context, Model
+from infraxa.engine.prefixes import Parking
 from infraxa.engine.prompt import prompt_tokens
 from infraxa.engine.sampler import Sampler
-from infraxa.engine.scheduler import Job, Scheduler, Span
+from infraxa.engine.scheduler import Admitted, Job, Scheduler, Span
 from infraxa.engine.template import ChatTemplate
 from infraxa.engine.text import TextAssembler
 from infraxa.engine.types import (
@@ -32,8 +34,6 @@ from infraxa.engine.types import (
 
 N_BATCH = 512
 """Rows of one step: what the largest piece of a prompt costs before anything else gets its turn."""
-PROMPT_SHARE = 8
-"""While somebody generates, prompts get one such part of a step's rows."""
 MAX_STOP = 4096
 """Characters of all stop strings; they are searched for after every token."""
 MAX_STOPS = 16
@@ -102,19 +102,29 @@ class Batcher:
     """All generations of one context. Not thread-safe but `Context.abort`."""
 
     def __init__(
-        self, model: Model, context: Context, template: ChatTemplate, *, slots: int, n_ctx: int
+        self,
+        model: Model,
+        context: Context,
+        template: ChatTemplate,
+        *,
+        slots: int,
+        n_ctx: int,
+        park_bytes: int = 0,
     ) -> None:
+        """`park_bytes`: main memory for conversations that lost their slot."""
         self.model = model
         self.context = context
         self.template = template
         self.n_ctx = n_ctx
+        parking: Parking[bytearray] = Parking(park_bytes)
         self.scheduler = Scheduler(
             slots=slots,
             n_ctx=n_ctx,
             n_batch=context.n_batch,
-            prompt_share=max(context.n_batch // PROMPT_SHARE, slots),
             rewindable=model.rewindable,
+            parking=parking,
         )
+        self._caches = Caches(context, self.scheduler, parking)
         self.step_number = 0
         self._being_read: frozenset[int] = frozenset()
         self._generations: dict[int, _Generation] = {}
@@ -176,7 +186,7 @@ class Batcher:
             limit = min(limit, request.sampling.max_tokens)
         if affordable is not None:
             limit = min(limit, affordable)
-        job = Job(request_id, request.user, tokens)
+        job = Job(request_id, request.user, tokens, received)
         generation = self._generations[request_id] = _Generation(job, request.sampling, limit, received)
         self.scheduler.submit(job)
         if limit == 0:
@@ -200,16 +210,21 @@ class Batcher:
 
     def step(self) -> None:
         """Admits who can be admitted and decodes once. Does nothing when there is nothing to do."""
-        if self.scheduler.n_waiting:
-            for job, n_keep in self.scheduler.admit():
-                self._start(job, n_keep)
-        spans = self.scheduler.plan()
+        scheduler = self.scheduler
+        if scheduler.n_waiting:
+            for admitted in scheduler.admit(time.perf_counter()):
+                self._start(admitted)
+        for copy in scheduler.copies():
+            self._caches.copy(copy)
+        self._caches.let_go()
+        spans = scheduler.plan()
         if not spans:
             return
         self.step_number += 1
         rows = self._fill_batch(spans)
         if rows > len(spans) or self._being_read:
             self._being_read = frozenset(s.job.id for s in spans if s.job is not None and s.end - s.start > 1)
+        began = time.perf_counter()
         try:
             self.context.decode(rows)
         except Aborted:
@@ -221,15 +236,14 @@ class Batcher:
                 if span.job is not None:
                     self._end(self._generations[span.job.id], "failed", error.info)
             return
-        self.scheduler.decoded(spans)
+        scheduler.decoded(spans, time.perf_counter() - began)
         self._take(spans)
 
-    def _start(self, job: Job, n_keep: int) -> None:
+    def _start(self, admitted: Admitted) -> None:
+        job = admitted.job
         generation = self._generations[job.id]
         generation.started = time.perf_counter()
-        if not self.context.remove(job.slot, n_keep):
-            self.context.clear(job.slot)
-            self.scheduler.restart(job)
+        self._caches.start(admitted)
         generation.sampler = Sampler(self.context, generation.sampling, job.tokens)
 
     def _fill_batch(self, spans: list[Span]) -> int:

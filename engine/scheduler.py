@@ -1,8 +1,9 @@
-"""Who is decoded in the next step: slots, waiting requests, shares of a batch. Pure decisions, no llama.cpp.
+"""Who is decoded in the next step: slots, waiting requests, rows of a batch. Pure decisions, no llama.cpp.
 
 A *slot* is one sequence of the context, with its own cache of n_ctx tokens, so no request can fail because of
 others. A *step* is one call of llama_decode: one token for each sequence that is generating, and chunks of
-the prompts that are being read. `engine/batching.py` carries the decisions out.
+the prompts that are being read. A prompt that begins as another one of the same user is not read twice: its
+slot gets a copy. `engine/batching.py` carries the decisions out.
 """
 
 from __future__ import annotations
@@ -10,7 +11,10 @@ from __future__ import annotations
 from collections import OrderedDict, deque
 from collections.abc import Iterator
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+from infraxa.engine.prefixes import COPY, MIN_SHARED, Parked, Parking, common_prefix
+from infraxa.engine.sharing import PIECE, TimeShare
 
 BRIDGE = 2
 """Idle slots between two generating ones that are worth a throw-away token each.
@@ -19,18 +23,38 @@ With one cache per sequence, llama.cpp decodes only neighbouring sequences toget
 costs one more pass over all weights. A pass is worth at least two more rows in one batch, and far more than
 two in big models.
 """
-
-
 OWN = ""
 """Whose requests come before those of all users: what the person of this machine asks."""
+TOGETHER = 0.5
+"""Seconds between two requests that came at the same time, as far as fairness goes: the prompts of both are
+read before either is answered at full speed."""
+FORGOTTEN = 1 / 3
+"""How likely it is that a remembered conversation goes on, other than the one unused for longest."""
+TURN = 4
+"""Of so many steps that read prompts, one is for the prompt that waits longest; in the others, those nearest
+to their end come first."""
 
 
 class Job:
     """One request between its arrival and its end."""
 
-    __slots__ = ("id", "n_cached", "n_past", "n_prompt", "slot", "tokens", "user")
+    __slots__ = (
+        "arrived",
+        "id",
+        "mark",
+        "n_cached",
+        "n_past",
+        "n_prompt",
+        "order",
+        "queued",
+        "slot",
+        "source",
+        "tokens",
+        "user",
+    )
 
-    def __init__(self, job_id: int, user: str, prompt: list[int]) -> None:
+    def __init__(self, job_id: int, user: str, prompt: list[int], arrived: float = 0.0) -> None:
+        """`arrived`: seconds by any clock that all jobs share."""
         self.id = job_id
         self.user = user
         self.tokens = list(prompt)
@@ -40,6 +64,14 @@ class Job:
         """How many of `tokens` are in the cache."""
         self.n_cached = 0
         self.slot = -1
+        self.arrived = arrived
+        """When it came; when it got its slot, if it had to wait for one."""
+        self.queued = False
+        self.order = 0
+        """Its number among all that got a slot."""
+        self.source: Job | None = None
+        """Who reads what both begin with; this one waits until `mark` tokens of it are read."""
+        self.mark = 0
 
     @property
     def n_out(self) -> int:
@@ -58,41 +90,83 @@ class Span(NamedTuple):
     """The last row gives the next token."""
 
 
+class Copy(NamedTuple):
+    """The job's slot shall hold the first `n` tokens of a cache, and nothing else."""
+
+    job: Job
+    n: int
+    slot: int
+    """Whose cache, as it is now; -1: the parked one."""
+    parked: Parked[Any] | None = None
+
+
 class Admitted(NamedTuple):
+    """What a slot has to do, in this order, before the next step."""
+
     job: Job
     n_keep: int
-    """Tokens of the slot's cache that stay; the rest must be removed before the next step."""
+    """Tokens of the slot's cache that stay; the rest must be removed."""
+    park: tuple[str, list[int]] | None = None
+    """Whose conversation and its tokens: what the slot remembers is worth saving before."""
+    copy: Copy | None = None
+
+
+class _Known(NamedTuple):
+    """Where a prompt's beginning can be had from."""
+
+    n: int
+    gain: float
+    """In tokens read."""
+    copy: Copy | None
+    """None: when `reader` will have read it."""
+    reader: Job | None = None
 
 
 class Scheduler:
     """Bookkeeping of one context.
 
     Free slots go to the person of this machine first; then users take turns, each user's requests in order of
-    arrival. While somebody generates, prompts get at most `prompt_share` rows of a step, divided evenly, so a
-    long prompt neither stalls running answers nor a short one.
+    arrival. What prompts get while others generate is said in `sharing.py`.
     """
 
     def __init__(
-        self, *, slots: int, n_ctx: int, n_batch: int, prompt_share: int, rewindable: bool = True
+        self,
+        *,
+        slots: int,
+        n_ctx: int,
+        n_batch: int,
+        rewindable: bool = True,
+        separate: bool = True,
+        parking: Parking[Any] | None = None,
     ) -> None:
-        if not 0 < slots <= prompt_share <= n_batch - slots:
-            raise ValueError(f"{slots} slots do not fit a batch of {n_batch} with a share of {prompt_share}")
+        """`separate`: each slot has its own stream of cells, so that gaps matter."""
+        if not 0 < slots or slots + PIECE > n_batch:
+            raise ValueError(f"{slots} slots do not fit a batch of {n_batch}")
         self.n_ctx = n_ctx
         self.n_batch = n_batch
-        self.prompt_share = prompt_share
         self.rewindable = rewindable
         """A cache can be cut at any token (recurrent models: only kept whole or cleared)."""
+        self.parking: Parking[Any] = parking if parking is not None else Parking(0)
+        self.share = TimeShare()
+        self._bridging = separate and rewindable
         self._running: list[Job | None] = [None] * slots
         self._cached: list[list[int]] = [[] for _ in range(slots)]
         self._cached_of = [""] * slots
         """Whose each of them is."""
         self._last_used = [0] * slots
         self._clock = 0
+        self._order = 0
+        self._sharing: list[Job] = []
+        """Who waits for a source, in the order of admission."""
+        self._readings = 0
         self._waiting: OrderedDict[str, deque[Job]] = OrderedDict()
         self.n_waiting = 0
         self.n_running = 0
+        self.n_slowed = 0
+        """Of the planned step: who generates and was there before those whose prompts are read."""
 
     def submit(self, job: Job) -> None:
+        job.queued = self.n_running + self.n_waiting >= len(self._running)
         self._waiting.setdefault(job.user, deque()).append(job)
         self.n_waiting += 1
 
@@ -102,9 +176,9 @@ class Scheduler:
     def waiting(self) -> Iterator[Job]:
         return (job for queue in self._waiting.values() for job in queue)
 
-    def admit(self) -> list[Admitted]:
-        """Gives free slots to waiting requests, each the slot that remembers most of its prompt."""
-        admitted: list[Admitted] = []
+    def admit(self, now: float = 0.0) -> Iterator[Admitted]:
+        """Gives free slots to waiting requests. Each answer must be carried out before the next is asked for:
+        what fails (`restart`) is not there for the next ones."""
         while self.n_waiting and self.n_running < len(self._running):
             user = OWN if OWN in self._waiting else next(iter(self._waiting))
             queue = self._waiting[user]
@@ -114,50 +188,146 @@ class Scheduler:
                 self._waiting.move_to_end(user)
             else:
                 del self._waiting[user]
-            admitted.append(self._place(job))
-        return admitted
+            if job.queued:
+                job.arrived = max(now, job.arrived)
+            yield self._place(job)
 
     def _place(self, job: Job) -> Admitted:
-        free = (slot for slot, other in enumerate(self._running) if other is None)
-        # Of equals, the one unused for longest: what it remembers is the least likely to be asked for again.
-        slot = max(free, key=lambda s: (self._gain(s, job), -self._last_used[s], -s))
+        """A slot for the job, and how its beginning gets there with the least reading, counting what is
+        forgotten for it."""
+        free = [slot for slot, other in enumerate(self._running) if other is None]
+        oldest = min(free, key=lambda s: (self._last_used[s], s))
+
+        def cost(slot: int) -> float:
+            matching = self._matching(slot, job)
+            lost = 0.0 if slot == oldest else (len(self._cached[slot]) - matching) * FORGOTTEN
+            return lost - matching
+
+        slot = min(free, key=lambda s: (cost(s), self._last_used[s], s))
+        known = self._find(job, 0, oldest)
+        if known is not None and known.gain > -cost(slot):
+            slot = oldest
+        else:
+            known = None
+        n_keep = 0 if known is not None else self._matching(slot, job)
+        park = self._displaced(slot, n_keep)
+        self._order += 1
+        job.order = self._order
         job.slot = slot
-        # The prompt's last token is always decoded, for its logits.
-        n_keep = min(self._matching(slot, job), job.n_prompt - 1)
-        if not self.rewindable and n_keep < len(self._cached[slot]):
-            n_keep = 0
         job.n_cached = job.n_past = n_keep
         self._running[slot] = job
         self._cached[slot] = []
         self.n_running += 1
-        return Admitted(job, n_keep)
+        copy = self._follow(job, known) if known is not None else None
+        return Admitted(job, n_keep, park, copy)
 
     def _matching(self, slot: int, job: Job) -> int:
-        """Tokens of the slot's cache that begin the prompt.
+        """Tokens of the idle slot's cache that the job can go on from.
 
         What another user said does not count: how much of a prompt is known, and how soon it is read, would
         tell what others ask.
         """
+        cached = self._cached[slot]
         if self._cached_of[slot] != job.user:
             return 0
+        # The prompt's last token is always decoded, for its logits.
+        n = common_prefix(cached, job.tokens, min(len(cached), job.n_prompt - 1))
+        return n if self.rewindable or n == len(cached) else 0
+
+    def _displaced(self, slot: int, n_keep: int) -> tuple[str, list[int]] | None:
         cached = self._cached[slot]
-        return common_prefix(cached, job.tokens, min(len(cached), job.n_prompt))
+        if not self.parking.budget or len(cached) - n_keep < MIN_SHARED or 2 * n_keep > len(cached):
+            return None
+        return self._cached_of[slot], cached
 
-    def _gain(self, slot: int, job: Job) -> int:
-        """Tokens that need not be read again in this slot; 0 when far more than these would be forgotten.
+    def _find(self, job: Job, have: int, slot: int) -> _Known | None:
+        """The best copy for a job that has so many tokens and this slot; None when none is worth it."""
+        best: _Known | None = None
+        for other_slot, other in enumerate(self._running):
+            if other_slot == slot:
+                continue
+            if other is None:
+                if self._cached_of[other_slot] != job.user:
+                    continue
+                tokens = self._cached[other_slot]
+                now = later = len(tokens)
+            else:
+                if other.user != job.user:
+                    continue
+                tokens, now = other.tokens, other.n_past
+                # Only for who was admitted before: so nobody can wait for himself.
+                later = max(now, other.n_prompt) if other.order < job.order or not job.order else now
+            n = self._common(tokens, job, later, have)
+            if n > now:
+                known = _Known(n, n - have - COPY * n, None, other)
+            elif n and (self.rewindable or n == now):
+                known = _Known(n, n - have - COPY * now, Copy(job, n, other_slot))
+            else:
+                continue
+            if known.gain > (best.gain if best is not None else 0):
+                best = known
+        for entry in self.parking.of(job.user):
+            size = len(entry.tokens)
+            n = self._common(entry.tokens, job, size, have)
+            gain = n - have - COPY * size
+            if n and (self.rewindable or n == size) and gain > (best.gain if best is not None else 0):
+                best = _Known(n, gain, Copy(job, n, -1, entry))
+        return best
 
-        All prompts of a model begin alike: that is no reason to overwrite another conversation.
-        """
-        matching = self._matching(slot, job)
-        return matching if 4 * matching >= len(self._cached[slot]) else 0
+    def _common(self, tokens: list[int], job: Job, limit: int, have: int) -> int:
+        """Tokens that both begin with, if there are enough more than `have`; else 0."""
+        limit = min(limit, job.n_prompt - 1)
+        least = have + MIN_SHARED
+        if limit < least or tokens[:MIN_SHARED] != job.tokens[:MIN_SHARED]:
+            return 0
+        n = common_prefix(tokens, job.tokens, limit)
+        return n if n >= least else 0
+
+    def _follow(self, job: Job, known: _Known) -> Copy | None:
+        """The job has what is known, or waits for it."""
+        if known.copy is None:
+            job.source, job.mark = known.reader, known.n
+            if job not in self._sharing:
+                self._sharing.append(job)
+            return None
+        self._unfollow(job)
+        job.n_past = known.n
+        job.n_cached = max(job.n_cached, known.n)
+        return known.copy
+
+    def _unfollow(self, job: Job) -> None:
+        if job.source is not None:
+            job.source = None
+            self._sharing.remove(job)
+
+    def copies(self) -> Iterator[Copy]:
+        """For those whose beginning is there now. Who waits for a request that is over finds another source
+        or reads himself. Each must be carried out before the next is asked for."""
+        for job in list(self._sharing):
+            source = job.source
+            if source is None:
+                continue
+            there = source.slot >= 0
+            if there and source.n_past < job.mark:
+                continue
+            if there and (self.rewindable or source.n_past == job.mark):
+                known: _Known | None = _Known(job.mark, 0, Copy(job, job.mark, source.slot))
+            else:
+                known = self._find(job, job.n_past, job.slot)
+            if known is None:
+                self._unfollow(job)
+            elif copy := self._follow(job, known):
+                yield copy
 
     def restart(self, job: Job) -> None:
         """The job's cache is gone: everything is decoded again."""
+        self._unfollow(job)
         job.n_past = 0
         job.n_cached = 0
 
     def remove(self, job: Job) -> None:
         """The job is over, wherever it is. What its slot remembers stays until somebody needs the slot."""
+        self._unfollow(job)
         if job.slot < 0:
             queue = self._waiting[job.user]
             queue.remove(job)
@@ -181,69 +351,84 @@ class Scheduler:
 
     def plan(self) -> list[Span]:
         """The next step, in order of slots; empty when nobody runs. Never more than `n_batch` rows."""
-        generating = 0
+        generating: list[Job] = []
         reading: list[Job] = []
         for job in self._running:
-            if job is not None:
+            if job is not None and job.source is None:
                 if len(job.tokens) - job.n_past == 1:
-                    generating += 1
+                    generating.append(job)
                 else:
                     reading.append(job)
         chunk = self._share_out(reading, generating) if reading else {}
-        fill = self._bridges(chunk) if generating > 1 and self.rewindable else ()
+        fill = self._bridges(generating) if len(generating) > 1 and self._bridging else ()
         spans: list[Span] = []
         for slot, job in enumerate(self._running):
             if job is not None:
                 end = len(job.tokens)
                 start = job.n_past
-                if end - start == 1:
+                if job.source is None and end - start == 1:
                     spans.append(Span(slot, start, end, job, True))
-                elif n := chunk[slot]:
+                elif n := chunk.get(slot):
                     spans.append(Span(slot, start, start + n, job, start + n == end))
             elif slot in fill:
                 start = len(self._cached[slot])
                 spans.append(Span(slot, start, start + 1, None, False))
         return spans
 
-    def _share_out(self, reading: list[Job], generating: int) -> dict[int, int]:
-        """Rows per reading slot: even shares, and what one does not need goes to the others."""
-        budget = self.prompt_share if generating else self.n_batch - len(self._running)
+    def _share_out(self, reading: list[Job], generating: list[Job]) -> dict[int, int]:
+        """Rows per reading slot.
+
+        Those nearest to what they read for come first, each whole: the first tokens come soonest so.
+        """
+        ends = {job.slot: len(job.tokens) for job in reading}
+        for job in self._sharing:
+            slot = job.source.slot if job.source is not None else -1
+            if slot in ends and (source := self._running[slot]) is not None and job.mark > source.n_past:
+                ends[slot] = min(ends[slot], job.mark)
+        came = min(job.arrived for job in reading) - TOGETHER
+        self.n_slowed = sum(job.arrived < came for job in generating)
+        order = sorted(reading, key=lambda job: (ends[job.slot] - job.n_past, job.order))
+        if self._readings % TURN == TURN - 1:
+            order.sort(key=lambda job: job.order)
+        budget = self.n_batch - len(self._running)
+        if self.n_slowed:
+            budget = min(budget, self.share.rows())
+            if budget < min(PIECE, ends[order[0].slot] - order[0].n_past):
+                return {}
         shares: dict[int, int] = {}
-        by_need = sorted(reading, key=lambda job: len(job.tokens) - job.n_past)
-        for i, job in enumerate(by_need):
-            share = min(len(job.tokens) - job.n_past, budget // (len(by_need) - i))
-            shares[job.slot] = share
-            budget -= share
+        for job in order:
+            left = ends[job.slot] - job.n_past
+            # A few rows of the next prompt are a pass of their own over all weights.
+            if shares and budget < min(left, PIECE):
+                break
+            shares[job.slot] = min(left, budget)
+            budget -= shares[job.slot]
+            if not budget:
+                break
         return shares
 
-    def _bridges(self, chunk: dict[int, int]) -> set[int]:
+    def _bridges(self, generating: list[Job]) -> set[int]:
         """Idle slots to fill so that generating ones are neighbours."""
-        generating = [slot for slot, job in enumerate(self._running) if job is not None and slot not in chunk]
         fill: set[int] = set()
-        for a, b in pairwise(generating):
+        for a, b in pairwise(job.slot for job in generating):
             if b - a > 1:
                 idle = [slot for slot in range(a + 1, b) if self._running[slot] is None]
                 if len(idle) <= BRIDGE:
                     fill.update(idle)
         return fill
 
-    def decoded(self, spans: list[Span]) -> None:
-        """The step was carried out."""
-        for span in spans:
-            if span.job is not None:
-                span.job.n_past = span.end
-
-
-def common_prefix(a: list[int], b: list[int], limit: int) -> int:
-    """How many of the first `limit` tokens of both are equal."""
-    if a[:limit] == b[:limit]:
-        return limit
-    low, high = 0, limit
-    # Comparing slices runs in C: halving is far quicker than a loop over a long conversation.
-    while high - low > 1:
-        middle = (low + high) // 2
-        if a[low:middle] == b[low:middle]:
-            low = middle
-        else:
-            high = middle
-    return low
+    def decoded(self, spans: list[Span], seconds: float = 0.0) -> None:
+        """The step was carried out and took so long."""
+        generating = rows = 0
+        for _slot, start, end, job, _ in spans:
+            if job is not None:
+                job.n_past = end
+                if end - start == 1 and end == len(job.tokens):
+                    generating += 1
+                else:
+                    rows += end - start
+        reading = self.n_running - generating
+        if rows:
+            self._readings += 1
+        slowed = self.n_slowed if reading else generating
+        self.share.decoded(seconds, rows, reading=reading, generating=generating, slowed=slowed)

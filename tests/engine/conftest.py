@@ -51,10 +51,10 @@ def _is_worker(process: psutil.Process) -> bool:
 class Room:
     """A batcher in this process, and what came out of it."""
 
-    def __init__(self, model: Model, *, slots: int, n_ctx: int) -> None:
+    def __init__(self, model: Model, *, slots: int, n_ctx: int, park_bytes: int = 0) -> None:
         self.context = Context(model, n_ctx=n_ctx, slots=slots, n_batch=N_BATCH, threads=1)
         template = ChatTemplate(model.chat_template, builtin=model.apply_builtin_template)
-        self.batcher = Batcher(model, self.context, template, slots=slots, n_ctx=n_ctx)
+        self.batcher = Batcher(model, self.context, template, slots=slots, n_ctx=n_ctx, park_bytes=park_bytes)
         self.text: dict[int, str] = {}
         self.ids: dict[int, list[int]] = {}
         self.ended: dict[int, Finished] = {}
@@ -91,8 +91,8 @@ class Room:
 def open_room(guide: Model) -> Iterator[Callable[..., Room]]:
     rooms: list[Room] = []
 
-    def open_(*, slots: int = 8, n_ctx: int = 1024) -> Room:
-        rooms.append(Room(guide, slots=slots, n_ctx=n_ctx))
+    def open_(*, slots: int = 8, n_ctx: int = 1024, park_bytes: int = 0) -> Room:
+        rooms.append(Room(guide, slots=slots, n_ctx=n_ctx, park_bytes=park_bytes))
         return rooms[-1]
 
     yield open_

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from infraxa.engine import bindings
+from infraxa.engine import bindings, caches
 from infraxa.engine.batching import N_BATCH
 from infraxa.engine.llama import Context, Model
 from infraxa.engine.types import Budget, ChatMessage, Finished, Request, Sampling, Usage
@@ -397,3 +397,106 @@ def test_usage_adds_up(open_room: OpenRoom, ask: Ask) -> None:
         assert usage.tokens_per_second == pytest.approx((usage.n_out - 1) * 1000 / usage.decode_ms)
     assert second.queued_ms >= first.decode_ms, "the second waited for the only slot"
     assert Usage(n_out=1, decode_ms=5).tokens_per_second is None
+
+
+SYSTEM = "You answer about infraxa, drivers, tabs and receipts, in short and plain words. " * 6
+
+
+def told(question: str, *, user: str = "") -> Request:
+    messages = (ChatMessage("system", SYSTEM), ChatMessage("user", question))
+    return Request(messages, Sampling(temperature=0, max_tokens=30), user=user)
+
+
+@pytest.mark.parametrize("staggered", [False, True])
+def test_a_system_prompt_is_read_once_for_all(open_room: OpenRoom, staggered: bool) -> None:
+    room, alone = open_room(), open_room(slots=1)
+    for i, question in enumerate(QUESTIONS):
+        room.batcher.submit(i, told(question))
+        if staggered:
+            room.batcher.step()
+    room.run()
+    usages = [room.ended[i].usage for i in range(len(QUESTIONS))]
+    system = min(u.n_cached for u in usages[1:])
+    assert usages[0].n_cached == 0 and system > 100
+    assert all(u.n_prompt - u.n_cached < 40 for u in usages[1:])
+    for i, question in enumerate(QUESTIONS[:3]):
+        # Read in the same pieces, so that nothing is rounded differently.
+        alone.answer(100, Request((ChatMessage("system", SYSTEM),), Sampling(max_tokens=0)))
+        assert alone.answer(i, told(question)) == room.text[i]
+
+
+def test_who_waits_for_a_cancelled_reader_reads_himself(open_room: OpenRoom) -> None:
+    room = open_room()
+    for i in range(4):
+        room.batcher.submit(i, told(QUESTIONS[i]))
+    admitted = list(room.batcher.scheduler.admit())
+    for one in admitted:
+        room.batcher._start(one)
+    assert [a.job.source is None for a in admitted] == [True, False, False, False]
+    room.batcher.cancel(0)
+    room.run()
+    usages = [room.ended[i].usage for i in range(4)]
+    assert [u.n_cached > 100 for u in usages] == [False, False, True, True]
+    assert {room.ended[i].reason for i in (1, 2, 3)} <= {"stop", "length"}
+
+
+def test_a_copy_that_fails_costs_only_time(open_room: OpenRoom, monkeypatch: pytest.MonkeyPatch) -> None:
+    room, whole = open_room(), open_room()
+    for each in (room, whole):
+        if each is room:
+            monkeypatch.setattr(each.context, "load", lambda seq, state: False)
+        for i in range(3):
+            each.batcher.submit(i, told(QUESTIONS[i]))
+        each.run()
+    assert [room.ended[i].usage.n_cached for i in range(3)] == [0, 0, 0]
+    assert {f.reason for f in room.ended.values()} <= {"stop", "length"}
+    monkeypatch.setattr(Context, "save", _no_memory)
+    other = open_room()
+    for i in range(3):
+        other.batcher.submit(i, told(QUESTIONS[i]))
+    other.run()
+    assert other.text == room.text
+
+
+def _no_memory(context: Context, seq: int) -> bytearray:
+    raise MemoryError
+
+
+def test_another_user_gets_no_copy(open_room: OpenRoom) -> None:
+    room = open_room()
+    for i in range(4):
+        room.batcher.submit(i, told(QUESTIONS[0], user="maple" if i % 2 else "birch"))
+    room.run()
+    assert [room.ended[i].usage.n_cached > 100 for i in range(4)] == [False, False, True, True]
+
+
+def test_conversations_are_parked_when_there_are_more_than_slots(open_room: OpenRoom, ask: Ask) -> None:
+    room = open_room(slots=2, park_bytes=1 << 28)
+    twin = open_room(slots=5)
+    questions = [f"{question} {'tell me all of it please ' * 12}" for question in QUESTIONS[:5]]
+    for each in (room, twin):
+        first = [each.answer(i, ask(question)) for i, question in enumerate(questions)]
+        for i, question in enumerate(questions):
+            each.answer(10 + i, ask(question, first[i], "go on"))
+    for i in range(5):
+        assert room.text[10 + i] == twin.text[10 + i]
+        assert room.ended[10 + i].usage.n_cached == twin.ended[10 + i].usage.n_cached > 50
+    assert 0 < room.batcher.scheduler.parking.n_bytes <= 1 << 28
+
+
+def test_without_memory_nothing_is_parked_and_nobody_hears_of_it(
+    open_room: OpenRoom, ask: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room = open_room(slots=1, park_bytes=1 << 28)
+    texts = [f"{question} {'tell me all of it please ' * 12}" for question in QUESTIONS[:4]]
+    room.answer(0, ask(texts[0]))
+    room.answer(1, ask(texts[1]))
+    assert len(room.batcher.scheduler.parking) == 1
+    monkeypatch.setattr(caches, "free_memory", lambda: 0)
+    room.answer(2, ask(texts[2]))
+    assert len(room.batcher.scheduler.parking) == 0, "other programs need it more"
+    monkeypatch.undo()
+    monkeypatch.setattr(room.context, "save", lambda seq: _no_memory(room.context, seq))
+    room.answer(3, ask(texts[3]))
+    assert len(room.batcher.scheduler.parking) == 0
+    assert {f.reason for f in room.ended.values()} == {"stop"}

@@ -175,7 +175,7 @@ def test_what_is_read_again_is_not_told_as_a_prompt(open_room: Callable[[int], R
     room.batcher.step()
     room.context.abort(False)
     room.batcher.step()
-    assert all(0 < job.n_past < job.n_prompt for job in room.batcher.scheduler.running()), "in pieces"
+    assert any(job.n_past < job.n_prompt for job in room.batcher.scheduler.running()), "not yet all again"
     assert not room.batcher.take().reading
     room.run()
     assert len(room.ids) == 4
