@@ -10,7 +10,7 @@ import struct
 
 import msgspec
 
-from infraxa.engine.types import ChatMessage, ErrorInfo, Finished, Loaded, LoadOptions, Request
+from infraxa.engine.types import ChatMessage, ErrorInfo, Finished, Loaded, LoadOptions, Request, TokenLogprob
 
 MAX_FRAME = 64 * 1024 * 1024
 """Bytes; far above the longest conversation, far below what a broken length would ask for."""
@@ -87,6 +87,8 @@ class Emitted(msgspec.Struct, frozen=True, array_like=True):
     id: int
     text: str
     token_ids: tuple[int, ...]
+    logprobs: tuple[TokenLogprob, ...] = ()
+    """One for each id, when they were asked for."""
 
 
 class Ended(msgspec.Struct, frozen=True, array_like=True):

@@ -15,6 +15,7 @@ from infraxa.engine.types import (
     FinishReason,
     Progress,
     Request,
+    TokenLogprob,
     Usage,
 )
 
@@ -41,6 +42,7 @@ class Answer:
         self._changed = asyncio.Event()
         self._parts: list[str] = []
         self._ids: list[int] = []
+        self._logprobs: list[TokenLogprob] = []
         self._progress: Progress | None = None
         self._n_prompt = 0
         self._n_out = 0
@@ -58,7 +60,7 @@ class Answer:
         self._n_prompt = progress.total
         self._changed.set()
 
-    def add(self, text: str, token_ids: tuple[int, ...]) -> None:
+    def add(self, text: str, token_ids: tuple[int, ...], logprobs: tuple[TokenLogprob, ...] = ()) -> None:
         self._last = time.perf_counter()
         if not self._n_out:
             self._first = self._last
@@ -67,6 +69,7 @@ class Answer:
         if text:
             self._parts.append(text)
         self._ids.extend(token_ids)
+        self._logprobs.extend(logprobs)
         self._changed.set()
 
     def finish(self, finished: Finished) -> None:
@@ -95,9 +98,10 @@ class Answer:
         """What has come since the last call; waits for it. After the end, Finished again and again."""
         while True:
             if self._ids or self._parts:
-                delta = Delta("".join(self._parts), tuple(self._ids))
+                delta = Delta("".join(self._parts), tuple(self._ids), tuple(self._logprobs))
                 self._parts.clear()
                 self._ids.clear()
+                self._logprobs.clear()
                 return delta
             if self._progress is not None:
                 progress, self._progress = self._progress, None

@@ -16,7 +16,7 @@ from typing import Final
 
 from infraxa.engine.gguf_header import Header, read_header
 from infraxa.engine.types import EngineError
-from infraxa.engine.vocabulary import MAX_ENCODED, MAX_PIECE, Vocabulary
+from infraxa.engine.vocabulary import MARKS, MAX_ENCODED, MAX_PIECE, Vocabulary
 
 _TOKENS: Final = "tokenizer.ggml.tokens"
 _TYPES: Final = "tokenizer.ggml.token_type"
@@ -136,6 +136,9 @@ def _correct(kinds: list[int], by_name: dict[bytes, int], header: Header, eos: i
         if end in by_name and any(names <= by_name.keys() for names in others):
             kinds[by_name[end]] = kind
             ends.discard(by_name[end])
+    for name in (mark.encode() for mark in MARKS):
+        if name in by_name and kinds[by_name[name]] in (_CONTROL, _UNKNOWN):
+            kinds[by_name[name]] = _USER_DEFINED
     for token in ends - {-1}:
         kinds[token] = _CONTROL
 

@@ -329,7 +329,7 @@ class Engine:
                 answer.read(Progress(reading.done, reading.total))
         for emitted in message.emitted:
             if answer := answers.get(emitted.id):
-                answer.add(emitted.text, emitted.token_ids)
+                answer.add(emitted.text, emitted.token_ids, emitted.logprobs)
         for ended in message.ended:
             if answer := answers.pop(ended.id, None):
                 answer.finish(ended.finished)

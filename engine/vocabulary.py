@@ -23,8 +23,11 @@ MAX_ENCODED: Final = 16 << 20
 MAX_TOKENS: Final = 1 << 20
 MAX_PIECE: Final = 65_535
 """Bytes that one token stands for; the longest known are some hundreds of spaces."""
-VERSION: Final = 1
+VERSION: Final = 2
 """Of the encoding, and of what is made of a file: another hash of the same file means another version."""
+MARKS: Final = frozenset(("[TOOL_CALLS]", "[CALL_ID]", "[ARGS]", "<|python_tag|>"))
+"""Control tokens that are part of the text all the same: without them nobody could tell an answer's calls of
+tools from its text."""
 
 FAIR_FROM: Final = 64
 """Tokens; fewer are taken as they are."""

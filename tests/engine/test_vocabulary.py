@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import struct
 import tracemalloc
@@ -24,7 +23,7 @@ from infraxa.engine.guide import GUIDE_PATH
 from infraxa.engine.llama import Model, route_log
 from infraxa.engine.text import TextAssembler
 from infraxa.engine.types import EngineError, Request
-from infraxa.engine.vocabulary import MAX_ENCODED, MAX_PIECE, MAX_TOKENS, Vocabulary
+from infraxa.engine.vocabulary import MAX_ENCODED, MAX_PIECE, MAX_TOKENS, VERSION, Vocabulary
 
 api: Any = bindings
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
@@ -36,7 +35,7 @@ ENDING = ["<|eot_id|>", "<|im_end|>", "<|end|>", "<|return|>", "<|call|>", "<|fl
           "<|end_of_text|>", "<end_of_utterance>", "<eos>", "<turn|>", "<|tool_response>",
           "<\uff5cend\u2581of\u2581sentence\uff5c>", "[e~["]  # fmt: skip
 OTHERS = ["<|channel|>", "<|message|>", "<|start|>", "<|constrain|>", "<|eot|>", "<|EOT|>", "<think>",
-          "[unused1]", "<|tool_call|>"]  # fmt: skip
+          "[unused1]", "<|tool_call|>", "[TOOL_CALLS]", "[ARGS]", "<|python_tag|>"]  # fmt: skip
 FILL_IN = [
     ["<|fim_prefix|>", "<fim-prefix>", "<fim_prefix>", "<\uff5cfim\u2581begin\uff5c>", "<PRE>",
      "\u2581<PRE>", "<|code_prefix|>", "<|prefix|>"],
@@ -91,14 +90,8 @@ def in_llama_cpp(path: Path) -> list[bytes]:
     params.vocab_only = True
     handle = api.llama_model_load_from_file(os.fsencode(path), params)
     assert handle, "llama.cpp does not load it"
-    vocab = api.llama_model_get_vocab(handle)
-    buffer = ctypes.create_string_buffer(MAX_PIECE)
-    found = []
-    for token in range(api.llama_vocab_n_tokens(vocab)):
-        size = api.llama_token_to_piece(vocab, token, buffer, len(buffer), 0, False)
-        found.append(b"" if api.llama_vocab_is_eog(vocab, token) else buffer.raw[:size])
-    api.llama_model_free(handle)
-    return found
+    with Model(handle, path) as model:
+        return [model.piece(token) or b"" for token in range(model.n_vocab)]
 
 
 def pieces(vocabulary: Vocabulary) -> list[bytes]:
@@ -109,7 +102,7 @@ def made(*parts: bytes) -> Vocabulary:
     return Vocabulary(array("H", map(len, parts)), b"".join(parts))
 
 
-def encoded(lengths: Sequence[int], joined: bytes, version: int = 1) -> bytes:
+def encoded(lengths: Sequence[int], joined: bytes, version: int = VERSION) -> bytes:
     return msgspec.msgpack.encode([version, struct.pack(f"<{len(lengths)}H", *lengths), joined])
 
 
@@ -122,7 +115,7 @@ def test_the_guide_has_the_pieces_of_its_model(guide: Model) -> None:
 def test_one_file_has_one_hash() -> None:
     """Of another hash cards of other versions would say that somebody lies: then VERSION is another one."""
     assert read_vocabulary(GUIDE_PATH).hash.hex() == (
-        "1c5376c094870c31992663c07aae32430a39c0b842a7f696d1a3f4df3782bc95"
+        "6f1542f873cff08f3aac1794aec3ca483ac190f2dc5a04d99addb64b97194bce"
     )
 
 
@@ -381,13 +374,13 @@ def test_no_bytes_break_what_reads_them(data: bytes, changes: st.DataObject) -> 
     [
         b"",
         b"\xc1",
-        msgspec.msgpack.encode([1, b"\1\0"]),
-        msgspec.msgpack.encode([1, "ab", "a"]),
+        msgspec.msgpack.encode([VERSION, b"\1\0"]),
+        msgspec.msgpack.encode([VERSION, "ab", "a"]),
         encoded([], b""),
         encoded([1, 1], b"a"),
         encoded([1], b"ab"),
-        encoded([1], b"a", version=2),
-        msgspec.msgpack.encode([1, b"\1\0\1", b"a"]),
+        encoded([1], b"a", version=VERSION + 1),
+        msgspec.msgpack.encode([VERSION, b"\1\0\1", b"a"]),
         encoded([0] * (MAX_TOKENS + 1), b""),
         encoded([0], bytes(MAX_ENCODED)),
         b"\x91" * 100_000,

@@ -1,0 +1,255 @@
+"""What an answer may consist of: JSON, JSON of a schema, or calls of tools, token by token.
+
+The schemas come from strangers. llguidance compiles them, in bounded memory and time; it is imported when the
+first one is asked for. How a token is chosen of those that are allowed is in sampler.py and logits.py.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import re
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from infraxa.engine.bindings import api as _api
+from infraxa.engine.llama import Model
+from infraxa.engine.types import EngineError, Format, Request, Tool
+
+if TYPE_CHECKING:
+    import numpy as np
+    from llguidance import LLMatcher, LLTokenizer
+    from numpy.typing import NDArray
+
+MAX_KEYS: Final = 1000
+"""Of one object in a schema: the time to compile grows with its square, 0.1 s for so many."""
+MAX_VARIANTS: Final = 500
+"""Of one `anyOf` or `oneOf`."""
+MAX_VALUES: Final = 40_000
+"""Everything in a schema."""
+MAX_ALL_KEYS: Final = 8000
+"""Of all objects with more than a few."""
+MAX_PARALLEL: Final = 8
+"""Calls of tools in one answer that must consist of them."""
+LIMITS: Final[dict[str, Any]] = {
+    "initial_lexer_fuel": 1_000_000,  # 20 ms
+    "step_lexer_fuel": 200_000,  # 15 ms
+    "step_max_items": 50_000,  # 3 ms
+    "max_items_in_row": 2000,
+    "max_lexer_states": 20_000,  # 40 MB
+    "max_grammar_size": 100_000,
+}
+_JSON_OPTIONS: Final = {
+    "item_separator": ",",
+    "key_separator": ":",
+    # A small model that may write spaces can write nothing else for ever.
+    "whitespace_pattern": r"[ \n\r\t]{0,20}",
+    "whitespace_flexible": True,
+    "coerce_one_of": True,
+    "lenient": False,
+}
+_WHERE = re.compile(r"^at \d+\(\d+\): (failed to compile JSON schema: )?")
+"""In a grammar that nobody else has seen."""
+
+
+class Constraint:
+    """Of one answer. Not what it has to be is kept, but what may come next."""
+
+    def __init__(self, matcher: LLMatcher, n_vocab: int) -> None:
+        self._matcher = matcher
+        self._n_vocab = n_vocab
+
+    @property
+    def complete(self) -> bool:
+        """The answer is what it has to be, and nothing more can follow."""
+        return self._matcher.is_stopped() and not self._matcher.is_error()
+
+    def take(self, token: int) -> bool:
+        """Goes on with a token, when it is allowed; the end of the turn is when the answer may end here."""
+        return self._matcher.try_consume_tokens([token]) == 1
+
+    def allowed(self) -> NDArray[np.bool_]:
+        """Which tokens may come next. Raises EngineError when none may."""
+        import numpy as np
+
+        mask = np.frombuffer(self._matcher.compute_bitmask(), np.uint8)
+        allowed: NDArray[np.bool_] = np.unpackbits(mask, bitorder="little")[: self._n_vocab].view(np.bool_)
+        if self._matcher.is_error() or not allowed.any():
+            raise _stuck()
+        return allowed
+
+    def take_allowed(self, token: int) -> None:
+        """Raises EngineError when it was not."""
+        if not self.take(token):
+            raise _stuck()
+
+
+class Constraints:
+    """Makes those of one model's answers."""
+
+    def __init__(self, model: Model, template: str | None) -> None:
+        """`template`: its source tells in which format the model calls tools."""
+        self._model = model
+        self._style = call_style(template)
+        self._tokenizer: LLTokenizer | None = None
+
+    def of(self, request: Request) -> Constraint | None:
+        """None: the answer may be anything. `request` has passed `check_request`.
+
+        Raises EngineError `bad_request` for a schema that cannot be followed.
+        """
+        must_call = [t for t in request.tools if request.tool_choice in ("required", t.name)]
+        if request.format is None and not must_call:
+            return None
+        if must_call:
+            grammar = _calls(must_call, self._style, one=request.tool_choice != "required")
+        else:
+            assert request.format is not None
+            tools = request.tools if request.tool_choice == "auto" else ()
+            grammar = _json_or_calls(request.format, tools, self._style)
+        constraint = self._compile(grammar)
+        if request.messages and request.messages[-1].role == "assistant":
+            self._go_on(constraint, request.messages[-1].content)
+        return constraint
+
+    def _compile(self, grammar: str) -> Constraint:
+        from llguidance import LLMatcher, LLParserLimits
+
+        if self._tokenizer is None:
+            self._tokenizer = _tokenizer_of(self._model)
+        limits = LLParserLimits(**LIMITS, verbose_errors=False)
+        matcher = LLMatcher(self._tokenizer, LLMatcher.grammar_from_lark(grammar), log_level=0, limits=limits)
+        if not matcher.is_error():
+            # What is too complicated shows with the first token.
+            matcher.compute_bitmask()
+        if matcher.is_error():
+            raise _refused(matcher.get_error())
+        return Constraint(matcher, self._model.n_vocab)
+
+    def _go_on(self, constraint: Constraint, text: str) -> None:
+        """The answer's beginning is there already."""
+        for token in self._model.tokenize_text(text):
+            if not constraint.take(token):
+                raise EngineError(
+                    "bad_request",
+                    "The answer that shall go on does not follow the format that is asked for.",
+                    "Ask without its beginning.",
+                )
+
+
+def call_style(template: str | None) -> str:
+    """In which format a model with this chat template calls tools: `hermes`, `mistral`, `mistral_args` or
+    `llama`."""
+    template = template or ""
+    if "[TOOL_CALLS]" in template:
+        return "mistral_args" if "[ARGS]" in template else "mistral"
+    if "<tool_call>" not in template and '"parameters": ' in template and "<|eot_id|>" in template:
+        return "llama"
+    return "hermes"
+
+
+def _tokenizer_of(model: Model) -> LLTokenizer:
+    """Takes about 1 s for a vocabulary of 150,000 tokens."""
+    from llguidance import LLTokenizer
+
+    tokens: list[bytes] = []
+    ends: list[int] = []
+    for token in range(model.n_vocab):
+        piece = model.piece(token)
+        if piece is None:
+            ends.append(token)
+        # What stands for no text is marked so: it is nowhere allowed.
+        tokens.append(piece or b"\xff<%d>" % token)
+    tokenizer: LLTokenizer = LLTokenizer.from_llamacpp(  # type: ignore[attr-defined] # not in its stubs
+        tokens=tokens,
+        vocab_ptr=_api.llama_model_get_vocab(model.handle),
+        tokenize_fptr=ctypes.cast(_api.llama_tokenize, ctypes.c_void_p).value,
+        eos_token=ends,
+        slices=None,
+    )
+    return tokenizer
+
+
+def _json_or_calls(format_: Format, tools: Sequence[Tool], style: str) -> str:
+    """A grammar for an answer in that format, or calls instead where there are tools."""
+    schema: object = json.loads(format_.schema) if format_.kind == "json_schema" else {"type": "object"}
+    answer = f"answer: {_json(schema)}\n"
+    if not tools:
+        return f"start: answer\n{answer}"
+    return f"start: answer | calls\n{answer}" + _calls(tools, style, one=False, rule="calls")
+
+
+def _calls(tools: Sequence[Tool], style: str, *, one: bool, rule: str = "start") -> str:
+    """A grammar for one call or several of these tools."""
+    rules = [f"call{i}: {_call(tool, style)}" for i, tool in enumerate(tools)]
+    call = " | ".join(f"call{i}" for i in range(len(tools)))
+    begin, between, end = {"mistral": ("[TOOL_CALLS][", ", ", "]"), "llama": ("", "; ", "")}.get(
+        style, ("", "" if style == "mistral_args" else "\n", "")
+    )
+    more = "" if one else f" ({_text(between)} call){{0,{MAX_PARALLEL - 1}}}"
+    return f"{rule}: {_text(begin)} call{more} {_text(end)}\ncall: {call}\n" + "\n".join(rules) + "\n"
+
+
+def _call(tool: Tool, style: str) -> str:
+    arguments = _json({**json.loads(tool.parameters), "type": "object"})
+    name = json.dumps(tool.name)
+    before, after = {
+        "mistral_args": (f"[TOOL_CALLS]{tool.name}[ARGS]", ""),
+        "mistral": (f'{{"name": {name}, "arguments": ', "}"),
+        "llama": (f'{{"name": {name}, "parameters": ', "}"),
+    }.get(style, (f'<tool_call>\n{{"name": {name}, "arguments": ', "}\n</tool_call>"))
+    return f"{_text(before)} {arguments} {_text(after)}"
+
+
+def _text(text: str) -> str:
+    return json.dumps(text) if text else ""
+
+
+def _json(schema: Any) -> str:
+    """A schema's part of a grammar. Raises EngineError `bad_request` when it is too large."""
+    _check_size(schema)
+    schema = {key: value for key, value in schema.items() if key != "x-guidance"}
+    return "%json " + json.dumps({**schema, "x-guidance": _JSON_OPTIONS})
+
+
+def _check_size(schema: object) -> None:
+    values = keys = 0
+    for value in _values(schema):
+        values += 1
+        if isinstance(value, dict):
+            keys += len(value) if len(value) > MAX_KEYS // 10 else 0
+            many = len(value) > MAX_KEYS or any(
+                isinstance(value.get(name), list) and len(value[name]) > MAX_VARIANTS
+                for name in ("anyOf", "oneOf", "allOf")
+            )
+            if many or keys > MAX_ALL_KEYS or values > MAX_VALUES:
+                raise _refused("it is too large")
+
+
+def _values(value: object) -> Iterator[object]:
+    """A value and all that it contains."""
+    left = [value]
+    while left:
+        value = left.pop()
+        yield value
+        if isinstance(value, dict):
+            left += value.values()
+        elif isinstance(value, list):
+            left += value
+
+
+def _refused(why: str) -> EngineError:
+    first, _, _ = why.strip().partition("\n")
+    reason = "it allows nothing" if first.startswith("NoExtension") else _WHERE.sub("", first)
+    reason = " ".join(reason.split())[:200].rstrip(".:")
+    return EngineError(
+        "bad_request", f"The schema cannot be followed: {reason}.", "Simplify the schema, or ask without it."
+    )
+
+
+def _stuck() -> EngineError:
+    return EngineError(
+        "bad_request",
+        "The answer cannot go on in the format that was asked for.",
+        "Simplify the schema, or ask without it.",
+    )
