@@ -24,6 +24,9 @@ Value = str | int | float | bool | None
 PREFIX = "INFRAXA_"
 PASSPHRASE_VARIABLE = "INFRAXA_PASSPHRASE"
 """The passphrase of the node's key: no setting, because a secret has no place in config.toml."""
+API_KEY_VARIABLE = "INFRAXA_API_KEY"
+"""The key of the gateway, likewise."""
+_NO_SETTINGS = (DATA_DIR_VARIABLE, PASSPHRASE_VARIABLE, API_KEY_VARIABLE)
 GUIDE = "guide"
 """The name of the built-in model."""
 LOCAL = "local"
@@ -169,6 +172,24 @@ _TestOthers = Annotated[
     bool,
     Meta(description="buy a tiny answer from peers that ask for it, at no cost, and tell them how it went"),
 ]
+_Gateway = Annotated[
+    bool, Meta(description="an OpenAI-compatible API for programs on this machine that have its key")
+]
+_GatewayPort = Annotated[
+    int, Meta(ge=0, le=65535, description="the TCP port of the gateway on this machine; 0 = any free one")
+]
+_GatewayHost = Annotated[
+    str,
+    Meta(pattern=_NAME, max_length=253, description="where the gateway listens: 127.0.0.1 or ::1"),
+]
+_GatewayOrigins = Annotated[
+    str,
+    Meta(
+        pattern=_NAME,
+        max_length=2048,
+        description="web pages that may use the gateway, with commas: http://localhost:3000; auto = none",
+    ),
+]
 
 
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -217,6 +238,10 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     pause_when_busy: _PauseWhenBusy = False
     self_test: _SelfTest = True
     test_others: _TestOthers = True
+    gateway: _Gateway = False
+    gateway_port: _GatewayPort = 8790
+    gateway_host: _GatewayHost = "127.0.0.1"
+    gateway_origins: _GatewayOrigins | None = None
 
 
 NETWORK_SETTINGS = frozenset(
@@ -245,6 +270,9 @@ PROVIDER_SETTINGS = frozenset(
     }
 )
 """With one of these changed, what is offered to others is looked at again."""
+
+GATEWAY_SETTINGS = frozenset({"gateway", "gateway_port", "gateway_host", "gateway_origins"})
+"""With one of these changed, the gateway is opened, closed, or opened elsewhere."""
 
 FRONT_END_SETTINGS = frozenset({"theme", "send_key", "mouse", "reduced_motion", "confirm_links"})
 """Those of one terminal: two that show the same node may differ in them."""
@@ -390,7 +418,7 @@ def read(
         else:
             warnings.append(f"{path}: {name!r} is not a setting; it is ignored.")
     for key in sorted(environ):
-        if not key.startswith(PREFIX) or key in (DATA_DIR_VARIABLE, PASSPHRASE_VARIABLE):
+        if not key.startswith(PREFIX) or key in _NO_SETTINGS:
             continue
         name = key.removeprefix(PREFIX).lower()
         if name in sources:

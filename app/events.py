@@ -9,6 +9,7 @@ import msgspec
 
 from infraxa.app.answering import Waits
 from infraxa.app.config import Settings
+from infraxa.app.gateway.values import GatewayStatus
 from infraxa.app.serving import ProviderStatus
 from infraxa.engine.types import EngineStatus
 from infraxa.net.status import NetworkStatus
@@ -110,6 +111,12 @@ class ProviderChanged(msgspec.Struct, frozen=True, tag=True):
     status: ProviderStatus
 
 
+class GatewayChanged(msgspec.Struct, frozen=True, tag=True):
+    """The gateway was opened or closed, or could not be opened."""
+
+    status: GatewayStatus
+
+
 class ServedChanged(msgspec.Struct, frozen=True, tag=True):
     """The list of requests of other nodes is another one; at most a few times a second."""
 
@@ -153,6 +160,7 @@ Event = (
     | AnswerWaits
     | AnswerMoved
     | ProviderChanged
+    | GatewayChanged
     | ServedChanged
     | OffersChanged
     | TradeChanged

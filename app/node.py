@@ -35,6 +35,7 @@ from infraxa.app.events import (
     EngineChanged,
     Event,
     FactsChanged,
+    GatewayChanged,
     LogLine,
     ModelsChanged,
     NetworkChanged,
@@ -45,6 +46,8 @@ from infraxa.app.events import (
 )
 from infraxa.app.facade import NodeFacade, OnProgress
 from infraxa.app.folders import Folders
+from infraxa.app.gateway.opening import GatewayDoor, Opening
+from infraxa.app.gateway.values import GatewayStatus, GatewayWish
 from infraxa.app.hub_values import PullAdded, PullAsked
 from infraxa.app.missed import poorly_rated
 from infraxa.app.models import Models
@@ -151,6 +154,9 @@ class Node(NodeFacade):
             self._net.nodes,
         )
         self._control = ControlServer(self, self._present, folders.data)
+        self._gateway = GatewayDoor(
+            self, folders.data, lambda: self._emit(GatewayChanged(self.gateway)), self._say
+        )
 
     async def start(self) -> None:
         """Take the folder's lock, open the store, begin to load the model.
@@ -194,6 +200,7 @@ class Node(NodeFacade):
             self._tasks.spawn(self._load_at_start(), name="load model")
         self._net.start(store, self.settings)
         self._offer()
+        self._gateway.follow()
 
     def _present(self) -> list[Event]:
         """What somebody who comes now is told of how things are."""
@@ -202,12 +209,14 @@ class Node(NodeFacade):
             EngineChanged(self.engine),
             NetworkChanged(self.network),
             ProviderChanged(self.provider),
+            GatewayChanged(self.gateway),
             *self._playing.present(),
         ]
 
     async def close(self) -> None:
         """End everything: answers are stored as stopped, the worker ends, the lock is free. Bounded."""
         self._control.refuse()
+        await self._gateway.close()
         if self._answers is not None:
             try:
                 async with asyncio.timeout(3):
@@ -413,6 +422,15 @@ class Node(NodeFacade):
         """What a program can name as the model of a call."""
         return await self._calls.list_callable()
 
+    @property
+    def gateway(self) -> GatewayStatus:
+        return self._gateway.status
+
+    def open_gateway(self, wish: GatewayWish) -> Opening:
+        """Have the gateway open until the stream ends, which gives its address. Raises NodeError
+        `port_taken`, `not_loopback`, `bad_key`; `busy` when it is open in another way."""
+        return self._gateway.open(wish)
+
     async def _answer_and_question(self, message_id: str) -> tuple[Message, str]:
         await self._playing.store_again()
         answer = await self._store.run(messages.get_message, message_id)
@@ -561,6 +579,8 @@ class Node(NodeFacade):
             "model" in names and self.settings.provide_model is None
         ):
             self._offer()
+        if not configuration.GATEWAY_SETTINGS.isdisjoint(names):
+            self._gateway.follow()
 
     def _offer(self) -> None:
         self._tasks.spawn(self._provide_as_set(), name="provider mode", told=FAILURES)

@@ -203,6 +203,16 @@ TestOthers = Annotated[
     bool | None,
     typer.Option("--test-others/--no-test-others", help="Buy tiny answers of peers that ask for it."),
 ]
+Gateway = Annotated[
+    bool | None, typer.Option("--gateway/--no-gateway", help="An OpenAI-compatible API on this machine.")
+]
+GatewayPort = Annotated[str | None, typer.Option(metavar="PORT", help="Where the gateway listens.")]
+GatewayHost = Annotated[
+    str | None, typer.Option(metavar="ADDRESS", help="The address of this machine where it listens.")
+]
+GatewayOrigins = Annotated[
+    str | None, typer.Option(metavar="ORIGIN,…", help="Web pages that may use the gateway.")
+]
 Peer = Annotated[
     str,
     typer.Argument(

@@ -132,6 +132,10 @@ def root(
     pause_when_busy: options.PauseWhenBusy = None,
     self_test: options.SelfTest = None,
     test_others: options.TestOthers = None,
+    gateway: options.Gateway = None,
+    gateway_port: options.GatewayPort = None,
+    gateway_host: options.GatewayHost = None,
+    gateway_origins: options.GatewayOrigins = None,
 ) -> None:
     """An open market for AI inference, in one terminal."""
     ctx.obj = data_dir

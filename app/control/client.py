@@ -50,12 +50,14 @@ from infraxa.app.events import (
     AnswerStarted,
     EngineChanged,
     Event,
+    GatewayChanged,
     NetworkChanged,
     ProviderChanged,
     SettingsChanged,
 )
 from infraxa.app.facade import NodeFacade, OnProgress
 from infraxa.app.folders import Folders
+from infraxa.app.gateway.values import GatewayStatus
 from infraxa.app.serving import ProviderStatus
 from infraxa.engine.types import EngineStatus
 from infraxa.net.status import NetworkStatus
@@ -79,6 +81,7 @@ class AttachedNode(NodeFacade):
     engine: EngineStatus = EngineStatus()
     network: NetworkStatus = NetworkStatus()
     provider: ProviderStatus = ProviderStatus()
+    gateway: GatewayStatus = GatewayStatus()
 
     def __init__(self, settings: Settings, folders: Folders) -> None:
         """Of `settings`, those of the front end itself are kept: its keys, its colours."""
@@ -205,6 +208,8 @@ class AttachedNode(NodeFacade):
                 self.provider = event.status
             case NetworkChanged():
                 self.network = event.status
+            case GatewayChanged():
+                self.gateway = event.status
             case SettingsChanged():
                 self.settings = event.settings
             case AnswerStarted():
