@@ -6,12 +6,13 @@ by method calls, and what happened is collected in `Output` until somebody takes
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from infraxa.engine.caches import Caches
+from infraxa.engine.checks import check_request
+from infraxa.engine.constraint import Constraint, Constraints
 from infraxa.engine.frames import Emitted, Ended, Reading
 from infraxa.engine.llama import Aborted, Context, Model
 from infraxa.engine.prefixes import Parking
@@ -29,14 +30,12 @@ from infraxa.engine.types import (
     PromptTooLong,
     Request,
     Sampling,
+    TokenLogprob,
     Usage,
 )
 
 N_BATCH = 512
 """Rows of one step: what the largest piece of a prompt costs before anything else gets its turn."""
-MAX_STOP = 4096
-"""Characters of all stop strings; they are searched for after every token."""
-MAX_STOPS = 16
 
 
 class Output(NamedTuple):
@@ -47,10 +46,24 @@ class Output(NamedTuple):
     ended: tuple[Ended, ...]
 
 
+class _Asked:
+    """What few requests ask for, besides text."""
+
+    __slots__ = ("constraint", "logprobs", "top")
+
+    def __init__(self, constraint: Constraint | None, top: int | None) -> None:
+        self.constraint = constraint
+        self.top = top
+        """So many of the likeliest tokens are told with each one; None: not even its own log-probability."""
+        self.logprobs: list[TokenLogprob] = []
+        """One for each of the generation's `ids`."""
+
+
 class _Generation:
     """One request while it is here."""
 
     __slots__ = (
+        "asked",
         "first",
         "ids",
         "job",
@@ -67,6 +80,7 @@ class _Generation:
     def __init__(self, job: Job, sampling: Sampling, limit: int, received: float) -> None:
         self.job = job
         self.sampling = sampling
+        self.asked: _Asked | None = None
         self.sampler: Sampler | None = None
         self.text = TextAssembler(sampling.stop)
         self.limit = limit
@@ -80,7 +94,11 @@ class _Generation:
         self.ids: list[int] = []
 
     def emit(self) -> Emitted:
-        emitted = Emitted(self.job.id, "".join(self.parts), tuple(self.ids))
+        logprobs: tuple[TokenLogprob, ...] = ()
+        if self.asked is not None:
+            logprobs = tuple(self.asked.logprobs)
+            self.asked.logprobs.clear()
+        emitted = Emitted(self.job.id, "".join(self.parts), tuple(self.ids), logprobs)
         self.parts.clear()
         self.ids.clear()
         return emitted
@@ -125,6 +143,7 @@ class Batcher:
             parking=parking,
         )
         self._caches = Caches(context, self.scheduler, parking)
+        self._constraints = Constraints(model)
         self.step_number = 0
         self._being_read: frozenset[int] = frozenset()
         self._generations: dict[int, _Generation] = {}
@@ -143,12 +162,12 @@ class Batcher:
 
     def count(self, messages: Sequence[ChatMessage]) -> int:
         """Tokens of the prompt that this conversation makes. Raises EngineError."""
-        return len(self._read(messages))
+        return len(self._read(Request(tuple(messages))))
 
-    def _read(self, messages: Sequence[ChatMessage]) -> list[int]:
+    def _read(self, request: Request) -> list[int]:
         """Raises EngineError, and nothing else: one conversation must not end all others."""
         try:
-            return prompt_tokens(self.model, self.template, messages)
+            return prompt_tokens(self.model, self.template, request)
         except EngineError:
             raise
         except Exception as error:
@@ -165,10 +184,11 @@ class Batcher:
         """
         received = time.perf_counter() if received is None else received
         tokens: list[int] = []
+        asked: _Asked | None = None
         try:
-            check_sampling(request.sampling)
-            tokens = self._read(request.messages)
-            if not request.messages or not tokens:
+            check_request(request)
+            tokens = self._read(request)
+            if not (request.messages or request.prompt) or not tokens:
                 raise EngineError("bad_request", "There is nothing to answer.", "Send a message.")
             if len(tokens) > self.n_ctx:
                 raise PromptTooLong(len(tokens), self.n_ctx)
@@ -177,6 +197,9 @@ class Batcher:
                 raise EngineError(
                     "over_budget", "The prompt costs more than it may.", "Allow it to cost more."
                 )
+            constraint = self._constraints.of(request)
+            if constraint is not None or request.logprobs is not None:
+                asked = _Asked(constraint, request.logprobs)
         except EngineError as error:
             self._ended.append(Ended(request_id, Finished("failed", Usage(n_prompt=len(tokens)), error.info)))
             return
@@ -188,8 +211,11 @@ class Batcher:
             limit = min(limit, affordable)
         job = Job(request_id, request.user, tokens, received)
         generation = self._generations[request_id] = _Generation(job, request.sampling, limit, received)
+        generation.asked = asked
         self.scheduler.submit(job)
-        if limit == 0:
+        if constraint is not None and constraint.complete:
+            self._end(generation, "stop")
+        elif limit == 0:
             self._end(generation, "length")
 
     def cancel(self, request_id: int) -> None:
@@ -271,7 +297,6 @@ class Batcher:
 
     def _take(self, spans: list[Span]) -> None:
         """Samples the next token of every sequence whose last row was decoded."""
-        piece_of = self.model.piece
         now = time.perf_counter()
         row = -1
         for slot, start, end, job, wants_output in spans:
@@ -284,26 +309,44 @@ class Batcher:
                 if not job.n_out:
                     self._reading[job.id] = Reading(job.id, end, job.n_prompt)
                 continue
-            generation = self._generations[job.id]
-            assert generation.sampler is not None
-            token = generation.sampler.sample(row)
-            generation.last = now
-            if not generation.first:
-                generation.first = now
-            piece = piece_of(token)
-            if piece is None:
-                self._end(generation, "stop")
-                continue
-            job.tokens.append(token)
-            if piece:  # a control token is nothing that was said, and nobody pays for it (Vocabulary.count)
-                generation.ids.append(token)
-            text = generation.text.feed(piece)
-            if text:
-                generation.parts.append(text)
-            if generation.text.stopped:
-                self._end(generation, "stop")
-            elif job.n_out >= generation.limit:
-                self._end(generation, "length")
+            self._next(self._generations[job.id], row, now)
+
+    def _next(self, generation: _Generation, row: int, now: float) -> None:
+        """Samples one token from that row of the step, which is the last of what this request knows."""
+        job, asked = generation.job, generation.asked
+        assert generation.sampler is not None
+        try:
+            token = generation.sampler.sample(row) if asked is None else self._choose(generation, asked, row)
+        except EngineError as error:
+            self._end(generation, "failed", error.info)
+            return
+        generation.last = now
+        if not generation.first:
+            generation.first = now
+        piece = self.model.piece(token)
+        if piece is None:
+            self._end(generation, "stop")
+            return
+        job.tokens.append(token)
+        if piece:  # a control token is nothing that was said, and nobody pays for it (Vocabulary.count)
+            generation.ids.append(token)
+        text = generation.text.feed(piece)
+        if text:
+            generation.parts.append(text)
+        if generation.text.stopped or (asked is not None and asked.constraint and asked.constraint.complete):
+            self._end(generation, "stop")
+        elif job.n_out >= generation.limit:
+            self._end(generation, "length")
+
+    def _choose(self, generation: _Generation, asked: _Asked, row: int) -> int:
+        """The next token, and how likely it was. Raises EngineError when a constraint allows none."""
+        sampler = generation.sampler
+        assert sampler is not None
+        constraint, top = asked.constraint, asked.top
+        token = sampler.sample(row) if constraint is None else sampler.sample_allowed(row, constraint)
+        if top is not None and self.model.piece(token):
+            asked.logprobs.append(sampler.logprob(row, token, top))
+        return token
 
     def _remove_bridge(self, slot: int, start: int) -> None:
         if not self.context.remove(slot, start):
@@ -349,27 +392,3 @@ class Batcher:
             if generation.sampler is not None:
                 generation.sampler.close()
         self._generations.clear()
-
-
-def check_sampling(sampling: Sampling) -> None:
-    """Raises EngineError `bad_request` for values that mean nothing."""
-    s = sampling
-    problem = ""
-    if not (math.isfinite(s.temperature) and s.temperature >= 0):
-        problem = f"temperature must be 0 or more, not {s.temperature}"
-    elif not 0 <= s.top_k < 2**31:
-        problem = f"top-k must be 0 or more, not {s.top_k}"
-    elif not 0 <= s.top_p <= 1:
-        problem = f"top-p must be between 0 and 1, not {s.top_p}"
-    elif not 0 <= s.min_p <= 1:
-        problem = f"min-p must be between 0 and 1, not {s.min_p}"
-    elif not (math.isfinite(s.repeat_penalty) and s.repeat_penalty > 0):
-        problem = f"the repeat penalty must be above 0, not {s.repeat_penalty}"
-    elif s.max_tokens is not None and s.max_tokens < 0:
-        problem = f"max tokens must be 0 or more, not {s.max_tokens}"
-    elif len(s.stop) > MAX_STOPS:
-        problem = f"there can be {MAX_STOPS} stop strings, not {len(s.stop)}"
-    elif sum(map(len, s.stop)) > MAX_STOP:
-        problem = f"the stop strings are longer than {MAX_STOP} characters together"
-    if problem:
-        raise EngineError("bad_request", f"This cannot be generated: {problem}.", "Correct the setting.")

@@ -87,10 +87,9 @@ class Constraint:
 class Constraints:
     """Makes those of one model's answers."""
 
-    def __init__(self, model: Model, template: str | None) -> None:
-        """`template`: its source tells in which format the model calls tools."""
+    def __init__(self, model: Model) -> None:
         self._model = model
-        self._style = call_style(template)
+        self._style = call_style(model.chat_template)
         self._tokenizer: LLTokenizer | None = None
 
     def of(self, request: Request) -> Constraint | None:

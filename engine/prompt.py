@@ -16,7 +16,7 @@ from msgspec.structs import replace
 
 from infraxa.engine.llama import Model
 from infraxa.engine.template import ChatTemplate
-from infraxa.engine.types import ChatMessage
+from infraxa.engine.types import ChatMessage, Request
 
 SLICE: Final = 8192
 """Characters in which control texts are looked for at a time, when there are more. llama.cpp copies the whole
@@ -28,8 +28,11 @@ _STAND_INS = 0xF0000
 """From here on, Unicode has characters for private use, which no template trims or changes."""
 
 
-def prompt_tokens(model: Model, template: ChatTemplate, messages: Sequence[ChatMessage]) -> list[int]:
+def prompt_tokens(model: Model, template: ChatTemplate, request: Request) -> list[int]:
     """Tokens up to where the assistant's next words begin. Raises EngineError."""
+    if not request.messages:
+        return model.tokenize(request.prompt) if request.prompt else []
+    messages: Sequence[ChatMessage] = request.messages
     hidden: dict[str, str] = {}
     """For each control text of the contents, the character that stands for it while the template works."""
     found = _in_slices(model, messages)
