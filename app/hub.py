@@ -239,8 +239,11 @@ async def request(
 
 
 def _next(url: str, location: str, access: Access) -> str:
-    found = urljoin(url, location)
-    scheme, before = urlsplit(found).scheme, urlsplit(url).scheme
+    try:
+        found = urljoin(url, location)
+        scheme, before = urlsplit(found).scheme, urlsplit(url).scheme
+    except ValueError:
+        raise strange(access, "it redirects to what is no address") from None
     if scheme not in ("http", "https") or (before == "https" and scheme == "http"):
         raise strange(access, "it redirects to an address that is not safe")
     return found
