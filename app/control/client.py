@@ -57,7 +57,7 @@ from infraxa.app.events import (
 )
 from infraxa.app.facade import NodeFacade, OnProgress
 from infraxa.app.folders import Folders
-from infraxa.app.gateway.values import GatewayStatus
+from infraxa.app.gateway.values import CLOSED, GatewayStatus
 from infraxa.app.serving import ProviderStatus
 from infraxa.engine.types import EngineStatus
 from infraxa.net.status import NetworkStatus
@@ -81,7 +81,7 @@ class AttachedNode(NodeFacade):
     engine: EngineStatus = EngineStatus()
     network: NetworkStatus = NetworkStatus()
     provider: ProviderStatus = ProviderStatus()
-    gateway: GatewayStatus = GatewayStatus()
+    gateway: GatewayStatus = CLOSED
 
     def __init__(self, settings: Settings, folders: Folders) -> None:
         """Of `settings`, those of the front end itself are kept: its keys, its colours."""

@@ -13,7 +13,7 @@ from infraxa.app.config import Settings, split
 from infraxa.app.errors import FAILURES, NodeError, sentence
 from infraxa.app.facade import NodeFacade
 from infraxa.app.gateway.key import checked, kept_key
-from infraxa.app.gateway.values import GatewayStatus, GatewayWish
+from infraxa.app.gateway.values import CLOSED, GatewayStatus, GatewayWish
 from infraxa.engine.types import ErrorInfo
 from infraxa.net.tasks import TaskGroup
 
@@ -30,7 +30,7 @@ class GatewayDoor:
         self, node: NodeFacade, folder: Path, changed: Callable[[], None], say: Callable[[str], None]
     ) -> None:
         """`changed` is called when the status is another one, `say` with what a person should read."""
-        self.status = GatewayStatus()
+        self.status = CLOSED
         self._node = node
         self._folder = folder
         self._changed = changed
@@ -61,10 +61,10 @@ class GatewayDoor:
                     await self._open(BY_SETTINGS)
                 except FAILURES as error:
                     self._by_settings = False
-                    self._tell(GatewayStatus(error=ErrorInfo(error.code, error.message, error.remedy)))
+                    self._tell(GatewayStatus("", ErrorInfo(error.code, error.message, error.remedy)))
                     self._say(sentence(error))
             elif not settings.gateway and self.status.error is not None:
-                self._tell(GatewayStatus())
+                self._tell(CLOSED)
 
     def open(self, wish: GatewayWish) -> Opening:
         """Have it open until the stream ends."""
@@ -134,7 +134,7 @@ class GatewayDoor:
         assert self._gateway is not None
         gateway, self._gateway = self._gateway, None
         await gateway.close()
-        self._tell(GatewayStatus())
+        self._tell(CLOSED)
         self._say("The gateway is closed.")
 
     def _check_same(self, gateway: Gateway, wish: GatewayWish) -> None:

@@ -10,10 +10,13 @@ from infraxa.engine.types import ErrorInfo
 class GatewayStatus(msgspec.Struct, frozen=True):
     """Whether it is open."""
 
-    address: str = ""
+    address: str
     """`http://127.0.0.1:8790`; empty while it is closed."""
     error: ErrorInfo | None = None
     """Why it could not be opened as the settings say."""
+
+
+CLOSED = GatewayStatus("")
 
 
 class GatewayWish(msgspec.Struct, frozen=True):
