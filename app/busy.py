@@ -65,12 +65,12 @@ class Sampler:
         self._at = 0.0
         self._share = 0.0
 
-    def share(self, worker: int | None) -> float:
-        """0 to 1; 0 at first. `worker`: the process that generates, if there is one."""
+    def share(self, workers: Iterable[int]) -> float:
+        """0 to 1; 0 at first. `workers`: the processes that generate."""
         now = self._monotonic()
         if self._last is not None and now - self._at < SAMPLE_S:
             return self._share
-        used = self._measure((os.getpid(),) if worker is None else (os.getpid(), worker))
+        used = self._measure((os.getpid(), *workers))
         last, self._last, self._at = self._last, used, now
         if last is None or used.whole <= last.whole:
             return self._share

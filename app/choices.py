@@ -9,12 +9,14 @@ from __future__ import annotations
 import difflib
 import os
 from collections.abc import Iterable
+from pathlib import Path
 
 import msgspec
 
 from infraxa.app.config import GUIDE, Settings
 from infraxa.app.errors import NodeError
 from infraxa.app.examine import examine
+from infraxa.app.files import Stamp, mark_of, stamp_of
 from infraxa.app.folders import whole_path
 from infraxa.engine.guide import GUIDE_PATH
 from infraxa.engine.models import ModelInfo, read_metadata
@@ -51,6 +53,10 @@ class ModelEntry(msgspec.Struct, frozen=True):
     builtin: bool = False
     problem: str = ""
     """Why it cannot be used now; one sentence."""
+    stamp: Stamp = Stamp()
+    """What the files were like when this was read of them."""
+    loaded: bool = False
+    """Memory holds it, ready to answer; only a running node says so."""
     vocab: bytes = b""
     """The hash of its vocabulary; known of what is served."""
 
@@ -70,7 +76,7 @@ def find_model(name: str, entries: Iterable[ModelEntry]) -> ModelEntry:
         return known[name]
     if is_path(name):
         path = whole_path(name)
-        return _entry(name, path.stem, read_metadata(path))
+        return _read(path, name, path.stem)
     close = difflib.get_close_matches(name, known, 1)
     hint = f"Did you mean {close[0]}? " if close else ""
     raise NodeError(
@@ -104,11 +110,11 @@ def one_off(text: str, options: ChatOptions) -> tuple[ChatMessage, ...]:
 
 def _guide() -> ModelEntry:
     try:
-        info, problem = read_metadata(GUIDE_PATH), ""
+        guide, problem = _read(GUIDE_PATH, GUIDE, GUIDE_LABEL), ""
     except EngineError as error:
-        info = ModelInfo(str(GUIDE_PATH), GUIDE, 0)
+        guide = _entry(GUIDE, GUIDE_LABEL, ModelInfo(str(GUIDE_PATH), GUIDE, 0))
         problem = f"{error.message} Install infraxa again."
-    return msgspec.structs.replace(_entry(GUIDE, GUIDE_LABEL, info), builtin=True, problem=problem)
+    return msgspec.structs.replace(guide, builtin=True, problem=problem)
 
 
 def _recorded(record: ModelRecord) -> ModelEntry:
@@ -120,6 +126,7 @@ def _recorded(record: ModelRecord) -> ModelEntry:
         _entry(record.name, record.name, info),
         path=record.path,
         size=record.size,
+        stamp=Stamp(record.size, record.mtime_ns),
         sha256=record.sha256,
         added_at=record.added_at,
         problem=_problem(record, info),
@@ -141,12 +148,17 @@ def _entry(name: str, label: str, info: ModelInfo) -> ModelEntry:
     )
 
 
+def _read(path: Path, name: str, label: str) -> ModelEntry:
+    """Of a file of which nothing is kept. Raises EngineError."""
+    info = read_metadata(path)
+    return msgspec.structs.replace(_entry(name, label, info), stamp=stamp_of(mark_of(info)))
+
+
 def _problem(record: ModelRecord, info: ModelInfo) -> str:
     try:
-        stats = [path.stat() for path in info.files]
-    except OSError as error:
-        return f"The file {error.filename} is missing."
-    changed = sum(stat.st_size for stat in stats) != record.size
-    if changed or max(stat.st_mtime_ns for stat in stats) != record.mtime_ns:
+        stamp = stamp_of(mark_of(info))
+    except EngineError as error:
+        return error.message
+    if stamp != (record.size, record.mtime_ns):
         return "The file has changed since it was added; remove it and add it again."
     return ""

@@ -52,6 +52,18 @@ _Slots = Annotated[int, Meta(ge=1, le=64, description="how many answers are gene
 _GpuLayers = Annotated[
     int, Meta(ge=0, le=10_000, description="layers of the model on the GPU; auto = as many as fit")
 ]
+_KvType = Annotated[
+    Literal["f16", "q8_0", "q4_0"],
+    Meta(description="how chats are kept in memory: q8_0 takes half of f16, q4_0 a quarter and loses some"),
+]
+_FlashAttention = Annotated[
+    Literal["auto", "on", "off"],
+    Meta(description="the attention that needs less memory; auto = where it can"),
+]
+_UnifiedKv = Annotated[
+    bool,
+    Meta(description="one memory for all chats: saves some when they begin alike, slower when they do not"),
+]
 _Temperature = Annotated[
     float, Meta(ge=0, le=5, description="randomness of answers, 0 = none; auto = the model's own")
 ]
@@ -132,7 +144,10 @@ _UploadLimit = Annotated[
     int, Meta(ge=1, le=10_000_000, description="kB per second of answers for others; auto = no limit")
 ]
 _MemoryLimit = Annotated[
-    int, Meta(ge=64, le=2**24, description="MB that the model and its contexts may take; auto = what is free")
+    int, Meta(ge=64, le=2**24, description="MB that models and their contexts may take; auto = what is free")
+]
+_ModelsLoaded = Annotated[
+    int, Meta(ge=1, le=16, description="models loaded at the same time at most; auto = as memory allows")
 ]
 _MOST = 1_000_000.0
 """Credits."""
@@ -200,6 +215,9 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     context: _Context | None = None
     slots: _Slots = 8
     gpu_layers: _GpuLayers | None = None
+    kv_type: _KvType = "f16"
+    flash_attention: _FlashAttention = "auto"
+    unified_kv: _UnifiedKv = False
     temperature: _Temperature | None = None
     theme: _Theme = "infraxa-dark"
     send_key: _SendKey = "enter"
@@ -225,6 +243,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     pause_on_battery: _PauseOnBattery = True
     upload_limit: _UploadLimit | None = None
     memory_limit: _MemoryLimit | None = None
+    models_loaded: _ModelsLoaded | None = None
     cap_request: _CapRequest = 0.01
     cap_chat: _CapChat = 0.05
     cap_day: _CapDay = 0.05
@@ -282,7 +301,11 @@ LATER: Mapping[str, str] = {
     "context": "when a model is loaded",
     "slots": "when a model is loaded",
     "gpu_layers": "when a model is loaded",
+    "kv_type": "when a model is loaded",
+    "flash_attention": "when a model is loaded",
+    "unified_kv": "when a model is loaded",
     "memory_limit": "when a model is loaded",
+    "models_loaded": "when a model is loaded",
     "mouse": "from the next start",
 }
 """When a setting takes effect, if not at once."""

@@ -25,7 +25,6 @@ from infraxa.app.serving import BlockedUser, Mode, ProviderStatus, SelfTest, Ser
 from infraxa.app.terms import PAUSED, Refusal, Terms, Why
 from infraxa.app.till import Till
 from infraxa.app.trade import Missed
-from infraxa.engine.host import Engine
 from infraxa.engine.types import Loaded
 from infraxa.net.status import Load, Offer, Waiting
 from infraxa.store import trade, users
@@ -44,7 +43,6 @@ class Desk:
     def __init__(
         self,
         models: Models,
-        engine: Engine,
         emit: Callable[[Event], None],
         till: Till,
         *,
@@ -70,7 +68,6 @@ class Desk:
         self._records = Records()
         self._sales = Sales(
             models,
-            engine,
             self._records,
             self.till,
             changed=self._moved,

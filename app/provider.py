@@ -9,8 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Iterable
 from typing import Final
 
 import msgspec
@@ -20,15 +19,14 @@ from infraxa.app.busy import OthersBusy, Sampler
 from infraxa.app.choices import ModelEntry
 from infraxa.app.config import Settings
 from infraxa.app.desk import Desk
-from infraxa.app.errors import FAILURES
+from infraxa.app.errors import FAILURES, NodeError
 from infraxa.app.events import Event
 from infraxa.app.models import Models
 from infraxa.app.offering import servable
 from infraxa.app.serving import ProviderStatus
 from infraxa.app.terms import Refusal, Terms, Why
 from infraxa.app.till import Till
-from infraxa.engine.host import Engine
-from infraxa.engine.types import EngineError, EngineStatus
+from infraxa.engine.types import EngineError
 from infraxa.net.tasks import TaskGroup
 from infraxa.store.db import now_ms
 
@@ -62,21 +60,19 @@ class Provider(Desk):
     def __init__(
         self,
         models: Models,
-        engine: Engine,
         emit: Callable[[Event], None],
         *,
         clock: Callable[[], int] = now_ms,
         on_battery: Callable[[], bool] = pauses.on_battery,
-        others_share: Callable[[int | None], float] | None = None,
+        others_share: Callable[[Iterable[int]], float] | None = None,
         limits: Limits | None = None,
         till: Till | None = None,
     ) -> None:
         """`clock`: milliseconds since the epoch. `others_share`: see busy.Sampler. `till`: by
         default one of its own."""
         limits = limits or Limits()
-        super().__init__(models, engine, emit, till or Till(clock=clock), clock=clock, retry_s=limits.retry)
+        super().__init__(models, emit, till or Till(clock=clock), clock=clock, retry_s=limits.retry)
         self._models = models
-        self._engine = engine
         self._on_battery = on_battery
         self._others_share = others_share or Sampler().share
         self._busy = OthersBusy()
@@ -88,7 +84,8 @@ class Provider(Desk):
         self._displaced_until = 0.0
         self._retry_at = 0.0
         self._retry = self._limits.retry
-        self._engine_seen = ("", "")
+        self._engines_seen: dict[str, str] = {}
+        """What state each was in, by its model."""
         self._wake = asyncio.Event()
         self._tasks = TaskGroup()
         self._keeper: asyncio.Task[None] | None = None
@@ -120,11 +117,11 @@ class Provider(Desk):
             self._become("starting", wait=self._waiting("the model", LOAD_S))
         self._wake.set()
 
-    def engine_changed(self, status: EngineStatus) -> None:
-        """The engine has another status."""
-        seen = (status.state, status.model)
-        if seen != self._engine_seen:  # and not only other counts
-            self._engine_seen = seen
+    def engine_changed(self) -> None:
+        """An engine has another status."""
+        seen = self._models.states
+        if seen != self._engines_seen:  # and not only other counts
+            self._engines_seen = seen
             self._wake.set()
 
     async def stop(self, *, now: bool) -> None:
@@ -189,7 +186,7 @@ class Provider(Desk):
         on_battery = settings.pause_on_battery and self._on_battery()
         if pause := pauses.find_pause(settings.provide_hours, settings.pause_on_battery, on_battery, at):
             self._pause(pause)
-        elif self._person_waits or self._models.others_hold(entry):
+        elif self._person_waits or self._models.room(entry, settings) == "none":
             self._displaced_until = time.monotonic() + self._limits.idle
             self._pause(pauses.Pause("You are using another model.", at + self._limits.idle))
         elif settings.pause_when_busy and self._others_busy():
@@ -198,33 +195,31 @@ class Provider(Desk):
             await self._have_model(entry, settings, model_id)
 
     def _others_busy(self) -> bool:
-        loaded = self._engine.status.loaded
-        share = self._others_share(None if loaded is None else loaded.pid)
+        share = self._others_share(self._models.workers)
         return self._busy.look(share, time.monotonic())
 
     async def _have_model(self, entry: ModelEntry, settings: Settings, model_id: bytes) -> None:
-        """Serve with this model, as soon as the engine has it. Raises EngineError, NodeError."""
-        engine, now = self._engine.status, time.monotonic()
-        ours = engine.model == str(Path(entry.path))
+        """Serve with this model, as soon as an engine has it. Raises EngineError, NodeError."""
+        engine, now = self._models.status_of(entry), time.monotonic()
         served = self._sales.terms is not None
-        if ours and engine.state == "ready" and engine.loaded is not None:
+        if engine.state == "ready" and engine.loaded is not None:
             self._retry_at, self._retry = 0.0, self._limits.retry
             self._open_for(Terms(entry, settings, model_id, engine.loaded.n_ctx), engine.loaded)
-        elif ours and engine.state in ("starting", "loading", "restarting"):
+        elif engine.state in ("starting", "loading", "restarting"):
             if served:
                 self._pause(pauses.Pause("The model is being loaded again."), stay=True)
-        elif ours and engine.state == "failed" and engine.error is not None and served:
+        elif engine.state == "failed" and engine.error is not None and served:
             raise EngineError(engine.error.code, engine.error.message, engine.error.remedy)
-        elif engine.state == "ready" and served and now < self._displaced_until:
+        elif served and now < self._displaced_until and self._models.room(entry, settings) == "instead":
             left = self._displaced_until - now
             self._pause(pauses.Pause("You used another model a moment ago.", self._clock() / 1000 + left))
         elif now >= self._retry_at:
             self._become("starting", wait=self._waiting("the model", LOAD_S))
             try:
                 # Not held: the person may want another model before this one is there.
-                await self._models.load(entry, settings, as_it_is=True)
-            except EngineError as error:
-                if error.code != "closed":
+                await self._models.load(entry, settings, guest=True)
+            except (EngineError, NodeError) as error:
+                if error.code not in ("closed", "busy"):
                     raise
             else:
                 self._wake.set()

@@ -28,7 +28,6 @@ from infraxa.app.terms import Refusal, Terms, Why, done_of, max_out, refusal_of
 from infraxa.app.throttle import Throttle
 from infraxa.app.till import Till
 from infraxa.app.turns import EngineLost, Turns
-from infraxa.engine.host import Engine
 from infraxa.engine.types import EngineError, Finished
 from infraxa.net import orders
 from infraxa.net.deals import Outcome
@@ -62,7 +61,6 @@ class Sales:
     def __init__(
         self,
         models: Models,
-        engine: Engine,
         records: Records,
         till: Till,
         *,
@@ -80,7 +78,6 @@ class Sales:
         """Users that are not served."""
         self.throttle = Throttle()
         self._models = models
-        self._engine = engine
         self._records = records
         self._till = till
         self._changed = changed
@@ -230,13 +227,15 @@ class Sales:
                     request = request_of(sale.order, prompt, run.max_out, sale.account.hex(), sold.budget)
                     return await self._turns.answer(run, sale, engine, request)
             except EngineLost as lost:
-                await self._begin_again(run, sale, sold, lost)
+                await self._begin_again(run, sale, terms, sold, lost)
 
-    async def _begin_again(self, run: Taken, sale: Sale, sold: Sold, lost: EngineLost) -> None:
+    async def _begin_again(
+        self, run: Taken, sale: Sale, terms: Terms, sold: Sold, lost: EngineLost
+    ) -> None:
         if run.again:
             raise Refusal("internal", f"The engine failed twice, at last as {_CAUSE[lost.code]}.", fault=True)
         failed = Refusal("internal", f"The engine failed: {_CAUSE[lost.code]}.", fault=True)
-        if self._engine.status.state == "failed" or self._is_in_the_way(sold):
+        if self._models.status_of(terms.entry).state == "failed" or self._is_in_the_way(sold):
             raise failed
         run.begin_again(_LOST[lost.code])
         await self._till.requeue(sold)
@@ -250,7 +249,7 @@ class Sales:
         return sold.free_use and bool(self.admission.waiting)
 
     def _as_loaded(self, terms: Terms) -> Terms:
-        loaded = self._engine.status.loaded
+        loaded = self._models.status_of(terms.entry).loaded
         return terms if loaded is None else terms._replace(context=loaded.n_ctx)
 
     async def _claim(

@@ -43,7 +43,7 @@ from infraxa.net.tasks import TaskGroup
 from infraxa.store.db import Store
 from tests.net.nodes import Node, nodes, until
 
-SETTINGS = Settings(provide=True, online=False, slots=3, threads=1, pause_on_battery=False, base_price=0.0)
+SETTINGS = Settings(provide=True, online=False, slots=3, threads=1, pause_on_battery=False, base_price=0.0, models_loaded=1)
 QUESTION = "What is 2+2?"
 
 
@@ -165,7 +165,7 @@ class Shop:
         self.loads: list[Load] = []
         self.at_ms = 1_700_000_000_000
         options = {"on_battery": lambda: False, "clock": lambda: self.at_ms} | options
-        self.provider = Provider(models, cast(Engine, engine), self.events.append, **options)
+        self.provider = Provider(models, self.events.append, **options)
         self.provider.open(store)
         self.provider.on_offer, self.provider.on_load = self.offers.append, self.loads.append
         self.customers = Customers()
@@ -270,7 +270,7 @@ async def scripted(
     """A provider with an engine that says what the test says; looks at itself all the time. `clock`: of the
     store, too."""
     engine, tasks = Scripted(**of_engine), TaskGroup()
-    models = Models(cast(Engine, engine), tasks)
+    models = Models(lambda: cast(Engine, engine), tasks)
     options: dict[str, Any] = {"limits": limits or Limits(look=0.05)}
     if clock is None:
         store = await Store.open(folder)
@@ -281,11 +281,8 @@ async def scripted(
         models.open(store)
         async with selling(engine, models, store, **options) as shop:
 
-            def changed(status: EngineStatus) -> None:
-                models.engine_changed()
-                shop.provider.engine_changed(status)
-
-            engine.on_status = changed
+            models.on_change = shop.provider.engine_changed
+            engine.on_status = lambda status: models.engine_changed()
             yield shop
     finally:
         await tasks.cancel_all()

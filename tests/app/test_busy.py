@@ -50,16 +50,16 @@ def test_what_the_node_and_its_worker_use_is_left_out() -> None:
     machine = Machine()
     machine.own = {1: 50.0, 2: 100.0}
     sampler = Sampler(machine.measure, lambda: machine.now)
-    assert sampler.share(2) == 0.0
+    assert sampler.share((2,)) == 0.0
     machine.passes(2, 0.25, p1=0.1, p2=0.6)
-    assert round(sampler.share(2), 6) == 0.25
+    assert round(sampler.share((2,)), 6) == 0.25
     machine.passes(0.5, 1.0)
-    assert round(sampler.share(2), 6) == 0.25, "too short to be measured"
+    assert round(sampler.share((2,)), 6) == 0.25, "too short to be measured"
     machine.passes(1.5, 1.0)
-    assert round(sampler.share(2), 6) == 1.0
+    assert round(sampler.share((2,)), 6) == 1.0
     del machine.own[2]
     machine.passes(2, 0.5, p1=0.5)
-    assert round(sampler.share(None), 6) == 0.5
+    assert round(sampler.share(()), 6) == 0.5
 
 
 def test_the_machine_is_measured_as_it_is() -> None:

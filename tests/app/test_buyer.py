@@ -798,7 +798,7 @@ async def test_a_single_question_to_a_driver() -> None:
     async with market(maple) as place:
 
         def ask() -> Asking:
-            return Asking(Models(engine, tasks), Settings(), "Hi", options, place.buyer)
+            return Asking(Models(lambda: engine, tasks), Settings(), "Hi", options, place.buyer)
 
         began, *items = [item async for item in ask()]
         assert began == AskBegan("", 0) and Told(items).text == "Hello"  # type: ignore[arg-type] # all but that

@@ -54,10 +54,10 @@ async def providing(
             on_ready(len(ready))
         models.engine_changed()
         for shop in shops:
-            shop.provider.engine_changed(status)
+            shop.provider.engine_changed()
 
     engine = Engine(on_status=changed, limits=QUICK)
-    models = Models(engine, tasks)
+    models = Models(lambda: engine, tasks)
     store = await Store.open(folder)
     models.open(store)
     try:

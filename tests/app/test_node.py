@@ -239,6 +239,7 @@ async def test_a_model_in_use_is_not_replaced_for_another_chat(watched: Watched,
     node = watched.node
     copy = tmp_path / "copy.gguf"
     copy.write_bytes(GUIDE_PATH.read_bytes())
+    await node.change_setting("models_loaded", 1)
     one, two = await node.create_chat(), await node.create_chat()
     await node.set_chat_options(two.id, ChatOptions(model=str(copy)))
     first, second = await node.send(one.id, LONG), await node.send(two.id, "What is 2+2?")

@@ -59,13 +59,13 @@ class Machine(NamedTuple):
 async def machine(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Machine]:
     tasks, providers, log = TaskGroup(), list[Provider](), list[str]()
 
-    def changed(status: EngineStatus) -> None:
-        models.engine_changed()
+    def changed() -> None:
         for provider in providers:
-            provider.engine_changed(status)
+            provider.engine_changed()
 
-    engine = Engine(on_status=changed, on_log=log.append)
-    models = Models(engine, tasks)
+    engine = Engine(on_status=lambda status: models.engine_changed(), on_log=log.append)
+    models = Models(lambda: engine, tasks)
+    models.on_change = changed
     store = await Store.open(tmp_path_factory.mktemp("machine"))
     models.open(store)
     yield Machine(engine, models, store, providers, log)

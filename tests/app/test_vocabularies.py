@@ -51,7 +51,7 @@ async def models(tmp_path: Path) -> AsyncIterator[Models]:
     """The guide, and what is added."""
     store = await Store.open(tmp_path)
     engine, tasks = Engine(), TaskGroup()
-    found = Models(engine, tasks)
+    found = Models(lambda: engine, tasks)
     found.open(store)
     yield found
     await tasks.cancel_all()
