@@ -140,6 +140,7 @@ class Batcher:
             n_ctx=n_ctx,
             n_batch=context.n_batch,
             rewindable=model.rewindable,
+            separate=context.separate,
             parking=parking,
         )
         self._caches = Caches(context, self.scheduler, parking)

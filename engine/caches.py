@@ -35,6 +35,10 @@ class Caches:
 
     def copy(self, copy: Copy) -> None:
         job, n, slot, parked = copy
+        if parked is None and not self._context.separate:
+            self._context.share(slot, job.slot)
+            self._cut(job, n)
+            return
         state: bytearray | None
         if parked is not None:
             state = parked.state

@@ -16,10 +16,20 @@ from typing import Any
 
 from infraxa.engine.bindings import api as _api
 from infraxa.engine.loadlog import LoadLog
-from infraxa.engine.types import ChatMessage, EngineError
+from infraxa.engine.types import ChatMessage, EngineError, FlashAttention, KvType
 from infraxa.engine.vocabulary import MARKS
 
 _CONTROL_ATTRIBUTES: int = _api.LLAMA_TOKEN_ATTR_CONTROL | _api.LLAMA_TOKEN_ATTR_UNKNOWN
+_KV_TYPES: dict[KvType, int] = {
+    "f16": _api.GGML_TYPE_F16,
+    "q8_0": _api.GGML_TYPE_Q8_0,
+    "q4_0": _api.GGML_TYPE_Q4_0,
+}
+_FLASH_ATTENTION: dict[FlashAttention, int] = {
+    "auto": _api.LLAMA_FLASH_ATTN_TYPE_AUTO,
+    "on": _api.LLAMA_FLASH_ATTN_TYPE_ENABLED,
+    "off": _api.LLAMA_FLASH_ATTN_TYPE_DISABLED,
+}
 _LOG_DEBUG = 1
 _LOG_CONT = 5
 # As large as any piece of a token gets in practice; llama.cpp says when it is not.
@@ -257,15 +267,27 @@ class Context:
     """A model's working memory: one cache of `n_ctx` tokens per sequence, and one batch of up to `n_batch`
     rows.
 
-    The caches are separate (not `kv_unified`): a sequence's numbers then do not depend on which others run,
-    and caches kept for later cost running answers nothing (unified: +90 % per token with seven idle
-    conversations of 900 tokens).
+    The caches are separate unless `unified`: a sequence's numbers then do not depend on which others run, and
+    caches kept for later cost running answers nothing (unified: +90 % per token with seven idle conversations
+    of 900 tokens).
     """
 
-    def __init__(self, model: Model, *, n_ctx: int, slots: int, n_batch: int, threads: int) -> None:
+    def __init__(
+        self,
+        model: Model,
+        *,
+        n_ctx: int,
+        slots: int,
+        n_batch: int,
+        threads: int,
+        kv_type: KvType = "f16",
+        flash_attention: FlashAttention = "auto",
+        unified: bool = False,
+    ) -> None:
         self._handle: int | None = None
         self.model = model
         self.n_batch = n_batch
+        self.separate = not unified
         params = _api.llama_context_default_params()
         params.n_ctx = n_ctx * slots
         params.n_seq_max = slots
@@ -276,7 +298,9 @@ class Context:
         # One row of logits per sequence: room for a whole batch of them would take 300 MB with a large
         # vocabulary.
         params.n_outputs_max = slots
-        params.kv_unified = False
+        params.kv_unified = unified
+        params.type_k = params.type_v = _KV_TYPES[kv_type]
+        params.flash_attn_type = _FLASH_ATTENTION[flash_attention]
         # strlen is what llama.cpp calls before each operation of its graph: the length of the string "" or
         # "\1" is false or true, without entering Python (which would cost more than the operations of a small
         # model).
@@ -354,6 +378,12 @@ class Context:
             "Try again; the log view shows what llama.cpp said.",
         )
 
+    def warm_up(self) -> None:
+        """One token, and it is forgotten: the first request finds the weights read and the buffers made."""
+        self.token[0], self.pos[0], self.seq[0], self.output[0] = max(self.model.bos, 0), 0, 0, 1
+        self.decode(1)
+        self.clear(0)
+
     def abort(self, on: bool) -> None:
         """Ends the running decode before its next operation (CPU only), and each one until switched off. Any
         thread."""
@@ -365,6 +395,11 @@ class Context:
 
     def clear(self, seq: int) -> None:
         _api.llama_memory_seq_rm(self._memory, seq, -1, -1)
+
+    def share(self, source: int, target: int) -> None:
+        """`target` holds what `source` holds. Takes neither time nor memory, and only a unified cache can."""
+        self.clear(target)
+        _api.llama_memory_seq_cp(self._memory, source, target, -1, -1)
 
     def state_size(self, seq: int) -> int:
         """Bytes that `save` would take."""

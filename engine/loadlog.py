@@ -43,6 +43,9 @@ class LoadLog:
             del self._lines[0]
         self._lines.append(line)
 
+    def says(self, pattern: re.Pattern[str]) -> bool:
+        return any(map(pattern.search, self._lines))
+
     def failure(self, path: Path) -> EngineError:
         """The error that these lines tell of. Codes: `unsupported` `truncated` `no_memory` `load_failed`."""
         text = "\n".join(self._lines)

@@ -15,7 +15,7 @@ import msgspec
 
 from infraxa.engine.ggml_types import FILE_TYPES, TENSOR_TYPES
 from infraxa.engine.gguf_header import Header, Value, open_model_file, read_header
-from infraxa.engine.types import EngineError
+from infraxa.engine.types import EngineError, KvType
 
 MAX_TEXT = 200
 """Characters kept of a name or a licence."""
@@ -28,8 +28,8 @@ UBATCH = 512
 """Prompt tokens that llama.cpp works on at once; its buffers grow with it."""
 PROCESS_BYTES = 64 << 20
 """A worker process before any model: the interpreter and the libraries."""
-CACHE_TYPE_BYTES = 2
-"""The cache keeps 16-bit numbers."""
+CACHE_BITS: dict[KvType, int] = {"f16": 32 * 16, "q8_0": 34 * 8, "q4_0": 18 * 8}
+"""Of 32 numbers in a cache."""
 
 _PART = re.compile(r"^(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})(?P<suffix>\.gguf)$", re.IGNORECASE)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]+")
@@ -142,14 +142,19 @@ def sha256(
     return digest.hexdigest()
 
 
-def memory_estimate(info: ModelInfo, n_ctx: int, slots: int) -> int:
+def cache_bytes(info: ModelInfo, kv_type: KvType) -> int:
+    """What the cache takes for each token."""
+    return -(-sum(info.cache_width) * CACHE_BITS[kv_type] // (32 * 8))
+
+
+def memory_estimate(info: ModelInfo, n_ctx: int, slots: int, kv_type: KvType = "f16") -> int:
     """Bytes that the model takes once loaded: weights, the cache of `slots` contexts of `n_ctx` tokens, and
     the buffers of one step. Layers with a sliding window count in full: llama.cpp keeps all their tokens
     too (`swa_full`), so that a conversation can go on from any of them.
     """
-    cache = sum(info.cache_width) * n_ctx * slots
+    cache = cache_bytes(info, kv_type) * n_ctx * slots
     step = UBATCH * (info.vocabulary + 6 * info.embedding_length + 2 * info.feed_forward_length) * 4
-    return min(info.size + cache * CACHE_TYPE_BYTES + step + PROCESS_BYTES, MAX_BYTES)
+    return min(info.size + cache + step + PROCESS_BYTES, MAX_BYTES)
 
 
 def size_label(parameters: int) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import time
 from collections.abc import Callable
@@ -12,7 +13,7 @@ from infraxa.engine import llama
 from infraxa.engine.batching import N_BATCH, Batcher
 from infraxa.engine.llama import Context, Model
 from infraxa.engine.loadlog import LoadLog
-from infraxa.engine.models import CACHE_TYPE_BYTES, ModelInfo, memory_estimate
+from infraxa.engine.models import ModelInfo, cache_bytes, memory_estimate
 from infraxa.engine.sizing import (
     BusyCores,
     Size,
@@ -28,6 +29,10 @@ from infraxa.engine.types import EngineError, Loaded, LoadOptions
 MAX_SLOTS = 64
 PROGRESS_STEP = 0.01
 ALL_LAYERS = -1
+PARK_SHARE = 4
+"""Conversations without a slot get one such part of the main memory that is free beside the model."""
+MAX_PARK = 8 << 30
+_NO_SUCH_CACHE = re.compile(r"does not divide n_embd_head|requires (flash_attn|Flash Attention)")
 
 
 def open_model(
@@ -48,6 +53,12 @@ def open_model(
         log.add(line)
         on_log(line)
 
+    if options.kv_type != "f16" and options.flash_attention == "off":
+        raise EngineError(
+            "bad_request",
+            f"A cache of {options.kv_type} needs flash attention, and that is switched off.",
+            "Set flash_attention to auto, or kv_type to f16.",
+        )
     limit = options.memory_limit
     if limit is not None:
         limit = check_limit(limit, memory_estimate(info, 0, 0))
@@ -56,19 +67,28 @@ def open_model(
     free, busy = free_memory() - options.kept_free, BusyCores()
     model, gpu_layers = _open_weights(Path(info.path), options, _in_steps(on_progress), log)
     threads = max(1, options.threads or free_cores(busy))
+    per_token = cache_bytes(info, options.kv_type)
+    left = free - (model.size_bytes if _in_main_memory(gpu_layers) else 0)
     try:
         size = choose_size(
             n_ctx=options.n_ctx,
             slots=min(options.slots, MAX_SLOTS),
             n_ctx_train=model.n_ctx_train,
-            kv_bytes_per_token=sum(info.cache_width) * CACHE_TYPE_BYTES,
-            free_bytes=free - (model.size_bytes if _in_main_memory(gpu_layers) else 0),
+            kv_bytes_per_token=per_token,
+            free_bytes=left,
             limit_bytes=limit,
         )
-        context, size = open_context(model, size, threads, asked=options.n_ctx is not None)
+        context, size = open_context(model, size, threads, options, log)
     except EngineError:
         model.close()
         raise
+    caches = per_token * size.n_ctx * size.slots
+    park_bytes = options.park_bytes
+    if park_bytes is None:
+        unused = left - (caches if _in_main_memory(gpu_layers) else 0)
+        park_bytes = max(0, min(unused // PARK_SHARE, MAX_PARK))
+        if limit is not None:
+            park_bytes = max(0, min(park_bytes, limit - caches))
     template = ChatTemplate(
         model.chat_template,
         bos=model.special_text("bos"),
@@ -83,9 +103,12 @@ def open_model(
         threads=threads,
         gpu_layers=model.n_layer + 1 if gpu_layers == ALL_LAYERS else gpu_layers,
         pid=os.getpid(),
+        kv_type=options.kv_type,
+        park_bytes=park_bytes,
         load_ms=round((time.perf_counter() - started) * 1000),
     )
-    return Batcher(model, context, template, slots=size.slots, n_ctx=size.n_ctx), loaded
+    batcher = Batcher(model, context, template, slots=size.slots, n_ctx=size.n_ctx, park_bytes=park_bytes)
+    return batcher, loaded
 
 
 def _open_weights(
@@ -109,16 +132,32 @@ def _in_main_memory(gpu_layers: int) -> bool:
     return gpu_layers == 0 or sys.platform == "darwin"
 
 
-def open_context(model: Model, wanted: Size, threads: int, *, asked: bool = False) -> tuple[Context, Size]:
-    """A context of that size, or the largest smaller one that there is memory for.
-
-    `asked`: only slots may be fewer. Raises EngineError.
+def open_context(
+    model: Model, wanted: Size, threads: int, options: LoadOptions, log: LoadLog
+) -> tuple[Context, Size]:
+    """A context of that size, or the largest smaller one that there is memory for, ready for its first
+    request. When `options` ask for an `n_ctx`, only slots may be fewer. Raises EngineError.
     """
-    size = wanted
+    size, asked = wanted, options.n_ctx is not None
     while True:
         try:
-            context = Context(model, n_ctx=size.n_ctx, slots=size.slots, n_batch=N_BATCH, threads=threads)
+            context = Context(
+                model,
+                n_ctx=size.n_ctx,
+                slots=size.slots,
+                n_batch=N_BATCH,
+                threads=threads,
+                kv_type=options.kv_type,
+                flash_attention=options.flash_attention,
+                unified=options.unified_kv,
+            )
         except EngineError as error:
+            if log.says(_NO_SUCH_CACHE):
+                raise EngineError(
+                    "unsupported",
+                    f"{model.path.name} cannot keep its cache as {options.kv_type}.",
+                    "Set kv_type to f16.",
+                ) from None
             smaller = next_smaller(size, asked=asked)
             if error.code != "no_memory" or smaller is None:
                 raise
@@ -131,6 +170,11 @@ def open_context(model: Model, wanted: Size, threads: int, *, asked: bool = Fals
                 f"There is no memory for a context of {wanted.n_ctx} tokens; one of {size.n_ctx} fits.",
                 "Choose a smaller context or model, or close other programs.",
             )
+        try:
+            context.warm_up()
+        except EngineError:
+            context.close()
+            raise
         return context, size
 
 

@@ -55,7 +55,7 @@ def fits(info: ModelInfo, options: LoadOptions, free: int, limit: int | None, *,
     trained = info.context_length or CTX_COMFORT
     context = min(options.n_ctx or (CTX_COMFORT if well else CTX_LEAST), trained)
     fixed = memory_estimate(info, 0, 0)
-    whole = memory_estimate(info, context, options.slots if well else 1)
+    whole = memory_estimate(info, context, options.slots if well else 1, options.kv_type)
     return fixed + CACHE_SHARE * (whole - fixed) <= free and (limit is None or whole <= limit)
 
 
@@ -64,5 +64,5 @@ def most(info: ModelInfo, options: LoadOptions, free: int) -> int:
     fixed = memory_estimate(info, 0, 0)
     trained = info.context_length or CTX_COMFORT
     context = min(options.n_ctx or trained, trained)
-    caches = memory_estimate(info, context, options.slots) - fixed
+    caches = memory_estimate(info, context, options.slots, options.kv_type) - fixed
     return fixed + min(caches, max(0, free - fixed) // CACHE_SHARE)

@@ -9,6 +9,8 @@ from typing import Literal
 
 import msgspec
 
+KvType = Literal["f16", "q8_0", "q4_0"]
+FlashAttention = Literal["auto", "on", "off"]
 Role = Literal["system", "user", "assistant", "tool"]
 FinishReason = Literal["stop", "length", "cancelled", "failed"]
 
@@ -126,6 +128,14 @@ class LoadOptions(msgspec.Struct, frozen=True):
     gpu_layers: int | None = None
     memory_limit: int | None = None
     """Bytes that the model and its contexts may take together; None = what is free."""
+    park_bytes: int | None = None
+    """Main memory for conversations that lost their slot; 0 = none, None = a part of what is free."""
+    kv_type: KvType = "f16"
+    """How the cache keeps its numbers: the smaller ones need flash attention."""
+    flash_attention: FlashAttention = "auto"
+    unified_kv: bool = False
+    """One cache that all conversations share, instead of one each: what several begin with is kept once, and
+    what idle ones remember slows the others."""
     kept_free: int = 0
     """Bytes that look free and are not: other models' weights are mapped into them, or soon will be."""
 
@@ -142,6 +152,9 @@ class Loaded(msgspec.Struct, frozen=True):
     gpu_layers: int
     pid: int
     load_ms: int
+    kv_type: KvType = "f16"
+    park_bytes: int = 0
+    """Main memory that conversations without a slot may take besides."""
 
 
 class Usage(msgspec.Struct, frozen=True):

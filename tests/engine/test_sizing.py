@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from infraxa.engine import opening, sizing
 from infraxa.engine.guide import GUIDE_PATH
 from infraxa.engine.host import Engine
+from infraxa.engine.loadlog import LoadLog
 from infraxa.engine.models import memory_estimate, read_metadata
 from infraxa.engine.sizing import BusyCores, Size, check_limit, choose_size, next_smaller
 from infraxa.engine.types import EngineError, Loaded, LoadOptions
@@ -212,10 +213,13 @@ def test_a_device_with_less_room_than_thought_gets_a_smaller_context(monkeypatch
     closed: list[Size] = []
 
     class Small:
+        def warm_up(self) -> None:
+            assert tried
+
         def close(self) -> None:
             closed.append(tried[-1])
 
-    def open_small(model: object, *, n_ctx: int, slots: int, n_batch: int, threads: int) -> Small:
+    def open_small(model: object, *, n_ctx: int, slots: int, **others: object) -> Small:
         tried.append(Size(n_ctx, slots))
         if n_ctx * slots > 4096:
             raise EngineError("no_memory", "No room.")
@@ -223,14 +227,15 @@ def test_a_device_with_less_room_than_thought_gets_a_smaller_context(monkeypatch
 
     monkeypatch.setattr(opening, "Context", open_small)
     model: Any = None
-    opened: Any = opening.open_context(model, Size(8192, 4), 1)
+    opened: Any = opening.open_context(model, Size(8192, 4), 1, LoadOptions(), LoadLog())
     assert opened[1] == Size(4096, 1)
     assert tried == [Size(8192, 4), Size(4096, 4), Size(4096, 2), Size(4096, 1)]
     assert not closed
 
     # A context that somebody asked for is kept, or refused with what there is.
-    assert opening.open_context(model, Size(4096, 4), 1, asked=True)[1] == Size(4096, 1)
+    asked = LoadOptions(n_ctx=8192)
+    assert opening.open_context(model, Size(4096, 4), 1, asked, LoadLog())[1] == Size(4096, 1)
     with pytest.raises(EngineError, match="8192 tokens; one of 4096 fits") as caught:
-        opening.open_context(model, Size(8192, 4), 1, asked=True)
+        opening.open_context(model, Size(8192, 4), 1, asked, LoadLog())
     assert caught.value.code == "no_memory"
     assert closed == [Size(4096, 1)]
