@@ -66,7 +66,16 @@ class Times(msgspec.Struct, frozen=True, tag=True):
     """How many of the oldest turns were left out."""
 
 
-Item = Progress | Delta | Waits | Sent | Moved | Billed | Times | Finished
+class Vectors(msgspec.Struct, frozen=True, tag=True):
+    """What was asked for instead of an answer: all of it, once."""
+
+    vectors: tuple[bytes, ...]
+    """One for each text: float32, little-endian."""
+    n_tokens: tuple[int, ...]
+    """Of each text."""
+
+
+Item = Progress | Delta | Waits | Sent | Moved | Billed | Times | Vectors | Finished
 
 
 class Source(Protocol):

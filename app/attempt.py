@@ -12,19 +12,20 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 import msgspec
 
 from infraxa.app import order_words
-from infraxa.app.answering import Item, Moved, Sent, Waits
+from infraxa.app.answering import Item, Moved, Sent, Vectors, Waits
 from infraxa.app.drivers import Drivers
 from infraxa.app.locked import ANSWER_S, LEAVES_S
 from infraxa.app.offers import OfferSeen
-from infraxa.app.ordering import prompt_tokens
+from infraxa.app.ordering import delta_of, prompt_tokens
 from infraxa.app.spending import Ended, NotBought, Spending
 from infraxa.app.tally import Part, Tally
-from infraxa.engine.types import Delta, ErrorInfo, Progress
+from infraxa.engine.types import ErrorInfo, Progress
 from infraxa.net.errors import NetError
 from infraxa.net.identity import id_text
 from infraxa.net.names import clean_name
-from infraxa.net.orders import Claimed, Done, Piece, Placed, Prompt
+from infraxa.net.orders import Claimed, Done, Piece, Placed
 from infraxa.net.patience import Patience, PatienceLimits
+from infraxa.net.prompts import Prompt
 from infraxa.net.routing import Blame, Outcome
 from infraxa.net.status import NetworkStatus, SeenNode
 from infraxa.net.wire import Order
@@ -118,6 +119,7 @@ class Attempt:
         self._before = 0
         self._claimed = False
         self._ids: list[int] = []
+        self._vectors: list[purchase.Vector] = []
 
     async def run(self, order: Order, prompt: Prompt) -> Done | Setback:
         """Raises NodeError: this node is `offline`, or its person spends no more; StoreError."""
@@ -145,8 +147,8 @@ class Attempt:
             async with Purchase(link, order, prompt, patience) as bought:
                 done = await self._follow(bought, patience, part, order.id)
             # A driver that ends at once and says nothing must not look like the best of all.
-            outcome = Outcome("answered" if any(self.texts) else "cancelled")
-            ended = Ended(done.finish, done=done)
+            outcome = Outcome("answered" if any(self.texts) or self._vectors else "cancelled")
+            ended = Ended("embedded" if order.texts else done.finish, done=done)
             return done
         except NotBought as error:
             return Setback(error.info.code, error.info)
@@ -196,6 +198,8 @@ class Attempt:
 
     async def _follow(self, bought: Purchase, patience: Patience, part: Part, order_id: bytes) -> Done:
         """Tell what comes, until it is whole. Raises OrderFailed."""
+        from infraxa.net.purchase import Progressed, Vector
+
         self._waits(patience)
         while True:
             item = await self._next(bought, patience)
@@ -209,7 +213,7 @@ class Attempt:
                     self._ids.extend(piece.ids)
                     if first:
                         await self._telling.tell(self._moved)
-                    await self._telling.tell(Delta(piece.text, piece.ids))
+                    await self._telling.tell(delta_of(piece))
                 case Placed() as placed:
                     part.placed()
                     self._before = placed.before
@@ -222,11 +226,16 @@ class Attempt:
                         await self._telling.tell(Sent(Reader(id_text(self._node), name)))
                     reading = order_words.reading(self._name)
                     self._telling.say(Waits(reading, now_ms(), self._limits.advance))
+                case Vector() as vector:
+                    self._vectors.append(vector)
+                case Progressed() as progressed:
+                    self._telling.say(Progress(progressed.done, progressed.total))
                 case Done() as done:
                     self._tally.done(done)
+                    if self._vectors:
+                        await self._telling.tell(self._moved)
+                        await self._telling.tell(_vectors(self._vectors))
                     return done
-                case progressed:
-                    self._telling.say(Progress(progressed.done, progressed.total))
 
     async def _next(self, bought: Purchase, patience: Patience) -> purchase.Item:
         quiet = QUIET_S if patience.until().wait == "words" else READING_S
@@ -298,3 +307,7 @@ class Attempt:
 
     async def _observed(self, outcome: Outcome) -> None:
         await self._drivers.observed(self._node, self._offer.model.model_id, outcome)
+
+
+def _vectors(came: list[purchase.Vector]) -> Vectors:
+    return Vectors(tuple(one.data for one in came), tuple(one.n_tokens for one in came))

@@ -14,6 +14,8 @@ import time
 from collections.abc import Callable
 from typing import Final
 
+import msgspec
+
 from infraxa.app import order_words
 from infraxa.app.answering import Billed, Item, Moved, Waits
 from infraxa.app.attempt import NO_PLACE, Attempt, Ordering, Setback, Telling
@@ -21,7 +23,7 @@ from infraxa.app.config import ANY
 from infraxa.app.drivers import Drivers
 from infraxa.app.errors import NodeError
 from infraxa.app.offers import OfferSeen
-from infraxa.app.ordering import continued, order_of, prompt_of, shortened, tokens
+from infraxa.app.ordering import need, order_of, prompt_of, shortened
 from infraxa.app.pulled import End, Pulled
 from infraxa.app.spending import Spending
 from infraxa.app.tally import Tally
@@ -30,8 +32,8 @@ from infraxa.engine.types import ErrorInfo, Finished, Request
 from infraxa.net.errors import NetError
 from infraxa.net.identity import id_text
 from infraxa.net.names import clean_name
-from infraxa.net.orders import encode_prompt
 from infraxa.net.patience import PatienceLimits
+from infraxa.net.prompts import encode_prompt
 from infraxa.net.status import SeenNode
 from infraxa.net.tasks import TaskGroup
 from infraxa.store.db import now_ms
@@ -185,7 +187,7 @@ class Buying(Pulled):
 
     def _need(self) -> int:
         """Tokens that the context must hold, about."""
-        return 1 if self._cuts else tokens(self._said)
+        return 1 if self._cuts else need(self._request)
 
     async def _after(self, offer: OfferSeen, setback: Setback) -> OfferSeen | None:
         """Who is asked after this; None: nobody."""
@@ -269,12 +271,12 @@ class Buying(Pulled):
     async def _ask(self, offer: OfferSeen, reason: str) -> End | Setback:
         """One order. `reason`: why it is not the driver before. Raises NodeError `offline`, NetError for what
         cannot be sent."""
-        sampling, left = self._request.sampling, self._request.sampling.max_tokens
+        left = self._request.sampling.max_tokens
         if left is not None:
             left -= self._tally.n_out
             if left <= 0:
                 return End("length")
-        prompt = prompt_of(continued(self._said, self._text), sampling)
+        prompt = prompt_of(msgspec.structs.replace(self._request, messages=self._said), self._text)
         try:
             size = len(encode_prompt(prompt))
         except NetError as error:
@@ -291,7 +293,7 @@ class Buying(Pulled):
             Moved(_part(offer, len(self._text), reason)),
             self.spending,
         )
-        order = order_of(os.urandom(16), offer.model.model_id, size, sampling, left)
+        order = order_of(os.urandom(16), offer.model.model_id, size, self._request, left)
         with self._drivers.asked(offer.node.id):
             ended = await attempt.run(order, prompt)
         self._text += "".join(attempt.texts)

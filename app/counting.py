@@ -18,11 +18,18 @@ from infraxa.net.deals import Outcome, Receipt
 from infraxa.net.identity import id_text
 from infraxa.net.market import Rates
 from infraxa.net.orders import Done
+from infraxa.net.prompts import Prompt
 from infraxa.store.records import Bill
 from infraxa.store.trade_records import Counts, OrderRow
 
 TURN_TOKENS: Final = 16
 """Of a turn besides its text, at most; protocol §6."""
+CALL_TOKENS: Final = 64
+"""Of a call of a tool in a turn, and of a tool that is offered, besides their text, at most."""
+TOOLS_TOKENS: Final = 512
+"""Of what a model is told of tools besides them, at most."""
+SPREAD: Final = 3
+"""Times the bytes of a JSON text that a template may make of it, by indenting and escaping it."""
 IN_FLIGHT_S: Final = 1.0
 """What a driver sends in so long may be on its way when a person stops the answer, and is paid."""
 IN_FLIGHT: Final = (8, 256)
@@ -74,10 +81,26 @@ class Verdict(NamedTuple):
 
 def prompt_most(texts: Iterable[str]) -> int:
     """Tokens that a prompt of these turns can have at most."""
-    return sum(
-        TURN_TOKENS + (len(text) if text.isascii() else len(text.encode(errors="surrogatepass")))
-        for text in texts
-    )
+    return sum(TURN_TOKENS + _size(text) for text in texts)
+
+
+def most_of(prompt: Prompt) -> int:
+    """Tokens that this prompt can have at most."""
+    most = prompt_most(turn.text for turn in prompt.turns) + prompt_most(prompt.texts)
+    if prompt.raw:
+        most += prompt_most((prompt.raw,))
+    for turn in prompt.turns:
+        for call in turn.calls:
+            most += CALL_TOKENS + SPREAD * (_size(call.id) + _size(call.name) + _size(call.arguments))
+        most += SPREAD * _size(turn.call_id)
+    for tool in prompt.tools:
+        most += CALL_TOKENS + SPREAD * (_size(tool.name) + _size(tool.description) + _size(tool.parameters))
+    return most + TOOLS_TOKENS if prompt.tools else most
+
+
+def _size(text: str) -> int:
+    """Bytes; no token stands for less than one."""
+    return len(text) if text.isascii() else len(text.encode(errors="surrogatepass"))
 
 
 class Plan(NamedTuple):
@@ -102,6 +125,13 @@ def planned(n_prompt: int, context: int, asked_out: int, max_out: int, rates: Ra
         market.hold(n_prompt, min(out, LEAST_OUT), rates),
         market.hold(n_prompt, out, rates),
     )
+
+
+def planned_texts(n_prompt: int, context: int, texts: int, rates: Rates) -> Plan:
+    """As `planned`, for the vectors of so many texts."""
+    n_prompt = min(n_prompt, texts * context)
+    cost = market.hold(n_prompt, 0, rates)
+    return Plan(n_prompt, 0, cost, cost)
 
 
 def own_counts(
@@ -147,7 +177,8 @@ def judged(receipt: Receipt, order: OrderRow, account: bytes, request: bytes = b
         "prices": (receipt.price_in, receipt.price_out, receipt.price_cached)
         == (order.price_in, order.price_out, order.price_cached),
         "tokens": receipt.n_cached <= receipt.n_prompt,
-        "outcome": order.outcome not in ("stop", "length") or receipt.outcome in (order.outcome, "failed"),
+        "outcome": order.outcome not in ("stop", "length", "embedded")
+        or receipt.outcome in (order.outcome, "failed"),
     }
     for what, holds in same.items():
         if not holds:
@@ -163,9 +194,16 @@ def judged(receipt: Receipt, order: OrderRow, account: bytes, request: bytes = b
         min(max(theirs.n_cached, order.counted.n_cached), n_prompt),
         min(theirs.n_out, order.counted.n_out),
     )
-    outcome: Outcome = "cancelled" if order.outcome == receipt.outcome == "cancelled" else "failed"
-    mine = charge_of(counts, outcome, rates, order.hold)
+    mine = charge_of(counts, _agreed_outcome(order.outcome, receipt.outcome), rates, order.hold)
     return Verdict(counts, min(receipt.charge, mine, order.held))
+
+
+def _agreed_outcome(mine: str, theirs: Outcome) -> Outcome:
+    """By which it is charged what was read of the prompt, where no token came."""
+    if mine == theirs == "embedded":
+        return "embedded"
+    # Vectors may have been whole when they were cancelled, and cost no more for it.
+    return "cancelled" if mine == "cancelled" and theirs in ("cancelled", "embedded") else "failed"
 
 
 def bill_of(order: OrderRow, counted: int | None) -> Bill:

@@ -190,13 +190,15 @@ class Purse:
 
         self._end(provider, end)
 
-    def ended(self, offer: OfferSeen, order_id: bytes, count: Count, write: Write) -> None:
-        """It is over for this side, which takes down what it counts; what is owed is settled then."""
+    def ended(self, offer: OfferSeen, order_id: bytes, count: Count | None, write: Write) -> None:
+        """It is over for this side, which takes down what it counts; what is owed is settled then. `count`:
+        None: there are no tokens to be counted."""
         provider = offer.node.id
 
         async def end() -> OrderRow | None:
-            vocabulary = await self.vocabulary(offer)
-            counted = None if vocabulary is None else await asyncio.to_thread(count, vocabulary)
+            counted = None
+            if count is not None and (vocabulary := await self.vocabulary(offer)) is not None:
+                counted = await asyncio.to_thread(count, vocabulary)
             order = await self.store.step(_written, write, provider, order_id, counted)
             if counted is not None:
                 self.paying.counted[order_id] = counted

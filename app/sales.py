@@ -29,7 +29,7 @@ from infraxa.app.throttle import Throttle
 from infraxa.app.till import Till
 from infraxa.app.turns import EngineLost, Turns
 from infraxa.engine.types import EngineError, Finished
-from infraxa.net import orders
+from infraxa.net import prompts
 from infraxa.net.deals import Outcome
 from infraxa.net.tasks import TaskGroup
 
@@ -218,7 +218,7 @@ class Sales:
     async def _serve_in_turn(self, run: Taken, sale: Sale, terms: Terms, sold: Sold) -> Finished:
         """It has a slot; when the engine is lost before anything was sent it waits for another one, once.
         Raises Refusal, NodeError, EngineError."""
-        prompt: orders.Prompt | None = None
+        prompt: prompts.Prompt | None = None
         while True:
             self._turns.tell_alive(run, sale)
             try:
@@ -253,8 +253,8 @@ class Sales:
         return terms if loaded is None else terms._replace(context=loaded.n_ctx)
 
     async def _claim(
-        self, run: Taken, sale: Sale, terms: Terms, sold: Sold, prompt: orders.Prompt | None
-    ) -> orders.Prompt:
+        self, run: Taken, sale: Sale, terms: Terms, sold: Sold, prompt: prompts.Prompt | None
+    ) -> prompts.Prompt:
         # While it is written down, and nothing of a place is to be said any more.
         run.row.state = "sending"
         self._changed()

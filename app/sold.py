@@ -24,6 +24,7 @@ FREE_OUT: Final = 256
 _STATES: Final[dict[Outcome, OrderState]] = {
     "stop": "completed",
     "length": "completed",
+    "embedded": "completed",
     "cancelled": "cancelled",
     "failed": "failed",
 }

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, Literal, NamedTuple, get_args
 import msgspec
 
 from infraxa.app import order_words
-from infraxa.app.counting import Agreed, charge_of, own_counts, planned, prompt_most
+from infraxa.app.counting import Agreed, charge_of, most_of, own_counts, planned, planned_texts
 from infraxa.app.errors import NodeError
 from infraxa.app.locked import LEAVES_S, Locked
 from infraxa.app.offers import OfferSeen
@@ -22,7 +22,8 @@ from infraxa.net import codec, deals, market, wire
 from infraxa.net.deals import Outcome
 from infraxa.net.errors import NetError, ProtocolError, Refusal
 from infraxa.net.market import FREE, Rates
-from infraxa.net.orders import Done, Prompt
+from infraxa.net.orders import Done
+from infraxa.net.prompts import Prompt
 from infraxa.net.wire import Order
 from infraxa.store import buying
 from infraxa.store.db import Connection
@@ -40,6 +41,7 @@ SETTLE_S: Final = 5.0
 _STATES: Final[dict[Outcome, OrderState]] = {
     "stop": "completed",
     "length": "completed",
+    "embedded": "completed",
     "cancelled": "cancelled",
     "failed": "failed",
 }
@@ -75,6 +77,8 @@ class _Open(NamedTuple):
     rates: Rates
     hold: int
     stop: tuple[str, ...]
+    texts: int
+    """0: an answer was asked for."""
     left: Callable[[], None]
 
 
@@ -138,15 +142,17 @@ class Spending:
             left = await self._purse.locked.take_turn(provider)
         except TimeoutError:
             raise _failed("busy", at="link") from None  # of orders of this side
-        self._open[order.id] = _Open(offer, 0, FREE, 0, (), left)
+        self._open[order.id] = _Open(offer, 0, FREE, 0, (), order.texts, left)
         locked = None
         if provider in self._quoted or not self._purse.is_free(offer):
             locked = await self._quote(link, offer)
         rates = FREE if locked is None else locked.rates
-        n_prompt = prompt_most(turn.text for turn in prompt.turns)
         context = offer.model.context or market.UNBOUNDED
         max_out = context if locked is None else locked.quote.max_out
-        plan = planned(n_prompt, context, order.max_tokens, max_out, rates)
+        if order.texts:
+            plan = planned_texts(most_of(prompt), context, order.texts, rates)
+        else:
+            plan = planned(most_of(prompt), context, order.max_tokens, max_out, rates)
         hold = plan.most if locked is None else min(plan.most, locked.room)
         if locked is not None and hold < plan.least:
             raise _failed("tab_limit", failure=wire.Failure("tab_limit", limit=locked.limit))
@@ -173,7 +179,7 @@ class Spending:
             raise order_words.cap_reached(kept.reason, kept.limit, kept.used, plan.least)
         if locked is None:
             self._purse.paying.requests[order.id] = _request(order, kept.hold)
-        self._open[order.id] = _Open(offer, plan.n_prompt, rates, kept.hold, prompt.stop, left)
+        self._open[order.id] = _Open(offer, plan.n_prompt, rates, kept.hold, prompt.stop, order.texts, left)
         self._purse.began(self, kept)
         asyncio.get_running_loop().call_later(LEAVES_S, left)
         return msgspec.structs.replace(order, hold=kept.hold)
@@ -216,7 +222,11 @@ class Spending:
         if not ended.taken:
             self._purse.dropped(opened.offer.node.id, order_id)
             return
-        if ended.sent:
+        if ended.sent and opened.texts:
+            counts = Counts(opened.n_prompt)
+            if ended.done is not None:
+                counts = Counts(min(ended.done.n_prompt, opened.n_prompt))
+        elif ended.sent:
             counts = own_counts(
                 opened.n_prompt, len(ended.ids), ended.outcome, ended.done, ended.tokens_per_second
             )
@@ -231,14 +241,15 @@ class Spending:
             counted = vocabulary.count(ended.ids, ended.text, opened.stop, whole=whole)
             return None if counted is None else vocabulary.fair(ended.text, counted)
 
-        self._purse.ended(opened.offer, order_id, count, self._write(opened, ended, counts))
+        counting = None if opened.texts else count
+        self._purse.ended(opened.offer, order_id, counting, self._write(opened, ended, counts))
 
     def _write(self, opened: _Open, ended: Ended, counts: Counts) -> Write:
         """What is taken down of an order, once its tokens were counted by the model's vocabulary."""
 
         def write(conn: Connection, provider: bytes, order_id: bytes, counted: int | None) -> None:
             known = counts
-            if ended.sent:
+            if ended.sent and not opened.texts:
                 # Where nothing tells how they belong together: each token that counts has at least a byte.
                 shown = len(ended.text.encode()) + max(
                     (len(stop.encode()) for stop in opened.stop), default=0

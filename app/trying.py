@@ -28,14 +28,15 @@ from infraxa.app.offers import OfferSeen
 from infraxa.app.ordering import order_of, prompt_of
 from infraxa.app.purse import STEP, Purse
 from infraxa.app.tally import Tally
-from infraxa.engine.types import ChatMessage, Sampling
+from infraxa.engine.types import ChatMessage, Request, Sampling
 from infraxa.net import addresses, market, wire
 from infraxa.net.credits import CREDIT
 from infraxa.net.errors import NetError
 from infraxa.net.identity import Signer, id_text
 from infraxa.net.market import Rates
-from infraxa.net.orders import Done, encode_prompt
+from infraxa.net.orders import Done
 from infraxa.net.patience import PatienceLimits
+from infraxa.net.prompts import encode_prompt
 from infraxa.net.routing import Blame
 from infraxa.net.status import NetworkStatus, SeenNode
 from infraxa.net.tasks import TaskGroup
@@ -206,8 +207,8 @@ class _Trial:
 
     async def _order(self, n_out: int) -> Setback | Done:
         """Raises NodeError: this node is offline, or a cap is too low; StoreError."""
-        sampling = Sampling(temperature=0.0)
-        prompt = prompt_of((ChatMessage("user", PROMPT),), sampling)
+        request = Request((ChatMessage("user", PROMPT),), Sampling(temperature=0.0))
+        prompt = prompt_of(request)
         model, size = self._offer.model.model_id, len(encode_prompt(prompt))
         attempt = Attempt(
             self._stranger,
@@ -219,7 +220,7 @@ class _Trial:
             Moved(DriverPart(id_text(self._offer.node.id), "", "", 0, "")),
             self._spending,
         )
-        return await attempt.run(order_of(os.urandom(16), model, size, sampling, n_out), prompt)
+        return await attempt.run(order_of(os.urandom(16), model, size, request, n_out), prompt)
 
     async def _told(self, item: Item) -> None:
         self._claimed = self._claimed or isinstance(item, Sent)

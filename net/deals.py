@@ -30,8 +30,9 @@ Count = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 Amount = Annotated[int, Meta(ge=-(2**62), le=2**62)]
 """µcr; may be owed in either direction."""
 
-Outcome = Literal["stop", "length", "cancelled", "failed"]
-"""How an answer ended: whole; at a limit; by its user; by its driver or the way to it."""
+Outcome = Literal["stop", "length", "cancelled", "failed", "embedded"]
+"""How an answer ended: whole; at a limit; by its user; by its driver or the way to it. `embedded`: vectors were
+asked for, and all of them came."""
 
 
 class Quote(Struct, array_like=True, frozen=True):

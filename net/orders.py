@@ -2,13 +2,15 @@
 
     user        Order (opens the stream)                   the prompt, in chunks, its end
     provider                              Placed* Claimed            [Placed+ Claimed]   Piece* Done, the end
+                                                                                 for texts: Part* Done
 
 The prompt leaves its user only when a place is its own. A provider that has lost its engine before the first
 piece may go back to a place in line, once: it has the prompt. Progress of reading it is the stream's own,
 failures end the stream at any time. A frame is a big-endian uint16 length and so many bytes of msgpack: one
 tagged struct. Frames are joined and cut anywhere by the ticks of an answer, so chunks mean nothing.
 
-The waits are in patience.py, the two sides on a link in sale.py and purchase.py.
+The prompt is in prompts.py, vectors are in vectors.py, the waits in patience.py, the two sides on a link in
+sale.py and purchase.py.
 """
 
 from __future__ import annotations
@@ -21,8 +23,9 @@ import msgspec
 from msgspec import Meta, Struct
 
 from infraxa.net import codec
-from infraxa.net.errors import NetError, ProtocolError
-from infraxa.net.wire import MAX_PROMPT, Order
+from infraxa.net.errors import ProtocolError
+from infraxa.net.vectors import Part, Vectors
+from infraxa.net.wire import MAX_TOP, Order
 
 MAX_FRAME: Final = 16 * 1024
 """Bytes of one encoded frame."""
@@ -42,43 +45,15 @@ TOKEN_BYTES: Final = 256
 """Bytes of text for each token that came, on average: twice the longest token of known vocabularies."""
 SPARE_BYTES: Final = MAX_FRAME
 """Bytes of text that may come beyond that, of few tokens that are longer still."""
-MAX_TURNS: Final = 4096
-MAX_STOPS: Final = 16
-MAX_STOP: Final = 256
-"""Characters of one stop string."""
+MAX_TOKEN: Final = 256
+"""Bytes of a token that is named with its logprob; of longer ones the beginning."""
+MAX_NAMED: Final = 6 * 1024
+"""Bytes that the logprobs of one piece are in, about."""
 
 Count = Annotated[int, Meta(ge=0, le=2**31 - 1)]
-Role = Literal["system", "user", "assistant", "tool"]
-
-
-class Turn(Struct, array_like=True, frozen=True):
-    """One turn of a conversation."""
-
-    role: Role
-    text: str
-
-    def __repr__(self) -> str:
-        """Without the text, as all of these: it must not get into a log by a value that is shown."""
-        return f"Turn({self.role})"
-
-    def __rich_repr__(self) -> list[tuple[str, object]]:
-        return [("role", self.role)]
-
-
-class Prompt(Struct, array_like=True, frozen=True):
-    """What is to be answered. When the last turn is an assistant's, its text is continued."""
-
-    turns: Annotated[tuple[Turn, ...], Meta(min_length=1, max_length=MAX_TURNS)]
-    stop: Annotated[
-        tuple[Annotated[str, Meta(min_length=1, max_length=MAX_STOP)], ...], Meta(max_length=MAX_STOPS)
-    ] = ()
-    """End before any of these strings; they are not part of the answer."""
-
-    def __repr__(self) -> str:
-        return f"Prompt({len(self.turns)} turns)"
-
-    def __rich_repr__(self) -> list[tuple[str, object]]:
-        return [("turns", len(self.turns))]
+Nats = Annotated[int, Meta(ge=-(2**31), le=0)]
+"""A logprob in millionths, so that it is a number on every machine."""
+_Token = Annotated[bytes, Meta(max_length=MAX_TOKEN)]
 
 
 class Placed(Struct, array_like=True, frozen=True, tag=30):
@@ -98,15 +73,34 @@ class Claimed(Struct, array_like=True, frozen=True, tag=31):
     """Tokens of the answer at most."""
 
 
+class Logprob(Struct, array_like=True, frozen=True):
+    """How likely a token of the answer was, before sampling changed anything."""
+
+    token: _Token
+    """The bytes that it stands for."""
+    logprob: Nats
+    top: Annotated[tuple[tuple[Count, _Token, Nats], ...], Meta(max_length=MAX_TOP)] = ()
+    """The likeliest at this place, no more of them than the order asks for: id, bytes, logprob."""
+
+    def __repr__(self) -> str:
+        """Without what the answer is made of."""
+        return f"Logprob({len(self.top)} tokens)"
+
+    def __rich_repr__(self) -> list[tuple[str, object]]:
+        return [("tokens", len(self.top))]
+
+
 class Piece(Struct, array_like=True, frozen=True, tag=32):
     """What came since the last one: tokens, and the whole characters that they decided. Never both empty.
 
     Only tokens that stand for bytes are here, and so only these are counted: no control tokens, none that end
-    the turn.
+    the turn. Where tools were given, the control tokens that mark a call of one stand for their names.
     """
 
     ids: Annotated[tuple[Count, ...], Meta(max_length=MAX_IDS)]
     text: Annotated[str, Meta(max_length=MAX_TEXT)]
+    logprobs: Annotated[tuple[Logprob, ...], Meta(max_length=MAX_IDS)] = ()
+    """One for each id when the order asks for them, else none."""
 
     def __repr__(self) -> str:
         return f"Piece({len(self.ids)} tokens)"
@@ -132,7 +126,7 @@ class Done(Struct, array_like=True, frozen=True, tag=33):
     """From the first token to the last."""
 
 
-Frame = Placed | Claimed | Piece | Done
+Frame = Placed | Claimed | Piece | Done | Part
 
 _encoder = msgspec.msgpack.Encoder()
 
@@ -144,12 +138,14 @@ class Course:
         "_begun",
         "_claims",
         "_limit",
+        "_logprobs",
         "_placed",
         "_text_bytes",
         "claimed",
         "done",
         "in_line",
         "n_out",
+        "vectors",
     )
 
     def __init__(self, order: Order) -> None:
@@ -167,6 +163,9 @@ class Course:
         self._begun = False
         """A piece came."""
         self._text_bytes = 0
+        self._logprobs = order.logprobs
+        self.vectors = Vectors(order.texts) if order.texts else None
+        """Where they were asked for, instead of an answer."""
 
     def take(self, frame: Frame) -> None:
         """The next frame. Raises ProtocolError, after which nothing may follow."""
@@ -178,6 +177,8 @@ class Course:
             self._take_done(frame)
         elif isinstance(frame, Placed):
             self._take_placed()
+        elif isinstance(frame, Part):
+            self._take_part(frame)
         elif not self.in_line:
             raise ProtocolError("not_asked", "a second claim")
         else:
@@ -195,8 +196,8 @@ class Course:
 
     def _take_piece(self, piece: Piece) -> None:
         ids, text = piece.ids, piece.text
-        if self.in_line:
-            raise ProtocolError("not_asked", "a piece before the claim")
+        if self.in_line or self.vectors is not None:
+            raise ProtocolError("not_asked", "a piece before the claim, or where vectors were asked for")
         if not ids and not text:
             raise ProtocolError("malformed", "an empty piece")
         self._begun = True
@@ -206,14 +207,34 @@ class Course:
         self._text_bytes += len(text) if text.isascii() else len(text.encode())
         if self._text_bytes > min(MAX_ANSWER, SPARE_BYTES + TOKEN_BYTES * self.n_out):
             raise ProtocolError("too_large", "more text than its tokens can be")
+        if piece.logprobs or self._logprobs is not None:
+            self._check_logprobs(piece)
+
+    def _check_logprobs(self, piece: Piece) -> None:
+        if self._logprobs is None:
+            raise ProtocolError("not_asked", "logprobs")
+        if len(piece.logprobs) != len(piece.ids):
+            raise ProtocolError("malformed", "another number of logprobs than of tokens")
+        if any(len(one.top) > self._logprobs for one in piece.logprobs):
+            raise ProtocolError("too_large", "more likely tokens than were asked for")
+
+    def _take_part(self, part: Part) -> None:
+        if self.in_line or self.claimed is None or self.vectors is None:
+            raise ProtocolError("not_asked", "a vector before the claim, or where an answer was asked for")
+        self._begun = True
+        self.vectors.take(part, self.claimed.context)
 
     def _take_done(self, done: Done) -> None:
         if self.in_line or self.claimed is None:
             raise ProtocolError("not_asked", "an end before the claim")
         if done.n_out != self.n_out:
             raise ProtocolError("malformed", "another number of tokens than came")
-        if done.n_cached > done.n_prompt or done.n_prompt > self.claimed.context:
-            raise ProtocolError("malformed", "the tokens of the prompt")
+        if self.vectors is None:
+            right = done.n_prompt <= self.claimed.context
+        else:
+            right = self.vectors.whole and done.n_prompt == self.vectors.n_tokens
+        if done.n_cached > done.n_prompt or not right:
+            raise ProtocolError("malformed", "the tokens of the prompt, or not all vectors")
         self.done = True
 
 
@@ -228,16 +249,35 @@ def encode_frame(frame: Frame) -> bytes:
     return len(body).to_bytes(2, "big") + body
 
 
-def pieces(text: str, ids: tuple[int, ...]) -> Iterator[Piece]:
-    """`text` and `ids` as pieces that are short enough; none when there is nothing to say."""
-    if len(text) <= MAX_TEXT and len(ids) <= MAX_IDS:
+def pieces(text: str, ids: tuple[int, ...], logprobs: tuple[Logprob, ...] = ()) -> Iterator[Piece]:
+    """These as pieces that are short enough; none when there is nothing to say. `logprobs`: none, or one for
+    each id."""
+    if len(text) <= MAX_TEXT and len(ids) <= MAX_IDS and not logprobs:
         if text or ids:
             yield Piece(ids, text)
         return
     texts = (text[at : at + MAX_TEXT] for at in range(0, len(text), MAX_TEXT))
-    groups = (ids[at : at + MAX_IDS] for at in range(0, len(ids), MAX_IDS))
-    for part, group in zip_longest(texts, groups):
-        yield Piece(group or (), part or "")
+    for part, group in zip_longest(texts, _groups(len(ids), logprobs)):
+        start, stop = group or (0, 0)
+        yield Piece(ids[start:stop], part or "", logprobs[start:stop])
+
+
+def _groups(n_ids: int, logprobs: tuple[Logprob, ...]) -> Iterator[tuple[int, int]]:
+    """Where the ids are cut."""
+    start = size = 0
+    for at in range(n_ids):
+        more = _size(logprobs[at]) if logprobs else 0
+        if at > start and (at - start == MAX_IDS or size + more > MAX_NAMED):
+            yield start, at
+            start, size = at, 0
+        size += more
+    if start < n_ids:
+        yield start, n_ids
+
+
+def _size(logprob: Logprob) -> int:
+    """Bytes that it takes at most."""
+    return 16 + len(logprob.token) + sum(16 + len(token) for _, token, _ in logprob.top)
 
 
 class FrameReader:
@@ -272,38 +312,3 @@ class FrameReader:
             raise ProtocolError("truncated", "the end of a stream before that of its answer")
         if self._rest:
             raise ProtocolError("not_asked", "something after the answer")
-
-
-def encode_prompt(prompt: Prompt) -> bytes:
-    """Raises NetError `bad_request`, `too_large`: it is refused here rather than by the provider."""
-    try:
-        data = _encoder.encode(prompt)
-    except UnicodeEncodeError:
-        raise NetError(
-            "bad_request",
-            "The conversation holds characters that are not Unicode, which cannot be sent.",
-            "Delete them, or start a new chat.",
-        ) from None
-    stops = [len(stop) for stop in prompt.stop]
-    if len(stops) > MAX_STOPS or any(not 0 < size <= MAX_STOP for size in stops):
-        raise NetError(
-            "bad_request",
-            f"At most {MAX_STOPS} stop strings of 1 to {MAX_STOP} characters can be sent.",
-            "Use fewer, or shorter ones.",
-        )
-    if not prompt.turns:
-        raise NetError("bad_request", "There is nothing to send.", "Write something first.")
-    if len(data) > MAX_PROMPT or len(prompt.turns) > MAX_TURNS:
-        raise NetError(
-            "too_large",
-            f"The conversation is too long to be sent: {len(data) / 2**20:.1f} MiB in {len(prompt.turns)} "
-            f"turns, where at most {MAX_PROMPT >> 20} MiB in {MAX_TURNS} can be.",
-            "Start a new chat.",
-        )
-    return data
-
-
-def decode_prompt(data: bytes) -> Prompt:
-    """Raises ProtocolError, which holds nothing of it."""
-    prompt: Prompt = codec.decode(data, Prompt, MAX_PROMPT)
-    return prompt

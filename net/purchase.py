@@ -13,11 +13,12 @@ from typing import Final, Literal, Self, get_args
 
 from msgspec import Struct
 
-from infraxa.net import orders, patience, wire
+from infraxa.net import orders, patience, prompts, wire
 from infraxa.net.errors import NetError, ProtocolError, Refusal
 from infraxa.net.link import Link
 from infraxa.net.patience import Patience
 from infraxa.net.stream import LinkClosed, Stream, StreamCancelled, StreamFailed
+from infraxa.net.vectors import Part
 
 PART: Final = 32 * 1024
 """Bytes of a chunk of the prompt."""
@@ -34,7 +35,16 @@ class Progressed(Struct, frozen=True):
     total: int
 
 
-Item = orders.Placed | orders.Claimed | Progressed | orders.Piece | orders.Done
+class Vector(Struct, frozen=True):
+    """Of the next text."""
+
+    data: bytes
+    """float32, little-endian."""
+    n_tokens: int
+    """Of the text."""
+
+
+Item = orders.Placed | orders.Claimed | Progressed | orders.Piece | Vector | orders.Done
 
 
 class OrderFailed(Exception):
@@ -75,7 +85,7 @@ class Purchase:
     As an asynchronous context manager it is cancelled at the end of the block, unless it is over by then.
     """
 
-    def __init__(self, link: Link, order: wire.Order, prompt: orders.Prompt, patience: Patience) -> None:
+    def __init__(self, link: Link, order: wire.Order, prompt: prompts.Prompt, patience: Patience) -> None:
         """Raises ValueError when `order.prompt_bytes` is not the length of the encoded prompt; NetError as
         encode_prompt."""
         self.order = order
@@ -84,7 +94,7 @@ class Purchase:
         self.shown = False
         """A piece came."""
         self._link = link
-        self._prompt = orders.encode_prompt(prompt)
+        self._prompt = prompts.encode_prompt(prompt)
         if len(self._prompt) != order.prompt_bytes:
             raise ValueError("the order announces another prompt")
         self._patience = patience
@@ -93,6 +103,8 @@ class Purchase:
         self._progress: Progressed | None = None
         self._stream: Stream | None = None
         self._waiting: asyncio.Timeout | None = None
+        self._vector = bytearray()
+        """What came of the next one."""
         self._over = False
 
     def __aiter__(self) -> Self:
@@ -208,6 +220,7 @@ class Purchase:
         now = self._now()
         texts: list[str] = []
         ids: list[int] = []
+        logprobs: list[orders.Logprob] = []
         done: orders.Done | None = None
         for frame in frames:
             if isinstance(frame, orders.Placed):
@@ -223,15 +236,26 @@ class Purchase:
             elif isinstance(frame, orders.Piece):
                 texts.append(frame.text)
                 ids.extend(frame.ids)
+                logprobs.extend(frame.logprobs)
+            elif isinstance(frame, Part):
+                self._take_part(frame)
             else:
                 done = frame
         if texts:
             self.shown, self._progress = True, None
             if ids:
                 self._patience.piece(now)
-            self._items.append(orders.Piece(tuple(ids), "".join(texts)))
+            self._items.append(orders.Piece(tuple(ids), "".join(texts), tuple(logprobs)))
         if done is not None:
             self._items.append(done)
+
+    def _take_part(self, part: Part) -> None:
+        self.shown, self._progress = True, None
+        self._patience.piece(self._now())
+        self._vector += part.data
+        if part.n_tokens is not None:
+            self._items.append(Vector(bytes(self._vector), part.n_tokens))
+            self._vector.clear()
 
     async def _finish(self) -> None:
         """Nothing may follow but the end of the stream."""

@@ -13,7 +13,7 @@ from typing import Final, Literal
 
 from msgspec import Struct
 
-from infraxa.net import addresses, orders, wire
+from infraxa.net import addresses, orders, prompts, vectors, wire
 from infraxa.net.errors import ProtocolError
 from infraxa.net.link import Link
 from infraxa.net.relay import is_relayed
@@ -111,7 +111,7 @@ class Sale:
         before the first piece: it waits again, once. Raises ValueError when it may not."""
         await self._send(orders.Placed(min(before, 65_535)))
 
-    async def claim(self, context: int, max_out: int) -> orders.Prompt:
+    async def claim(self, context: int, max_out: int) -> prompts.Prompt:
         """It has a place: ask for the prompt. `context`, `max_out`: tokens; the answer may have no more than
         the smaller of `max_out`, the order's `max_tokens` and orders.MAX_OUT."""
         await self._send(orders.Claimed(context, min(max_out, orders.MAX_OUT)))
@@ -121,7 +121,10 @@ class Sale:
                 min(limits.begin + self.order.prompt_bytes / limits.rate, limits.upload)
             ):
                 data = await self._read()
-            return orders.decode_prompt(data)
+            prompt = prompts.decode_prompt(data)
+            if len(prompt.texts) != self.order.texts:
+                raise ProtocolError("malformed", "another prompt than was announced")
+            return prompt
         except TimeoutError:
             await self.fail("expired", field="prompt")
             raise self._end("stalled") from None
@@ -143,11 +146,16 @@ class Sale:
         except (StreamCancelled, LinkClosed):
             raise self._lost() from None
 
-    async def piece(self, text: str, ids: tuple[int, ...]) -> None:
+    async def piece(self, text: str, ids: tuple[int, ...], logprobs: tuple[orders.Logprob, ...] = ()) -> None:
         """More of the answer, of any length; waits while the user does not read. Raises ValueError for more
         than it may have."""
-        for piece in orders.pieces(text, ids):
+        for piece in orders.pieces(text, ids, logprobs):
             await self._write(piece)
+
+    async def vector(self, vector: bytes, n_tokens: int) -> None:
+        """That of the next text, which has so many tokens; as `piece`."""
+        for part in vectors.parts(vector, n_tokens):
+            await self._write(part)
 
     async def done(self, done: orders.Done) -> None:
         """The answer is whole. Raises ValueError for other counts than those of the pieces."""

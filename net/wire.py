@@ -25,6 +25,10 @@ MAX_PUSH: Final = 64
 """Records in one push."""
 MAX_PROMPT: Final = 4 * 1024 * 1024
 """Bytes of an encoded prompt: a million tokens of text."""
+MAX_TOP: Final = 20
+"""Likeliest tokens that are named with each token of an answer."""
+MAX_TEXTS: Final = 2048
+"""Of which one order makes vectors."""
 MAX_PEERS_TOLD: Final = 16
 """Cards in one answer to `PeersPlease`."""
 MAX_WAIT_MS: Final = 3_600_000
@@ -126,10 +130,12 @@ class CardPlease(Struct, array_like=True, frozen=True, tag=14):
     """Answered with one encoded Record: the current card."""
 
 
-class Order(Struct, array_like=True, frozen=True, tag=16):
-    """Please generate. Says nothing of the prompt, which is asked for when there is a place; see orders.py.
+class Order(Struct, array_like=True, frozen=True, tag=36):
+    """Please generate, or make vectors. Says nothing of the prompt, which is asked for when there is a place;
+    see orders.py.
 
-    Ratios in parts per million, so that nothing signed later holds a float.
+    Ratios in parts per million, so that nothing signed later holds a float. A field that a driver must not
+    ignore comes with another tag, so that one that does not know it refuses the order.
     """
 
     id: Nonce16
@@ -150,6 +156,12 @@ class Order(Struct, array_like=True, frozen=True, tag=16):
     """The id of the quote whose rates hold; empty: it is asked for free of charge."""
     hold: Micro = 0
     """µcr that it may cost at most: the answer ends before it would cost more."""
+    presence_penalty: Annotated[int, Meta(ge=-2_000_000, le=2_000_000)] = 0
+    frequency_penalty: Annotated[int, Meta(ge=-2_000_000, le=2_000_000)] = 0
+    logprobs: Annotated[int, Meta(ge=0, le=MAX_TOP)] | None = None
+    """With each token how likely it was, and so many of the likeliest; None: without."""
+    texts: Annotated[int, Meta(ge=0, le=MAX_TEXTS)] = 0
+    """So many vectors, one for each text of the prompt; 0: an answer."""
 
 
 class QuotePlease(Struct, array_like=True, frozen=True, tag=17):

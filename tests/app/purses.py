@@ -21,6 +21,7 @@ from infraxa.net import codec, deals, market, ratings, wire
 from infraxa.net.codec import Signed
 from infraxa.net.identity import Signer
 from infraxa.net.link import Link, Stream
+from infraxa.net.orders import Logprob
 from infraxa.net.patience import PatienceLimits
 from infraxa.net.sale import Sale, SaleEnded
 from infraxa.net.status import SeenNode
@@ -234,8 +235,8 @@ class Counting(Sale):
         self._sold.n_prompt = sum(len(turn.text) for turn in prompt.turns)
         return prompt
 
-    async def piece(self, text: str, ids: tuple[int, ...]) -> None:
-        await super().piece(text, ids)
+    async def piece(self, text: str, ids: tuple[int, ...], logprobs: tuple[Logprob, ...] = ()) -> None:
+        await super().piece(text, ids, logprobs)
         self._sold.n_out += len(ids)
 
     async def done(self, done: Any) -> None:

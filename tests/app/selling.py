@@ -30,13 +30,13 @@ from infraxa.engine.types import (
     Request,
     Usage,
 )
-from infraxa.net import auth, orders, wire
+from infraxa.net import auth, orders, prompts, wire
 from infraxa.net.codec import encode
 from infraxa.net.customers import Customers
 from infraxa.net.identity import Identity, Signer
 from infraxa.net.link import Link, Stream
-from infraxa.net.orders import Prompt, Turn
 from infraxa.net.patience import Patience, PatienceLimits
+from infraxa.net.prompts import Prompt, Turn
 from infraxa.net.purchase import Item, OrderFailed, Purchase
 from infraxa.net.status import Load, Offer
 from infraxa.net.tasks import TaskGroup
@@ -132,7 +132,7 @@ class User:
     def buy(self, text: str = QUESTION, *, prompt: Prompt | None = None, **changed: Any) -> Purchase:
         prompt = prompt or Prompt((Turn("user", text),))
         fields = {"model": self._shop.model_id, "temperature": 0} | changed
-        fields = {"id": os.urandom(16), "prompt_bytes": len(orders.encode_prompt(prompt))} | fields
+        fields = {"id": os.urandom(16), "prompt_bytes": len(prompts.encode_prompt(prompt))} | fields
         order = wire.Order(**cast(Any, fields))
         return Purchase(self.link, order, prompt, Patience(PatienceLimits(), self.link.clock.monotonic()))
 

@@ -18,8 +18,9 @@ from infraxa.net import wire
 from infraxa.net.errors import NetError
 from infraxa.net.identity import id_text
 from infraxa.net.link import Link, Stream
-from infraxa.net.orders import Done, Prompt
+from infraxa.net.orders import Done
 from infraxa.net.patience import PatienceLimits
+from infraxa.net.prompts import Prompt
 from infraxa.net.records import ModelOffer
 from infraxa.net.routing import Blame, Outcome
 from infraxa.net.sale import Sale, SaleEnded

@@ -17,10 +17,11 @@ from infraxa.app.models import Models
 from infraxa.app.wanted import Wanted
 from infraxa.engine.host import Engine
 from infraxa.engine.types import ChatMessage, Delta, Finished, Progress, Sampling
-from infraxa.net import orders, wire
+from infraxa.net import orders, prompts, wire
 from infraxa.net.identity import id_text
 from infraxa.net.link import Link, Stream
-from infraxa.net.orders import Claimed, Done, Piece, Placed, Turn, encode_frame
+from infraxa.net.orders import Claimed, Done, Piece, Placed, encode_frame
+from infraxa.net.prompts import Turn
 from infraxa.net.sale import Sale
 from infraxa.net.status import NetworkStatus, Notice
 from infraxa.net.tasks import TaskGroup
@@ -47,7 +48,7 @@ SECRET = "words of the peer"
 
 
 async def test_a_whole_answer() -> None:
-    asked: list[orders.Prompt] = []
+    asked: list[prompts.Prompt] = []
 
     async def script(sale: Sale) -> None:
         await sale.placed(2)
@@ -84,7 +85,7 @@ async def test_a_whole_answer() -> None:
     assert all(item.limit_s > 0 and item.since_ms > 0 for item in found.waits)
     assert found.times.connect_ms is not None and found.times.wait_ms is not None
     assert asked == [
-        orders.Prompt((Turn("system", "Be brief."), Turn("user", "Why is the sky blue?")), ("END",))
+        prompts.Prompt((Turn("system", "Be brief."), Turn("user", "Why is the sky blue?")), ("END",))
     ]
     order = maple.orders[0]
     assert (order.model, order.max_tokens, order.temperature, order.top_k) == (MODEL, 0, 250_000, 7)
@@ -203,7 +204,7 @@ def breaking(*pieces: str) -> Script:
 
 
 async def test_another_goes_on_from_the_text_that_is_there() -> None:
-    asked: list[orders.Prompt] = []
+    asked: list[prompts.Prompt] = []
 
     async def goes_on(sale: Sale) -> None:
         asked.append(await sale.claim(4096, 1000))

@@ -88,7 +88,8 @@ def test_never_more_than_any_of_the_bounds(
     try:
         verdict = judged(receipt, order, ACCOUNT)
     except Improper as error:
-        assert error.what == "outcome" and own in ("stop", "length") and said not in (own, "failed")
+        assert error.what == "outcome" and own in ("stop", "length", "embedded")
+        assert said not in (own, "failed")
         return
     assert 0 <= verdict.accepted <= receipt.charge and verdict.accepted <= order.held <= hold
     assert verdict.counts.n_out <= theirs.n_out and verdict.counts.n_prompt <= theirs.n_prompt
@@ -96,6 +97,23 @@ def test_never_more_than_any_of_the_bounds(
         assert verdict.counts.n_out <= mine.n_out and verdict.counts.n_prompt <= mine.n_prompt
         if (mine, own) == (theirs, said):
             assert verdict.accepted == receipt.charge, "who counts alike agrees"
+
+
+@given(RATES, COUNTS, OUTCOMES)
+@QUICK
+def test_vectors_are_paid_by_the_prompt_and_only_by_whom_they_came_to(
+    rates: Rates, counts: Counts, own: Outcome
+) -> None:
+    counts = replace(counts, n_out=0)
+    hold = market.hold(counts.n_prompt, 0, rates)
+    whole = market.charge(counts.n_prompt, counts.n_cached, 0, rates, hold)
+    order = ordered(rates, hold, counts, own)
+    try:
+        verdict = judged(receipt_of(order, counts, "embedded"), order, ACCOUNT)
+    except Improper:
+        assert own in ("stop", "length"), "an answer was asked for"
+        return
+    assert verdict.accepted == (0 if own == "failed" else whole)
 
 
 @given(RATES, st.integers(0, 10**7), COUNTS, OUTCOMES, st.integers(1, 10**6), st.booleans())

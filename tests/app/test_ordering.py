@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from infraxa.app.ordering import continued, order_of, prompt_of, request_of, shortened, tokens
-from infraxa.engine.types import ChatMessage, Role, Sampling
+from infraxa.engine.types import ChatMessage, Request, Role, Sampling
 from infraxa.net import codec, wire
 
 NUMBER = st.floats(allow_nan=False)
@@ -64,7 +63,7 @@ def test_a_text_is_continued_to_the_letter(said: tuple[ChatMessage, ...], one: s
 )
 @settings(deadline=None, max_examples=200)
 def test_any_sampling_becomes_an_order(sampling: Sampling, max_tokens: int | None) -> None:
-    order = order_of(bytes(16), bytes(32), 10, sampling, max_tokens)
+    order = order_of(bytes(16), bytes(32), 10, Request((), sampling), max_tokens)
     assert codec.decode(codec.encode(order), wire.Order) == order
     if 0 <= sampling.temperature <= 5:
         assert abs(order.temperature / 1e6 - sampling.temperature) <= 5e-7
@@ -77,8 +76,9 @@ def test_the_driver_generates_what_the_user_meant(
     said: tuple[ChatMessage, ...], share: float, top_k: int, seed: int | None
 ) -> None:
     sampling = Sampling(5 * share, top_k, share, share, 10 * share, seed, None, ("\n",))
-    order = order_of(bytes(16), bytes(32), 10, sampling, None)
-    request = request_of(order, prompt_of(said, sampling), 7, "user")
+    asked = Request(said, sampling)
+    order = order_of(bytes(16), bytes(32), 10, asked, None)
+    request = request_of(order, prompt_of(asked), 7, "user")
     assert (request.messages, request.user) == (said, "user")
     found = request.sampling
     assert (found.top_k, found.seed, found.max_tokens, found.stop) == (top_k, seed, 7, ("\n",))
@@ -87,6 +87,6 @@ def test_the_driver_generates_what_the_user_meant(
 
 
 def test_the_defaults_are_those_of_the_wire() -> None:
-    order = order_of(bytes(16), bytes(32), 10, Sampling(), None)
+    order = order_of(bytes(16), bytes(32), 10, Request(), None)
     assert order == wire.Order(bytes(16), bytes(32), 10)
-    assert order_of(bytes(16), bytes(32), 10, msgspec.structs.replace(Sampling(), seed=7), 5).seed == 7
+    assert order_of(bytes(16), bytes(32), 10, Request(sampling=Sampling(seed=7)), 5).seed == 7

@@ -15,7 +15,8 @@ from infraxa.app import line, sales, turns
 from infraxa.app.provider import Limits
 from infraxa.app.serving import ServedState
 from infraxa.engine.types import ChatMessage, ErrorInfo
-from infraxa.net.orders import Claimed, Done, Piece, Placed, Prompt, Turn
+from infraxa.net.orders import Claimed, Done, Piece, Placed
+from infraxa.net.prompts import Prompt, Turn
 from infraxa.net.purchase import Item, OrderFailed, Progressed
 from tests.app.selling import Scripted, Shop, scripted, text_of
 from tests.net.nodes import until

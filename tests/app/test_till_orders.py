@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from infraxa.app.intake import FORGET_EVERY_MS, FORGOTTEN_MS, FREE_FORGOTTEN_MS
-from infraxa.net import codec, deals, orders, ratings, wire
+from infraxa.net import codec, deals, orders, prompts, ratings, wire
 from infraxa.net.errors import ProtocolError
 from infraxa.net.identity import Signer
 from infraxa.net.link import StreamFailed
@@ -65,7 +65,7 @@ async def test_the_receipt_names_the_order_as_it_was_sent(tmp_path: Path) -> Non
         user = await payer(shop)
         fields = await user.order(max_tokens=9, seed=3)
         await user.buy(**fields)
-        prompt_bytes = len(orders.encode_prompt(orders.Prompt((orders.Turn("user", QUESTION),))))
+        prompt_bytes = len(prompts.encode_prompt(prompts.Prompt((prompts.Turn("user", QUESTION),))))
         order = wire.Order(model=shop.model_id, prompt_bytes=prompt_bytes, temperature=0, **fields)
         receipt = facts_of(await user.receipt(order.id))
         assert receipt.request == deals.request_hash(codec.encode(order))

@@ -19,6 +19,7 @@ from types import ModuleType
 from typing import Any, Final, NamedTuple
 
 import msgspec
+from msgspec.structs import replace
 from zeroconf import ServiceInfo
 
 from infraxa.app.control import messages
@@ -33,10 +34,12 @@ from infraxa.net import (
     keyfile,
     link,
     orders,
+    prompts,
     ratings,
     receipt_file,
     records,
     relay,
+    vectors,
     wire,
 )
 from infraxa.net.connect import verify_card
@@ -130,12 +133,39 @@ def run(decoder: Decoder, cases: int, seed: int) -> Outcome:
     return Outcome(decoder.name, cases, accepted, refused, time.perf_counter() - begun)
 
 
-TURN: Final = orders.Turn("user", "What is a maple?")
+TURN: Final = prompts.Turn("user", "What is a maple?")
 ANSWER: Final[tuple[orders.Frame, ...]] = (
     orders.Placed(3),
     orders.Claimed(4096, 100),
     orders.Piece((1, 2), "A tree: Érable."),
     orders.Done("stop", 5, 2, 2, 1, 2, 3),
+)
+LIKELY: Final = orders.Logprob(b" tree", -70_000, ((7, b" tree", -70_000), (9, b" bush", -3_000_000)))
+NAMED: Final[tuple[orders.Frame, ...]] = (
+    orders.Claimed(4096, 100),
+    orders.Piece((7,), "A tree", (LIKELY,)),
+    orders.Done("stop", 5, 2, 1),
+)
+EMBEDDED: Final[tuple[orders.Frame, ...]] = (
+    orders.Claimed(4096, 1),
+    vectors.Part(bytes(8)),
+    vectors.Part(bytes(8), 5),
+    vectors.Part(bytes(16), 2),
+    orders.Done("stop", 7, 0, 0),
+)
+TOOL: Final = prompts.Tool("look", "Looks.", '{"type":"object"}')
+CALLED: Final = prompts.ToolCall("call_1", "look", '{"at":1}')
+FORMAT: Final = prompts.Format("json_schema", '{"type":"object"}')
+PROMPTS: Final = (
+    prompts.Prompt((TURN,)),
+    prompts.Prompt((TURN,) * 5, ("a", "\n")),
+    prompts.Prompt(raw="Once upon", format=FORMAT),
+    prompts.Prompt(
+        (TURN, prompts.Turn("assistant", "", (CALLED,)), prompts.Turn("tool", "x", (), "call_1")),
+        tools=(TOOL,),
+        tool_choice="look",
+    ),
+    prompts.Prompt(texts=("a", "b")),
 )
 
 
@@ -161,14 +191,15 @@ def samples() -> list[msgspec.Struct]:
         wire.RelayDial(id_), wire.RelayDialed(), wire.RelayIncoming(), wire.Probe(), wire.CardPlease(),
         wire.TryPlease(id_), wire.Tried("busy", "relay", 5, 70, True, id_),
         wire.Push((record, record)), wire.Root(bytes(8), 3), wire.Failure("busy", 1000, 5, "field"),
-        wire.Order(bytes(16), id_, 100, 50, seed=7), TURN, orders.Prompt((TURN, TURN), ("stop",)), *ANSWER,
-        *bargains.messages(), *bargains.values(),
+        wire.Order(bytes(16), id_, 100, 50, seed=7), TURN, prompts.Prompt((TURN, TURN), ("stop",)), *ANSWER,
+        LIKELY, TOOL, CALLED, FORMAT, *PROMPTS, EMBEDDED[1], *bargains.messages(),
+        *bargains.values(),
     ]  # fmt: skip
 
 
 def message_types() -> Iterator[type[msgspec.Struct]]:
     """Of the modules whose structs cross the network."""
-    modules: tuple[ModuleType, ...] = (wire, records, orders, deals)
+    modules: tuple[ModuleType, ...] = (wire, records, orders, prompts, vectors, deals)
     for module in modules:
         for _, kind in inspect.getmembers(module, inspect.isclass):
             if issubclass(kind, msgspec.Struct) and kind.__module__ == module.__name__:
@@ -324,14 +355,12 @@ def _mux_decoder() -> Decoder:
 
 
 def _order_decoders() -> Iterator[Decoder]:
-    prompts = [orders.Prompt((TURN,)), orders.Prompt((TURN,) * 5, ("a", "\n"))]
-
     def prompt(data: bytes) -> bool:
-        found = orders.decode_prompt(data)
-        assert orders.decode_prompt(orders.encode_prompt(found)) == found
+        found = prompts.decode_prompt(data)
+        assert prompts.decode_prompt(prompts.encode_prompt(found)) == found
         return True
 
-    yield Decoder("order, a prompt", list(map(orders.encode_prompt, prompts)), prompt, (ProtocolError,))
+    yield Decoder("order, a prompt", list(map(prompts.encode_prompt, PROMPTS)), prompt, (ProtocolError,))
 
     placed, claimed, piece, done = map(orders.encode_frame, ANSWER)
     answers = [placed * 3 + claimed + piece + done, claimed + piece, placed + claimed]
@@ -346,6 +375,17 @@ def _order_decoders() -> Iterator[Decoder]:
         return bool(frames)
 
     yield Decoder("order, an answer", answers, answered, (ProtocolError,))
+
+    for what, said, asked in (
+        ("logprobs", NAMED, replace(order, logprobs=2)),
+        ("vectors", EMBEDDED, replace(order, texts=2)),
+    ):
+        data = b"".join(map(orders.encode_frame, said))
+
+        def read(data: bytes, asked: wire.Order = asked) -> bool:
+            return bool(orders.FrameReader(asked).feed(data))
+
+        yield Decoder(f"order, {what}", [data], read, (ProtocolError,))
 
 
 def _deal_decoders() -> Iterator[Decoder]:

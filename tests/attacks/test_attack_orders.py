@@ -12,11 +12,12 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from infraxa.net import auth, customers, orders, streams, wire
+from infraxa.net import auth, customers, orders, prompts, streams, wire
 from infraxa.net.errors import ProtocolError
 from infraxa.net.link import Link, Stream
-from infraxa.net.orders import Claimed, Course, Done, Piece, Placed, Prompt, Turn, encode_frame
+from infraxa.net.orders import Claimed, Course, Done, Piece, Placed, encode_frame
 from infraxa.net.patience import Patience, PatienceLimits
+from infraxa.net.prompts import Prompt, Turn
 from infraxa.net.purchase import Item, OrderFailed, Purchase
 from infraxa.net.sale import Sale, SaleLimits
 from infraxa.net.session import SessionRecord
@@ -26,7 +27,7 @@ from tests.attacks.target import Target, replaced, target, until
 from tests.net.nodes import nodes
 
 ASKED = Prompt((Turn("user", "What is a maple?"),))
-ENCODED = orders.encode_prompt(ASKED)
+ENCODED = prompts.encode_prompt(ASKED)
 EVER = 10.0**6
 WEAK_SALES = SaleLimits(idle=EVER, begin=EVER, upload=EVER, stall=EVER, fail=0.5)
 SALES = SaleLimits(idle=0.5, upload=1.0, stall=0.5, fail=0.5)

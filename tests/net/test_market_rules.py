@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from decimal import Decimal
 from fractions import Fraction
+from typing import get_args
 
 import pytest
 from hypothesis import given, settings
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from infraxa.net import codec, market
 from infraxa.net.credits import MAX_CREDITS, read_credits, shown
+from infraxa.net.deals import Outcome
 from infraxa.net.errors import NetError
 from infraxa.net.market import FREE, MAX_PRICE, MILLION, UNBOUNDED, Demand, Outputs, Rates
 
@@ -212,7 +214,7 @@ def test_a_charge_is_never_above_the_hold(
     n_prompt: int, n_cached: int, n_out: int, rates: Rates, hold: int
 ) -> None:
     assert 0 <= market.charge(n_prompt, n_cached, n_out, rates, hold) <= hold
-    for outcome in ("stop", "length", "cancelled", "failed"):
+    for outcome in get_args(Outcome):
         charge = market.charge_of(outcome, n_prompt, n_prompt, n_cached, n_out, rates, hold)
         assert 0 <= charge <= hold
 
@@ -272,6 +274,8 @@ def test_before_the_first_token_only_a_user_who_cancels_pays(
     assert cancelled == market.charge(min(prefilled, n_prompt), n_cached, 0, rates, hold)
     assert cancelled <= market.charge(n_prompt, 0, 0, rates, hold)
     assert market.charge_of("cancelled", 0, n_prompt, n_cached, 0, rates, hold) == 0
+    embedded = market.charge_of("embedded", 0, n_prompt, n_cached, 0, rates, hold)
+    assert embedded == market.charge(n_prompt, n_cached, 0, rates, hold), "vectors are of no tokens"
 
 
 @rules
@@ -280,7 +284,7 @@ def test_after_the_first_token_all_that_was_delivered_is_paid(
     n_prompt: int, n_out: int, rates: Rates
 ) -> None:
     hold = market.hold(n_prompt, n_out, rates)
-    for outcome in ("stop", "length", "cancelled", "failed"):
+    for outcome in get_args(Outcome):
         assert market.charge_of(outcome, 0, n_prompt, 0, n_out, rates, hold) == hold
 
 

@@ -10,14 +10,15 @@ from typing import Any
 
 import pytest
 
-from infraxa.net import auth, codec, orders, wire
+from infraxa.net import auth, codec, prompts, wire
 from infraxa.net.connect import accept
 from infraxa.net.errors import NetError
 from infraxa.net.interfaces import Survey
 from infraxa.net.link import Clock, Link, LinkClosed, LinkEnd, Stream, StreamFailed
 from infraxa.net.network import Network
-from infraxa.net.orders import Claimed, Done, Piece, Placed, Prompt, Turn
+from infraxa.net.orders import Claimed, Done, Piece, Placed
 from infraxa.net.patience import Patience, PatienceLimits
+from infraxa.net.prompts import Prompt, Turn
 from infraxa.net.purchase import Item, OrderFailed, Purchase
 from infraxa.net.records import MAX_CARD, MAX_MODELS, Card, ModelOffer, Record, State
 from infraxa.net.sale import Sale
@@ -32,7 +33,7 @@ MODEL = bytes(range(32))
 
 
 def an_order() -> wire.Order:
-    return wire.Order(os.urandom(16), MODEL, len(orders.encode_prompt(PROMPT)), 100)
+    return wire.Order(os.urandom(16), MODEL, len(prompts.encode_prompt(PROMPT)), 100)
 
 
 def an_offer(name: str = "Tiny 0.5B", *, models: int = 1, slots: int = 2) -> Offer:

@@ -12,22 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.pretty import pretty_repr
 
-from infraxa.net import codec, orders, wire
+from infraxa.net import codec, orders, prompts, wire
 from infraxa.net.errors import NetError, ProtocolError
-from infraxa.net.orders import (
-    Claimed,
-    Done,
-    Frame,
-    FrameReader,
-    Piece,
-    Placed,
-    Prompt,
-    Turn,
-    decode_prompt,
-    encode_frame,
-    encode_prompt,
-    pieces,
-)
+from infraxa.net.orders import Claimed, Done, Frame, FrameReader, Piece, Placed, encode_frame, pieces
+from infraxa.net.prompts import Prompt, Turn, decode_prompt, encode_prompt
 
 COUNT = st.integers(0, 2**31 - 1)
 UNICODE = st.characters(codec="utf-8")
@@ -286,7 +274,7 @@ USER = Turn("user", "a")
     [
         (Prompt(()), "bad_request", "malformed"),
         (Prompt((LONG,)), "too_large", "too_large"),
-        (Prompt((USER,) * (orders.MAX_TURNS + 1)), "too_large", "malformed"),
+        (Prompt((USER,) * (prompts.MAX_TURNS + 1)), "too_large", "malformed"),
         (Prompt((USER,), ("a",) * 17), "bad_request", "malformed"),
         (Prompt((USER,), ("a" * 257,)), "bad_request", "malformed"),
         (Prompt((USER,), ("",)), "bad_request", "malformed"),

@@ -14,11 +14,12 @@ from typing import Any, get_args
 
 import pytest
 
-from infraxa.net import orders, purchase, ticks, wire
+from infraxa.net import orders, prompts, purchase, ticks, wire
 from infraxa.net.errors import NetError
 from infraxa.net.link import Link, LinkClosed, Stream, StreamFailed
-from infraxa.net.orders import Claimed, Done, Piece, Placed, Prompt, Turn, encode_frame
+from infraxa.net.orders import Claimed, Done, Piece, Placed, encode_frame
 from infraxa.net.patience import Patience, PatienceLimits
+from infraxa.net.prompts import Prompt, Turn
 from infraxa.net.purchase import Item, OrderFailed, Progressed, Purchase
 from infraxa.net.sale import Sale, SaleEnded, SaleLimits
 from infraxa.net.streams import SEND_ROOM, WINDOW
@@ -89,7 +90,7 @@ class Shop:
         await sale.done(Done("stop", 5, 2, 5, 1, 2, 3))
 
     def buy(self, prompt: Prompt = ASKED, **changed: Any) -> Purchase:
-        order = wire.Order(os.urandom(16), bytes(32), len(orders.encode_prompt(prompt)), **changed)
+        order = wire.Order(os.urandom(16), bytes(32), len(prompts.encode_prompt(prompt)), **changed)
         return Purchase(self.link, order, prompt, Patience(self.patience, self.link.clock.monotonic()))
 
     async def bought(self, prompt: Prompt = ASKED) -> list[Item]:
@@ -185,9 +186,9 @@ async def test_the_prompt_leaves_when_the_claim_was_taken_note_of() -> None:
 
 
 async def test_the_longest_prompt() -> None:
-    fits = wire.MAX_PROMPT - len(orders.encode_prompt(Prompt((Turn("user", "é" * 100_000),)))) + 200_000
+    fits = wire.MAX_PROMPT - len(prompts.encode_prompt(Prompt((Turn("user", "é" * 100_000),)))) + 200_000
     prompt = Prompt((Turn("user", "é" * (fits // 2)),))
-    assert wire.MAX_PROMPT - 10 <= len(orders.encode_prompt(prompt)) <= wire.MAX_PROMPT
+    assert wire.MAX_PROMPT - 10 <= len(prompts.encode_prompt(prompt)) <= wire.MAX_PROMPT
     async with shop() as here:
         await here.bought(prompt)
         assert here.prompts == [prompt]
@@ -1014,7 +1015,7 @@ async def test_a_long_prompt_has_its_time() -> None:
         assert here.prompts == [ASKED]
 
 
-ENCODED = orders.encode_prompt(ASKED)
+ENCODED = prompts.encode_prompt(ASKED)
 
 
 @pytest.mark.parametrize(

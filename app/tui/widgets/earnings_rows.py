@@ -76,6 +76,7 @@ _SAID = {
 _ENDS = {
     "stop": "a whole answer",
     "length": "cut at the limit of tokens",
+    "embedded": "vectors of texts",
     "cancelled": "stopped by the user",
     "failed": "failed at the provider",
 }

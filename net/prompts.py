@@ -1,0 +1,189 @@
+"""What is sent to a driver once a place is its own: a conversation, a text to go on with, or texts to embed.
+
+Values and their limits, which are the same on both sides, so that nobody is blamed for what could be said at
+the other. When it is sent is in orders.py; all numbers of an order are in wire.Order.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Final, Literal
+
+import msgspec
+from msgspec import Meta, Struct
+
+from infraxa.net import codec
+from infraxa.net.errors import NetError, ProtocolError
+from infraxa.net.wire import MAX_PROMPT, MAX_TEXTS
+
+MAX_TURNS: Final = 4096
+MAX_STOPS: Final = 16
+MAX_STOP: Final = 256
+"""Characters of one stop string."""
+MAX_TOOLS: Final = 128
+"""Of a prompt; as many calls of them in one turn."""
+MAX_NAME: Final = 128
+"""Characters of the name of a tool, and of the id of a call."""
+MAX_SCHEMA: Final = 256 * 1024
+"""Characters of a JSON Schema, a description, the arguments of a call."""
+
+Role = Literal["system", "user", "assistant", "tool"]
+_Name = Annotated[str, Meta(min_length=1, max_length=MAX_NAME)]
+_Json = Annotated[str, Meta(max_length=MAX_SCHEMA)]
+
+
+class ToolCall(Struct, array_like=True, frozen=True):
+    """A turn of the assistant wants a tool to be called."""
+
+    id: Annotated[str, Meta(max_length=MAX_NAME)]
+    name: _Name
+    arguments: _Json
+    """A JSON object, as text; not looked at here."""
+
+    def __repr__(self) -> str:
+        """Without the text, as all of these: it must not get into a log by a value that is shown."""
+        return "ToolCall()"
+
+    def __rich_repr__(self) -> list[tuple[str, object]]:
+        return []
+
+
+class Turn(Struct, array_like=True, frozen=True):
+    """One turn of a conversation."""
+
+    role: Role
+    text: str
+    calls: Annotated[tuple[ToolCall, ...], Meta(max_length=MAX_TOOLS)] = ()
+    """Of an assistant's."""
+    call_id: Annotated[str, Meta(max_length=MAX_NAME)] = ""
+    """Which call a tool's answers."""
+
+    def __repr__(self) -> str:
+        return f"Turn({self.role})"
+
+    def __rich_repr__(self) -> list[tuple[str, object]]:
+        return [("role", self.role)]
+
+
+class Tool(Struct, array_like=True, frozen=True):
+    """A function that the model may ask to be called."""
+
+    name: _Name
+    description: _Json = ""
+    parameters: _Json = "{}"
+    """JSON Schema of its arguments, as text."""
+
+    def __repr__(self) -> str:
+        return "Tool()"
+
+    def __rich_repr__(self) -> list[tuple[str, object]]:
+        return []
+
+
+class Format(Struct, array_like=True, frozen=True):
+    """What the answer has to be."""
+
+    kind: Literal["json_object", "json_schema"]
+    schema: _Json = ""
+    """JSON Schema, as text."""
+
+    def __repr__(self) -> str:
+        return f"Format({self.kind})"
+
+    def __rich_repr__(self) -> list[tuple[str, object]]:
+        return [("kind", self.kind)]
+
+
+class Prompt(Struct, array_like=True, frozen=True):
+    """What is to be answered: `turns`, `raw` or `texts`, one of them and no other."""
+
+    turns: Annotated[tuple[Turn, ...], Meta(max_length=MAX_TURNS)] = ()
+    """A conversation. When the last turn is an assistant's, its text is continued."""
+    stop: Annotated[
+        tuple[Annotated[str, Meta(min_length=1, max_length=MAX_STOP)], ...], Meta(max_length=MAX_STOPS)
+    ] = ()
+    """End before any of these strings; they are not part of the answer."""
+    raw: str = ""
+    """Continued as it is."""
+    tools: Annotated[tuple[Tool, ...], Meta(max_length=MAX_TOOLS)] = ()
+    """With `turns`."""
+    tool_choice: _Name = "auto"
+    """`auto`, `none`, `required`, or the name of the one that must be called."""
+    format: Format | None = None
+    texts: Annotated[tuple[str, ...], Meta(max_length=MAX_TEXTS)] = ()
+    """A vector is asked for each of them; nothing else is given then."""
+
+    def __repr__(self) -> str:
+        return f"Prompt({len(self.turns)} turns)"
+
+    def __rich_repr__(self) -> list[tuple[str, object]]:
+        return [("turns", len(self.turns))]
+
+
+_encoder = msgspec.msgpack.Encoder()
+
+
+def encode_prompt(prompt: Prompt) -> bytes:
+    """Raises NetError `bad_request`, `too_large`: it is refused here rather than by the provider."""
+    try:
+        data = _encoder.encode(prompt)
+    except UnicodeEncodeError:
+        raise NetError(
+            "bad_request",
+            "The conversation holds characters that are not Unicode, which cannot be sent.",
+            "Delete them, or start a new chat.",
+        ) from None
+    stops = [len(stop) for stop in prompt.stop]
+    if len(stops) > MAX_STOPS or any(not 0 < size <= MAX_STOP for size in stops):
+        raise NetError(
+            "bad_request",
+            f"At most {MAX_STOPS} stop strings of 1 to {MAX_STOP} characters can be sent.",
+            "Use fewer, or shorter ones.",
+        )
+    if not (prompt.turns or prompt.raw or prompt.texts):
+        raise NetError("bad_request", "There is nothing to send.", "Write something first.")
+    if len(data) > MAX_PROMPT or len(prompt.turns) > MAX_TURNS:
+        raise NetError(
+            "too_large",
+            f"The conversation is too long to be sent: {len(data) / 2**20:.1f} MiB in {len(prompt.turns)} "
+            f"turns, where at most {MAX_PROMPT >> 20} MiB in {MAX_TURNS} can be.",
+            "Start a new chat.",
+        )
+    if _is_more(prompt):
+        try:
+            decode_prompt(data)
+        except ProtocolError:
+            raise NetError(
+                "bad_request",
+                "The tools, the format or the texts cannot be sent, or do not go together: there can be "
+                f"{MAX_TOOLS} tools with names of {MAX_NAME} characters, schemas of {MAX_SCHEMA >> 10} KiB, "
+                f"and {MAX_TEXTS} texts.",
+                "Ask for less.",
+            ) from None
+    return data
+
+
+def decode_prompt(data: bytes) -> Prompt:
+    """Raises ProtocolError, which holds nothing of it."""
+    prompt: Prompt = codec.decode(data, Prompt, MAX_PROMPT)
+    given = sum(map(bool, (prompt.turns, prompt.raw, prompt.texts)))
+    if given != 1:
+        raise ProtocolError("malformed", f"a prompt of {given} kinds")
+    if _is_more(prompt) and not _goes_together(prompt):
+        raise ProtocolError("malformed", "parts of a prompt that do not go together")
+    return prompt
+
+
+def _is_more(prompt: Prompt) -> bool:
+    """Than turns of text and stop strings."""
+    return prompt != Prompt(tuple(Turn(turn.role, turn.text) for turn in prompt.turns), prompt.stop)
+
+
+def _goes_together(prompt: Prompt) -> bool:
+    if prompt.texts:
+        return prompt == Prompt(texts=prompt.texts)
+    names = {tool.name for tool in prompt.tools}
+    if len(names) < len(prompt.tools) or (names and prompt.raw):
+        return False
+    if not names:
+        return prompt.tool_choice in ("auto", "none")
+    return prompt.tool_choice in ("auto", "none", "required") or prompt.tool_choice in names
