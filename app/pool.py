@@ -69,7 +69,8 @@ class _Place:
         loaded = self.engine.status.loaded
         if loaded is None:
             return 0 if self.failed else self.reserved
-        return memory_estimate(self.entry.info, loaded.n_ctx, loaded.slots, loaded.kv_type)
+        estimate = memory_estimate(self.entry.info, loaded.n_ctx, loaded.slots, loaded.kv_type)
+        return estimate + loaded.park_bytes
 
 
 class Pool:
