@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import re
 from collections.abc import AsyncIterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import quote, urljoin, urlsplit
 
 import msgspec
@@ -72,13 +72,13 @@ async def access() -> Access:
 
     Raises NodeError `offline` and `bad_endpoint`.
     """
-    constants = await asyncio.to_thread(_import)
-    if constants.isoffline_mode():
-        raise offline()
-    endpoint = str(constants.ENDPOINT)
-    _check_endpoint(endpoint)
-    from huggingface_hub import get_token
+    await asyncio.to_thread(_import)
+    from huggingface_hub import constants, get_token
 
+    if constants.is_offline_mode():
+        raise offline()
+    endpoint = constants.ENDPOINT
+    _check_endpoint(endpoint)
     token = None
     if not constants.HF_HUB_DISABLE_IMPLICIT_TOKEN:
         with contextlib.suppress(TimeoutError):
@@ -259,8 +259,6 @@ def _is_hub(url: str, access: Access) -> bool:
     return asked.scheme == "https" and asked.netloc.lower() in constants.HF_URL_HOSTS
 
 
-def _import() -> Any:
-    """huggingface_hub's constants, which its import reads from the environment; it takes long."""
+def _import() -> None:
+    """huggingface_hub, which reads the environment then. It takes long."""
     from huggingface_hub import constants, get_async_session, get_token  # noqa: F401
-
-    return constants

@@ -56,7 +56,8 @@ from infraxa.app.offers import Mark, OfferSeen
 from infraxa.app.prices import PriceHistory
 from infraxa.app.prompting import fit, prompt_messages
 from infraxa.app.provider import Provider
-from infraxa.app.pulling import Pulling, delete_files, remember
+from infraxa.app.pulled_files import delete_files
+from infraxa.app.pulling import Pulling, remember
 from infraxa.app.purse import Purse
 from infraxa.app.rated import Ratings
 from infraxa.app.self_test import SelfTests

@@ -7,7 +7,6 @@ and the hash: what another version of the repository holds under the same name i
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from pathlib import Path
@@ -32,6 +31,7 @@ from infraxa.app.hub_values import (
     PullEvent,
     PullPlan,
 )
+from infraxa.app.pulled_files import delete_files, models_folder
 from infraxa.engine.sizing import free_memory
 from infraxa.engine.types import EngineError
 from infraxa.store import models as records
@@ -41,8 +41,6 @@ from infraxa.store.records import ModelRecord, StoreError
 if TYPE_CHECKING:
     import httpx2
 
-FOLDER = "models"
-"""In the data folder."""
 RESERVE = 500_000_000
 """Bytes of the disk that a download leaves free: the chats and the books need room."""
 _NO_MODEL = {"not_gguf", "truncated", "unsupported", "load_failed"}
@@ -78,7 +76,7 @@ async def _plan(
             "Download it in another way, and add it with: infraxa models add FILE",
         )
     _check_new(repo, variant, folders, known)
-    models = folders.data / FOLDER
+    models = models_folder(folders)
     missing = sum(
         max(0, file.size - bytes_here(models, file.sha256))
         for file, place in zip(variant.files, places(folders, repo, variant.files), strict=True)
@@ -139,29 +137,8 @@ def _memory_warning(variant: Variant, free: int, *, force: bool) -> str:
 
 def places(folders: Folders, repo: str, files: Sequence[HubFile]) -> list[Path]:
     """Where these files of one model lie once they are here."""
-    folder = folders.data / FOLDER / repo.replace("/", "--") / files[0].sha256[:12]
+    folder = models_folder(folders) / repo.replace("/", "--") / files[0].sha256[:12]
     return [folder / hub_names.base_name(file.path) for file in files]
-
-
-def is_pulled(folders: Folders, path: Path) -> bool:
-    """Whether this file was put there by a pull."""
-    return Path(os.path.normpath(path)).is_relative_to(folders.data / FOLDER)
-
-
-def delete_files(folders: Folders, files: Sequence[Path]) -> None:
-    """Delete what a pull has put there, and the folders that are empty then. Raises NodeError `io`."""
-    for path in files:
-        if not is_pulled(folders, path):
-            continue
-        try:
-            path.unlink(missing_ok=True)
-        except OSError as error:
-            raise NodeError(
-                "io", f"{path} cannot be deleted: {error.strerror or error}.", "Delete it yourself."
-            ) from error
-        with contextlib.suppress(OSError):
-            path.parent.rmdir()
-            path.parent.parent.rmdir()
 
 
 async def remember(
@@ -189,7 +166,7 @@ class Pulling:
             chosen = await _plan(http, self._asked, self._folders, await self._known())
             yield PullChosen(chosen)
             where = places(self._folders, chosen.repo, chosen.files)
-            models, meter = self._folders.data / FOLDER, Meter(chosen.size)
+            models, meter = models_folder(self._folders), Meter(chosen.size)
             before, fresh = 0, False
             for file, place in zip(chosen.files, where, strict=True):
                 if not place.exists():

@@ -27,6 +27,7 @@ from infraxa.app.config import Settings
 from infraxa.app.errors import NodeError
 from infraxa.app.facade import OnProgress
 from infraxa.app.folders import Folders, whole_path
+from infraxa.app.pulled_files import delete_files, is_pulled
 from infraxa.engine.models import memory_estimate
 from infraxa.store import models as records
 from infraxa.store.db import Connection, Store
@@ -42,7 +43,7 @@ def list_models(data_dir: Path | None, *, as_json: bool) -> None:
     default = settings_of(folders, {}).model
     entries = choices.model_entries(read_records(folders))
     if as_json:
-        print_json([_facts(entry, default) for entry in entries])
+        print_json([facts(entry, default) for entry in entries])
         return
     rows = [
         (
@@ -66,7 +67,7 @@ def show_model(data_dir: Path | None, name: str, *, as_json: bool) -> None:
     default = settings_of(folders, {}).model
     entry = choices.find_model(name, choices.model_entries(read_records(folders)))
     if as_json:
-        print_json(_facts(entry, default))
+        print_json(facts(entry, default))
         return
     info, context = entry.info, _usual_context(entry)
     print_pairs(
@@ -102,7 +103,7 @@ def add_model(data_dir: Path | None, path: Path, name: str | None, *, force: boo
     settings = settings_of(folders, {})
     entry, is_default = asyncio.run(_add(folders, settings, whole_path(path), name, force))
     if as_json:
-        print_json(_facts(entry, entry.name if is_default else settings.model))
+        print_json(facts(entry, entry.name if is_default else settings.model))
         return
     what = " · ".join(filter(None, (entry.parameters, entry.quantization, size_text(entry.size))))
     print(clean(f"Added {entry.name} ({what})."))
@@ -112,14 +113,38 @@ def add_model(data_dir: Path | None, path: Path, name: str | None, *, force: boo
         print(clean(f"To have it answer new chats: infraxa config set model {entry.name}"))
 
 
-def remove_model(data_dir: Path | None, name: str) -> None:
+def remove_model(data_dir: Path | None, name: str, *, delete: bool | None) -> None:
+    """`delete`: also the files of a pulled model; None: ask, and keep them where nobody can be asked."""
     folders = folders_of(data_dir)
     if name == config.GUIDE:
         raise NodeError("bad_name", "The built-in guide is part of infraxa and cannot be removed.")
-    path, was_default = asyncio.run(_remove(folders, name))
-    print(clean(f"{name} is forgotten. Its file stays: {path}"))
+    record = next((record for record in read_records(folders) if record.name == name), None)
+    pulled = record is not None and is_pulled(folders, Path(record.path))
+    if delete and record is not None and not pulled:
+        raise NodeError(
+            "not_pulled",
+            f"The file of {name} was not put there by infraxa, which does not delete it: {record.path}",
+            "Remove the model without --delete, and delete the file yourself.",
+        )
+    if delete is None and pulled and record is not None:
+        delete = _delete_too(record)
+    path, was_default = asyncio.run(_remove(folders, name, delete=bool(delete)))
+    if delete:
+        print(clean(f"{name} is forgotten, and its file is deleted: {path}"))
+    else:
+        print(clean(f"{name} is forgotten. Its file stays: {path}"))
     if was_default:
         print("The built-in guide answers new chats from now on.")
+
+
+def _delete_too(record: ModelRecord) -> bool:
+    if not (is_terminal(sys.stdout) and sys.stdin is not None and sys.stdin.isatty()):
+        return False
+    try:
+        answer = input(f"Delete its file, too ({size_text(record.size)})? [y/N] ")
+    except EOFError:
+        return False
+    return answer.strip().lower() in ("y", "yes")
 
 
 def read_records(folders: Folders) -> list[ModelRecord]:
@@ -156,9 +181,15 @@ async def _add(
                 note("infraxa: stopped; nothing was added.")
                 raise
     entry = choices.model_entries([record])[-1]
-    if is_default := settings.model == config.GUIDE and config.variable("model") not in os.environ:
-        config.set(folders, "model", entry.name)
-    return entry, is_default
+    return entry, become_default(folders, settings, entry)
+
+
+def become_default(folders: Folders, settings: Settings, entry: ModelEntry) -> bool:
+    """Have a model that was added answer new chats if the guide did; whether it does."""
+    if settings.model != config.GUIDE or config.variable("model") in os.environ:
+        return False
+    config.set(folders, "model", entry.name)
+    return True
 
 
 async def _add_record(
@@ -170,16 +201,18 @@ async def _add_record(
         return await store.run(records.add_model, record, frozenset({config.GUIDE}))
 
 
-async def _remove(folders: Folders, name: str) -> tuple[str, bool]:
+async def _remove(folders: Folders, name: str, *, delete: bool) -> tuple[str, bool]:
     """The path of what was removed, and whether it was the default."""
     settings = config.load(folders)
     async with attached_node(folders, settings) as node:
         if node is not None:
             paths = {entry.name: entry.path for entry in await node.list_models()}
             was_default = node.current_model() == name
-            await node.remove_model(name)
+            await node.remove_model(name, delete=delete)
             return paths.get(name, ""), was_default
     removed = await _with_store(folders, records.remove_model, name)
+    if delete:
+        delete_files(folders, choices.model_entries([removed])[-1].info.files)
     was_default = settings.model == name and config.variable("model") not in os.environ
     if was_default:
         config.set(folders, "model", config.GUIDE)
@@ -209,7 +242,8 @@ def _usual_context(entry: ModelEntry) -> int:
     return min(entry.context_length or 4096, 4096)
 
 
-def _facts(entry: ModelEntry, default: str) -> dict[str, Any]:
+def facts(entry: ModelEntry, default: str) -> dict[str, Any]:
+    """What `--json` tells of a model; `default`: the name of the one that answers new chats."""
     info = entry.info
     return {
         "name": entry.name,

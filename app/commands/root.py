@@ -246,12 +246,52 @@ def models_show(ctx: typer.Context, name: options.ModelName, json: options.Json 
     work.show_model(ctx.obj, name, as_json=json)
 
 
+@models_app.command("pull", epilog="Example: infraxa models pull Qwen/Qwen3-4B-GGUF:Q4_K_M")
+def models_pull(
+    ctx: typer.Context,
+    model: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="OWNER/NAME[:QUANT]", help="The repository, and the quantization or file of it."
+        ),
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(metavar="NAME", help="What to call it; the file's name otherwise.")
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Ask nothing.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Pull it although it is larger than this machine's memory.")
+    ] = False,
+    json: options.Json = False,
+) -> None:
+    """Download a model from the Hugging Face hub and add it; without a name, list good ones.
+
+    A download that was cut or stopped goes on where it was. HF_ENDPOINT names a mirror, HF_TOKEN opens
+    what is private or gated. With --json each event is a line.
+    """
+    from infraxa.app.commands import pull as work
+
+    if model is None:
+        work.list_curated(as_json=json)
+        return
+    raise typer.Exit(work.pull(ctx.obj, model, name, yes=yes, force=force, as_json=json))
+
+
 @models_app.command("remove", epilog="Example: infraxa models remove qwen")
-def models_remove(ctx: typer.Context, name: options.ModelName) -> None:
-    """Forget a model. Its file stays."""
+def models_remove(
+    ctx: typer.Context,
+    name: options.ModelName,
+    delete: Annotated[
+        bool | None,
+        typer.Option(
+            "--delete/--keep", help="Delete the file of a pulled model, too; otherwise it is asked."
+        ),
+    ] = None,
+) -> None:
+    """Forget a model. Its file stays, unless it was pulled and is to be deleted."""
     from infraxa.app.commands import models as work
 
-    work.remove_model(ctx.obj, name)
+    work.remove_model(ctx.obj, name, delete=delete)
 
 
 @app.command(epilog="Example: infraxa doctor --json")
