@@ -204,6 +204,13 @@ class Model:
         for i, piece in enumerate(pieces):
             # Every second piece is one of those characters.
             ids += self._tokenize(literal[piece], False) if literal and i % 2 else self._tokenize(piece, True)
+        return self._with_bos(ids)
+
+    def tokenize_pieces(self, pieces: Iterable[str]) -> list[int]:
+        """The same of a prompt that is cut where special tokens begin and end."""
+        return self._with_bos([token for piece in pieces for token in self._tokenize(piece, True)])
+
+    def _with_bos(self, ids: list[int]) -> list[int]:
         if self.adds_bos and self.bos >= 0 and ids[:1] != [self.bos]:
             ids.insert(0, self.bos)
         return ids

@@ -15,9 +15,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NamedTuple, NoReturn
 
-from infraxa.engine.types import ChatMessage, EngineError
+from infraxa.engine.tool_turns import as_dicts, as_text, tool_dicts, with_tools_told
+from infraxa.engine.types import ChatMessage, EngineError, Tool, ToolCall
 
 TIME_LIMIT = 5.0
 """Seconds one rendering may take. Where there is no interval timer (Windows), only between two pieces of
@@ -42,6 +43,7 @@ class ChatTemplate:
         self._builtin = builtin
         self._names = {"bos_token": bos, "eos_token": eos}
         self._compiled: _Compiled | None = None
+        self._support: _Support | None = None
 
     def prepare(self) -> None:
         """Compiles the template and tries it on the shortest conversation, so that the first one need not
@@ -51,35 +53,84 @@ class ChatTemplate:
         except EngineError as error:
             raise EngineError(error.code, error.message, "Choose another model.") from None
 
-    def render(self, messages: Sequence[ChatMessage]) -> str:
+    def render(self, messages: Sequence[ChatMessage], tools: Sequence[Tool] = ()) -> str:
         """The prompt up to where the assistant's words begin, or up to the end of those that are there
         already.
 
+        What a template cannot tell its model of tools, calls and what they gave is told as Hermes models are:
+        in the system message, and as text of the turns.
+
         Raises EngineError `no_template` when neither the template nor llama.cpp can format this conversation.
         """
-        if messages and messages[-1].role == "assistant":
+        begun = ""
+        if messages and messages[-1].role == "assistant" and not messages[-1].tool_calls:
             # The prompt that the answer began from, and the answer, whatever the template does to earlier
             # answers: the text that a cut answer stood on. Its tokens may be others, where the model had put
             # the text together from smaller ones than the tokenizer takes.
-            return self._open_turn(messages[:-1]) + messages[-1].content
-        return self._open_turn(messages)
+            begun, messages = messages[-1].content, messages[:-1]
+        called = any(m.tool_calls or m.role == "tool" for m in messages)
+        if not tools and not called:
+            return self._open_turn(messages) + begun
+        support = self._find_support()
+        if support.turns or not called:
+            try:
+                if support.tools or not tools:
+                    return self._open_turn(messages, tools, parsed=support.parsed) + begun
+                told = with_tools_told(messages, tools)
+                return self._open_turn(told, parsed=support.parsed) + begun
+            except EngineError:
+                # Some refuse two calls in one turn, for one.
+                if not called:
+                    raise
+        messages = as_text(messages)
+        if support.tools and tools:
+            return self._open_turn(messages, tools) + begun
+        return self._open_turn(with_tools_told(messages, tools) if tools else messages) + begun
 
-    def _open_turn(self, messages: Sequence[ChatMessage]) -> str:
+    def _find_support(self) -> _Support:
+        """What of tools arrives in the prompt."""
+        if self._support is None:
+            user, tools = ChatMessage("user", "Hi"), (_PROBE,)
+            knows = self._shows((user,), tools, True, (_PROBE.name, _PROBE.description))
+            call = ToolCall("call00000", _PROBE.name, json.dumps({"probe_key": "probe_value"}))
+            said = ChatMessage("assistant", "", (call,))
+            turns = (user, said, ChatMessage("tool", "probe_result", tool_call_id="call00000"))
+            marks = (_PROBE.name, "probe_key", "probe_value", "probe_result")
+            ways = [way for way in (True, False) if self._shows(turns, tools if knows else (), way, marks)]
+            self._support = _Support(knows, bool(ways), not ways or ways[0])
+        return self._support
+
+    def _shows(
+        self, messages: Sequence[ChatMessage], tools: Sequence[Tool], parsed: bool, marks: Sequence[str]
+    ) -> bool:
+        if self._source is None:
+            return False
+        try:
+            text = self._render_jinja(messages, tools, parsed)
+        except _TemplateFailed:
+            return False
+        return all(mark in text for mark in marks)
+
+    def _open_turn(
+        self, messages: Sequence[ChatMessage], tools: Sequence[Tool] = (), *, parsed: bool = True
+    ) -> str:
         if self._source is None:
             text = self._builtin("chatml", messages) if self._builtin else None
             if text is None:
                 raise EngineError("no_template", "This model has no chat template.", "Choose a chat model.")
             return text
         try:
-            return self._render_jinja(messages)
+            return self._render_jinja(messages, tools, parsed)
         except _TemplateFailed as error:
             if messages and messages[0].role == "system":
                 # Some templates refuse system messages; their authors put them before the first question.
                 try:
-                    return self._render_jinja(_without_system(messages))
+                    return self._render_jinja(_without_system(messages), tools, parsed)
                 except _TemplateFailed:
                     pass
-            text = self._builtin(self._source, messages) if self._builtin else None
+            # llama.cpp's own formatting knows no tools.
+            plain = not tools and not any(m.tool_calls for m in messages)
+            text = self._builtin(self._source, messages) if self._builtin and plain else None
             if text is not None:
                 return text
             raise EngineError(
@@ -88,11 +139,27 @@ class ChatTemplate:
                 "Start a new chat, or choose another model.",
             ) from None
 
-    def _render_jinja(self, messages: Sequence[ChatMessage]) -> str:
+    def _render_jinja(self, messages: Sequence[ChatMessage], tools: Sequence[Tool], parsed: bool) -> str:
         if self._compiled is None:
             assert self._source is not None
             self._compiled = _Compiled(self._source)
-        return self._compiled.render(messages, self._names)
+        return self._compiled.render(as_dicts(messages, parsed=parsed), tool_dicts(tools), self._names)
+
+
+class _Support(NamedTuple):
+    """What a template does with tools."""
+
+    tools: bool
+    """It tells the model of them."""
+    turns: bool
+    """It formats calls and what they gave."""
+    parsed: bool
+    """It wants the arguments as values, not as text."""
+
+
+_PROBE = Tool(
+    "probe_tool", "probe_description", '{"type": "object", "properties": {"probe_key": {"type": "string"}}}'
+)
 
 
 class _TemplateFailed(Exception):
@@ -103,7 +170,9 @@ class _Compiled:
     """The template as Jinja understands it, in the dialect that transformers made the standard."""
 
     def __init__(self, source: str) -> None:
-        from jinja2.ext import loopcontrols
+        from jinja2.ext import Extension, loopcontrols
+        from jinja2.nodes import Node
+        from jinja2.parser import Parser
         from jinja2.sandbox import ImmutableSandboxedEnvironment
 
         class Environment(ImmutableSandboxedEnvironment):
@@ -113,7 +182,15 @@ class _Compiled:
                 check_operands(operator, left, right)
                 return super().call_binop(context, operator, left, right)  # type: ignore[arg-type] # passed on
 
-        environment = Environment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
+        class Generation(Extension):
+            """Marks the assistant's words for training; here they are as others."""
+
+            def parse(self, parser: Parser) -> list[Node]:
+                next(parser.stream)
+                return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
+        Generation.tags = {"generation"}
+        environment = Environment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols, Generation])
         environment.filters["tojson"] = _to_json
         environment.globals["raise_exception"] = _raise_exception
         environment.globals["strftime_now"] = _strftime_now
@@ -125,16 +202,18 @@ class _Compiled:
             # number of thousands of digits, and whatever else Python says to such a text.
             raise _TemplateFailed(_one_line(error)) from None
 
-    def render(self, messages: Sequence[ChatMessage], names: dict[str, str]) -> str:
-        limit = OUTPUT_LIMIT + 2 * sum(len(m.content) for m in messages)
+    def render(
+        self, messages: list[dict[str, Any]], tools: list[dict[str, Any]], names: dict[str, str]
+    ) -> str:
+        limit = OUTPUT_LIMIT + 2 * (_size(messages) + _size(tools))
         parts: list[str] = []
         size = 0
         try:
             with time_limit(TIME_LIMIT):
                 pieces = self._template.generate(
-                    messages=[{"role": m.role, "content": m.content} for m in messages],
+                    messages=messages,
                     add_generation_prompt=True,
-                    tools=None,
+                    tools=tools or None,
                     documents=None,
                     **names,
                 )
@@ -147,6 +226,21 @@ class _Compiled:
             # A template can raise whatever Python can: TypeError by adding text to a number, for one.
             raise _TemplateFailed(_one_line(error)) from None
         return "".join(parts)
+
+
+def _size(value: object) -> int:
+    """Characters of all texts in a value."""
+    size, left = 0, [value]
+    while left:
+        value = left.pop()
+        if isinstance(value, dict):
+            left += value
+            left += value.values()
+        elif isinstance(value, list):
+            left += value
+        else:
+            size += len(str(value))
+    return size
 
 
 def check_operands(operator: str, left: object, right: object) -> None:
