@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from infraxa.app.commands import backup, options
+from infraxa.app.commands import backup, gateway, options
 
 _HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
@@ -72,6 +72,7 @@ app.add_typer(config_app, name="config")
 app.add_typer(identity_app, name="identity")
 app.add_typer(tabs_app, name="tabs")
 app.add_typer(receipts_app, name="receipts")
+app.add_typer(gateway.app, name="gateway")
 app.registered_commands.extend(backup.app.registered_commands)
 
 
@@ -354,6 +355,10 @@ def serve(
     pause_when_busy: options.PauseWhenBusy = None,
     self_test: options.SelfTest = None,
     test_others: options.TestOthers = None,
+    api: Annotated[
+        bool, typer.Option("--api", help="Open the gateway too: an OpenAI-compatible API on this machine.")
+    ] = False,
+    gateway_port: options.GatewayPort = None,
     threads: options.Threads = None,
     context: options.Context = None,
     slots: options.Slots = None,
@@ -382,9 +387,10 @@ def serve(
     """
     from infraxa.app.commands.serve import serve as work
 
-    flags = {name: value for name, value in ctx.params.items() if name not in ("json_events", "until_eof")}
+    own = ("json_events", "until_eof", "api")
+    flags = {name: value for name, value in ctx.params.items() if name not in own}
     flags["provide_model"] = flags.pop("model")
-    raise typer.Exit(work(ctx.obj, flags, json_events=json_events, until_eof=until_eof))
+    raise typer.Exit(work(ctx.obj, flags, json_events=json_events, until_eof=until_eof, api=api))
 
 
 @app.command(epilog="Example: infraxa demo --headless")

@@ -21,6 +21,7 @@ import msgspec
 
 from infraxa.app import choices, config
 from infraxa.app.commands.front import opened_node
+from infraxa.app.commands.gateway_run import gateway_of, wish_of
 from infraxa.app.commands.given import folders_of, settings_of
 from infraxa.app.commands.journal import JSON_VERSION, Entry, Journal
 from infraxa.app.commands.output import clean
@@ -31,6 +32,7 @@ from infraxa.app.errors import FAILURES, NodeError, sentence
 from infraxa.app.events import Event, ProviderChanged, ServedChanged, TradeChanged
 from infraxa.app.facade import NodeFacade
 from infraxa.app.folders import Folders
+from infraxa.app.gateway.values import GatewayWish
 from infraxa.app.node import Node
 from infraxa.app.serving_notice import points
 from infraxa.app.serving_words import capacity
@@ -48,23 +50,39 @@ DRAIN = 130.0
 """Seconds after which a drain is over in any case; provider mode has its own, shorter limit."""
 
 
-def serve(data_dir: Path | None, flags: Mapping[str, object], *, json_events: bool, until_eof: bool) -> int:
-    """Returns the exit code: 0 after an end that was asked for. Raises NodeError, StoreError."""
+def serve(
+    data_dir: Path | None,
+    flags: Mapping[str, object],
+    *,
+    json_events: bool,
+    until_eof: bool,
+    api: bool = False,
+) -> int:
+    """Returns the exit code: 0 after an end that was asked for. `api`: with the gateway open. Raises
+    NodeError, StoreError."""
     folders = folders_of(data_dir)
     given = {**flags, "provide": True}
     settings = settings_of(folders, given)
     require_online(settings)
     logging.basicConfig(level=logging.WARNING, format="infraxa: %(message)s")
-    return asyncio.run(_Serving(folders, given, settings, json_events).run(until_eof))
+    wish = wish_of(given, settings.gateway_port, None, None) if api else None
+    return asyncio.run(_Serving(folders, given, settings, json_events, wish).run(until_eof))
 
 
 class _Serving:
     """One run."""
 
     def __init__(
-        self, folders: Folders, flags: Mapping[str, object], settings: Settings, as_json: bool
+        self,
+        folders: Folders,
+        flags: Mapping[str, object],
+        settings: Settings,
+        as_json: bool,
+        wish: GatewayWish | None = None,
     ) -> None:
+        """`wish`: have the gateway open too."""
         self._folders = folders
+        self._wish = wish
         self._flags = flags
         self._settings = settings
         self._as_json = as_json
@@ -108,6 +126,12 @@ class _Serving:
         on_before = not own and node.provider.mode not in ("off", "failed", "draining")
         if on_before:
             self._print("provider mode is on there, and stays on when this command ends")
+        async with contextlib.AsyncExitStack() as stack:
+            if self._wish is not None:
+                await stack.enter_async_context(gateway_of(node, self._wish))
+            await self._provide(node, on_before=on_before)
+
+    async def _provide(self, node: NodeFacade, *, on_before: bool) -> None:
         await self._accept(node)
         if self._as_json:
             self._tasks.spawn(self._follow_requests(node), name="requests", told=FAILURES)
