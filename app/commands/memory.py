@@ -21,6 +21,7 @@ from infraxa.app.commands.output import clean, print_json, size_text
 from infraxa.app.control.endpoint import PLACE_NAME, SOCKET_NAME
 from infraxa.app.errors import NodeError
 from infraxa.app.folders import Folders, whole_path
+from infraxa.app.gateway.key import FILE_NAME as API_KEY_NAME
 from infraxa.app.vocabularies import FOLDER
 from infraxa.net.credits import shown
 from infraxa.net.identity import parse_id, short_id
@@ -116,7 +117,7 @@ def _ours(folders: Folders, *, everything: bool) -> list[Path]:
     """What infraxa made, the keys first. What else lies in its folders is not its own."""
     data = folders.data
     found = [*backups.keys_of(data)]
-    found += [data / name for name in (*backups.DATABASE, SOCKET_NAME, PLACE_NAME)]
+    found += [data / name for name in (*backups.DATABASE, SOCKET_NAME, PLACE_NAME, API_KEY_NAME)]
     found += [data / FOLDER, data / restoring.STAGE, *data.glob(f"{backups.SCRATCH}*")]
     found += folders.log.glob("*.log*")
     if everything:

@@ -150,6 +150,10 @@ ACTIONS: tuple[Action, ...] = (
         "toggle_provider", "f7", "app", slash="serve", enabled=lambda now: now.opened,
     ),
     Action(
+        "gateway.toggle", "API gateway", "An OpenAI-compatible API for programs on this machine, on or off.",
+        "toggle_gateway", scope="app", slash="gateway", enabled=lambda now: now.opened,
+    ),
+    Action(
         "app.earnings", "Earnings", "What came in and went out, tabs with limits, receipts.", "earnings",
         "alt+e", "app", slash="earnings", enabled=lambda now: now.opened,
     ),

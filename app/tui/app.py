@@ -30,8 +30,9 @@ from textual.worker import Worker
 
 from infraxa.app.config import Settings
 from infraxa.app.errors import FAILURES, NodeError, sentence
-from infraxa.app.events import Event, LogLine, SettingsChanged
+from infraxa.app.events import Event, GatewayChanged, LogLine, SettingsChanged
 from infraxa.app.folders import Folders
+from infraxa.app.gateway.values import GatewayStatus
 from infraxa.app.tui import actions
 from infraxa.app.tui.log_book import FILE_NAME, LogBook
 from infraxa.app.tui.provider_mode import ProviderMode
@@ -352,11 +353,21 @@ class InfraxaApp(Themed):
         try:
             if isinstance(event, SettingsChanged) and self.opened:
                 self._apply(event.name)
+            elif isinstance(event, GatewayChanged) and self.opened:
+                self._gateway_changed(event.status)
             self.chat_screen.hear(event)
             self.provider_mode.hear(event)
         except Exception as error:  # a defect of the screen must not end an answer: Node is calling
             self._handle_exception(error)
         self.told.publish(event)
+
+    def _gateway_changed(self, status: GatewayStatus) -> None:
+        self.chat_screen.role_changed()
+        if status.error is not None:
+            text = sentence(status.error)
+            self.notify(text, severity="error", timeout=10, markup=False)
+        elif status.address:
+            self.notify(f"{status.address}/v1 · its key: infraxa gateway key", timeout=8, markup=False)
 
     def _log_line(self, entry: object) -> None:
         from infraxa.app.tui.log_book import Entry
@@ -486,6 +497,9 @@ class InfraxaApp(Themed):
 
     def action_toggle_provider(self) -> None:
         self.provider_mode.toggle()
+
+    def action_toggle_gateway(self) -> None:
+        self.attempt(self.node.change_setting("gateway", not self.settings.gateway), group="gateway")
 
     def action_earnings(self) -> None:
         self._show("earnings")

@@ -102,7 +102,7 @@ async def test_likelihoods_of_tokens(gateway: Opened) -> None:
         assert token.logprob <= 0 and token.bytes is not None and len(token.top_logprobs) == 3
         assert token.top_logprobs[0].token == token.token, "at temperature 0 the likeliest is taken"
         assert bytes(token.bytes).decode(errors="replace") == token.token
-    streamed = []
+    streamed: list[Any] = []
     async for chunk in await gateway.client.chat.completions.create(**asked, stream=True):
         for part in chunk.choices:
             streamed += (part.logprobs.content or []) if part.logprobs is not None else []
@@ -151,7 +151,8 @@ async def test_a_tool_is_called_and_its_result_read(gateway: Opened) -> None:
     (call,) = choice.message.tool_calls
     assert call.type == "function" and call.function.name == "weather"
     assert json.loads(call.function.arguments)["town"] in ("Oslo", "Rome")
-    reasons, calls = [], []
+    reasons: list[str | None] = []
+    calls: list[Any] = []
     async for chunk in await gateway.client.chat.completions.create(**asked, stream=True):
         for part in chunk.choices:
             reasons.append(part.finish_reason)

@@ -209,6 +209,7 @@ class ChatBase(Screen[None]):
             flash=self._flash,
             network=self._network,
             role=self.app.provider_mode.role,
+            gateway=self.app.node.gateway.address if self.app.opened else "",
         )
         self.query_one(StatusBar).status = status
         self.query_one(ModelCard).card = self._card()
@@ -293,7 +294,7 @@ class ChatBase(Screen[None]):
         self._paint_driver()
 
     def role_changed(self) -> None:
-        """Provider mode is another one."""
+        """Provider mode or the gateway is another one."""
         self._paint_status()
 
     def model_changed(self) -> None:

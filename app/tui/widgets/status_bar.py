@@ -71,6 +71,8 @@ class Status(msgspec.Struct, frozen=True):
     network: NetworkStatus = NetworkStatus()
     role: Role = Role()
     """The provider's; every node is a user too."""
+    gateway: str = ""
+    """Where the gateway is open."""
 
 
 def waited_for(status: Status) -> str:
@@ -297,6 +299,8 @@ class StatusBar(Widget):
         parts.append((words, style))
         if status.spent_today and not told and self.content_size.width >= WIDE:
             parts.append((f" · today {shown(status.spent_today)} cr", "$foreground 60%"))
+        if status.gateway and not told:
+            parts.append((f" · API :{status.gateway.rpartition(':')[2]}", "$text-success"))
         if status.attached_to is not None:
             parts.append((f" · attached to pid {status.attached_to}", "$foreground 60%"))
         return Content.assemble(*parts)
