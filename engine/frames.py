@@ -75,6 +75,8 @@ class Beat(msgspec.Struct, frozen=True, tag="beat", array_like=True):
     """Sent every second while there is work. `step` stands still when the decode loop does."""
 
     step: int
+    waiting: bool = False
+    """For its turn at the cores: it does nothing, and that is no fault."""
 
 
 class Reading(msgspec.Struct, frozen=True, array_like=True):

@@ -309,6 +309,8 @@ class Engine:
         if isinstance(message, frames.Steps):
             self._stepped(message)
         elif isinstance(message, frames.Beat):
+            if message.waiting:
+                self._watch.progressed()
             self._watch.stepped(message.step)
         elif isinstance(message, frames.Counted):
             self._watch.progressed()

@@ -143,10 +143,14 @@ def free_cores(busy: BusyCores | None = None) -> int:
     llama.cpp's threads wait for each other by spinning: one more than there are free cores makes it many
     times slower.
     """
+    return usable_cores(round((busy or BusyCores()).measure()))
+
+
+def usable_cores(busy: int = 0) -> int:
+    """Physical cores this process may use, without so many that are busy; at least 1."""
     import psutil
 
-    cores = psutil.cpu_count(logical=False) or os.cpu_count() or 1
-    cores -= round((busy or BusyCores()).measure())
+    cores = (psutil.cpu_count(logical=False) or os.cpu_count() or 1) - busy
     if hasattr(os, "sched_getaffinity"):
         cores = min(cores, len(os.sched_getaffinity(0)))
     quota = _cgroup_cores()

@@ -16,12 +16,13 @@ import sys
 import threading
 import time
 from pathlib import Path
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, NoReturn
 
 from infraxa.engine import frames
 from infraxa.engine.frames import FrameError, FrameReader
 from infraxa.engine.models import read_metadata
+from infraxa.engine.turns import Turn, open_turn
 from infraxa.engine.types import EngineError, LoadOptions
 
 if TYPE_CHECKING:
@@ -101,8 +102,11 @@ class Worker:
         self._source = source
         self._sink = sink
         self._write_lock = threading.Lock()
-        self._inbox: SimpleQueue[tuple[float, frames.ToWorker]] = SimpleQueue()
-        """When each message came, and what it says."""
+        self._inbox: SimpleQueue[tuple[float, frames.ToWorker | None]] = SimpleQueue()
+        """When each message came, and what it says; None: it is this worker's turn."""
+        self._turn: Turn | None = None
+        self._waiting = False
+        """For its turn."""
         self._busy = threading.Event()
         self._batcher: Batcher | None = None
         self._step = 0
@@ -159,7 +163,7 @@ class Worker:
         """Thread: life signs while there is work. The step counter shows whether it moves."""
         while True:
             self._busy.wait()
-            self._send(frames.Beat(self._step))
+            self._send(frames.Beat(self._step, self._waiting))
             time.sleep(BEAT_SECONDS)
 
     def _load(self, path: Path, options: LoadOptions) -> Batcher:
@@ -179,8 +183,22 @@ class Worker:
             info, options, on_progress=lambda done: self._send(frames.Loading(done)), on_log=_log
         )
         batcher.template.prepare()
+        if loaded.gpu_layers <= batcher.model.n_layer:  # else the cores are not needed
+            self._turn = self._open_turn(loaded.threads)
         self._send(frames.Ready(loaded))
         return batcher
+
+    def _open_turn(self, threads: int) -> Turn | None:
+        from infraxa.engine.sizing import usable_cores
+
+        def taken() -> None:
+            self._inbox.put((time.perf_counter(), None))
+
+        try:
+            return open_turn(threads=threads, cores=usable_cores(), on_taken=taken)
+        except OSError as error:
+            _log(f"worker: it takes no turns with others: {error}")
+            return None
 
     def _loop(self, batcher: Batcher) -> NoReturn:
         inbox = self._inbox
@@ -195,12 +213,26 @@ class Worker:
                 self._tell(batcher)
             while not inbox.empty():
                 self._handle(batcher, *inbox.get())
+            if self._turn is not None and batcher.busy and not self._turn.take():
+                self._wait_for_turn(batcher, self._turn)
             batcher.step()
             self._step = batcher.step_number
+            if self._turn is not None:
+                self._turn.give(idle=not batcher.busy)
             if not batcher.busy or batcher.urgent or time.perf_counter() - self._told >= FLUSH_SECONDS:
                 self._tell(batcher)
 
-    def _handle(self, batcher: Batcher, received: float, message: frames.ToWorker) -> None:
+    def _wait_for_turn(self, batcher: Batcher, turn: Turn) -> None:
+        """Returns when there may be a step, or nothing is to be done any more; what comes meanwhile is dealt
+        with."""
+        self._tell(batcher)
+        self._waiting = True
+        while batcher.busy and not turn.mine and turn.patience > 0:
+            with contextlib.suppress(Empty):
+                self._handle(batcher, *self._inbox.get(timeout=max(0.001, turn.patience)))
+        self._waiting = False
+
+    def _handle(self, batcher: Batcher, received: float, message: frames.ToWorker | None) -> None:
         if isinstance(message, frames.Generate):
             batcher.submit(message.id, message.request, received)
         elif isinstance(message, frames.Cancel):
