@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from infraxa.app import hub, hub_names
+from infraxa.app.choices import ModelEntry
 from infraxa.app.commands.output import size_text
 from infraxa.app.config import GUIDE
 from infraxa.app.errors import NodeError
@@ -46,12 +47,13 @@ RESERVE = 500_000_000
 _NO_MODEL = {"not_gguf", "truncated", "unsupported", "load_failed"}
 """What an examined file cannot recover from."""
 
-Known = Callable[[], Awaitable[Sequence[ModelRecord]]]
+Known = Sequence[ModelRecord] | Sequence[ModelEntry]
+"""The models that are here."""
 Add = Callable[[Path, str | None, str | None], Awaitable[PullAdded]]
 """Remembers the model at a path, under a name or its file's, with its SHA-256 where that is known."""
 
 
-async def plan(asked: PullAsked, folders: Folders, known: Sequence[ModelRecord]) -> PullPlan:
+async def plan(asked: PullAsked, folders: Folders, known: Known) -> PullPlan:
     """What a pull would download. Nothing is made or written. `known`: the models that are here.
 
     Raises NodeError, and StoreError `exists` when it is here already.
@@ -60,9 +62,7 @@ async def plan(asked: PullAsked, folders: Folders, known: Sequence[ModelRecord])
         return await _plan(http, asked, folders, known)
 
 
-async def _plan(
-    http: httpx2.AsyncClient, asked: PullAsked, folders: Folders, known: Sequence[ModelRecord]
-) -> PullPlan:
+async def _plan(http: httpx2.AsyncClient, asked: PullAsked, folders: Folders, known: Known) -> PullPlan:
     repo, quant = hub_names.parse(f"{asked.repo}:{asked.quant}" if asked.quant else asked.repo)
     if asked.name is not None and any(record.name == check_name(asked.name) for record in known):
         raise StoreError("exists", f"There is a model named {asked.name}.", "Give another name.")
@@ -99,7 +99,7 @@ async def _plan(
     )
 
 
-def _check_new(repo: str, variant: Variant, folders: Folders, known: Sequence[ModelRecord]) -> None:
+def _check_new(repo: str, variant: Variant, folders: Folders, known: Known) -> None:
     place = places(folders, repo, variant.files)[0]
     for record in known:
         is_same = len(variant.files) == 1 and record.sha256 == variant.files[0].sha256
@@ -153,7 +153,9 @@ async def remember(
 class Pulling:
     """A stream: PullChosen, then how it goes, PullAdded at the end. What came stays when it is left."""
 
-    def __init__(self, asked: PullAsked, folders: Folders, known: Known, add: Add) -> None:
+    def __init__(
+        self, asked: PullAsked, folders: Folders, known: Callable[[], Awaitable[Known]], add: Add
+    ) -> None:
         self._asked = asked
         self._folders = folders
         self._known = known

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from infraxa.app import choices
+from infraxa.app import choices, hub_words
 from infraxa.app.commands.front import attached_node
 from infraxa.app.commands.given import folders_of, settings_of
 from infraxa.app.commands.models import become_default, facts, read_records_async
@@ -109,16 +109,8 @@ async def _plan(asked: PullAsked, folders: Folders) -> PullPlan:
 
 
 def _say_plan(plan: PullPlan) -> None:
-    many = f" in {len(plan.files)} files" if len(plan.files) > 1 else ""
-    here = f", of which {size_text(plan.size - plan.missing)} are here" if plan.missing < plan.size else ""
-    parts = [
-        f"{plan.files[0].path}{many}: {size_text(plan.size)}{here}",
-        f"about {size_text(plan.memory)} of memory ({size_text(plan.free_memory)} are free)",
-        f"license {plan.license}" if plan.license else "no license is named",
-    ]
-    for line in (" · ".join(parts), plan.note, plan.warning):
-        if line:
-            note(line)
+    for line in hub_words.plan_lines(plan):
+        note(line)
 
 
 def _agreed() -> bool:
@@ -138,9 +130,7 @@ async def _pull(asked: PullAsked, folders: Folders, settings: Settings, shown: _
                         last = event
                     show(event)
             except asyncio.CancelledError:
-                if last is not None:
-                    so_far = f"{size_text(last.done)} of {size_text(last.total)}"
-                    note(f"infraxa: stopped; {so_far} is kept, and the next pull goes on from there.")
+                note(hub_words.kept(last))
                 raise
 
 
@@ -221,7 +211,11 @@ class _Lines:
             def move(event: PullMoved | PullChecked) -> None:
                 what = "downloading" if isinstance(event, PullMoved) else "checking"
                 bar.update(
-                    task, description=what, completed=event.done, total=event.total, told=_progress(event)
+                    task,
+                    description=what,
+                    completed=event.done,
+                    total=event.total,
+                    told=hub_words.progress(event),
                 )
 
             yield lambda event: self._show(event, move)
@@ -234,7 +228,7 @@ class _Lines:
             case PullMoved() | PullChecked():
                 move(event)
             case PullWaits():
-                note(f"{event.reason} Attempt {event.attempt} of {event.attempts} in {event.seconds:.0f} s.")
+                note(hub_words.waits(event))
             case PullAdded():
                 _say_added(event)
 
@@ -242,32 +236,10 @@ class _Lines:
         share = event.done / event.total if event.total else 1.0
         if isinstance(event, PullMoved) and (share >= self._said + LINE_EVERY or share == 1.0 > self._said):
             self._said = share
-            note(f"{share:.0%} · {_progress(event)}")
+            note(f"{share:.0%} · {hub_words.progress(event)}")
 
 
 _Shown = _Json | _Lines
-
-
-def _progress(event: PullMoved | PullChecked) -> str:
-    """`1.2 GB of 4.4 GB · 12.0 MB/s · 4 min left`."""
-    parts = [f"{size_text(event.done)} of {size_text(event.total)}"]
-    if isinstance(event, PullMoved) and event.rate is not None:
-        parts.append(f"{size_text(int(event.rate))}/s")
-        if event.left_s:
-            parts.append(f"{time_text(event.left_s)} left")
-    return " · ".join(parts)
-
-
-def time_text(seconds: float) -> str:
-    """`40 s`, `4 min`, `2 h 5 min`."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min"
-    if whole < 48 * 3600:
-        return f"{whole // 3600} h {whole % 3600 // 60} min"
-    return f"{whole // 86400} days"
 
 
 def _say_added(event: PullAdded) -> None:

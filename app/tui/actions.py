@@ -178,6 +178,10 @@ ACTIONS: tuple[Action, ...] = (
         "app", slash="models", enabled=lambda now: now.opened,
     ),
     Action(
+        "app.pull", "Pull a model…", "Download one from the hub: of a short list, or by its name.",
+        "pull_model", scope="app", slash="pull", argument="name", enabled=lambda now: now.opened,
+    ),
+    Action(
         "app.theme", "Change the theme", "See each as you move through the list.", "themes", "f6", "app",
         slash="theme", argument="name", priority=False,
     ),

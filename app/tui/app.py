@@ -36,6 +36,7 @@ from infraxa.app.gateway.values import GatewayStatus
 from infraxa.app.tui import actions
 from infraxa.app.tui.log_book import FILE_NAME, LogBook
 from infraxa.app.tui.provider_mode import ProviderMode
+from infraxa.app.tui.pulls import Pulls
 from infraxa.app.tui.screens.chat import ChatScreen
 from infraxa.app.tui.terminal import keep_title, restore_title, set_title, unusable
 from infraxa.app.tui.theming import Themed
@@ -63,7 +64,7 @@ HEIGHTS = [(0, "-too-low"), (8, "-short"), (16, "-tall")]
 
 _FROM_VIEWS = {
     "models", "settings", "log", "help", "themes", "chat", "market", "network", "next_view", "invite", "join",
-    "provide", "toggle_provider", "earnings",
+    "provide", "toggle_provider", "earnings", "pull_model",
 }  # fmt: skip
 """Actions for which an open view gives way."""
 
@@ -138,6 +139,7 @@ class InfraxaApp(Themed):
         self.told: Signal[Event] = Signal(self, "told")
         """What Node says, for the screens."""
         self.provider_mode = ProviderMode(self)
+        self.pulls = Pulls(self)
         self._open_node = open_node or _import_node
         self._node: NodeFacade | None = None
         self._opening: NodeFacade | None = None
@@ -540,6 +542,11 @@ class InfraxaApp(Themed):
 
         self._view(ModelsScreen)
 
+    def action_pull_model(self, name: str = "") -> None:
+        from infraxa.app.tui.screens.pull import PullScreen
+
+        self._view(lambda: PullScreen(name))
+
     def action_settings(self) -> None:
         from infraxa.app.tui.screens.settings import SettingsScreen
 
@@ -567,11 +574,11 @@ class InfraxaApp(Themed):
             self.push_screen(CommandPalette([Themes], placeholder="A theme…"))
 
     async def action_quit(self) -> None:
-        """Quit; ask first when an answer is running, here or for another node."""
+        """Quit; ask first when an answer is running, here or for another node, or a download."""
         from infraxa.app.tui.screens.dialogs import Confirm
 
-        # Attached, nothing ends with this terminal.
-        ending = self._what_would_end() if self.attached_to is None else ""
+        # Attached, only a download ends with this terminal.
+        ending = self._what_would_end() if self.attached_to is None else self.pulls.cut_by_quitting
         if ending and not isinstance(self.screen, Confirm):
 
             def answered(yes: bool | None) -> None:
@@ -586,7 +593,7 @@ class InfraxaApp(Themed):
         """Which answers would be cut by quitting now."""
         own = "An answer is running. What it has said so far is kept." if self.chat_screen.running else ""
         served = self.provider_mode.cut_by_quitting
-        return " ".join(part for part in (own, served) if part)
+        return " ".join(part for part in (own, served, self.pulls.cut_by_quitting) if part)
 
     def action_copy_or_quit(self) -> None:
         """Copy what is selected; without a selection, quit when pressed twice."""

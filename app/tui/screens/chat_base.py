@@ -209,6 +209,7 @@ class ChatBase(Screen[None]):
             flash=self._flash,
             network=self._network,
             role=self.app.provider_mode.role,
+            pull=self.app.pulls.running.short if self.app.pulls.running is not None else "",
             gateway=self.app.node.gateway.address if self.app.opened else "",
         )
         self.query_one(StatusBar).status = status
@@ -295,6 +296,10 @@ class ChatBase(Screen[None]):
 
     def role_changed(self) -> None:
         """Provider mode or the gateway is another one."""
+        self._paint_status()
+
+    def pull_changed(self) -> None:
+        """A download came further, or ended."""
         self._paint_status()
 
     def model_changed(self) -> None:

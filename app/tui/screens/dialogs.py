@@ -75,6 +75,35 @@ class Confirm(Dialog[bool]):
         self.dismiss(event.button.id == "yes")
 
 
+class Remove(Dialog[Literal["delete", "keep"]]):
+    """Whether the file of a model that is removed goes, too."""
+
+    def __init__(self, heading: str, text: str) -> None:
+        super().__init__()
+        self._heading, self._text = heading, text
+
+    def compose(self) -> ComposeResult:
+        with Vertical(id="dialog"):
+            yield Static(self._heading, classes="heading", markup=False)
+            yield Static(self._text, classes="said", markup=False)
+            with Horizontal(classes="buttons"):
+                yield Button("Delete the file, too", id="delete", compact=True)
+                yield Button("Keep the file", id="keep", variant="primary", compact=True)
+                yield Button("Cancel", id="cancel", compact=True)
+
+    def on_mount(self) -> None:
+        self.query_one("#keep", Button).focus()
+
+    @on(Button.Pressed)
+    def _pressed(self, event: Button.Pressed) -> None:
+        if event.button.id == "delete":
+            self.dismiss("delete")
+        elif event.button.id == "keep":
+            self.dismiss("keep")
+        else:
+            self.action_leave()
+
+
 class Ask(Dialog[str]):
     """One line of text. `check` gives the reason why a text cannot be taken, or ""; it runs in a thread.
 

@@ -1,4 +1,7 @@
-"""The models of this machine: choose the one that answers, add a GGUF file by its path, remove one."""
+"""The models of this machine: choose the one that answers, add a GGUF file by its path, remove one.
+
+Pulling one from the hub is a screen of its own.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +21,7 @@ from textual.worker import Worker
 
 from infraxa.app.errors import NodeError
 from infraxa.app.events import EngineChanged, Event, ModelsChanged
+from infraxa.app.pulled_files import is_pulled
 from infraxa.app.tui.screens.view import View
 from infraxa.app.tui.widgets.figures import thousands
 from infraxa.app.tui.widgets.model_card import human_size
@@ -46,9 +50,10 @@ class ModelsScreen(View[None]):
     """The list, and below it where a file is added. One thing is done at a time, and can be cancelled."""
 
     HEADING = "Models on this machine"
-    KEYS = "Enter uses it · a adds a file · Delete removes · Esc cancels, closes"
+    KEYS = "Enter uses it · p pulls one · a adds a file · Delete removes · Esc closes"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("a", "add", "Add", show=False),
+        Binding("p", "app.pull_model", "Pull", show=False),
         Binding("delete,d", "remove", "Remove", show=False),
     ]
     DEFAULT_CSS = """
@@ -73,6 +78,7 @@ class ModelsScreen(View[None]):
         with Horizontal(id="add"):
             yield Input(placeholder="Path of a GGUF file", compact=True)
             yield Button("Add", id="add-button", variant="primary", compact=True)
+            yield Button("Pull from the hub…", id="pull-button", compact=True)
         yield Static("", id="said", markup=False)
 
     async def on_mount(self) -> None:
@@ -169,6 +175,10 @@ class ModelsScreen(View[None]):
         elif not self._doing:
             self._start("Reading the file", self._add(Path(path)))
 
+    @on(Button.Pressed, "#pull-button")
+    def _pull_pressed(self) -> None:
+        self.app.action_pull_model()
+
     async def _add(self, path: Path) -> None:
         def progress(done: int, total: int) -> None:
             if self.is_mounted and self._doing:
@@ -190,25 +200,25 @@ class ModelsScreen(View[None]):
         if entry.builtin:
             self._say("The built-in guide cannot be removed.", is_problem=True)
             return
-        from infraxa.app.tui.screens.dialogs import Confirm
+        from infraxa.app.tui.screens.dialogs import Confirm, Remove
 
-        def answered(yes: bool | None) -> None:
-            if yes:
-                self._start("Removing", self._remove(entry))
+        def remove(answer: bool | str | None) -> None:
+            if answer:
+                self._start("Removing", self._remove(entry, delete=answer == "delete"))
 
-        self.app.push_screen(
-            Confirm(
-                f"Remove {one_line(entry.label, 60)}?",
-                f"infraxa forgets it. The file stays: {entry.path}",
-                "Remove",
-            ),
-            answered,
-        )
+        heading = f"Remove {one_line(entry.label, 60)}?"
+        if is_pulled(self.app.folders, Path(entry.path)):
+            text = f"infraxa forgets it. It was pulled from the hub: {entry.path} ({human_size(entry.size)})"
+            self.app.push_screen(Remove(heading, text), remove)
+        else:
+            text = f"infraxa forgets it. The file stays: {entry.path}"
+            self.app.push_screen(Confirm(heading, text, "Remove"), remove)
 
-    async def _remove(self, entry: ModelEntry) -> None:
-        await self.app.node.remove_model(entry.name)
+    async def _remove(self, entry: ModelEntry, *, delete: bool) -> None:
+        await self.app.node.remove_model(entry.name, delete=delete)
         await self._list()
-        self._say(f"{entry.label} is removed; its file is still there.")
+        file = "is deleted, too" if delete else "is still there"
+        self._say(f"{entry.label} is removed; its file {file}.")
 
     def action_close(self) -> None:
         """Cancel what is being done; with nothing to cancel, close."""

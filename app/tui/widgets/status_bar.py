@@ -69,6 +69,8 @@ class Status(msgspec.Struct, frozen=True):
     flash: str = ""
     """A word that takes the place of all that for a moment."""
     network: NetworkStatus = NetworkStatus()
+    pull: str = ""
+    """A model that is being downloaded, and how much of it is here."""
     role: Role = Role()
     """The provider's; every node is a user too."""
     gateway: str = ""
@@ -301,6 +303,8 @@ class StatusBar(Widget):
             parts.append((f" · today {shown(status.spent_today)} cr", "$foreground 60%"))
         if status.gateway and not told:
             parts.append((f" · API :{status.gateway.rpartition(':')[2]}", "$text-success"))
+        if status.pull:
+            parts.append(Content.styled(f" · {status.pull}", "$text-accent").stylize(leads_to("app.pull")))
         if status.attached_to is not None:
             parts.append((f" · attached to pid {status.attached_to}", "$foreground 60%"))
         return Content.assemble(*parts)
