@@ -52,10 +52,11 @@ def text(tokens: int, pair: int, which: int = 0) -> str:
 
 
 @asynccontextmanager
-async def both(model: Model, slots: int, n_ctx: int, *flags: str) -> AsyncIterator[list[Side]]:
-    """The engine and the server, running."""
+async def both(model: Model, slots: int, n_ctx: int, *, parking: bool = False) -> AsyncIterator[list[Side]]:
+    """The engine and the server, running. `parking`: what loses its slot is kept in main memory."""
     threads = int(os.environ.get("BENCH_THREADS", "0")) or free_cores()
-    options = LoadOptions(n_ctx=n_ctx, slots=slots, threads=threads)
+    options = LoadOptions(n_ctx=n_ctx, slots=slots, threads=threads, park_bytes=None if parking else 0)
+    flags = () if parking else ("--cache-ram", "0")
     sides: list[Side] = [
         Ours(model.path, options),
         LlamaServer(model.path, slots=slots, n_ctx=n_ctx, threads=threads, flags=flags),
@@ -103,7 +104,7 @@ def show(what: str, found: dict[str, tuple[list[float], list[float]]]) -> None:
 async def speed(model: Model) -> None:
     """Tokens per second and time to first token with streams that begin together."""
     for streams in (1, 4, 8, 16):
-        async with both(model, streams, 1024, "--cache-ram", "0") as sides:
+        async with both(model, streams, 1024) as sides:
 
             async def run(side: Side, number: int, streams: int = streams) -> dict[str, float]:
                 asked = [Asked(text(48, number, i), model.n_out) for i in range(streams)]
@@ -130,7 +131,7 @@ async def speed(model: Model) -> None:
 
 async def turns(model: Model) -> None:
     """The second turn of a long chat."""
-    async with both(model, 4, 3072) as sides:
+    async with both(model, 4, 3072, parking=True) as sides:
 
         async def run(side: Side, number: int) -> dict[str, float]:
             first = text(1900, number)
@@ -146,7 +147,7 @@ async def turns(model: Model) -> None:
 async def system(model: Model) -> None:
     """Eight users with one long system prompt, who come together, and their second turns."""
     for slots in (8, 4):
-        async with both(model, slots, 2048) as sides:
+        async with both(model, slots, 2048, parking=True) as sides:
 
             async def run(side: Side, number: int) -> dict[str, float]:
                 common = text(1000, number)
@@ -168,7 +169,7 @@ async def system(model: Model) -> None:
 
 async def admission(model: Model) -> None:
     """How much four running streams slow down while a prompt of 4000 tokens is read."""
-    async with both(model, 5, 6144, "--cache-ram", "0") as sides:
+    async with both(model, 5, 6144) as sides:
 
         async def run(side: Side, number: int) -> dict[str, float]:
             seen = [Got() for _ in range(4)]
