@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Sequence
 from typing import Final
 
 from infraxa.engine.types import EngineError, Request, Sampling
@@ -21,6 +22,11 @@ MAX_SCHEMAS: Final = 256 << 10
 MAX_CALLS: Final = 128
 """Of one turn of the assistant."""
 
+MAX_TEXTS: Final = 2048
+"""To be embedded at once."""
+MAX_EMBEDDED: Final = 8 << 20
+"""Characters of these together."""
+
 _TOOL_NAME = re.compile(r"[A-Za-z0-9_.:/-]{1,128}")
 _CHOICES = ("auto", "none", "required")
 
@@ -32,6 +38,19 @@ def check_request(request: Request) -> None:
     problem = _problem(request)
     if problem:
         raise EngineError("bad_request", f"This cannot be generated: {problem}.", "Correct the request.")
+
+
+def check_texts(texts: Sequence[str]) -> None:
+    """Raises EngineError `bad_request` for what cannot be embedded."""
+    problem = ""
+    if not texts or not all(texts):
+        problem = "there is no text"
+    elif len(texts) > MAX_TEXTS:
+        problem = f"there can be {MAX_TEXTS} texts at once, not {len(texts)}"
+    elif sum(map(len, texts)) > MAX_EMBEDDED:
+        problem = f"the texts are longer than {MAX_EMBEDDED} characters together"
+    if problem:
+        raise EngineError("bad_request", f"This cannot be embedded: {problem}.", "Correct the texts.")
 
 
 def check_sampling(sampling: Sampling) -> None:

@@ -46,6 +46,11 @@ class Count(msgspec.Struct, frozen=True, tag="count", array_like=True):
     messages: tuple[ChatMessage, ...]
 
 
+class Embed(msgspec.Struct, frozen=True, tag="embed", array_like=True):
+    id: int
+    texts: tuple[str, ...]
+
+
 class Close(msgspec.Struct, frozen=True, tag="close", array_like=True):
     """End now; whoever still waits is told `cancelled` by the host."""
 
@@ -67,6 +72,15 @@ class LoadFailed(msgspec.Struct, frozen=True, tag="load_failed", array_like=True
 
 class Counted(msgspec.Struct, frozen=True, tag="counted", array_like=True):
     id: int
+    n_tokens: int
+    error: ErrorInfo | None = None
+
+
+class Embedding(msgspec.Struct, frozen=True, tag="embedding", array_like=True):
+    """Of the next of the texts; the last one when there is an error."""
+
+    id: int
+    vector: bytes
     n_tokens: int
     error: ErrorInfo | None = None
 
@@ -109,8 +123,8 @@ class Steps(msgspec.Struct, frozen=True, tag="steps", array_like=True):
     ended: tuple[Ended, ...] = ()
 
 
-ToWorker = Load | Generate | Cancel | Count | Close
-ToHost = Loading | Ready | LoadFailed | Counted | Beat | Steps
+ToWorker = Load | Generate | Cancel | Count | Embed | Close
+ToHost = Loading | Ready | LoadFailed | Counted | Embedding | Beat | Steps
 
 _encoder = msgspec.msgpack.Encoder()
 _to_worker: msgspec.msgpack.Decoder[ToWorker] = msgspec.msgpack.Decoder(ToWorker)

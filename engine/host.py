@@ -15,10 +15,12 @@ from typing import Literal, TypeVar
 import msgspec
 
 from infraxa.engine import frames
+from infraxa.engine.checks import check_texts
 from infraxa.engine.generation import Answer, Generation
 from infraxa.engine.process import WorkerProcess
 from infraxa.engine.types import (
     ChatMessage,
+    Embedded,
     EngineError,
     EngineStatus,
     ErrorInfo,
@@ -88,6 +90,7 @@ class Engine:
         self._answers: dict[int, Answer] = {}
         """Those that are not finished."""
         self._counts: dict[int, asyncio.Future[int]] = {}
+        self._embeddings: dict[int, _Wanted] = {}
         self._worker: WorkerProcess | None = None
         self._watch = Watch(
             silence=limits.silence, step=limits.step, working=self._worker_has_work, dead=self._kill
@@ -304,6 +307,38 @@ class Engine:
         finally:
             del self._counts[count_id]
 
+    async def embed(self, texts: Sequence[str]) -> Embedded:
+        """What each of the texts means. Raises EngineError. Ends with its caller."""
+        check_texts(texts)
+        worker = self._worker
+        if self.status.state != "ready" or worker is None:
+            raise EngineError("closed", "No model is ready to make embeddings.", "Wait until it is loaded.")
+        embed_id = next(self._ids)
+        wanted = self._embeddings[embed_id] = _Wanted(len(texts))
+        try:
+            worker.send(frames.Embed(embed_id, tuple(texts)))
+            self._watch.start()
+            return await wanted.done
+        except frames.FrameError as error:
+            raise EngineError(
+                "bad_request", f"This cannot be embedded: {error}.", "Change the text."
+            ) from None
+        finally:
+            if not wanted.done.done() or wanted.done.cancelled():
+                worker.send(frames.Cancel(embed_id))
+            del self._embeddings[embed_id]
+
+    def _embedded(self, message: frames.Embedding) -> None:
+        self._watch.progressed()
+        wanted = self._embeddings.get(message.id)
+        if wanted is None:
+            return
+        wanted.made.append(message)
+        if message.error is not None or len(wanted.made) == wanted.count:
+            vectors = tuple(one.vector for one in wanted.made)
+            embedded = Embedded(vectors, tuple(one.n_tokens for one in wanted.made))
+            _settle(wanted.done, embedded, message.error)
+
     def _receive(self, message: frames.ToHost) -> None:
         self._watch.heard()
         if isinstance(message, frames.Steps):
@@ -315,6 +350,8 @@ class Engine:
         elif isinstance(message, frames.Counted):
             self._watch.progressed()
             _settle(self._counts.get(message.id), message.n_tokens, message.error)
+        elif isinstance(message, frames.Embedding):
+            self._embedded(message)
         elif isinstance(message, frames.Loading):
             self._watch.progressed()
             self._set_state("loading", progress=message.progress)
@@ -368,7 +405,8 @@ class Engine:
     def _worker_has_work(self) -> bool:
         if self._worker is None:
             return False
-        return bool(self._opening or self._counts or any(a.sent for a in self._answers.values()))
+        asked = self._counts or self._embeddings or any(a.sent for a in self._answers.values())
+        return bool(self._opening or asked)
 
     def _kill(self, because: str) -> None:
         if self._worker is not None:
@@ -393,6 +431,8 @@ class Engine:
                 self._wait_for_ready(answer)
         for future in self._counts.values():
             _settle(future, 0, error.info)
+        for wanted in self._embeddings.values():
+            _settle(wanted.done, None, error.info)
         if self._opening is not None:
             _settle(self._opening, None, error.info)
         else:
@@ -461,6 +501,8 @@ class Engine:
         self._watch.stop()
         for future in self._counts.values():
             _settle(future, 0, _replaced().info)
+        for wanted in self._embeddings.values():
+            _settle(wanted.done, None, _replaced().info)
         if worker is not None:
             await worker.stop(self._limits.close)
 
@@ -474,6 +516,15 @@ class Engine:
         async with self._load_lock:
             await self._end_process()
         self._set_state("off")
+
+
+class _Wanted:
+    """Embeddings that somebody waits for."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self.made: list[frames.Embedding] = []
+        self.done: asyncio.Future[Embedded] = asyncio.get_running_loop().create_future()
 
 
 def _settle(future: asyncio.Future[T] | None, result: T | None, error: ErrorInfo | None = None) -> None:

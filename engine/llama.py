@@ -165,6 +165,12 @@ class Model:
             raise ValueError("this model is closed")
         return self._handle
 
+    def metadata(self, key: str) -> str:
+        """A value of the file's header as llama.cpp writes it, cut at 255 bytes; "" when there is none."""
+        buffer = ctypes.create_string_buffer(256)
+        _api.llama_model_meta_val_str(self.handle, key.encode(), buffer, len(buffer))
+        return buffer.value.decode("utf-8", "replace")
+
     @property
     def chat_template(self) -> str | None:
         """The Jinja source in the metadata."""
@@ -215,16 +221,21 @@ class Model:
             ids.insert(0, self.bos)
         return ids
 
-    def _tokenize(self, text: str, special: bool) -> list[int]:
+    def _tokenize(self, text: str, special: bool, around: bool = False) -> list[int]:
         data = text.encode("utf-8", "replace")
         room = len(data) + 16
         for _ in range(2):
             tokens = (ctypes.c_int32 * room)()
-            n = _api.llama_tokenize(self._vocab, data, len(data), tokens, room, False, special)
+            n = _api.llama_tokenize(self._vocab, data, len(data), tokens, room, around, special)
             if n >= 0:
                 return tokens[:n]
             room = -n
         raise EngineError("bad_request", "The text is too long to be cut into tokens.", "Send less text.")
+
+    def tokenize_for_meaning(self, text: str) -> list[int]:
+        """Tokens of a text that is embedded: no special token is recognised in it, and those stand around it
+        that the vocabulary asks for."""
+        return self._tokenize(text, False, around=True)
 
     def tokenize_text(self, text: str) -> list[int]:
         """Tokens of a text in which no special token is recognised."""

@@ -32,6 +32,9 @@ CACHE_BITS: dict[KvType, int] = {"f16": 32 * 16, "q8_0": 34 * 8, "q4_0": 18 * 8}
 """Of 32 numbers in a cache."""
 
 _PART = re.compile(r"^(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})(?P<suffix>\.gguf)$", re.IGNORECASE)
+_POOLED = (1, 2, 3)
+_RANKS = 4
+"""llama.cpp's kinds of pooling: chat models have none."""
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]+")
 # key under general.sampling. -> (field of Sampling, least, most)
 _SAMPLING = {
@@ -66,6 +69,8 @@ class ModelInfo(msgspec.Struct, frozen=True, omit_defaults=True):
     vocabulary: int = 0
     license: str = ""
     has_template: bool = False
+    embeds_only: bool = False
+    """It makes embeddings and cannot answer."""
     sampling: dict[str, float] = {}
     """The author's defaults, by the names of the fields of `Sampling`."""
 
@@ -105,6 +110,7 @@ def read_metadata(path: Path) -> ModelInfo:
         vocabulary=header.counts.get("tokenizer.ggml.tokens", 0),
         license=_text(header.values.get("general.license")),
         has_template=bool(header.values.get("tokenizer.chat_template")),
+        embeds_only=_embeds_only(header),
         sampling=_sampling(header),
     )
 
@@ -177,11 +183,17 @@ def _refuse_other_kinds(path: Path, values: dict[str, Value]) -> None:
         what = "the vision or audio part of a model"
     elif kind == "imatrix" or architecture == "imatrix":
         what = "data for quantizing a model"
-    elif values.get(f"{architecture}.attention.causal") is False:
-        what = "a model that makes embeddings"
+    elif values.get(f"{architecture}.pooling_type") == _RANKS:
+        what = "a model that ranks texts"
     else:
         return
     raise EngineError("unsupported", f"{path} is {what}; it cannot answer.", "Choose a chat model.")
+
+
+def _embeds_only(header: Header) -> bool:
+    architecture = header.values.get("general.architecture")
+    sees_all = header.values.get(f"{architecture}.attention.causal") is False
+    return sees_all or header.values.get(f"{architecture}.pooling_type") in _POOLED
 
 
 def _further_parts(path: Path, header: Header) -> list[Path]:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from infraxa.engine import llama
 from infraxa.engine.batching import N_BATCH, Batcher
+from infraxa.engine.embedding import Embedder
 from infraxa.engine.llama import Context, Model
 from infraxa.engine.loadlog import LoadLog
 from infraxa.engine.models import ModelInfo, cache_bytes, memory_estimate
@@ -25,6 +26,7 @@ from infraxa.engine.sizing import (
 )
 from infraxa.engine.template import ChatTemplate
 from infraxa.engine.types import EngineError, Loaded, LoadOptions
+from infraxa.engine.work import Work
 
 MAX_SLOTS = 64
 PROGRESS_STEP = 0.01
@@ -47,12 +49,6 @@ def open_model(
     `on_progress` gets 0 to 1, `on_log` llama.cpp's lines, from now on for good. Raises EngineError.
     """
     started = time.perf_counter()
-    log = LoadLog()
-
-    def heard(line: str) -> None:
-        log.add(line)
-        on_log(line)
-
     if options.kv_type != "f16" and options.flash_attention == "off":
         raise EngineError(
             "bad_request",
@@ -62,8 +58,7 @@ def open_model(
     limit = options.memory_limit
     if limit is not None:
         limit = check_limit(limit, memory_estimate(info, 0, 0))
-    llama.route_log(heard)
-    on_log(llama.system_info())
+    log = _start_log(on_log)
     free, busy = free_memory() - options.kept_free, BusyCores()
     model, gpu_layers = _open_weights(Path(info.path), options, _in_steps(on_progress), log)
     threads = max(1, options.threads or free_cores(busy))
@@ -109,6 +104,53 @@ def open_model(
     )
     batcher = Batcher(model, context, template, slots=size.slots, n_ctx=size.n_ctx, park_bytes=park_bytes)
     return batcher, loaded
+
+
+def open_work(
+    info: ModelInfo,
+    options: LoadOptions,
+    *,
+    on_progress: Callable[[float], None] = lambda done: None,
+    on_log: Callable[[str], None] = lambda line: None,
+) -> tuple[Work, Loaded]:
+    """Everything that a worker does with a model, ready for its first request. As `open_model`."""
+    if not info.embeds_only:
+        batcher, loaded = open_model(info, options, on_progress=on_progress, on_log=on_log)
+        batcher.template.prepare()
+        return Work(batcher, Embedder(batcher.model, loaded.threads)), loaded
+    started = time.perf_counter()
+    if options.memory_limit is not None:
+        check_limit(options.memory_limit, memory_estimate(info, 0, 0))
+    log = _start_log(on_log)
+    busy = BusyCores()
+    model, gpu_layers = _open_weights(Path(info.path), options, _in_steps(on_progress), log)
+    threads = max(1, options.threads or free_cores(busy))
+    embedder = Embedder(model, threads)
+    loaded = Loaded(
+        path=info.path,
+        n_ctx=embedder.limit,
+        n_ctx_train=model.n_ctx_train,
+        slots=1,
+        threads=threads,
+        gpu_layers=model.n_layer + 1 if gpu_layers == ALL_LAYERS else gpu_layers,
+        pid=os.getpid(),
+        load_ms=round((time.perf_counter() - started) * 1000),
+        chat=False,
+    )
+    return Work(None, embedder), loaded
+
+
+def _start_log(on_log: Callable[[str], None]) -> LoadLog:
+    """Sends llama.cpp's lines to `on_log`, for good, and to what knows the causes of a failure."""
+    log = LoadLog()
+
+    def heard(line: str) -> None:
+        log.add(line)
+        on_log(line)
+
+    llama.route_log(heard)
+    on_log(llama.system_info())
+    return log
 
 
 def _open_weights(

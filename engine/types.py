@@ -155,6 +155,18 @@ class Loaded(msgspec.Struct, frozen=True):
     kv_type: KvType = "f16"
     park_bytes: int = 0
     """Main memory that conversations without a slot may take besides."""
+    chat: bool = True
+    """It can answer."""
+    embeds: bool = True
+    """It can say in numbers what a text means."""
+
+
+class Embedded(msgspec.Struct, frozen=True):
+    """What texts mean, one of each for each text."""
+
+    vectors: tuple[bytes, ...]
+    """Of length 1, as little-endian 32-bit floating-point numbers."""
+    n_tokens: tuple[int, ...]
 
 
 class Usage(msgspec.Struct, frozen=True):

@@ -26,7 +26,7 @@ from infraxa.engine.turns import Turn, open_turn
 from infraxa.engine.types import EngineError, LoadOptions
 
 if TYPE_CHECKING:
-    from infraxa.engine.batching import Batcher
+    from infraxa.engine.work import Work
 
 BEAT_SECONDS = 1.0
 FLUSH_SECONDS = 0.004
@@ -108,7 +108,7 @@ class Worker:
         self._waiting = False
         """For its turn."""
         self._busy = threading.Event()
-        self._batcher: Batcher | None = None
+        self._work: Work | None = None
         self._step = 0
         self._told = 0.0
 
@@ -121,16 +121,16 @@ class Worker:
             return
         self._busy.set()
         try:
-            batcher = self._load(Path(load.path), load.options)
+            work = self._load(Path(load.path), load.options)
         except EngineError as error:
             self._send(frames.LoadFailed(error.info))
             return
-        self._batcher = batcher
+        self._work = work
         self._busy.clear()
         # What is alive now stays: the collector need not look at it after every few hundred tokens.
         gc.collect()
         gc.freeze()
-        self._loop(batcher)
+        self._loop(work)
 
     def _send(self, message: frames.ToHost) -> None:
         data = memoryview(frames.pack(message))
@@ -151,9 +151,9 @@ class Worker:
                     message = frames.unpack_to_worker(body)
                     if isinstance(message, frames.Close):
                         _exit(0)
-                    if isinstance(message, frames.Cancel) and self._batcher is not None:
+                    if isinstance(message, frames.Cancel) and self._work is not None:
                         # Before the message is in the inbox: whoever takes it out switches the abort off.
-                        self._batcher.interrupt(message.id)
+                        self._work.interrupt(message.id)
                     self._inbox.put((time.perf_counter(), message))
         except (FrameError, OSError) as error:
             _log(f"worker: the host's messages cannot be read: {error}")
@@ -166,12 +166,12 @@ class Worker:
             self._send(frames.Beat(self._step, self._waiting))
             time.sleep(BEAT_SECONDS)
 
-    def _load(self, path: Path, options: LoadOptions) -> Batcher:
+    def _load(self, path: Path, options: LoadOptions) -> Work:
         self._send(frames.Loading(0.0))
         # Before llama.cpp is imported: what is wrong with the path or the header is answered at once.
         info = read_metadata(path)
         try:
-            from infraxa.engine.opening import open_model
+            from infraxa.engine.opening import open_work
         except (ImportError, OSError, RuntimeError) as error:
             raise EngineError(
                 "load_failed",
@@ -179,14 +179,13 @@ class Worker:
                 "Install llama-cpp-python again, for this machine.",
             ) from None
 
-        batcher, loaded = open_model(
+        work, loaded = open_work(
             info, options, on_progress=lambda done: self._send(frames.Loading(done)), on_log=_log
         )
-        batcher.template.prepare()
-        if loaded.gpu_layers <= batcher.model.n_layer:  # else the cores are not needed
+        if loaded.gpu_layers <= info.layers:  # else the cores are not needed
             self._turn = self._open_turn(loaded.threads)
         self._send(frames.Ready(loaded))
-        return batcher
+        return work
 
     def _open_turn(self, threads: int) -> Turn | None:
         from infraxa.engine.sizing import usable_cores
@@ -200,54 +199,57 @@ class Worker:
             _log(f"worker: it takes no turns with others: {error}")
             return None
 
-    def _loop(self, batcher: Batcher) -> NoReturn:
+    def _loop(self, work: Work) -> NoReturn:
         inbox = self._inbox
         while True:
-            if not batcher.busy:
+            if not work.busy:
                 self._busy.clear()
                 came = inbox.get()
                 self._busy.set()
-                self._handle(batcher, *came)
+                self._handle(work, *came)
             elif not inbox.empty():
                 # A new prompt makes the next step longer: what is known is told before.
-                self._tell(batcher)
+                self._tell(work)
             while not inbox.empty():
-                self._handle(batcher, *inbox.get())
-            if self._turn is not None and batcher.busy and not self._turn.take():
-                self._wait_for_turn(batcher, self._turn)
-            batcher.step()
-            self._step = batcher.step_number
+                self._handle(work, *inbox.get())
+            if self._turn is not None and work.busy and not self._turn.take():
+                self._wait_for_turn(work, self._turn)
+            work.step()
+            self._step = work.step_number
             if self._turn is not None:
-                self._turn.give(idle=not batcher.busy)
-            if not batcher.busy or batcher.urgent or time.perf_counter() - self._told >= FLUSH_SECONDS:
-                self._tell(batcher)
+                self._turn.give(idle=not work.busy)
+            if not work.busy or work.urgent or time.perf_counter() - self._told >= FLUSH_SECONDS:
+                self._tell(work)
 
-    def _wait_for_turn(self, batcher: Batcher, turn: Turn) -> None:
+    def _wait_for_turn(self, work: Work, turn: Turn) -> None:
         """Returns when there may be a step, or nothing is to be done any more; what comes meanwhile is dealt
         with."""
-        self._tell(batcher)
+        self._tell(work)
         self._waiting = True
-        while batcher.busy and not turn.mine and turn.patience > 0:
+        while work.busy and not turn.mine and turn.patience > 0:
             with contextlib.suppress(Empty):
-                self._handle(batcher, *self._inbox.get(timeout=max(0.001, turn.patience)))
+                self._handle(work, *self._inbox.get(timeout=max(0.001, turn.patience)))
         self._waiting = False
 
-    def _handle(self, batcher: Batcher, received: float, message: frames.ToWorker | None) -> None:
+    def _handle(self, work: Work, received: float, message: frames.ToWorker | None) -> None:
         if isinstance(message, frames.Generate):
-            batcher.submit(message.id, message.request, received)
+            work.submit(message.id, message.request, received)
         elif isinstance(message, frames.Cancel):
-            batcher.cancel(message.id)
+            work.cancel(message.id)
+        elif isinstance(message, frames.Embed):
+            work.embed(message.id, message.texts)
         elif isinstance(message, frames.Count):
             try:
-                counted = frames.Counted(message.id, batcher.count(message.messages))
+                counted = frames.Counted(message.id, work.count(message.messages))
             except EngineError as error:
                 counted = frames.Counted(message.id, 0, error.info)
             self._send(counted)
 
-    def _tell(self, batcher: Batcher) -> None:
-        output = batcher.take()
-        scheduler = batcher.scheduler
-        self._send(frames.Steps(self._step, scheduler.n_running, scheduler.n_waiting, *output))
+    def _tell(self, work: Work) -> None:
+        output = work.take()
+        self._send(frames.Steps(self._step, work.n_running, work.n_waiting, *output))
+        for embedding in work.take_embeddings():
+            self._send(embedding)
         self._told = time.perf_counter()
 
 

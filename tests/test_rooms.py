@@ -75,7 +75,7 @@ def test_only_one_module_touches_llama_cpp() -> None:
         for name, _ in imports(path)
         if within(name, "llama_cpp") and "guide" not in path.parts
     }
-    assert users == {"engine/llama.py"}
+    assert users == {"engine/bindings.py"}
 
 
 def test_commands_do_not_import_the_app_when_they_are_imported() -> None:

@@ -177,9 +177,22 @@ def test_each_bad_file_has_its_sentence(tmp_path: Path, content: bytes, code: st
     assert error.remedy
 
 
-def test_a_model_for_embeddings_is_refused(tmp_path: Path) -> None:
-    path = written(tmp_path / "bert.gguf", "bert", bert__attention__causal=False)
-    with pytest.raises(EngineError, match="makes embeddings") as raised:
+@pytest.mark.parametrize(
+    ("keys", "embeds_only"),
+    [
+        ({"bert__attention__causal": False}, True),
+        ({"bert__pooling_type": 3}, True),
+        ({"bert__pooling_type": 0}, False),
+        ({}, False),
+    ],
+)
+def test_a_model_for_embeddings_is_known(tmp_path: Path, keys: dict[str, Any], embeds_only: bool) -> None:
+    assert read_metadata(written(tmp_path / "bert.gguf", "bert", **keys)).embeds_only == embeds_only
+
+
+def test_a_model_that_ranks_is_refused(tmp_path: Path) -> None:
+    path = written(tmp_path / "bert.gguf", "bert", bert__pooling_type=4)
+    with pytest.raises(EngineError, match="ranks texts") as raised:
         read_metadata(path)
     assert raised.value.code == "unsupported"
 
