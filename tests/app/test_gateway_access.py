@@ -171,8 +171,7 @@ async def test_nothing_of_a_prompt_is_logged(gateway: Opened, caplog: pytest.Log
         BODY | {"messages": [{"role": "user", "content": secret}]},
         BODY | {"messages": [{"role": secret, "content": secret}]},
         BODY | {"model": secret},
-        BODY
-        | {"tools": [{"type": "function", "function": {"name": secret, "parameters": {"type": secret}}}]},
+        BODY | {"tools": [tool]},
     ]
     lines: list[str] = []
     gateway.node.subscribe(lambda event: lines.append(repr(event)))
