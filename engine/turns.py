@@ -49,6 +49,8 @@ class Turn:
         self._on_taken = on_taken
         self._asked = 0.0
         self._waiting = False
+        self._first = False
+        """It has the gate: it is the next."""
         self._until = 0.0
         self._orders: SimpleQueue[None] = SimpleQueue()
         threading.Thread(target=self._wait, name="turn", daemon=True).start()
@@ -82,29 +84,27 @@ class Turn:
     def _take_now(self) -> bool:
         try:
             self._lock(self._gate, self._only | self._now)
-        except BlockingIOError:
-            return False
-        try:
+            self._first = True
             self._lock(self._cores, self._kind | self._now)
-            return True
         except BlockingIOError:
             return False
-        finally:
-            self._lock(self._gate, self._end)
+        return True
 
     def _begin(self) -> None:
         now = time.monotonic()
         waited = now - self._asked
         self._until = now + max(LEAST_S, min(waited, max(MOST_S, waited / LONG_SHARE)))
-        self.mine, self._waiting = True, False
+        self._lock(self._gate, self._end)
+        self._waiting = self._first = False
+        self.mine = True  # at last: from now on the other thread may give it away and ask again
 
     def _wait(self) -> None:
         """Thread: nothing else can wait for a lock and for messages at the same time."""
         while True:
             self._orders.get()
-            self._lock(self._gate, self._only)
+            if not self._first:
+                self._lock(self._gate, self._only)
             self._lock(self._cores, self._kind)
-            self._lock(self._gate, self._end)
             self._begin()
             self._on_taken()
 
