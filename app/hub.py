@@ -11,10 +11,11 @@ import asyncio
 import contextlib
 import re
 from collections.abc import AsyncIterator, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 from urllib.parse import quote, urljoin, urlsplit
 
 import msgspec
+from msgspec import Meta
 
 from infraxa import __version__
 from infraxa.app.errors import NodeError
@@ -50,14 +51,18 @@ class Repo(msgspec.Struct, frozen=True):
     files: tuple[HubFile, ...]
 
 
+_Size = Annotated[int, Meta(ge=0, le=1 << 46)]
+_Path = Annotated[str, Meta(max_length=1000)]
+
+
 class _Lfs(msgspec.Struct):
     sha256: str = ""
-    size: int = 0
+    size: _Size = 0
 
 
 class _Sibling(msgspec.Struct):
-    rfilename: str
-    size: int | None = None
+    rfilename: _Path
+    size: _Size | None = None
     lfs: _Lfs | None = None
 
 

@@ -26,10 +26,8 @@ from infraxa.engine.sizing import free_memory
 BAR = 32
 """Cells of the bar that shows how much is here."""
 NAME = 48
-SIZES = 9
+SIZES = 8
 """Cells of a column with a size."""
-WIDE = 90
-"""Cells of the list from which there is room to say what a model is good for."""
 
 
 class PullScreen(View[None]):
@@ -45,6 +43,7 @@ class PullScreen(View[None]):
         height: 1fr; background: $surface; border: none; padding: 0; scrollbar-size-vertical: 1;
     }
     PullScreen #columns { height: 1; width: 1fr; color: $text-muted; }
+    PullScreen #about { height: 1; width: 1fr; color: $text-muted; margin-top: 1; }
     PullScreen #other { height: 1; margin-top: 1; }
     PullScreen #other Input { width: 1fr; background: $panel; border: none; height: 1; padding: 0 1; }
     PullScreen #other Button { margin-left: 2; }
@@ -52,6 +51,7 @@ class PullScreen(View[None]):
     PullScreen #running.-shown { display: block; }
     PullScreen #bar { width: 1fr; height: 1; }
     PullScreen #said { height: auto; max-height: 3; width: 1fr; margin-top: 1; }
+    PullScreen.-short #about { display: none; }
     PullScreen.-short #other, PullScreen.-short #running, PullScreen.-short #said { margin-top: 0; }
     """
 
@@ -62,8 +62,9 @@ class PullScreen(View[None]):
         self._free = free_memory()
 
     def compose_body(self) -> ComposeResult:
-        yield Static("", id="columns", markup=False)
-        yield OptionList(markup=False, compact=True)
+        yield Static(f"{'':<{NAME}}{'download':>{SIZES}}{'memory':>{SIZES}}  license", id="columns")
+        yield OptionList(*(Option(_row(one, self._free)) for one in CURATED), markup=False, compact=True)
+        yield Static("", id="about", markup=False)
         with Horizontal(id="other"):
             yield Input(self._wanted, placeholder="OWNER/NAME or OWNER/NAME:Q4_K_M", compact=True)
             yield Button("Pull", id="pull", variant="primary", compact=True)
@@ -76,21 +77,16 @@ class PullScreen(View[None]):
         self.app.pulls.changed.subscribe(self, lambda _: self._paint())
         self.query_one(OptionList).focus()
         self._paint()
-        if self.app.pulls.running is None:
-            self._say(f"{human_size(self._free)} of memory are free here.")
         if self._wanted:
             self._look_up(self._wanted)
 
-    def on_resize(self) -> None:
-        self.call_after_refresh(self._fill)
-
-    def _fill(self) -> None:
-        options = self.query_one(OptionList)
-        at, width = options.highlighted, options.scrollable_content_region.width
-        options.clear_options()
-        options.add_options([Option(_row(one, self._free, width)) for one in CURATED])
-        options.highlighted = at or 0
-        self.query_one("#columns", Static).update(_columns(width))
+    @on(OptionList.OptionHighlighted)
+    def _highlighted(self, event: OptionList.OptionHighlighted) -> None:
+        one = CURATED[event.option_index]
+        fits = "fits in" if one.memory <= self._free else "is too large for"
+        self.query_one("#about", Static).update(
+            f"{one.parameters} · {one.good_for} · {fits} the free memory ({human_size(self._free)})"
+        )
 
     def _paint(self) -> None:
         """Show how the download is."""
@@ -156,6 +152,7 @@ class PullScreen(View[None]):
                 self._say("Nothing was downloaded.")
             elif self.app.pulls.running is None:
                 self.app.pulls.start(asked, plan)
+                self.query_one(OptionList).focus()
 
         self._say("")
         size = human_size(plan.missing or plan.size)
@@ -177,17 +174,10 @@ class PullScreen(View[None]):
             self.dismiss(None)
 
 
-def _columns(width: int) -> Content:
-    cells = f"{'':<{NAME}}{'download':>{SIZES}}{'memory':>{SIZES}}  "
-    return Content((cells + ("good for" if width >= WIDE else "license"))[:width])
-
-
-def _row(one: Curated, free: int, width: int) -> Content:
-    fits = one.memory <= free
-    last = f"{one.good_for} · {one.license}" if width >= WIDE else one.license
+def _row(one: Curated, free: int) -> Content:
     return Content.assemble(
         (f"{one_line(one.text, NAME - 1):<{NAME}}", "bold"),
         f"{human_size(one.size):>{SIZES}}",
-        (f"{human_size(one.memory):>{SIZES}}", "" if fits else "$text-error"),
-        (f"  {last}", "$foreground 60%"),
+        (f"{human_size(one.memory):>{SIZES}}", "" if one.memory <= free else "$text-error"),
+        (f"  {one.license}", "$foreground 60%"),
     )
