@@ -243,7 +243,9 @@ async def test_a_client_that_does_not_read_is_cut(gateway: Opened, monkeypatch: 
         )
         await loop.sock_sendall(slow, head.encode() + body)
         await until(lambda: gateway.gateway._running, "it runs")
-        (connection,) = gateway.gateway._http.connections if gateway.gateway._http else ()
+        http_server = gateway.gateway._http
+        assert http_server is not None
+        (connection,) = http_server.connections
         assert connection.transport is not None
         connection.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
         await quiet(gateway)
