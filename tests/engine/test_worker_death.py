@@ -496,7 +496,7 @@ async def test_one_request_that_nobody_expected_does_not_end_the_others(
         if "-m" in sys.orig_argv:
             from infraxa.engine.template import ChatTemplate
             render = ChatTemplate.render
-            def poisoned(self, messages):
+            def poisoned(self, messages, tools=()):
                 return {}[messages[0].content] if "poison" in messages[0].content else render(self, messages)
             ChatTemplate.render = poisoned
         """,
