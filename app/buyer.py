@@ -10,6 +10,7 @@ import time
 from typing import Final
 
 from infraxa.app import choices
+from infraxa.app.at_driver import AtDriver
 from infraxa.app.attempt import Ordering
 from infraxa.app.buying import Buying
 from infraxa.app.config import ANY, LOCAL, Settings
@@ -61,6 +62,7 @@ class Buyer:
         self._drivers = drivers
         self._limits = limits or PatienceLimits()
         self._purse = purse
+        self._at_driver = AtDriver()
         self._tasks = TaskGroup()
         self._shown: dict[str, tuple[float, OfferSeen]] = {}
         """By chat where infraxa chooses: whose price was shown, and when."""
@@ -103,6 +105,7 @@ class Buyer:
             self._tasks,
             request,
             wanted,
+            at_driver=self._at_driver,
             drop_oldest=drop_oldest,
         )
 

@@ -18,6 +18,7 @@ import msgspec
 
 from infraxa.app import order_words
 from infraxa.app.answering import Billed, Item, Moved, Waits
+from infraxa.app.at_driver import AtDriver
 from infraxa.app.attempt import NO_PLACE, Attempt, Ordering, Setback, Telling
 from infraxa.app.config import ANY
 from infraxa.app.drivers import Drivers
@@ -32,10 +33,12 @@ from infraxa.engine.types import ErrorInfo, Finished, Request
 from infraxa.net.errors import NetError
 from infraxa.net.identity import id_text
 from infraxa.net.names import clean_name
+from infraxa.net.orders import Done
 from infraxa.net.patience import PatienceLimits
-from infraxa.net.prompts import encode_prompt
+from infraxa.net.prompts import Prompt, encode_prompt
 from infraxa.net.status import SeenNode
 from infraxa.net.tasks import TaskGroup
+from infraxa.net.wire import Order
 from infraxa.store.db import now_ms
 from infraxa.store.records import Bill, DriverPart, StoreError
 
@@ -69,6 +72,7 @@ class Buying(Pulled):
         request: Request,
         wanted: Wanted,
         *,
+        at_driver: AtDriver,
         drop_oldest: bool,
     ) -> None:
         super().__init__(tasks, "answer of a driver")
@@ -76,6 +80,7 @@ class Buying(Pulled):
         """Its money; None: nothing of money is asked."""
         self._network = network
         self._drivers = drivers
+        self._at_driver = at_driver
         self._limits = limits
         self._request = request
         self._said = request.messages
@@ -295,9 +300,26 @@ class Buying(Pulled):
         )
         order = order_of(os.urandom(16), offer.model.model_id, size, self._request, left)
         with self._drivers.asked(offer.node.id):
-            ended = await attempt.run(order, prompt)
+            ended = await self._in_turn(offer, attempt, order, prompt)
         self._text += "".join(attempt.texts)
         return ended if isinstance(ended, Setback) else End(ended.finish)
+
+    async def _in_turn(
+        self, offer: OfferSeen, attempt: Attempt, order: Order, prompt: Prompt
+    ) -> Done | Setback:
+        """When there is room at the driver for one more order of this node."""
+        node, patience = offer.node, self._patience_left()
+        if self._at_driver.busy(node.id, node.slots):
+            self._say(Waits(order_words.A_PLACE, now_ms(), patience))
+        try:
+            async with self._at_driver.turn(node.id, node.slots, patience):
+                if self.spending is not None:
+                    async with asyncio.timeout(self._patience_left()):
+                        await self.spending.caught_up(node.id)
+                return await attempt.run(order, prompt)
+        except TimeoutError:
+            name = order_words.display_name(node.name, node.id)
+            return Setback("busy", order_words.ended("busy", name))
 
 
 def _heard(nodes: list[SeenNode]) -> bool:

@@ -87,12 +87,14 @@ class Paying(Signing):
         if not await self._open_orders(self._store, provider):
             self._apart.add(provider)  # it may want something signed that this side has lost
         self.settle(provider)
+        pause = 0.02
         try:
             async with asyncio.timeout(seconds):
                 while provider in self._running:
                     if not await self._left(self._store, provider):
                         return True
-                    await asyncio.sleep(0.02)
+                    await asyncio.sleep(pause)
+                    pause = min(2 * pause, 0.5)  # many orders may ask this at a time
         except TimeoutError:
             pass
         return not await self._left(self._store, provider)

@@ -10,6 +10,7 @@ import asyncio
 import datetime
 import logging
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Final
 from weakref import WeakValueDictionary
@@ -42,6 +43,9 @@ MOST_SHOWN: Final = 256
 STEP: Final = 10
 """All are told of a price again when it moved by one part in so many: within that it is the one that they
 know. One that was locked and shown is known exactly."""
+UNPAID: Final = 64
+"""Orders at one driver that ended and are not settled, beyond which the next one waits: they are settled one
+after the other, and a driver refuses more when there are too many."""
 CLOSE_S: Final = 2.0
 """For the ends of orders to be written, and receipts that are on their way."""
 
@@ -71,6 +75,10 @@ class Purse:
         """By order, as long as anybody is told of its answer."""
         self._bills: dict[bytes, Bill] = {}
         """By order that is not settled: as it was told last in this run."""
+        self._unpaid = Counter[bytes]()
+        """By driver: of these, those that have ended."""
+        self._paid = asyncio.Event()
+        """One of them was settled."""
         self._shown: dict[tuple[bytes, bytes], tuple[float, Rates]] = {}
         """By driver and model: rates that the person was told of, and when."""
         self._tasks = TaskGroup()
@@ -138,6 +146,12 @@ class Purse:
             # The tab may have room by now: it was settled, or its limit is another one.
             self.locked.ask_soon(node, model, FRESH_S)
         return bound
+
+    async def caught_up(self, provider: bytes) -> None:
+        """Returns when not too much of what this driver did is yet to be settled."""
+        while self._unpaid[provider] >= UNPAID:
+            self._paid.clear()
+            await self._paid.wait()
 
     def is_free(self, offer: OfferSeen) -> bool:
         """It is ordered without a quote: it has no price, or the person spends nothing and the driver gives
@@ -226,11 +240,18 @@ class Purse:
         """The money of an order is in another state."""
         bill = bill_of(order, self.paying.counted.get(order.id))
         known = self._bills.get(order.id)
-        if order.bill in ("closed", "released"):
+        was = known is not None and known.state == "due"
+        settled = order.bill in ("closed", "released")
+        if settled:
             self.paying.forget(order.id)
             self._bills.pop(order.id, None)
         else:
             self._bills[order.id] = bill
+        self._unpaid[order.peer] += (bill.state == "due" and not settled) - was
+        if was and bill.state != "due":
+            self._paid.set()
+        if not self._unpaid[order.peer]:
+            del self._unpaid[order.peer]
         self._changed()
         if bill == known:
             return

@@ -131,6 +131,10 @@ class Spending:
         self._bills[bill.order] = bill
         self._tell(tuple(self._bills.values()))
 
+    async def caught_up(self, provider: bytes) -> None:
+        """See Purse.caught_up."""
+        await self._purse.caught_up(provider)
+
     async def begin(self, link: Link, offer: OfferSeen, order: Order, prompt: Prompt) -> Order:
         """Reserve what the order may cost; the order as it is to be sent. The caller says how it `ended`,
         whatever happens here.

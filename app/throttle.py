@@ -46,12 +46,21 @@ class Throttle:
                 await asyncio.sleep(bucket.wait(size, time.monotonic()))
 
 
-def parts(delta: Delta, size: int) -> Iterator[tuple[str, tuple[int, ...], int]]:
+def parts(delta: Delta, size: int) -> Iterator[tuple[Delta, int]]:
     """What came, in pieces of about `size` bytes, each with its own bytes; tokens before their text."""
-    whole = len(delta.text.encode()) + TOKEN_BYTES * len(delta.token_ids)
-    count = max(1, -(-whole // size))
+    count = max(1, -(-_size(delta) // size))
     letters, tokens = -(-len(delta.text) // count), -(-len(delta.token_ids) // count)
     for i in range(count):
+        some = slice(i * tokens, (i + 1) * tokens)
         text = delta.text[i * letters : (i + 1) * letters]
-        ids = delta.token_ids[i * tokens : (i + 1) * tokens]
-        yield text, ids, len(text.encode()) + TOKEN_BYTES * len(ids)
+        part = Delta(text, delta.token_ids[some], delta.logprobs[some])
+        yield part, _size(part)
+
+
+def _size(delta: Delta) -> int:
+    """Bytes on the wire, about."""
+    named = sum(
+        2 * TOKEN_BYTES + len(one.piece) + sum(2 * TOKEN_BYTES + len(piece) for _, piece, _ in one.top)
+        for one in delta.logprobs
+    )
+    return len(delta.text.encode()) + TOKEN_BYTES * len(delta.token_ids) + named

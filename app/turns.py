@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, Literal
 
 from infraxa.app.line import ALIVE_S, Line
+from infraxa.app.ordering import logprobs_told
 from infraxa.app.served import Records
 from infraxa.app.taken import Taken
 from infraxa.app.throttle import Throttle, parts
@@ -136,11 +137,11 @@ class Turns:
 
     async def _send(self, sale: Sale, delta: Delta) -> None:
         if not self._throttle.limited:
-            await sale.piece(delta.text, delta.token_ids)
+            await sale.piece(delta.text, delta.token_ids, logprobs_told(delta))
             return
-        for text, ids, size in parts(delta, self._throttle.part):
+        for part, size in parts(delta, self._throttle.part):
             await self._throttle.allow(size)
-            await sale.piece(text, ids)
+            await sale.piece(part.text, part.token_ids, logprobs_told(part))
 
 
 class _Stuck:

@@ -25,7 +25,9 @@ from infraxa.net.strangers import Strangers
 
 MAX_ACCOUNT: Final = 4
 """Sessions of one account: a user needs one, and another while an old one ends or did not notice its end."""
-REQUESTS: Final = 12
+ORDERS: Final = 64
+"""Orders at a time that an account makes at one provider; the others wait at its own side."""
+REQUESTS: Final = ORDERS + 32
 """Requests at a time of an account, orders and others; a stranger has one."""
 MAX_ORDERS: Final = 4096
 """Numbers of orders that are remembered, so that none is served twice."""
@@ -33,6 +35,8 @@ MAX_ORDERS: Final = 4096
 BARGAINS_S: Final = 50.0
 BARGAINS_BURST: Final = 200
 """How often a group of addresses may ask about money: each costs a signature, and some a write to disk."""
+BARGAINS_BACK: Final = 6
+"""What an order that was answered whole gives back of it: its quote, its receipt, as much once more."""
 BARGAIN_S: Final = 15.0
 """For the answer to one."""
 MAX_GROUPS: Final = 1024
@@ -134,6 +138,9 @@ class Customers:
             await self._run(sale, self.handler)
         finally:
             del self._sales[sale]
+        if sale.answered:
+            self._bargains.give(_asker(link), BARGAINS_BACK)
+            self._all_bargains.give(BARGAINS_BACK)
         if sale.breach is not None:
             raise sale.breach
         return None
@@ -147,10 +154,10 @@ class Customers:
             await stream.fail(wire.Failure("leaving" if self._leaving else "unsupported"))
             return None
         customer = Customer(link.account, addresses.group(link.remote), is_relayed(link))
-        asker = link.account.hex() if customer.relayed else customer.group
         now = link.clock.monotonic()
         if not (
-            self._bargains.allow(asker, BARGAINS_S, BARGAINS_BURST, now) and self._all_bargains.take(1.0, now)
+            self._bargains.allow(_asker(link), BARGAINS_S, BARGAINS_BURST, now)
+            and self._all_bargains.take(1.0, now)
         ):
             await stream.fail(wire.Failure("rate_limited", retry_after_ms=1000))
             return "rate"
@@ -207,6 +214,12 @@ class Customers:
 
     def _idle_since(self, link: Link) -> float | None:
         return None if any(link is busy for busy, _ in self._sales.values()) else link.used_at
+
+
+def _asker(link: Link) -> str:
+    """Who asks about money, as far as that is limited."""
+    assert link.account is not None
+    return link.account.hex() if is_relayed(link) else addresses.group(link.remote)
 
 
 def _current_task() -> asyncio.Task[Any]:

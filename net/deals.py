@@ -18,8 +18,8 @@ from infraxa.net.records import Micro, Millis, Nonce16, Sequence
 
 QUOTE_MS: Final = 30_000
 """A quote holds for so long."""
-OPEN_QUOTES: Final = 9
-"""Of one account: 8 answers can begin at once without waiting for each other, while one more message is
+OPEN_QUOTES: Final = 33
+"""Of one account: 32 answers can begin at once without waiting for each other, while one more message is
 written. Of more, the oldest is closed."""
 MAX_DEAL: Final = 2048
 """Bytes of the body of one of these."""
@@ -31,8 +31,8 @@ Amount = Annotated[int, Meta(ge=-(2**62), le=2**62)]
 """µcr; may be owed in either direction."""
 
 Outcome = Literal["stop", "length", "cancelled", "failed", "embedded"]
-"""How an answer ended: whole; at a limit; by its user; by its driver or the way to it. `embedded`: vectors were
-asked for, and all of them came."""
+"""How an answer ended: whole; at a limit; by its user; by its driver or the way to it. `embedded`: all of the
+vectors came that were asked for."""
 
 
 class Quote(Struct, array_like=True, frozen=True):

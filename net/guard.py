@@ -42,6 +42,11 @@ class Rates:
             self._buckets.popitem(last=False)
         return bucket.take(1.0, now)
 
+    def give(self, source: str, amount: float) -> None:
+        """Put back what `source` took, if it is remembered."""
+        if (bucket := self._buckets.get(source)) is not None:
+            bucket.give(amount)
+
 
 class Load:
     """How many hellos a second came lately, and the proof of work that this calls for."""

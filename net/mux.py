@@ -30,6 +30,7 @@ from infraxa.net.streams import (
     MAX_WHOLE,
     MIN_GRANT,
     OPEN,
+    OPENS_BACK,
     OPENS_BURST,
     OPENS_PER_S,
     PART,
@@ -160,6 +161,10 @@ class Mux:
     def open_wait(self, now: float) -> float:
         """Seconds until the other side expects another request; 0 for at once."""
         return self._opens_out.wait(1, now)
+
+    def give_back(self, *, mine: bool) -> None:
+        """An order was answered whole, which this side had made or not: see OPENS_BACK."""
+        (self._opens_out if mine else self._opens_in).give(OPENS_BACK)
 
     def room(self, stream: int) -> bool:
         """Whether a chunk may be queued; always on a stream that is over, where it goes nowhere."""

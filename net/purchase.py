@@ -261,6 +261,7 @@ class Purchase:
         """Nothing may follow but the end of the stream."""
         assert self._stream is not None
         self._over = True
+        self._link.mux.give_back(mine=True)
         try:
             async with asyncio.timeout(END_S):
                 async for chunk in self._stream:

@@ -29,6 +29,10 @@ class Bucket:
         self._full_at = max(self._full_at, now) + amount / self.rate
         return True
 
+    def give(self, amount: float) -> None:
+        """Put `amount` back, as if it had not been taken."""
+        self._full_at -= amount / self.rate
+
     def wait(self, amount: float, now: float) -> float:
         """Seconds until `amount` is allowed; 0 when it is."""
         return 0.0 if self.has(amount, now) else (amount - self.left(now)) / self.rate

@@ -96,6 +96,11 @@ class Sale:
         return self._reason
 
     @property
+    def answered(self) -> bool:
+        """Whole: its end was said."""
+        return self._course.done
+
+    @property
     def n_sent(self) -> int:
         """Tokens that have left, or would have, if the user had not cancelled before."""
         left, sent = self._stream.unsent, self._n_put
@@ -160,6 +165,7 @@ class Sale:
     async def done(self, done: orders.Done) -> None:
         """The answer is whole. Raises ValueError for other counts than those of the pieces."""
         await self._write(done)
+        self._link.mux.give_back(mine=False)
         await self._end_stream(self._stream.end(), self._limits.stall)
 
     async def fail(

@@ -63,6 +63,9 @@ OPENS_PER_S: Final = 50.0
 """Requests that this side makes, after a burst of OPENS_BURST; of the other side twice as many are taken in
 the long run. Those that are refused or cancelled at once are counted as well."""
 OPENS_BURST: Final = 100.0
+OPENS_BACK: Final = 8.0
+"""Requests that an order which was answered whole gives back to who made it: its own, what is asked about its
+money, and as many once more. So whoever buys much may ask much, and nobody else."""
 TELL_BYTES_PER_S: Final = 256.0 * 1024
 """Bytes outside of streams that this side says, after a burst of TELL_BURST; of the other side twice as many
 are taken in the long run. The gossip has stricter limits of its own."""

@@ -31,8 +31,9 @@ from infraxa.store.trade import (
 )
 from infraxa.store.trade_records import ENDED, MAX_AMOUNT, Counts, OrderRow, OrderState, ReceiptRow, Refused
 
-MAX_DUE = 16
-"""Ended orders of one account without a signed receipt; at more, no further order is taken from it."""
+MAX_DUE = 160
+"""Ended orders of one account without a signed receipt; at more, no further order is taken from it. They are
+settled one after the other, and who buys much lets some wait."""
 
 FORGOTTEN_AT_ONCE = 100
 """Orders that are deleted in one transaction."""

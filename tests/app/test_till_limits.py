@@ -228,7 +228,10 @@ async def test_who_does_not_sign_is_served_no_more_until_it_does(tmp_path: Path)
         assert (await user.user.refused(**await user.order())).code == "receipt_due"
 
 
-async def test_who_never_asks_for_a_receipt_is_served_so_often(tmp_path: Path) -> None:
+async def test_who_never_asks_for_a_receipt_is_served_so_often(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(selling, "MAX_DUE", 5)
     async with selling_at(tmp_path) as (shop, _):
         user = await payer(shop)
         for _ in range(selling.MAX_DUE):

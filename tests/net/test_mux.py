@@ -697,3 +697,25 @@ def test_a_fair_asker_may_go_on_for_hours() -> None:
         deliver(asker, answerer, now)
         answerer.end(stream)
         assert deliver(answerer, asker, now) == [Ended(stream)]
+
+
+def test_who_gets_whole_answers_may_ask_for_more() -> None:
+    """As many as are answered, and no more: what is given back beyond that is not kept."""
+    asker, answerer = pair(in_flight=1)
+
+    def ask() -> None:
+        assert asker.open_wait(0.0) == 0
+        stream = asker.open(b"request", 0.0)
+        assert stream is not None
+        assert deliver(asker, answerer) == [Opened(stream, b"request")]
+        answerer.end(stream)
+        assert deliver(answerer, asker) == [Ended(stream)]
+
+    for _ in range(int(OPENS_BURST) * 20):
+        for _ in range(4):  # a quote, the order, its receipt, and the answer to that
+            ask()
+        answerer.give_back(mine=False)
+        asker.give_back(mine=True)
+    for _ in range(int(OPENS_BURST)):
+        ask()
+    assert asker.open_wait(0.0) > 0
