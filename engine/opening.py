@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 from infraxa.engine import llama
 from infraxa.engine.batching import N_BATCH, Batcher
@@ -15,6 +16,8 @@ from infraxa.engine.embedding import Embedder
 from infraxa.engine.llama import Context, Model
 from infraxa.engine.loadlog import LoadLog
 from infraxa.engine.models import ModelInfo, cache_bytes, memory_estimate
+from infraxa.engine.offload import Fit, free_gpu_memory, layers_for
+from infraxa.engine.room import CACHE_SHARE
 from infraxa.engine.sizing import (
     BusyCores,
     Size,
@@ -30,7 +33,6 @@ from infraxa.engine.work import Work
 
 MAX_SLOTS = 64
 PROGRESS_STEP = 0.01
-ALL_LAYERS = -1
 PARK_SHARE = 4
 """Conversations without a slot get one such part of the main memory that is free beside the model."""
 MAX_PARK = 8 << 30
@@ -60,17 +62,18 @@ def open_model(
         limit = check_limit(limit, memory_estimate(info, 0, 0))
     log = _start_log(on_log)
     free, busy = free_memory() - options.kept_free, BusyCores()
-    model, gpu_layers = _open_weights(Path(info.path), options, _in_steps(on_progress), log)
+    weights = _open_weights(info, options, _in_steps(on_progress), log)
+    model, gpu_layers = weights.model, weights.gpu_layers
     threads = max(1, options.threads or free_cores(busy))
     per_token = cache_bytes(info, options.kv_type)
-    left = free - (model.size_bytes if _in_main_memory(gpu_layers) else 0)
+    left = free - round(model.size_bytes * (1 - weights.on_gpu))
     try:
         size = choose_size(
             n_ctx=options.n_ctx,
             slots=min(options.slots, MAX_SLOTS),
             n_ctx_train=model.n_ctx_train,
             kv_bytes_per_token=per_token,
-            free_bytes=left,
+            free_bytes=_free_for_caches(left, weights),
             limit_bytes=limit,
         )
         context, size = open_context(model, size, threads, options, log)
@@ -80,7 +83,7 @@ def open_model(
     caches = per_token * size.n_ctx * size.slots
     park_bytes = options.park_bytes
     if park_bytes is None:
-        unused = left - (caches if _in_main_memory(gpu_layers) else 0)
+        unused = left - round(caches * (1 - weights.on_gpu))
         park_bytes = max(0, min(unused // PARK_SHARE, MAX_PARK))
         if limit is not None:
             park_bytes = max(0, min(park_bytes, limit - caches))
@@ -96,7 +99,7 @@ def open_model(
         n_ctx_train=model.n_ctx_train,
         slots=size.slots,
         threads=threads,
-        gpu_layers=model.n_layer + 1 if gpu_layers == ALL_LAYERS else gpu_layers,
+        gpu_layers=gpu_layers,
         pid=os.getpid(),
         kv_type=options.kv_type,
         park_bytes=park_bytes,
@@ -123,16 +126,16 @@ def open_work(
         check_limit(options.memory_limit, memory_estimate(info, 0, 0))
     log = _start_log(on_log)
     busy = BusyCores()
-    model, gpu_layers = _open_weights(Path(info.path), options, _in_steps(on_progress), log)
+    weights = _open_weights(info, options, _in_steps(on_progress), log)
     threads = max(1, options.threads or free_cores(busy))
-    embedder = Embedder(model, threads)
+    embedder = Embedder(weights.model, threads)
     loaded = Loaded(
         path=info.path,
         n_ctx=embedder.limit,
-        n_ctx_train=model.n_ctx_train,
+        n_ctx_train=weights.model.n_ctx_train,
         slots=1,
         threads=threads,
-        gpu_layers=model.n_layer + 1 if gpu_layers == ALL_LAYERS else gpu_layers,
+        gpu_layers=weights.gpu_layers,
         pid=os.getpid(),
         load_ms=round((time.perf_counter() - started) * 1000),
         chat=False,
@@ -153,25 +156,53 @@ def _start_log(on_log: Callable[[str], None]) -> LoadLog:
     return log
 
 
+class _Weights(NamedTuple):
+    """A model that is loaded."""
+
+    model: Model
+    gpu_layers: int
+    """How many of its layers are on GPUs, as llama.cpp counts them."""
+    gpu_left: int | None
+    """Bytes that are free there for the caches of those layers; None: not known."""
+
+    @property
+    def on_gpu(self) -> float:
+        """The part of weights and caches that is not in main memory, which a Mac's GPU uses too."""
+        if sys.platform == "darwin":
+            return 0.0
+        return min(1.0, max(0, self.gpu_layers - 1) / max(1, self.model.n_layer))
+
+
 def _open_weights(
-    path: Path, options: LoadOptions, progress: Callable[[float], None], log: LoadLog
-) -> tuple[Model, int]:
-    """The model and how many of its layers were asked onto a GPU."""
+    info: ModelInfo, options: LoadOptions, progress: Callable[[float], None], log: LoadLog
+) -> _Weights:
+    """The model, on GPUs as far as their memory holds it, or as was asked for."""
+    path, most = Path(info.path), info.layers + 1
+    if not llama.supports_gpu():
+        return _Weights(Model.load(path, progress=progress, log=log), 0, None)
     if options.gpu_layers is not None:
-        return Model.load(path, gpu_layers=options.gpu_layers, progress=progress, log=log), options.gpu_layers
-    if llama.supports_gpu():
-        try:
-            return Model.load(path, gpu_layers=ALL_LAYERS, progress=progress, log=log), ALL_LAYERS
-        except EngineError as error:
-            # The GPU's memory may be what was missing.
-            if error.code not in ("no_memory", "load_failed"):
-                raise
-    return Model.load(path, progress=progress, log=log), 0
+        layers = min(options.gpu_layers, most)
+        return _Weights(Model.load(path, gpu_layers=layers, progress=progress, log=log), layers, None)
+    free = free_gpu_memory()
+    fit = Fit(most, 0) if free is None else layers_for(info, options, free)
+    # What was estimated may still be too much for the device.
+    for layers in dict.fromkeys((fit.layers, fit.layers // 2)):
+        if layers:
+            try:
+                model = Model.load(path, gpu_layers=layers, progress=progress, log=log)
+            except EngineError as error:
+                if error.code not in ("no_memory", "load_failed"):
+                    raise
+            else:
+                return _Weights(model, layers, None if free is None else fit.left)
+    return _Weights(Model.load(path, progress=progress, log=log), 0, None)
 
 
-def _in_main_memory(gpu_layers: int) -> bool:
-    """Whether the weights take of what the caches need: a GPU has its own memory, but not in a Mac."""
-    return gpu_layers == 0 or sys.platform == "darwin"
+def _free_for_caches(left: int, weights: _Weights) -> int:
+    """Bytes, of which choose_size takes half; `left`: of main memory."""
+    if weights.gpu_left is None or not weights.on_gpu:
+        return left
+    return min(left, round(CACHE_SHARE * weights.gpu_left / weights.on_gpu))
 
 
 def open_context(

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from infraxa.engine import opening, sizing
 from infraxa.engine.guide import GUIDE_PATH
 from infraxa.engine.host import Engine
+from infraxa.engine.llama import Model
 from infraxa.engine.loadlog import LoadLog
 from infraxa.engine.models import memory_estimate, read_metadata
 from infraxa.engine.sizing import BusyCores, Size, check_limit, choose_size, next_smaller
@@ -204,8 +205,14 @@ def test_weights_on_a_macs_gpu_take_main_memory(
     monkeypatch: pytest.MonkeyPatch, system: str, taken: bool
 ) -> None:
     monkeypatch.setattr(sys, "platform", system)
-    assert opening._in_main_memory(-1) is taken
-    assert opening._in_main_memory(0)
+
+    class Layers:
+        n_layer = 4
+
+    def on_gpu(layers: int) -> float:
+        return opening._Weights(cast(Model, Layers()), layers, None).on_gpu
+
+    assert [on_gpu(layers) for layers in (0, 1, 3, 5)] == ([0, 0, 0, 0] if taken else [0, 0, 0.5, 1])
 
 
 def test_a_device_with_less_room_than_thought_gets_a_smaller_context(monkeypatch: pytest.MonkeyPatch) -> None:
