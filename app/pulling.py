@@ -64,8 +64,9 @@ async def plan(asked: PullAsked, folders: Folders, known: Known) -> PullPlan:
 
 async def _plan(http: httpx2.AsyncClient, asked: PullAsked, folders: Folders, known: Known) -> PullPlan:
     repo, quant = hub_names.parse(f"{asked.repo}:{asked.quant}" if asked.quant else asked.repo)
-    if asked.name is not None and any(record.name == check_name(asked.name) for record in known):
-        raise StoreError("exists", f"There is a model named {asked.name}.", "Give another name.")
+    name = check_name(asked.name) if asked.name is not None else None
+    if any(record.name == name for record in known):
+        raise StoreError("exists", f"There is a model named {name}.", "Give another name.")
     held = await hub.describe(http, asked.access, repo)
     free = free_memory()
     variant, note = hub_names.choose(repo, hub_names.variants(held.files), quant, free)
@@ -76,6 +77,7 @@ async def _plan(http: httpx2.AsyncClient, asked: PullAsked, folders: Folders, kn
             "Download it in another way, and add it with: infraxa models add FILE",
         )
     _check_new(repo, variant, folders, known)
+    warning = _memory_warning(variant, free, force=asked.force)
     models = models_folder(folders)
     missing = sum(
         max(0, file.size - bytes_here(models, file.sha256))
@@ -90,12 +92,12 @@ async def _plan(http: httpx2.AsyncClient, asked: PullAsked, folders: Folders, kn
         files=variant.files,
         size=variant.size,
         missing=missing,
-        name=asked.name or name_of(Path(hub_names.base_name(variant.files[0].path))),
+        name=name or name_of(Path(hub_names.base_name(variant.files[0].path))),
         license=held.license,
         memory=hub_names.memory_needed(variant.size),
         free_memory=free,
         note=note,
-        warning=_memory_warning(variant, free, force=asked.force),
+        warning=warning,
     )
 
 
