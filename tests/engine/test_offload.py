@@ -3,10 +3,11 @@ all stays in main memory."""
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from infraxa.engine import llama, offload
+from infraxa.engine import llama
 from infraxa.engine.gguf_header import Tensor, read_header
 from infraxa.engine.guide import GUIDE_PATH
 from infraxa.engine.host import Engine
@@ -117,12 +118,9 @@ async def test_without_a_gpu_nothing_is_offloaded_whatever_is_asked_for() -> Non
         await engine.close()
 
 
-def test_a_build_that_does_not_say_what_is_free() -> None:
+def test_a_build_that_does_not_say_what_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
     class Api:
         _lib = object()
 
-    whole, offload.api = offload.api, Api
-    try:
-        assert free_gpu_memory() is None
-    finally:
-        offload.api = whole
+    monkeypatch.setattr("infraxa.engine.offload.api", Api)
+    assert free_gpu_memory() is None
