@@ -7,20 +7,21 @@ by method calls, and what happened is collected in `Output` until somebody takes
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from infraxa.engine.caches import Caches
 from infraxa.engine.checks import check_request
-from infraxa.engine.constraint import Constraint, Constraints
+from infraxa.engine.constraint import Constraints
 from infraxa.engine.frames import Emitted, Ended, Reading
+from infraxa.engine.inflight import Asked, InFlight
 from infraxa.engine.llama import Aborted, Context, Model
+from infraxa.engine.lookup import Lookup
 from infraxa.engine.prefixes import Parking
 from infraxa.engine.prompt import prompt_tokens
 from infraxa.engine.sampler import Sampler
 from infraxa.engine.scheduler import Admitted, Job, Scheduler, Span
 from infraxa.engine.template import ChatTemplate
-from infraxa.engine.text import TextAssembler
 from infraxa.engine.types import (
     ChatMessage,
     EngineError,
@@ -29,8 +30,6 @@ from infraxa.engine.types import (
     FinishReason,
     PromptTooLong,
     Request,
-    Sampling,
-    TokenLogprob,
     Usage,
 )
 
@@ -44,76 +43,6 @@ class Output(NamedTuple):
     reading: tuple[Reading, ...]
     emitted: tuple[Emitted, ...]
     ended: tuple[Ended, ...]
-
-
-class _Asked:
-    """What few requests ask for, besides text."""
-
-    __slots__ = ("constraint", "logprobs", "top")
-
-    def __init__(self, constraint: Constraint | None, top: int | None) -> None:
-        self.constraint = constraint
-        self.top = top
-        """So many of the likeliest tokens are told with each one; None: not even its own log-probability."""
-        self.logprobs: list[TokenLogprob] = []
-        """One for each of the generation's `ids`."""
-
-
-class _Generation:
-    """One request while it is here."""
-
-    __slots__ = (
-        "asked",
-        "first",
-        "ids",
-        "job",
-        "last",
-        "limit",
-        "parts",
-        "received",
-        "sampler",
-        "sampling",
-        "started",
-        "text",
-    )
-
-    def __init__(self, job: Job, sampling: Sampling, limit: int, received: float) -> None:
-        self.job = job
-        self.sampling = sampling
-        self.asked: _Asked | None = None
-        self.sampler: Sampler | None = None
-        self.text = TextAssembler(sampling.stop)
-        self.limit = limit
-        """Tokens after which the reason is `length`."""
-        self.received = received
-        self.started = 0.0
-        self.first = 0.0
-        self.last = 0.0
-        self.parts: list[str] = []
-        """Text and token ids that nobody took yet."""
-        self.ids: list[int] = []
-
-    def emit(self) -> Emitted:
-        logprobs: tuple[TokenLogprob, ...] = ()
-        if self.asked is not None:
-            logprobs = tuple(self.asked.logprobs)
-            self.asked.logprobs.clear()
-        emitted = Emitted(self.job.id, "".join(self.parts), tuple(self.ids), logprobs)
-        self.parts.clear()
-        self.ids.clear()
-        return emitted
-
-    def usage(self) -> Usage:
-        job = self.job
-        now = self.started or time.perf_counter()
-        return Usage(
-            n_prompt=job.n_prompt,
-            n_cached=job.n_cached,
-            n_out=job.n_out,
-            queued_ms=(now - self.received) * 1000,
-            first_token_ms=(self.first - self.received) * 1000 if self.first else None,
-            decode_ms=(self.last - self.first) * 1000,
-        )
 
 
 class Batcher:
@@ -147,7 +76,7 @@ class Batcher:
         self._constraints = Constraints(model)
         self.step_number = 0
         self._being_read: frozenset[int] = frozenset()
-        self._generations: dict[int, _Generation] = {}
+        self._generations: dict[int, InFlight] = {}
         self._reading: dict[int, Reading] = {}
         self._emitted: list[Emitted] = []
         self._ended: list[Ended] = []
@@ -185,7 +114,7 @@ class Batcher:
         """
         received = time.perf_counter() if received is None else received
         tokens: list[int] = []
-        asked: _Asked | None = None
+        asked: Asked | None = None
         try:
             check_request(request)
             tokens = self._read(request)
@@ -200,7 +129,7 @@ class Batcher:
                 )
             constraint = self._constraints.of(request)
             if constraint is not None or request.logprobs is not None:
-                asked = _Asked(constraint, request.logprobs)
+                asked = Asked(constraint, request.logprobs)
         except EngineError as error:
             self._ended.append(Ended(request_id, Finished("failed", Usage(n_prompt=len(tokens)), error.info)))
             return
@@ -211,7 +140,7 @@ class Batcher:
         if affordable is not None:
             limit = min(limit, affordable)
         job = Job(request_id, request.user, tokens, received)
-        generation = self._generations[request_id] = _Generation(job, request.sampling, limit, received)
+        generation = self._generations[request_id] = InFlight(job, request.sampling, limit, received)
         generation.asked = asked
         self.scheduler.submit(job)
         if constraint is not None and constraint.complete:
@@ -241,9 +170,13 @@ class Batcher:
         if scheduler.n_waiting:
             for admitted in scheduler.admit(time.perf_counter()):
                 self._start(admitted)
-        for copy in scheduler.copies():
-            self._caches.copy(copy)
+        if scheduler.n_sharing:
+            for copy in scheduler.copies():
+                self._caches.copy(copy)
         self._caches.let_go()
+        if scheduler.steady is not None:
+            self._generate(scheduler.steady)
+            return
         spans = scheduler.plan()
         if not spans:
             return
@@ -251,20 +184,85 @@ class Batcher:
         rows = self._fill_batch(spans)
         if rows > len(spans) or self._being_read:
             self._being_read = frozenset(s.job.id for s in spans if s.job is not None and s.end - s.start > 1)
+        seconds = self._decode(rows, lambda: spans)
+        if seconds is not None:
+            scheduler.decoded(spans, seconds)
+            self._take(spans)
+
+    def _decode(self, rows: int, spans: Callable[[], list[Span]]) -> float | None:
+        """The seconds it took; None: `spans` were not done, and when it failed, their jobs are over."""
         began = time.perf_counter()
         try:
             self.context.decode(rows)
         except Aborted:
-            self._undo(spans)
-            return
+            self._undo(spans())
+            return None
         except EngineError as error:
-            self._undo(spans)
-            for span in spans:
+            undone = spans()
+            self._undo(undone)
+            for span in undone:
                 if span.job is not None:
                     self._end(self._generations[span.job.id], "failed", error.info)
+            return None
+        return time.perf_counter() - began
+
+    def _generate(self, jobs: list[Job]) -> None:
+        """A step in which each of `jobs` does nothing but generate: nearly all are so, and little may be done
+        for each token."""
+        if len(jobs) == 1 and self.model.rewindable and self._generate_alone(jobs[0]):
             return
-        scheduler.decoded(spans, time.perf_counter() - began)
-        self._take(spans)
+        context, rows = self.context, len(jobs)
+        context.token[:rows] = [job.tokens[-1] for job in jobs]
+        context.pos[:rows] = [job.n_past for job in jobs]
+        context.seq[:rows] = [job.slot for job in jobs]
+        context.output[:rows] = [1] * rows
+        self.step_number += 1
+        self._being_read = frozenset()
+        generations = self._generations
+        seconds = self._decode(
+            rows, lambda: [Span(job.slot, job.n_past, job.n_past + 1, job, True) for job in jobs]
+        )
+        if seconds is None:
+            return
+        self.scheduler.generated(seconds)
+        now = time.perf_counter()
+        for row, job in enumerate(jobs):
+            self._next(generations[job.id], row, now)
+        if rows == 1 and jobs[0].slot >= 0 and (lookup := generations[jobs[0].id].lookup):
+            lookup.plain(seconds)
+
+    def _generate_alone(self, job: Job) -> bool:
+        """A step that checks what comes next, if something can be guessed."""
+        generation = self._generations[job.id]
+        lookup = generation.lookup = generation.lookup or Lookup()
+        context, slot, start = self.context, job.slot, job.n_past
+        # What the last row gives is not guessed, and it must be allowed.
+        room = min(self.n_ctx - len(job.tokens), generation.limit - job.n_out - 1, context.n_outputs - 1)
+        draft = lookup.draft(job.tokens, room) if room > 0 else []
+        if not draft:
+            return False
+        rows = 1 + len(draft)
+        context.token[:rows] = [job.tokens[-1], *draft]
+        context.pos[:rows] = range(start, start + rows)
+        context.seq[:rows] = [slot] * rows
+        context.output[:rows] = [1] * rows
+        self.step_number += 1
+        self._being_read = frozenset()
+        seconds = self._decode(rows, lambda: [Span(slot, start, start + rows, job, True)])
+        if seconds is None:
+            return True
+        now = time.perf_counter()
+        right = 0
+        for row in range(rows):
+            job.n_past = start + row + 1
+            self._next(generation, row, now)
+            if job.slot < 0 or row == len(draft) or job.tokens[-1] != draft[row]:
+                break
+            right += 1
+        if not context.remove(slot, start + right + 1):
+            raise AssertionError("a cache that can be cut was not")
+        lookup.checked(len(draft), right, seconds)
+        return True
 
     def _start(self, admitted: Admitted) -> None:
         job = admitted.job
@@ -312,7 +310,7 @@ class Batcher:
                 continue
             self._next(self._generations[job.id], row, now)
 
-    def _next(self, generation: _Generation, row: int, now: float) -> None:
+    def _next(self, generation: InFlight, row: int, now: float) -> None:
         """Samples one token from that row of the step, which is the last of what this request knows."""
         job, asked = generation.job, generation.asked
         assert generation.sampler is not None
@@ -339,7 +337,7 @@ class Batcher:
         elif job.n_out >= generation.limit:
             self._end(generation, "length")
 
-    def _choose(self, generation: _Generation, asked: _Asked, row: int) -> int:
+    def _choose(self, generation: InFlight, asked: Asked, row: int) -> int:
         """The next token, and how likely it was. Raises EngineError when a constraint allows none."""
         sampler = generation.sampler
         assert sampler is not None
@@ -363,7 +361,7 @@ class Batcher:
                 self.context.clear(slot)
                 self.scheduler.restart(job)
 
-    def _end(self, generation: _Generation, reason: FinishReason, error: ErrorInfo | None = None) -> None:
+    def _end(self, generation: InFlight, reason: FinishReason, error: ErrorInfo | None = None) -> None:
         job = generation.job
         if rest := generation.text.finish():
             generation.parts.append(rest)

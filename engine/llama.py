@@ -32,6 +32,8 @@ _FLASH_ATTENTION: dict[FlashAttention, int] = {
 }
 _LOG_DEBUG = 1
 _LOG_CONT = 5
+LEAST_OUTPUTS = 8
+"""Rows of logits, so that one sequence alone can have several of its next tokens checked at once."""
 # As large as any piece of a token gets in practice; llama.cpp says when it is not.
 _PIECE_BYTES = 256
 
@@ -315,7 +317,8 @@ class Context:
         params.n_threads_batch = threads
         # One row of logits per sequence: room for a whole batch of them would take 300 MB with a large
         # vocabulary.
-        params.n_outputs_max = slots
+        self.n_outputs = max(slots, LEAST_OUTPUTS)
+        params.n_outputs_max = self.n_outputs
         params.kv_unified = unified
         params.type_k = params.type_v = _KV_TYPES[kv_type]
         params.flash_attn_type = _FLASH_ATTENTION[flash_attention]

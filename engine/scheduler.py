@@ -156,6 +156,8 @@ class Scheduler:
         self._last_used = [0] * slots
         self._clock = 0
         self._order = 0
+        self.steady: list[Job] | None = None
+        """All who run, in order of slots, while all that `plan` could say is one row for each of them."""
         self._sharing: list[Job] = []
         """Who waits for a source, in the order of admission."""
         self._readings = 0
@@ -164,6 +166,11 @@ class Scheduler:
         self.n_running = 0
         self.n_slowed = 0
         """Of the planned step: who generates and was there before those whose prompts are read."""
+
+    @property
+    def n_sharing(self) -> int:
+        """How many wait for somebody else's reading."""
+        return len(self._sharing)
 
     def submit(self, job: Job) -> None:
         job.queued = self.n_running + self.n_waiting >= len(self._running)
@@ -216,6 +223,7 @@ class Scheduler:
         job.slot = slot
         job.n_cached = job.n_past = n_keep
         self._running[slot] = job
+        self.steady = None
         self._cached[slot] = []
         self.n_running += 1
         copy = self._follow(job, known) if known is not None else None
@@ -322,6 +330,7 @@ class Scheduler:
     def restart(self, job: Job) -> None:
         """The job's cache is gone: everything is decoded again."""
         self._unfollow(job)
+        self.steady = None
         job.n_past = 0
         job.n_cached = 0
 
@@ -342,6 +351,7 @@ class Scheduler:
         self._clock += 1
         self._last_used[slot] = self._clock
         self._running[slot] = None
+        self.steady = None
         self.n_running -= 1
         job.slot = -1
 
@@ -419,16 +429,26 @@ class Scheduler:
 
     def decoded(self, spans: list[Span], seconds: float = 0.0) -> None:
         """The step was carried out and took so long."""
-        generating = rows = 0
+        generating: list[Job] = []
+        rows = 0
         for _slot, start, end, job, _ in spans:
             if job is not None:
                 job.n_past = end
                 if end - start == 1 and end == len(job.tokens):
-                    generating += 1
+                    generating.append(job)
                 else:
                     rows += end - start
-        reading = self.n_running - generating
+        n = len(generating)
+        self.steady = generating if n == self.n_running == len(spans) else None
+        reading = self.n_running - n
         if rows:
             self._readings += 1
-        slowed = self.n_slowed if reading else generating
-        self.share.decoded(seconds, rows, reading=reading, generating=generating, slowed=slowed)
+        slowed = self.n_slowed if reading else n
+        self.share.decoded(seconds, rows, reading=reading, generating=n, slowed=slowed)
+
+    def generated(self, seconds: float) -> None:
+        """The step was carried out, and was one row for each that is `steady`."""
+        jobs = self.steady or ()
+        for job in jobs:
+            job.n_past += 1
+        self.share.decoded(seconds, 0, reading=0, generating=len(jobs), slowed=len(jobs))

@@ -1,0 +1,136 @@
+"""Guessing what comes next from what was said: never changes an answer, and stops where it does not help."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import hypothesis.strategies as st
+import pytest
+from hypothesis import given
+
+from infraxa.engine.lookup import LOSS, MOST, Lookup
+from infraxa.engine.types import Request, Sampling
+
+OpenRoom = Callable[..., Any]
+QUOTED = "<|im_start|>user\nwhat is infraxa?<|im_end|>\n<|im_start|>assistant\n"
+
+
+def measured() -> Lookup:
+    lookup = Lookup()
+    lookup.plain(1.0)
+    return lookup
+
+
+@given(st.lists(st.integers(0, 3), max_size=60), st.integers(0, 10), st.integers(1, 5))
+def test_a_draft_is_what_followed_the_same_three_tokens(tokens: list[int], most: int, times: int) -> None:
+    lookup = measured()
+    for _ in range(times):
+        draft = lookup.draft(tokens, most)
+        assert len(draft) <= min(most, MOST)
+        ends = [i for i in range(3, len(tokens)) if tokens[i - 3 : i] == tokens[-3:]]
+        if ends:
+            # The latest place, as far as the text goes.
+            assert draft == tokens[ends[-1] : ends[-1] + len(draft)]
+            assert most == 0 or draft
+        else:
+            assert not draft
+        lookup.checked(max(1, len(draft)), len(draft), 1.0)
+
+
+def test_drafts_grow_while_they_are_right() -> None:
+    lookup, tokens = measured(), [*range(20), *range(20)]
+    sizes = []
+    for _ in range(5):
+        draft = lookup.draft(tokens, 100)
+        sizes.append(len(draft))
+        lookup.checked(len(draft), len(draft), 1.5)
+    assert sizes == [1, 2, 4, MOST, MOST]
+    lookup.checked(MOST, 3, 2.0)
+    assert len(lookup.draft(tokens, 100)) == 1
+
+
+def test_whoever_is_not_right_often_enough_is_not_guessed_for() -> None:
+    lookup, tokens = measured(), [1, 2, 3, 4] * 10
+    steps = 0
+    while lookup.draft(tokens, 5):
+        lookup.checked(1, 0, 1.5)
+        steps += 1
+        assert steps <= 2 * LOSS
+    assert steps == 2 * LOSS
+    assert not Lookup().draft(tokens, 5), "before it is known what a step takes"
+
+
+def says_again(room: Any, greedy: bool = True, **sampling: Any) -> tuple[str, list[int], int]:
+    """An answer whose prompt holds the answer already."""
+    room.batcher.submit(1, Request(prompt=QUOTED, sampling=Sampling(temperature=0, max_tokens=60)))
+    room.run()
+    said = room.text.pop(1)
+    values = {"temperature": 0.0 if greedy else 0.9, "seed": 3, "max_tokens": 60, **sampling}
+    again = Request(prompt=f"{QUOTED}{said}<|im_end|>\n{QUOTED}", sampling=Sampling(**values))
+    before = room.batcher.step_number
+    room.batcher.submit(2, again)
+    room.run()
+    return room.text[2], room.ids[2], room.batcher.step_number - before
+
+
+@pytest.mark.parametrize(
+    "sampling",
+    [
+        {},
+        {"greedy": False},
+        {"max_tokens": 11},
+        {"stop": ("infraxa",)},
+        {"greedy": False, "repeat_penalty": 1.1},
+    ],
+)
+def test_the_answer_is_the_same_with_and_without(
+    open_room: OpenRoom, monkeypatch: pytest.MonkeyPatch, sampling: dict[str, Any]
+) -> None:
+    room = open_room(slots=2)
+    decode = room.batcher._decode
+    # However long a step takes here.
+    monkeypatch.setattr(room.batcher, "_decode", lambda rows, spans: decode(rows, spans) and 1.0)
+    text, ids, steps = says_again(room, **sampling)
+    usage = room.ended[2].usage
+    monkeypatch.setattr(Lookup, "draft", lambda *_: [])
+    plain = open_room(slots=2)
+    assert says_again(plain, **sampling)[:2] == (text, ids)
+    assert (usage.n_out, room.ended[2].reason) == (plain.ended[2].usage.n_out, plain.ended[2].reason)
+    assert room.batcher.scheduler._cached == plain.batcher.scheduler._cached
+    if not sampling:
+        assert steps < len(ids) / 2
+
+
+def test_what_was_guessed_wrong_is_not_remembered(
+    open_room: OpenRoom, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room, plain = open_room(slots=2), open_room(slots=2)
+    question = Request(prompt=QUOTED, sampling=Sampling(temperature=0, max_tokens=60))
+    plain.answer(1, question)
+    wrong = [7, 9, 7]
+    monkeypatch.setattr(Lookup, "draft", lambda self, tokens, most: wrong[:most])
+    room.answer(1, question)
+    assert room.ids == plain.ids
+    monkeypatch.undo()
+    more = Request(
+        prompt=f"{QUOTED}{plain.text[1]}<|im_end|>\n{QUOTED}", sampling=Sampling(temperature=0, max_tokens=9)
+    )
+    assert room.answer(2, more) == plain.answer(2, more)
+    assert room.ended[2].usage.n_cached == plain.ended[2].usage.n_cached
+
+
+def test_a_check_that_is_interrupted_is_made_again(
+    open_room: OpenRoom, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room, plain = open_room(slots=2), open_room(slots=2)
+    question = Request(prompt=QUOTED, sampling=Sampling(temperature=0, max_tokens=30))
+    monkeypatch.setattr(Lookup, "draft", lambda self, tokens, most: [7, 9, 7][:most])
+    room.batcher.submit(1, question)
+    for _ in range(4):
+        room.batcher.step()
+    room.context.abort(True)
+    room.batcher.step()
+    room.context.abort(False)
+    room.run()
+    assert room.text[1] == plain.answer(1, question)
