@@ -25,6 +25,8 @@ MAX_KEYS: Final = 1000
 """Of one object in a schema: the time to compile grows with its square, 0.1 s for so many."""
 MAX_VARIANTS: Final = 500
 """Of one `anyOf` or `oneOf`."""
+MAX_LITERAL: Final = 4096
+"""Characters of a name, of a constant or of a pattern: each token costs time by them, 2 ms for so many."""
 MAX_VALUES: Final = 40_000
 """Everything in a schema."""
 MAX_ALL_KEYS: Final = 8000
@@ -43,10 +45,11 @@ _JSON_OPTIONS: Final = {
     "item_separator": ",",
     "key_separator": ":",
     # A small model that may write spaces can write nothing else for ever.
-    "whitespace_pattern": r"[ \n\r\t]{0,20}",
+    "whitespace_pattern": r"( |\n[ \t]{0,20})?",
     "whitespace_flexible": True,
     "coerce_one_of": True,
     "lenient": False,
+    "json_allow_general_unicode_escapes": True,
 }
 _WHERE = re.compile(r"^at \d+\(\d+\): (failed to compile JSON schema: )?")
 """In a grammar that nobody else has seen."""
@@ -217,6 +220,13 @@ def _check_size(schema: object) -> None:
         values += 1
         if isinstance(value, dict):
             keys += len(value) if len(value) > MAX_KEYS // 10 else 0
+            constants = [value.get("const"), value.get("pattern")]
+            if isinstance(choices := value.get("enum"), list):
+                constants += choices
+            names = value.get("patternProperties")
+            constants += [*value, *(names if isinstance(names, dict) else ())]
+            if any(len(json.dumps(one, ensure_ascii=False)) > MAX_LITERAL for one in constants):
+                raise _refused("a name, constant or pattern is too long")
             many = len(value) > MAX_KEYS or any(
                 isinstance(value.get(name), list) and len(value[name]) > MAX_VARIANTS
                 for name in ("anyOf", "oneOf", "allOf")
