@@ -21,6 +21,8 @@ HEAVY = {
     "jinja2",
     "pydantic",
     "tomlkit",
+    "huggingface_hub",
+    "httpx2",
 }
 SHOW = """
 import sys
@@ -58,6 +60,7 @@ def modules(data: Path, *arguments: str, code: int = 0) -> set[str]:
         (("config", "show"), HEAVY | {"asyncio", "sqlite3"}),
         (("models", "list"), HEAVY),
         (("models", "show", "guide"), HEAVY),
+        (("models", "pull"), HEAVY),
         (("ask", "What is 2+2?"), HEAVY),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
