@@ -449,6 +449,9 @@ class Engine:
         if self._killed_because:
             cause = f"{self._killed_because} and was stopped"
             remedy = "If it happens again, choose a smaller model or context."
+        elif worker.lost_its_file:
+            cause = f"{self._path.name} was overwritten or cut off while it was in use, or its disk failed"
+            remedy = "Put the whole file back; a new one is best moved to the place of the old one."
         elif worker.killed:
             remedy = "The machine may have run out of memory: choose a smaller model or context."
         return EngineError("worker_died", f"The model's process ended ({cause}).", remedy)

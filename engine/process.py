@@ -158,6 +158,11 @@ class WorkerProcess(asyncio.SubprocessProtocol):
         """By SIGKILL: nobody could stop it, and it could not say why."""
         return sys.platform != "win32" and self.returncode == -signal.SIGKILL
 
+    @property
+    def lost_its_file(self) -> bool:
+        """What it had mapped of a file was not there any more: the file was cut off, or cannot be read."""
+        return sys.platform != "win32" and self.returncode == -signal.SIGBUS
+
     def cause_of_death(self) -> str:
         """“killed by signal 9 (SIGKILL)”, “exit code 1”."""
         code = self.returncode
