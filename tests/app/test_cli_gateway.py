@@ -157,7 +157,8 @@ def test_a_killed_front_end_leaves_no_gateway_open(run: Callable[..., Running], 
 
 def test_a_provider_has_a_gateway_too(run: Callable[..., Running], tmp_path: Path) -> None:
     serving = run("serve", "--api", "--gateway-port", "0", "--listen-hosts", "127.0.0.1",
-                  "--listen-port", "0", "--no-mdns", INFRAXA_ONLINE="true", INFRAXA_NETWORK=f"test {tmp_path.name}"[:32],
+                  "--listen-port", "0", "--no-mdns", INFRAXA_ONLINE="true",
+                  INFRAXA_NETWORK=f"test {tmp_path.name}"[:32],
                   INFRAXA_API_KEY="a-key-of-the-environment")  # fmt: skip
     address = serving.wait(r"The gateway is open: (http://\S+)/v1")
     serving.wait("(serving guide)")
