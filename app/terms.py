@@ -83,4 +83,6 @@ def refusal_of(error: ErrorInfo, terms: Terms, now: Terms | None) -> Refusal:
         return Refusal("bad_request", "It asked for what the model cannot read.", field="prompt")
     if error.code == "closed" and (now is None or now.model_id != terms.model_id):
         return Refusal("model_gone", "Another model was loaded.", fault=True)
+    if error.code == "not_found":
+        return Refusal("model_gone", "The model's file has changed, or is missing.", fault=True)
     return Refusal("internal", f"The engine failed ({error.code}).", fault=True)

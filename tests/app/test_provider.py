@@ -25,7 +25,7 @@ from infraxa.app.provider import Limits, Provider
 from infraxa.app.serving import ProviderStatus
 from infraxa.engine.guide import GUIDE_PATH
 from infraxa.engine.host import Engine
-from infraxa.engine.types import EngineError, EngineStatus, ErrorInfo, Loaded, LoadOptions
+from infraxa.engine.types import EngineError, ErrorInfo, Loaded, LoadOptions
 from infraxa.net import market
 from infraxa.net.market import Rates
 from infraxa.net.orders import Claimed, Done, Piece
@@ -442,6 +442,56 @@ async def test_a_model_that_is_being_loaded_for_guests_keeps_nobody_from_another
             await shop.mode("paused")
         await shop.mode("serving")
         assert not [text for text in shop.log if "failed" in text]
+
+
+async def test_guests_stay_when_there_is_memory_for_the_persons_other_model(tmp_path: Path) -> None:
+    async with scripted(tmp_path / "data") as shop:
+        await shop.open()
+        other = await other_model(shop, tmp_path)
+        running = asyncio.ensure_future((await shop.user()).bought())
+        (generation,) = await engine_of(shop).asked(1)
+        beside = Scripted()
+        beside.on_status = engine_of(shop).on_status
+        shop.models._make = lambda: cast(Engine, beside)
+        async with shop.models.held(other, msgspec.structs.replace(SETTINGS, models_loaded=2)) as engine:
+            assert cast(Scripted, engine) is beside and beside.status.model == other.path
+            assert shop.models.room(other, SETTINGS) == "loaded"
+            for _ in range(6):  # it looks at itself, and stays so
+                await asyncio.sleep(0.05)
+                assert shop.provider.status.mode == "serving"
+            generation.finish()
+            await running
+            second = asyncio.ensure_future((await shop.user()).bought())
+            (await engine_of(shop).asked(2))[1].finish()
+            await second
+        assert engine_of(shop).loads == [GUIDE_PATH] and not beside.generations
+
+
+async def test_a_file_that_changed_is_served_to_nobody_until_it_is_added_again(tmp_path: Path) -> None:
+    async with scripted(tmp_path / "data") as shop:
+        other = await other_model(shop, tmp_path)
+        await shop.open(provide_model="other")
+        before, user = shop.model_id, await shop.user()
+        data = bytearray(GUIDE_PATH.read_bytes())
+        data[-1] ^= 2
+        _overwrite(Path(other.path), data)
+        assert (await user.refused(model=before)).code == "model_gone", "before it was looked at again"
+        shop.provider._chosen_until = 0.0
+        await shop.mode("failed")
+        assert "has changed" in shop.provider.status.reason and shop.offers[-1] is None
+        await shop.models.remove("other")
+        added = await shop.models.add(Path(other.path), "other", None)
+        shop.provider._chosen_until = 0.0
+        await shop.mode("serving")
+        assert shop.model_id.hex() == added.sha256 != before.hex()
+        answer = asyncio.ensure_future(user.bought())
+        (await engine_of(shop).asked(1))[0].finish()
+        await answer
+        assert engine_of(shop).loads == [Path(other.path)] * 2, "the new file"
+
+
+def _overwrite(path: Path, data: bytes | bytearray) -> None:
+    path.write_bytes(data)
 
 
 async def test_guests_take_the_model_as_it_is(tmp_path: Path) -> None:
