@@ -90,5 +90,6 @@ class Models(Pool):
         return await self.entry(added.name)
 
     async def remove(self, name: str) -> None:
-        """Forget the model; its file stays. Raises StoreError `not_found`."""
-        await self._records.run(records.remove_model, name)
+        """Forget the model, in memory too; its file stays. Raises StoreError `not_found`."""
+        removed = await self._records.run(records.remove_model, name)
+        await self.unload(choices.model_entries([removed])[-1])

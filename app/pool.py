@@ -167,6 +167,20 @@ class Pool:
         place = await self._place(entry, settings, guest=guest)
         await self._have(place, settings, guest=guest)
 
+    async def unload(self, entry: ModelEntry) -> None:
+        """Its memory is free when this returns, or with the end of the last answer that has it in hand."""
+        place = self._find(entry)
+        if place is None:
+            return
+        self._places.remove(place)
+        if self._shown is place:
+            self._shown = self._places[-1] if self._places else None
+        if place.holders:
+            self._left.append(place)
+        else:
+            await place.engine.close()
+        self.on_change()
+
     async def close(self) -> None:
         """End all engines, within a few seconds and for good."""
         self._closed = True

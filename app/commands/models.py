@@ -40,10 +40,12 @@ T = TypeVar("T")
 
 def list_models(data_dir: Path | None, *, as_json: bool) -> None:
     folders = folders_of(data_dir)
-    default = settings_of(folders, {}).model
-    entries = choices.model_entries(read_records(folders))
+    settings = settings_of(folders, {})
+    default = settings.model
+    entries, running = asyncio.run(_entries(folders, settings))
     if as_json:
-        print_json([facts(entry, default) for entry in entries])
+        loaded = [{"loaded": entry.loaded} if running else {} for entry in entries]
+        print_json([facts(entry, default) | more for entry, more in zip(entries, loaded, strict=True)])
         return
     rows = [
         (
@@ -54,12 +56,22 @@ def list_models(data_dir: Path | None, *, as_json: bool) -> None:
             size_text(entry.size),
             str(entry.context_length or ""),
             entry.architecture,
+            *(("yes" if entry.loaded else "",) if running else ()),
             entry.problem or (entry.label if entry.builtin else entry.path),
         )
         for entry in entries
     ]
-    columns = ("", "name", "parameters", "quantization", "size", "context", "architecture", "file")
+    more = ("loaded",) if running else ()
+    columns = ("", "name", "parameters", "quantization", "size", "context", "architecture", *more, "file")
     print_table(columns, rows, right=("parameters", "size", "context"))
+
+
+async def _entries(folders: Folders, settings: Settings) -> tuple[list[ModelEntry], bool]:
+    """The models, and whether a node runs, which says what it has loaded."""
+    async with attached_node(folders, settings) as node:
+        if node is not None:
+            return await node.list_models(), True
+    return choices.model_entries(await read_records_async(folders)), False
 
 
 def show_model(data_dir: Path | None, name: str, *, as_json: bool) -> None:

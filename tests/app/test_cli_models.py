@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import shutil
@@ -13,6 +14,7 @@ import pytest
 
 from infraxa.engine.guide import GUIDE_PATH
 from tests.app.command_line import COMMAND, environment, infraxa, make_sparse, one_line
+from tests.app.networked import running
 from tests.e2e.terminal import Terminal
 
 
@@ -162,3 +164,14 @@ def test_the_names_complete(data: Path, file: Path) -> None:
     (data / "infraxa.db").write_bytes(b"damaged" * 100)
     ran = infraxa(data=data, env=completion)
     assert (ran.out.split(), ran.err) == (["guide"], "")
+
+
+async def test_beside_a_node_it_is_said_what_is_loaded(data: Path, file: Path) -> None:
+    async with running(data, online=False, threads=1) as node:
+        await node.add_model(file, "little")
+        await node.use_model("guide")
+        listed = (await asyncio.to_thread(infraxa, "models", "list", data=data)).out.splitlines()
+        assert [line.split("\t")[7] for line in listed] == ["yes", ""]
+        facts = json.loads((await asyncio.to_thread(infraxa, "models", "list", "--json", data=data)).out)
+        assert [model["loaded"] for model in facts] == [True, False]
+    assert "loaded" not in models(data)[0]

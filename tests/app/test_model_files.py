@@ -151,6 +151,7 @@ async def test_the_hash_of_a_model_is_that_of_the_file_that_answers(watched: Wat
     assert "has changed since it was added" in changed.problem
     assert "has changed" in (await answer(watched, "mine")).error
     await watched.node.remove_model("mine")
+    assert before.pid not in models.workers
     renewed = await watched.node.add_model(model, "mine")
     assert renewed.sha256 == digest(model) != added.sha256
     with pytest.raises(EngineError, match="changed"):

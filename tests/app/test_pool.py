@@ -277,6 +277,19 @@ async def test_other_options_come_into_force_when_nobody_else_has_the_model(mach
     assert machine.pool.status.loaded.n_ctx == 500
 
 
+async def test_what_is_unloaded_goes_at_once_or_with_its_last_answer(machine: Machine) -> None:
+    await machine.use("a100", "b100")
+    await machine.pool.unload(machine.model("b100"))
+    await machine.pool.unload(machine.model("c100"))
+    assert machine.ready == {"a100"} and Path(machine.pool.status.model).stem == "a100"
+    async with machine.pool.held(machine.model("a100"), SETTINGS) as engine:
+        await machine.pool.unload(machine.model("a100"))
+        assert machine.ready == set() and engine.status.state == "ready" and machine.pool.workers
+        assert machine.pool.status == EngineStatus()
+    await until(lambda: engine.status.state == "off")
+    assert machine.pool.workers == ()
+
+
 async def test_a_closed_pool_loads_nothing(machine: Machine) -> None:
     await machine.use("a100")
     await machine.pool.close()

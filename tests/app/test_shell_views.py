@@ -47,6 +47,7 @@ async def test_a_model_is_added_used_and_removed(tmp_path: Path) -> None:
         await it.pilot.press("enter")
         await it.until(lambda: it.app.settings.model == "other", "its use")
         await it.until(lambda: "answers from now on" in it.screen_text(), "the word")
+        await it.until(lambda: f"{GUIDE_LABEL}  loaded" in it.screen_text(), "the guide, still in memory")
         await it.pilot.press("delete")
         await it.until(lambda: isinstance(it.app.screen, Confirm), "the question")
         await it.pilot.click("#yes")

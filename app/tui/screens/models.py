@@ -108,7 +108,9 @@ class ModelsScreen(View[None]):
     def _row(self, entry: ModelEntry, is_current: bool) -> Content:
         mark = ("● ", "$text-success") if is_current else ("  ", "")
         name = (one_line(entry.label, 80), "bold")
-        first = Content.assemble(mark, name, ("  in use" if is_current else "", "$text-success"))
+        # The one in use is loaded, or will be; of the others it is said that they answer without a wait.
+        state = "  in use" if is_current else "  loaded" if entry.loaded else ""
+        first = Content.assemble(mark, name, (state, "$text-success"))
         second = Content.styled("  " + describe(entry), "$foreground 60%")
         lines = [first, second]
         if entry.problem:

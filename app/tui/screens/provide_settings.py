@@ -57,7 +57,8 @@ class PickModel(Dialog[str]):
             yield Static("Model that is served", classes="heading", markup=False)
             yield OptionList(*self._options(), markup=False, compact=True)
             yield Static(
-                "While you chat with another model, others are told that there is no room.",
+                "Others are told that there is no room while you chat with another model, if memory does not "
+                "hold both.",
                 classes="said",
                 markup=False,
             )
