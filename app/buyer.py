@@ -89,15 +89,18 @@ class Buyer:
             buying.spending.max_price = wanted.max_price if wanted.driver == ANY or wanted.capped else None
         return buying
 
-    def call(self, request: Request, wanted: Wanted) -> Buying:
-        """An answer to a program's request, of which nothing is kept but what it cost."""
-        buying = self._buying(request, wanted)
+    def call(self, request: Request, wanted: Wanted, texts: tuple[str, ...] = ()) -> Buying:
+        """An answer to a program's request, or the vectors of texts; nothing of it is kept but what it
+        cost."""
+        buying = self._buying(request, wanted, texts)
         if self._purse is not None:
             buying.spending = self._purse.spending(buying.billed)
             buying.spending.max_price = wanted.max_price
         return buying
 
-    def _buying(self, request: Request, wanted: Wanted, *, drop_oldest: bool = False) -> Buying:
+    def _buying(
+        self, request: Request, wanted: Wanted, texts: tuple[str, ...] = (), *, drop_oldest: bool = False
+    ) -> Buying:
         return Buying(
             self._network,
             self._drivers,
@@ -105,6 +108,7 @@ class Buyer:
             self._tasks,
             request,
             wanted,
+            texts,
             at_driver=self._at_driver,
             drop_oldest=drop_oldest,
         )

@@ -24,7 +24,7 @@ from infraxa.app.config import ANY
 from infraxa.app.drivers import Drivers
 from infraxa.app.errors import NodeError
 from infraxa.app.offers import OfferSeen
-from infraxa.app.ordering import need, order_of, prompt_of, shortened
+from infraxa.app.ordering import TOKEN_CHARS, need, order_of, prompt_of, shortened
 from infraxa.app.pulled import End, Pulled
 from infraxa.app.spending import Spending
 from infraxa.app.tally import Tally
@@ -36,6 +36,7 @@ from infraxa.net.names import clean_name
 from infraxa.net.orders import Done
 from infraxa.net.patience import PatienceLimits
 from infraxa.net.prompts import Prompt, encode_prompt
+from infraxa.net.records import DOES_ANSWERS, DOES_VECTORS
 from infraxa.net.status import SeenNode
 from infraxa.net.tasks import TaskGroup
 from infraxa.net.wire import Order
@@ -71,10 +72,12 @@ class Buying(Pulled):
         tasks: TaskGroup,
         request: Request,
         wanted: Wanted,
+        texts: tuple[str, ...] = (),
         *,
         at_driver: AtDriver,
         drop_oldest: bool,
     ) -> None:
+        """`texts`: their vectors are asked for, and no answer."""
         super().__init__(tasks, "answer of a driver")
         self.spending: Spending | None = None
         """Its money; None: nothing of money is asked."""
@@ -83,6 +86,8 @@ class Buying(Pulled):
         self._at_driver = at_driver
         self._limits = limits
         self._request = request
+        self._texts = texts
+        self._does = DOES_VECTORS if texts else DOES_ANSWERS
         self._said = request.messages
         self._wanted = wanted
         self._cuts = CUTS if drop_oldest else 0
@@ -163,7 +168,7 @@ class Buying(Pulled):
     def _look(self, nodes: list[SeenNode]) -> OfferSeen:
         if self._wanted.driver == ANY:
             return self._preferred(nodes) or self._chosen(nodes)
-        return self._drivers.find(nodes, self._wanted.driver, self._wanted.driver_model)
+        return self._drivers.find(nodes, self._wanted.driver, self._wanted.driver_model, does=self._does)
 
     def _preferred(self, nodes: list[SeenNode]) -> OfferSeen | None:
         """The one whose price the person was shown, if it has room now."""
@@ -176,10 +181,17 @@ class Buying(Pulled):
     def _chosen(self, nodes: list[SeenNode]) -> OfferSeen:
         model_id = self._wanted.model_id
         found = self._drivers.choose(
-            nodes, model_id, self._need(), self._refused, max_price=self._wanted.max_price
+            nodes,
+            model_id,
+            self._need(),
+            self._refused,
+            max_price=self._wanted.max_price,
+            does=self._does,
         )
         if found is None:
-            raise self._drivers.nobody(nodes, model_id, self._need(), max_price=self._wanted.max_price)
+            raise self._drivers.nobody(
+                nodes, model_id, self._need(), max_price=self._wanted.max_price, does=self._does
+            )
         return found
 
     def _free(self) -> OfferSeen | None:
@@ -192,6 +204,8 @@ class Buying(Pulled):
 
     def _need(self) -> int:
         """Tokens that the context must hold, about."""
+        if self._texts:
+            return max(map(len, self._texts)) // TOKEN_CHARS + 1
         return 1 if self._cuts else need(self._request)
 
     async def _after(self, offer: OfferSeen, setback: Setback) -> OfferSeen | None:
@@ -226,9 +240,11 @@ class Buying(Pulled):
         most = self._wanted.max_price
         if len(self._refused) >= MAX_REFUSALS:
             return None
-        found = self._drivers.choose(nodes, offer.model.model_id, context, exclude, max_price=most)
+        found = self._drivers.choose(
+            nodes, offer.model.model_id, context, exclude, max_price=most, does=self._does
+        )
         if found is None and self._wanted.driver_model is None:
-            found = self._drivers.choose(nodes, None, context, exclude, max_price=most)
+            found = self._drivers.choose(nodes, None, context, exclude, max_price=most, does=self._does)
         return found
 
     def _patience_left(self) -> float:
@@ -247,7 +263,7 @@ class Buying(Pulled):
         while (found := look()) is None:
             model_id, most = self._wanted.model_id, self._wanted.max_price
             wait = self._drivers.room_in(
-                self._network.nodes(), model_id, self._need(), self._tried, max_price=most
+                self._network.nodes(), model_id, self._need(), self._tried, max_price=most, does=self._does
             )
             if wait is None or wait > self._patience_left() or self._patience_left() <= 0:
                 return None
@@ -281,7 +297,10 @@ class Buying(Pulled):
             left -= self._tally.n_out
             if left <= 0:
                 return End("length")
-        prompt = prompt_of(msgspec.structs.replace(self._request, messages=self._said), self._text)
+        if self._texts:
+            prompt = Prompt(texts=self._texts)
+        else:
+            prompt = prompt_of(msgspec.structs.replace(self._request, messages=self._said), self._text)
         try:
             size = len(encode_prompt(prompt))
         except NetError as error:
@@ -299,6 +318,7 @@ class Buying(Pulled):
             self.spending,
         )
         order = order_of(os.urandom(16), offer.model.model_id, size, self._request, left)
+        order = msgspec.structs.replace(order, texts=len(self._texts))
         with self._drivers.asked(offer.node.id):
             ended = await self._in_turn(offer, attempt, order, prompt)
         self._text += "".join(attempt.texts)

@@ -13,7 +13,7 @@ from time import perf_counter
 from typing import Final
 
 from infraxa.app import driver_words
-from infraxa.app.answering import AskBegan, Billed, Item, Moved, Sent, Source
+from infraxa.app.answering import AskBegan, Billed, Item, Moved, Sent, Source, Vectors
 from infraxa.app.buyer import Buyer
 from infraxa.app.buying import Buying
 from infraxa.app.calls import AUTO, Call, CallableModel, CallEvent, EmbedCall, EmbeddedBy, Policy
@@ -24,9 +24,11 @@ from infraxa.app.models import Models
 from infraxa.app.offers import OfferSeen
 from infraxa.app.order_words import label
 from infraxa.app.wanted import Wanted
-from infraxa.engine.types import Delta, ErrorInfo, Finished
+from infraxa.engine.checks import check_texts
+from infraxa.engine.types import Delta, ErrorInfo, Finished, Request
 from infraxa.net.credits import micro
 from infraxa.net.identity import id_text
+from infraxa.net.records import DOES_ANSWERS, DOES_VECTORS
 from infraxa.net.status import SeenNode
 
 BILL_S: Final = 2.0
@@ -56,8 +58,30 @@ class Calls:
 
     async def embed(self, call: EmbedCall) -> EmbeddedBy:
         """Raises NodeError, EngineError, NetError."""
-        await self.route(call.model, call.policy)
-        raise NodeError("unsupported", "This infraxa makes no embeddings.")
+        check_texts(call.texts)
+        route = await self.route(call.model, call.policy, DOES_VECTORS)
+        if isinstance(route, Wanted):
+            return await self._buy_vectors(call.texts, route)
+        async with self._models.held(route, self._settings()) as engine:
+            embedded = await engine.embed(call.texts)
+        return EmbeddedBy(embedded.vectors, embedded.n_tokens, route.name)
+
+    async def _buy_vectors(self, texts: tuple[str, ...], wanted: Wanted) -> EmbeddedBy:
+        buying, by, came = self._buyer.call(Request(), wanted, texts), AskBegan("", 0), Vectors((), ())
+        try:
+            async for item in buying:
+                by = _known(by, item)
+                if isinstance(item, Vectors):
+                    came = item
+                elif isinstance(item, Finished) and item.error is not None:
+                    raise _error(item.error)
+        finally:
+            buying.cancel()
+        if len(came.vectors) != len(texts):
+            raise NodeError("cancelled", "The embeddings were not made: this node is ending.")
+        bills = await buying.settled(BILL_S)
+        charge = sum(bill.charge for bill in bills) if bills else None
+        return EmbeddedBy(came.vectors, came.n_tokens, by.model, by.driver, by.driver_name, charge)
 
     async def list_callable(self) -> list[CallableModel]:
         """The models of this machine first, then those on offer, by name."""
@@ -68,7 +92,7 @@ class Calls:
         ]
         return [*local, *on_offer(self._offers())]
 
-    async def route(self, model: str, policy: Policy) -> ModelEntry | Wanted:
+    async def route(self, model: str, policy: Policy, does: int = DOES_ANSWERS) -> ModelEntry | Wanted:
         """The model of this machine, or who is to be asked for it. Raises NodeError."""
         if policy.audited:
             raise NodeError(
@@ -86,7 +110,7 @@ class Calls:
             entry = await self._local(model, policy)
             if entry is not None:
                 return entry
-        return self._market(model, policy)
+        return self._market(model, policy, does)
 
     async def hold(
         self, entry: ModelEntry, call: Call, held: contextlib.AsyncExitStack
@@ -118,7 +142,7 @@ class Calls:
             )
         return None
 
-    def _market(self, model: str, policy: Policy) -> Wanted:
+    def _market(self, model: str, policy: Policy, does: int) -> Wanted:
         settings = self._settings()
         driver, most = ANY, policy.max_price
         if most is None and settings.max_price is not None:
@@ -129,7 +153,11 @@ class Calls:
             driver = settings.driver
         model_id = None
         if model != AUTO:
-            offers = [offer for offer in self._offers() if driver in (ANY, id_text(offer.node.id))]
+            offers = [
+                offer
+                for offer in self._offers()
+                if driver in (ANY, id_text(offer.node.id)) and offer.model.does & does
+            ]
             model_id = _model_id(offers, model, most)
         wanted = Wanted(driver, driver_model=model_id, max_price=most, capped=True, goes_on=False)
         return wanted if policy.driver is not None else wanted._replace(failover="auto")

@@ -22,7 +22,7 @@ from infraxa.app.errors import NodeError
 from infraxa.app.offers import Mark, OfferSeen
 from infraxa.net import routing
 from infraxa.net.identity import display
-from infraxa.net.records import ModelOffer
+from infraxa.net.records import DOES_ANSWERS, ModelOffer
 from infraxa.net.routing import Candidate, Evidence, Outcome, Reason, Wanted
 from infraxa.net.status import SeenNode
 from infraxa.net.tasks import TaskGroup
@@ -133,13 +133,14 @@ class Drivers:
         *,
         n_out: int = routing.N_OUT,
         max_price: int | None = None,
+        does: int = DOES_ANSWERS,
     ) -> OfferSeen | None:
         """A driver for a prompt and an answer of `context` tokens together, of which the answer will have
         about `n_out`; None when nobody can be, see `nobody`. `exclude`: ids of nodes that are not to be
-        asked. `max_price`: µcr per 1M tokens; None: any."""
+        asked. `max_price`: µcr per 1M tokens; None: any. `does`: see records.DOES_ANSWERS."""
         now = self._clock()
         n_prompt = max(context - n_out, 0) or routing.N_PROMPT
-        wanted = Wanted(model_id, context, n_prompt, n_out, max_price, self.fallback)
+        wanted = Wanted(model_id, context, n_prompt, n_out, max_price, does, self.fallback)
         chosen = routing.choose(self._candidates(nodes), wanted, now, self._rng, exclude)
         return None if chosen is None else self._seen(chosen, now)
 
@@ -162,9 +163,10 @@ class Drivers:
         exclude: Collection[bytes] = (),
         *,
         max_price: int | None = None,
+        does: int = DOES_ANSWERS,
     ) -> float | None:
         """Seconds until one of those that are busy may have room, 0 when it did not say; None: none is."""
-        now, wanted = self._clock(), Wanted(model_id, context, max_price=max_price)
+        now, wanted = self._clock(), Wanted(model_id, context, max_price=max_price, does=does)
         waits = []
         for one in self._candidates(nodes):
             why = None if one.node.id in exclude else routing.why_not(one, wanted, now)
@@ -180,16 +182,25 @@ class Drivers:
         exclude: Collection[bytes] = (),
         *,
         max_price: int | None = None,
+        does: int = DOES_ANSWERS,
     ) -> NodeError:
         """Why `choose` found nobody: `busy`, or `no_driver` with what is closest to a driver."""
         now = self._clock()
-        wanted = Wanted(model_id, context, max_price=max_price)
+        wanted = Wanted(model_id, context, max_price=max_price, does=does)
         left = [one for one in self._candidates(nodes) if one.node.id not in exclude]
         why = Counter(routing.why_not(one, wanted, now) for one in left)
         return driver_words.nobody(why, context, max_price, tried=bool(exclude))
 
-    def find(self, nodes: Iterable[SeenNode], driver: str, model: str | None = None) -> OfferSeen:
-        """What one node offers: that of `model` (a model_id in hex), or the first one in its card.
+    def find(
+        self,
+        nodes: Iterable[SeenNode],
+        driver: str,
+        model: str | None = None,
+        *,
+        does: int = DOES_ANSWERS,
+    ) -> OfferSeen:
+        """What one node offers: that of `model` (a model_id in hex), or the first one in its card that `does`
+        what is asked for.
 
         `driver` is its id, the beginning of it, or `name·id` as it is shown.
 
@@ -213,7 +224,11 @@ class Drivers:
         offered = list(self._candidates([node]))
         if not offered:
             raise NodeError("no_driver", f"{name} offers no model now.", "Choose another driver.")
-        for one in offered:
+        able = [one for one in offered if one.model.does & does]
+        if not able:
+            what = "answers" if does == DOES_ANSWERS else "makes embeddings"
+            raise NodeError("no_driver", f"{name} has no model that {what}.", "Choose another driver.")
+        for one in able:
             if model is None or one.model.model_id.hex() == model.lower():
                 return self._seen(one, self._clock())
         raise NodeError(

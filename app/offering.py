@@ -15,7 +15,7 @@ from infraxa.app.terms import Terms
 from infraxa.net.credits import micro
 from infraxa.net.market import FREE, Rates
 from infraxa.net.orders import MAX_OUT
-from infraxa.net.records import ModelOffer, PriceNow
+from infraxa.net.records import DOES_ANSWERS, DOES_VECTORS, ModelOffer, PriceNow
 from infraxa.net.status import Load, Offer
 
 SPEED_STEP: Final = 1.25
@@ -58,6 +58,7 @@ class Offering:
             backend="llama.cpp",
             speed=min(round(self._speed * 1000), 2**31 - 1),
             vocab=terms.entry.vocab,
+            does=DOES_VECTORS if info.embeds_only else DOES_ANSWERS | DOES_VECTORS,
         )
         settings = terms.settings
         self._base = base

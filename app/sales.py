@@ -188,7 +188,11 @@ class Sales:
             raise Refusal("model_gone", "It asked for a model that is not served.")
         if not sale.order.repeat_penalty:
             raise Refusal("bad_request", "It asked for what cannot be generated.", field="repeat_penalty")
-        if sale.order.prompt_bytes > terms.context * TOKEN_BYTES + SPARE_BYTES:
+        if not sale.order.texts and terms.entry.info.embeds_only:
+            raise Refusal("bad_request", "It asked for an answer of a model that gives none.", field="texts")
+        # As much for each text, unless it is given away.
+        prompts_most = max(1, sale.order.texts) if sale.order.quote else 1
+        if sale.order.prompt_bytes > prompts_most * terms.context * TOKEN_BYTES + SPARE_BYTES:
             # It need not be sent, and nobody else has to wait while it is cut into tokens.
             raise Refusal("too_large", "Its prompt was longer than the context.", limit=terms.context)
         if self.admission.full:
@@ -211,7 +215,7 @@ class Sales:
         if finished.reason not in ("stop", "length"):
             raise Refusal("leaving", "The engine was closed.", fault=True)
         # Before it is told, so that the receipt can be had when it is.
-        await self._till.end(sold, run.end_of(finished.reason))
+        await self._till.end(sold, run.end_of("embedded" if sale.order.texts else finished.reason))
         await sale.done(done_of(finished, run.row.n_out, run.since - run.arrived))
         self._over(run, "done", "")
 
@@ -224,14 +228,14 @@ class Sales:
             try:
                 async with self._models.held(terms.entry, terms.settings, guest=True) as engine:
                     prompt = await self._claim(run, sale, self._as_loaded(terms), sold, prompt)
+                    if prompt.texts:
+                        return await self._turns.embed(run, sale, engine, prompt.texts, sold.budget)
                     request = request_of(sale.order, prompt, run.max_out, sale.account.hex(), sold.budget)
                     return await self._turns.answer(run, sale, engine, request)
             except EngineLost as lost:
                 await self._begin_again(run, sale, terms, sold, lost)
 
-    async def _begin_again(
-        self, run: Taken, sale: Sale, terms: Terms, sold: Sold, lost: EngineLost
-    ) -> None:
+    async def _begin_again(self, run: Taken, sale: Sale, terms: Terms, sold: Sold, lost: EngineLost) -> None:
         if run.again:
             raise Refusal("internal", f"The engine failed twice, at last as {_CAUSE[lost.code]}.", fault=True)
         failed = Refusal("internal", f"The engine failed: {_CAUSE[lost.code]}.", fault=True)

@@ -17,6 +17,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
+import msgspec
+
 from infraxa.app import order_words
 from infraxa.app.answering import Item, Moved, Sent
 from infraxa.app.attempt import Attempt, Setback, Telling
@@ -36,7 +38,8 @@ from infraxa.net.identity import Signer, id_text
 from infraxa.net.market import Rates
 from infraxa.net.orders import Done
 from infraxa.net.patience import PatienceLimits
-from infraxa.net.prompts import encode_prompt
+from infraxa.net.prompts import Prompt, encode_prompt
+from infraxa.net.records import DOES_ANSWERS
 from infraxa.net.routing import Blame
 from infraxa.net.status import NetworkStatus, SeenNode
 from infraxa.net.tasks import TaskGroup
@@ -198,7 +201,7 @@ class _Trial:
         except NodeError as error:
             return TOO_DEAR if error.code.startswith("cap_") else None
         if not isinstance(ended, Setback):
-            return "" if ended.n_out else EMPTY
+            return "" if ended.n_out or not self._offer.model.does & DOES_ANSWERS else EMPTY
         if self._tally.blame == "own" or not order_words.known(ended.code):
             return None
         if self._tally.blame == "relay":
@@ -208,7 +211,8 @@ class _Trial:
     async def _order(self, n_out: int) -> Setback | Done:
         """Raises NodeError: this node is offline, or a cap is too low; StoreError."""
         request = Request((ChatMessage("user", PROMPT),), Sampling(temperature=0.0))
-        prompt = prompt_of(request)
+        answers = bool(self._offer.model.does & DOES_ANSWERS)
+        prompt = prompt_of(request) if answers else Prompt(texts=(PROMPT,))
         model, size = self._offer.model.model_id, len(encode_prompt(prompt))
         attempt = Attempt(
             self._stranger,
@@ -220,7 +224,8 @@ class _Trial:
             Moved(DriverPart(id_text(self._offer.node.id), "", "", 0, "")),
             self._spending,
         )
-        return await attempt.run(order_of(os.urandom(16), model, size, request, n_out), prompt)
+        order = order_of(os.urandom(16), model, size, request, n_out)
+        return await attempt.run(msgspec.structs.replace(order, texts=len(prompt.texts)), prompt)
 
     async def _told(self, item: Item) -> None:
         self._claimed = self._claimed or isinstance(item, Sent)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Final, Literal
 
 from infraxa.app.line import ALIVE_S, Line
@@ -17,7 +17,7 @@ from infraxa.app.taken import Taken
 from infraxa.app.throttle import Throttle, parts
 from infraxa.engine.generation import Generation
 from infraxa.engine.host import Engine
-from infraxa.engine.types import Delta, EngineError, Finished, Progress, Request
+from infraxa.engine.types import Budget, Delta, EngineError, Finished, Progress, Request, Usage
 from infraxa.net.tasks import TaskGroup
 
 if TYPE_CHECKING:
@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 STUCK_S: Final = 60.0
 """An engine of which nothing comes for so long is lost for this order; its host gives up one that is stuck
 (Limits.stuck) no later."""
+EMBED_TEXTS: Final = 8
+"""Texts whose vectors are made before they are sent."""
+EMBED_CHARS: Final = 8192
+"""Of these texts, if they are several."""
 _LOOKS: Final = 10
 """Looks within that time."""
 
@@ -99,6 +103,37 @@ class Turns:
             generation.cancel()
         raise EngineError("closed", "The engine was closed.")
 
+    async def embed(
+        self, run: Taken, sale: Sale, engine: Engine, texts: tuple[str, ...], budget: Budget | None
+    ) -> Finished:
+        """Send the vectors of these texts, few at a time; else as `answer`."""
+        row, began = run.row, time.monotonic()
+        for some in _groups(texts):
+            try:
+                embedded = await engine.embed(some)
+            except EngineError as error:
+                if row.state == "answering":
+                    raise
+                match error.code:
+                    case "worker_died" | "timeout" as lost:
+                        raise EngineLost(lost) from None
+                raise
+            n_tokens = row.prompt_read + sum(embedded.n_tokens)
+            if budget is not None and (budget.tokens(n_tokens) or 0) < 0:
+                raise EngineError("over_budget", "The texts cost more than was reserved for them.")
+            if row.state != "answering":
+                self._first_piece(run)
+            row.prompt_read = row.n_prompt = n_tokens
+            for vector, count in zip(embedded.vectors, embedded.n_tokens, strict=True):
+                await self._throttle.allow(len(vector))
+                await sale.vector(vector, count)
+            self.count_bytes(run, sale)
+            self._changed()
+        self._line.admission.took(time.monotonic() - run.since)
+        run.usage = Usage(n_prompt=row.n_prompt, decode_ms=(time.monotonic() - began) * 1000)
+        self.end(run)
+        return Finished("stop", run.usage)
+
     def end(self, run: Taken) -> None:
         """It needs no slot any more; once."""
         _stop_telling(run)
@@ -142,6 +177,19 @@ class Turns:
         for part, size in parts(delta, self._throttle.part):
             await self._throttle.allow(size)
             await sale.piece(part.text, part.token_ids, logprobs_told(part))
+
+
+def _groups(texts: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+    """Few enough that the user soon hears of each."""
+    some: list[str] = []
+    size = 0
+    for text in texts:
+        if some and (len(some) == EMBED_TEXTS or size + len(text) > EMBED_CHARS):
+            yield tuple(some)
+            some, size = [], 0
+        some.append(text)
+        size += len(text)
+    yield tuple(some)
 
 
 class _Stuck:

@@ -105,6 +105,8 @@ class Purchase:
         self._waiting: asyncio.Timeout | None = None
         self._vector = bytearray()
         """What came of the next one."""
+        self._vector_bytes = 0
+        """Of all that came: the texts are read one after the other."""
         self._over = False
 
     def __aiter__(self) -> Self:
@@ -251,7 +253,8 @@ class Purchase:
 
     def _take_part(self, part: Part) -> None:
         self.shown, self._progress = True, None
-        self._patience.piece(self._now())
+        self._vector_bytes += len(part.data)
+        self._patience.progressed(self._vector_bytes, self._now())
         self._vector += part.data
         if part.n_tokens is not None:
             self._items.append(Vector(bytes(self._vector), part.n_tokens))

@@ -56,6 +56,13 @@ class ModelOffer(Struct, array_like=True, frozen=True):
     """Promised tokens per second, in thousandths; 0 = not promised."""
     vocab: Annotated[bytes, Meta(max_length=32)] = b""
     """The hash of its vocabulary, by which the tokens of an answer are counted; empty: it tells none."""
+    does: Annotated[int, Meta(ge=0, le=2**32 - 1)] = 1
+    """What it can be asked for, one bit each, see DOES_*."""
+
+
+DOES_ANSWERS: Final = 1
+DOES_VECTORS: Final = 2
+"""Embeddings of texts."""
 
 
 class Card(Struct, array_like=True, frozen=True):

@@ -14,7 +14,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from infraxa.net.market import MILLION
-from infraxa.net.records import ModelOffer
+from infraxa.net.records import DOES_ANSWERS, ModelOffer
 from infraxa.net.reputation import NEW_RECEIPTS, PRIOR_STARS
 from infraxa.net.status import SeenNode
 
@@ -153,6 +153,8 @@ class Wanted(Struct, frozen=True):
     """Tokens that the answer will have, about."""
     max_price: int | None = None
     """µcr per 1M tokens, of the answer and of the prompt; None: any."""
+    does: int = DOES_ANSWERS
+    """What the model has to do: one of records.DOES_*."""
     fallback: Collection[bytes] = ()
     """Models that are taken only where no other one can be."""
 
@@ -282,6 +284,8 @@ def why_not(candidate: Candidate, wanted: Wanted, now_ms: int) -> Reason | None:
     if node.slots == 0:
         return "no_slots"
     if wanted.model_id is not None and candidate.model.model_id != wanted.model_id:
+        return "other_model"
+    if not candidate.model.does & wanted.does:
         return "other_model"
     if candidate.model.context < wanted.context:
         return "too_small"
