@@ -73,7 +73,7 @@ class Batcher:
             parking=parking,
         )
         self._caches = Caches(context, self.scheduler, parking)
-        self._constraints = Constraints(model)
+        self.constraints = Constraints(model)
         self.step_number = 0
         self._being_read: frozenset[int] = frozenset()
         self._generations: dict[int, InFlight] = {}
@@ -127,7 +127,7 @@ class Batcher:
                 raise EngineError(
                     "over_budget", "The prompt costs more than it may.", "Allow it to cost more."
                 )
-            constraint = self._constraints.of(request)
+            constraint = self.constraints.of(request)
             if constraint is not None or request.logprobs is not None:
                 asked = Asked(constraint, request.logprobs)
         except EngineError as error:

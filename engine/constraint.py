@@ -94,15 +94,48 @@ class Constraints:
         self._model = model
         self._style = call_style(model.chat_template)
         self._tokenizer: LLTokenizer | None = None
+        self._tokens: list[bytes] = []
+        """What llguidance is to know of the vocabulary, as far as it was read."""
+        self._ends: list[int] = []
+
+    def wants(self, request: Request) -> bool:
+        """Whether the answer may not be anything."""
+        return request.format is not None or request.tool_choice not in ("auto", "none")
+
+    def prepare(self, most: int) -> bool:
+        """Reads so many more tokens of the vocabulary, and makes of all what constraints need: that takes 0.4 s
+        for 150,000 of them. Whether nothing is left to do."""
+        if self._tokenizer is not None:
+            return True
+        model, tokens = self._model, self._tokens
+        for token in range(len(tokens), min(len(tokens) + most, model.n_vocab)):
+            piece = model.piece(token)
+            if piece is None:
+                self._ends.append(token)
+            # What stands for no text is marked so: it is nowhere allowed.
+            tokens.append(piece or b"\xff<%d>" % token)
+        if len(tokens) == model.n_vocab:
+            from llguidance import LLTokenizer
+
+            self._tokenizer = LLTokenizer.from_llamacpp(  # type: ignore[attr-defined] # not in its stubs
+                tokens=tokens,
+                vocab_ptr=_api.llama_model_get_vocab(model.handle),
+                tokenize_fptr=ctypes.cast(_api.llama_tokenize, ctypes.c_void_p).value,
+                eos_token=self._ends,
+                # Quicker masks would take three times as long to prepare, and few tokens need one.
+                slices=[],
+            )
+            self._tokens = []
+        return self._tokenizer is not None
 
     def of(self, request: Request) -> Constraint | None:
         """None: the answer may be anything. `request` has passed `check_request`.
 
         Raises EngineError `bad_request` for a schema that cannot be followed.
         """
-        must_call = [t for t in request.tools if request.tool_choice in ("required", t.name)]
-        if request.format is None and not must_call:
+        if not self.wants(request):
             return None
+        must_call = [t for t in request.tools if request.tool_choice in ("required", t.name)]
         if must_call:
             grammar = _calls(must_call, self._style, one=request.tool_choice != "required")
         else:
@@ -117,8 +150,8 @@ class Constraints:
     def _compile(self, grammar: str) -> Constraint:
         from llguidance import LLMatcher, LLParserLimits
 
-        if self._tokenizer is None:
-            self._tokenizer = _tokenizer_of(self._model)
+        self.prepare(self._model.n_vocab)
+        assert self._tokenizer is not None
         limits = LLParserLimits(**LIMITS, verbose_errors=False)
         matcher = LLMatcher(self._tokenizer, LLMatcher.grammar_from_lark(grammar), log_level=0, limits=limits)
         if not matcher.is_error():
@@ -148,28 +181,6 @@ def call_style(template: str | None) -> str:
     if "<tool_call>" not in template and '"parameters": ' in template and "<|eot_id|>" in template:
         return "llama"
     return "hermes"
-
-
-def _tokenizer_of(model: Model) -> LLTokenizer:
-    """Takes about 1 s for a vocabulary of 150,000 tokens."""
-    from llguidance import LLTokenizer
-
-    tokens: list[bytes] = []
-    ends: list[int] = []
-    for token in range(model.n_vocab):
-        piece = model.piece(token)
-        if piece is None:
-            ends.append(token)
-        # What stands for no text is marked so: it is nowhere allowed.
-        tokens.append(piece or b"\xff<%d>" % token)
-    tokenizer: LLTokenizer = LLTokenizer.from_llamacpp(  # type: ignore[attr-defined] # not in its stubs
-        tokens=tokens,
-        vocab_ptr=_api.llama_model_get_vocab(model.handle),
-        tokenize_fptr=ctypes.cast(_api.llama_tokenize, ctypes.c_void_p).value,
-        eos_token=ends,
-        slices=None,
-    )
-    return tokenizer
 
 
 def _json_or_calls(format_: Format, tools: Sequence[Tool], style: str) -> str:

@@ -10,6 +10,9 @@ from infraxa.engine.embedding import Embedder
 from infraxa.engine.frames import Embedding, Ended
 from infraxa.engine.types import ChatMessage, EngineError, Finished, Request, Usage
 
+TOKENS_READ = 1000
+"""Of the vocabulary between two steps, before the first constraint: 3 ms."""
+
 
 class Work:
     """Of one model. Not thread-safe but `interrupt`."""
@@ -18,17 +21,21 @@ class Work:
         """`batcher`: None for a model that cannot answer."""
         self._batcher = batcher
         self._embedder = embedder
-        self._refused: list[Ended] = []
+        self._early: list[Ended] = []
+        """Of requests that no batcher has seen."""
+        self._parked: list[tuple[int, Request, float]] = []
+        """Those that wait for the first constraint to be possible."""
         self._embeddings: list[Embedding] = []
 
     @property
     def busy(self) -> bool:
-        return self._embedder.busy or (self._batcher is not None and self._batcher.busy)
+        batcher = self._batcher
+        return bool(self._parked) or self._embedder.busy or (batcher is not None and batcher.busy)
 
     @property
     def urgent(self) -> bool:
         """Something happened that is worth telling at once."""
-        return bool(self._refused or self._embeddings) or (self._batcher is not None and self._batcher.urgent)
+        return bool(self._early or self._embeddings) or (self._batcher is not None and self._batcher.urgent)
 
     @property
     def step_number(self) -> int:
@@ -44,10 +51,12 @@ class Work:
 
     def submit(self, request_id: int, request: Request, received: float) -> None:
         """Takes a request in. What is wrong with it comes out as its end."""
-        if self._batcher is not None:
-            self._batcher.submit(request_id, request, received)
+        if self._batcher is None:
+            self._early.append(Ended(request_id, Finished("failed", Usage(), _cannot_answer().info)))
+        elif self._batcher.constraints.wants(request) and not self._batcher.constraints.prepare(0):
+            self._parked.append((request_id, request, received))
         else:
-            self._refused.append(Ended(request_id, Finished("failed", Usage(), _cannot_answer().info)))
+            self._batcher.submit(request_id, request, received)
 
     def embed(self, request_id: int, texts: Sequence[str]) -> None:
         self._embedder.submit(request_id, texts)
@@ -55,6 +64,9 @@ class Work:
     def cancel(self, request_id: int) -> None:
         """Ends a request before the next step; does nothing when it is over."""
         self._embedder.cancel(request_id)
+        if any(parked[0] == request_id for parked in self._parked):
+            self._parked = [parked for parked in self._parked if parked[0] != request_id]
+            self._early.append(Ended(request_id, Finished("cancelled", Usage())))
         if self._batcher is not None:
             self._batcher.cancel(request_id)
 
@@ -72,16 +84,19 @@ class Work:
     def step(self) -> None:
         """One step of the answers, and one of a text that is embedded."""
         if self._batcher is not None:
+            if self._parked and self._batcher.constraints.prepare(TOKENS_READ):
+                parked, self._parked = self._parked, []
+                for one in parked:
+                    self._batcher.submit(*one)
             self._batcher.step()
         if self._embedder.busy and (made := self._embedder.step()) is not None:
             self._embeddings.append(made)
 
     def take(self) -> Output:
         """What happened to the answers since the last call."""
-        refused, self._refused = tuple(self._refused), []
-        if self._batcher is not None:
-            return self._batcher.take()
-        return Output((), (), refused)
+        early, self._early = tuple(self._early), []
+        output = self._batcher.take() if self._batcher is not None else Output((), (), ())
+        return output._replace(ended=output.ended + early) if early else output
 
     def take_embeddings(self) -> list[Embedding]:
         """Those that were made since the last call."""

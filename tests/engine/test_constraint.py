@@ -94,7 +94,7 @@ def test_what_the_model_would_say_anyway_is_not_changed(
     )
     plain = [room.answer(i, ask("what is infraxa?", **one)) for i, one in enumerate(settings_)]
     compiled = Constraints(room.batcher.model)
-    monkeypatch.setattr(room.batcher._constraints, "of", lambda _: compiled._compile("start: /(.|\\n)*/"))
+    monkeypatch.setattr(room.batcher.constraints, "of", lambda _: compiled._compile("start: /(.|\\n)*/"))
     assert plain == [room.answer(i, ask("what is infraxa?", **one)) for i, one in enumerate(settings_, 10)]
     assert {room.ended[i].reason for i in (10, 11)} == {"stop"}
 
@@ -116,7 +116,7 @@ def test_a_tool_that_must_be_called_is_called(
 ) -> None:
     assert call_style(template) == style
     room = open_room(slots=1, n_ctx=1024)
-    room.batcher._constraints._style = style
+    room.batcher.constraints._style = style
     for seed in range(2):
         sampling = Sampling(temperature=2.0, seed=seed, max_tokens=600)
         asked = request(sampling=sampling, tools=(ADD, NOW), tool_choice=choice)
@@ -269,4 +269,4 @@ def test_without_a_format_nothing_is_compiled_or_asked(
     for name in ("_compile", "_go_on"):
         monkeypatch.setattr(Constraints, name, None)
     assert "17" in room.answer(1, ask("what is 12+5?"))
-    assert room.batcher._constraints._tokenizer is None
+    assert room.batcher.constraints._tokenizer is None
