@@ -103,8 +103,8 @@ class Constraints:
         return request.format is not None or request.tool_choice not in ("auto", "none")
 
     def prepare(self, most: int) -> bool:
-        """Reads so many more tokens of the vocabulary, and makes of all what constraints need: that takes 0.4 s
-        for 150,000 of them. Whether nothing is left to do."""
+        """Reads so many more tokens of the vocabulary, and makes of all what constraints need, which takes
+        0.4 s for 150,000 of them. Whether nothing is left to do."""
         if self._tokenizer is not None:
             return True
         model, tokens = self._model, self._tokens
