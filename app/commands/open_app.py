@@ -26,6 +26,8 @@ def open_app(data_dir: Path | None, flags: Mapping[str, object]) -> int:
 
 def require_terminal() -> None:
     """Raises NodeError `no_terminal` where the app cannot be shown."""
+    if os.environ.get("TEXTUAL_DRIVER"):  # whoever started this draws it: a browser, with textual-serve
+        return
     remedy = 'For one answer without it: infraxa ask "…"'
     for name, stream in (("input", sys.stdin), ("output", sys.stdout)):
         if stream is None or not stream.isatty():

@@ -246,6 +246,14 @@ class InfraxaApp(Themed):
         for problem in sorted(self.theme_problems):
             self.warn(problem)
 
+    def on_app_focus(self) -> None:
+        """In a browser the app has no focus at first, so that nothing in it has got one."""
+        self.call_later(self._focus_first)
+
+    def _focus_first(self) -> None:
+        if self.screen.focused is None and (first := self.screen.AUTO_FOCUS):
+            self.screen.focus_next(first)
+
     def begin(self) -> None:
         """Open the node; called once the first frame is on the screen."""
         if not gc.isenabled():  # off since the start

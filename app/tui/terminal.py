@@ -19,6 +19,8 @@ from infraxa.app.tui.widgets.text import one_line
 
 def unusable() -> str:
     """Why the app cannot be shown on this terminal; empty when it can."""
+    if os.environ.get("TEXTUAL_DRIVER"):
+        return ""  # it is drawn elsewhere
     if os.environ.get("TERM", "") in ("dumb", "unknown"):
         return "This terminal can only print lines (TERM=dumb)."
     if not (sys.__stdin__ and sys.__stdin__.isatty() and sys.__stderr__ and sys.__stderr__.isatty()):
