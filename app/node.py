@@ -528,8 +528,7 @@ class Node(NodeFacade):
         larger than the free memory.
         """
         entry = await self.models.add(path, name, on_progress, force=force)
-        if self.settings.model == choices.GUIDE:
-            await self.change_setting("model", entry.name)
+        await self._become_default(entry)
         self._emit(ModelsChanged())
         return entry
 
@@ -537,13 +536,19 @@ class Node(NodeFacade):
         """Download a model from the hub and add it; what came stays when the stream is left."""
         return Pulling(asked, self.folders, lambda: self._store.run(records.list_models), self._add_pulled)
 
+    async def _become_default(self, entry: ModelEntry) -> bool:
+        """Have a model that was added answer new chats if the guide did, and it can; whether it does."""
+        if self.settings.model != choices.GUIDE or entry.info.embeds_only:
+            return False
+        await self.change_setting("model", entry.name)
+        return True
+
     async def _add_pulled(self, path: Path, name: str | None, digest: str | None) -> PullAdded:
         added = await remember(self._store, path, name, digest)
         entry = await self.models.entry(added.name)
-        if becomes_default := self.settings.model == choices.GUIDE:
-            await self.change_setting("model", entry.name)
+        is_default = await self._become_default(entry)
         self._emit(ModelsChanged())
-        return PullAdded(entry, becomes_default)
+        return PullAdded(entry, is_default)
 
     async def remove_model(self, name: str, *, delete: bool = False) -> None:
         """Forget the model; its file stays, unless a pull has put it there and it is to be deleted too."""
