@@ -22,6 +22,7 @@ from infraxa.app.control.endpoint import PLACE_NAME, SOCKET_NAME
 from infraxa.app.errors import NodeError
 from infraxa.app.folders import Folders, whole_path
 from infraxa.app.gateway.key import FILE_NAME as API_KEY_NAME
+from infraxa.app.pulled_files import models_folder
 from infraxa.app.vocabularies import FOLDER
 from infraxa.net.credits import shown
 from infraxa.net.identity import parse_id, short_id
@@ -107,6 +108,8 @@ def _loss(folders: Folders, *, everything: bool) -> str:
             lines.append(f"It owes others {shown(contents.owes)} credits.")
     if backups.keys_of(folders.data):
         lines.append("Its key: without a copy nobody can be this node again.")
+    if models_folder(folders).exists():
+        lines.append("The models that were pulled; they can be pulled again.")
     if everything:
         lines.append(f"The settings and themes in {folders.config}.")
     lines.append("A backup keeps all of it: infraxa backup FILE")
@@ -118,7 +121,12 @@ def _ours(folders: Folders, *, everything: bool) -> list[Path]:
     data = folders.data
     found = [*backups.keys_of(data)]
     found += [data / name for name in (*backups.DATABASE, SOCKET_NAME, PLACE_NAME, API_KEY_NAME)]
-    found += [data / FOLDER, data / restoring.STAGE, *data.glob(f"{backups.SCRATCH}*")]
+    found += [
+        models_folder(folders),
+        data / FOLDER,
+        data / restoring.STAGE,
+        *data.glob(f"{backups.SCRATCH}*"),
+    ]
     found += folders.log.glob("*.log*")
     if everything:
         found += [folders.config_file, *folders.themes.glob("*.toml")]

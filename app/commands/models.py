@@ -119,10 +119,16 @@ def add_model(data_dir: Path | None, path: Path, name: str | None, *, force: boo
         return
     what = " · ".join(filter(None, (entry.parameters, entry.quantization, size_text(entry.size))))
     print(clean(f"Added {entry.name} ({what})."))
+    print(clean(use_text(entry, is_default)))
+
+
+def use_text(entry: ModelEntry, is_default: bool) -> str:
+    """What a model that was added is there for."""
+    if entry.info.embeds_only:
+        return "It makes embeddings of texts, for programs that ask the gateway; it cannot chat."
     if is_default:
-        print("It answers new chats from now on.")
-    else:
-        print(clean(f"To have it answer new chats: infraxa config set model {entry.name}"))
+        return "It answers new chats from now on."
+    return f"To have it answer new chats: infraxa config set model {entry.name}"
 
 
 def remove_model(data_dir: Path | None, name: str, *, delete: bool | None) -> None:
@@ -197,8 +203,8 @@ async def _add(
 
 
 def become_default(folders: Folders, settings: Settings, entry: ModelEntry) -> bool:
-    """Have a model that was added answer new chats if the guide did; whether it does."""
-    if settings.model != config.GUIDE or config.variable("model") in os.environ:
+    """Have a model that was added answer new chats if the guide did, and it can; whether it does."""
+    if settings.model != config.GUIDE or config.variable("model") in os.environ or entry.info.embeds_only:
         return False
     config.set(folders, "model", entry.name)
     return True

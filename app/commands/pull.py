@@ -14,7 +14,7 @@ import msgspec
 from infraxa.app import choices, hub_words
 from infraxa.app.commands.front import attached_node
 from infraxa.app.commands.given import folders_of, settings_of
-from infraxa.app.commands.models import become_default, facts, read_records_async
+from infraxa.app.commands.models import become_default, facts, read_records_async, use_text
 from infraxa.app.commands.output import clean, is_terminal, note, print_json, print_table, size_text
 from infraxa.app.config import Settings
 from infraxa.app.facade import Stream
@@ -246,7 +246,4 @@ def _say_added(event: PullAdded) -> None:
     entry = event.model
     what = " · ".join(filter(None, (entry.parameters, entry.quantization, size_text(entry.size))))
     print(clean(f"Pulled {entry.name} ({what}): {entry.path}"))
-    if event.is_default:
-        print("It answers new chats from now on.")
-    else:
-        print(clean(f"To have it answer new chats: infraxa config set model {entry.name}"))
+    print(clean(use_text(entry, event.is_default)))

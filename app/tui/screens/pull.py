@@ -96,10 +96,10 @@ class PullScreen(View[None]):
             full = round(pull.share * BAR)
             self.query_one("#bar", Static).update(
                 Content.assemble(
+                    (f"{pull.share:>4.0%} ", "bold"),
                     ("━" * full, "$text-primary"),
                     ("━" * (BAR - full), "$foreground 15%"),
-                    (f" {pull.share:.0%}  ", "bold"),
-                    one_line(pull.name, 40),
+                    f"  {one_line(pull.name, 40)}",
                 )
             )
             self._say(pull.words)
