@@ -149,7 +149,7 @@ class _Serving:
             f"--{name.replace('_', '-')}"
             for name, value in self._flags.items()
             if value is not None
-            and name != "provide"
+            and name not in ("provide", "gateway_port")
             and getattr(self._settings, name) != getattr(settings, name)
         ]
         if names:

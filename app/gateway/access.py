@@ -29,7 +29,7 @@ class Access:
 
     def __init__(self, key: str, host: str, origins: Sequence[str]) -> None:
         """`host`: where it listens, as it was given. `origins`: web pages that may ask with the key."""
-        self._key = f"Bearer {key}".encode()
+        self._key = key.encode()
         self._hosts = _LOOPBACK_NAMES | {host.casefold()}
         self._any_address = host in _WILDCARDS
         self._origins = frozenset(map(_plain_origin, origins))
@@ -61,8 +61,12 @@ class Access:
 
     def check_key(self, headers: CIMultiDictProxy[str]) -> None:
         """Raises ApiError 401."""
-        given = headers.getall("Authorization", [])
-        right = [hmac.compare_digest(one.encode("utf-8", "replace"), self._key) for one in given]
+        given = [one.partition(" ") for one in headers.getall("Authorization", [])]
+        right = [
+            hmac.compare_digest(key.strip().encode("utf-8", "replace"), self._key)
+            for scheme, _, key in given
+            if scheme.casefold() == "bearer"
+        ]
         if right != [True]:
             raise ApiError(
                 401,

@@ -119,7 +119,7 @@ class ApiError(Exception):
         headers = {}
         if self.retry_after is not None:
             headers["Retry-After"] = str(self.retry_after)
-        if self.paid or self.code == "closed":
+        if self.paid:
             headers["x-should-retry"] = "false"
         return headers
 

@@ -74,7 +74,12 @@ def _make(path: Path) -> str:
             file.write(f"{key}\n")
             file.flush()
             os.fsync(file.fileno())
-        os.link(temporary, path)  # whole or not at all, and never over another one
+        try:
+            os.link(temporary, path)  # whole or not at all, and never over another one
+        except FileExistsError:
+            raise
+        except OSError:  # not every disk has links
+            os.replace(temporary, path)
     finally:
-        temporary.unlink()
+        temporary.unlink(missing_ok=True)
     return key

@@ -42,6 +42,7 @@ class GatewayDoor:
         """The settings of when it was opened."""
         self._held = 0
         """How many asked for it and are still there."""
+        self._ended = False
         self._busy = asyncio.Lock()
         self._tasks = TaskGroup()
 
@@ -93,11 +94,15 @@ class GatewayDoor:
 
     async def close(self) -> None:
         """For good; bounded."""
+        self._ended = True
+        async with self._busy:
+            if self._gateway is not None:
+                await self._close()
         await self._tasks.cancel_all()
-        if self._gateway is not None:
-            await self._close()
 
     async def _open(self, wish: GatewayWish) -> None:
+        if self._ended:
+            raise NodeError("closed", "This infraxa is ending.", "Try again in a moment.")
         # Where it is needed: with it comes all of HTTP.
         from infraxa.app.gateway.access import check_origin, is_loopback
         from infraxa.app.gateway.server import Gateway

@@ -21,7 +21,7 @@ from infraxa.app.errors import FAILURES, NodeError
 from infraxa.app.facade import NodeFacade
 from infraxa.app.gateway.access import Access, check_json, preflight
 from infraxa.app.gateway.errors import ApiError, api_error, busy
-from infraxa.app.gateway.exchange import Exchange, Held, event
+from infraxa.app.gateway.exchange import GONE, Exchange, Held, event
 from infraxa.app.gateway.metrics import Metrics
 from infraxa.app.gateway.serving import Serving
 
@@ -143,9 +143,11 @@ class Gateway:
             return await self._fail(exchange, api_error(error))
         except asyncio.CancelledError:
             if not self._closing:
-                raise  # the client has gone
+                exchange.status = GONE
+                raise
             return await self._fail(exchange, ApiError(503, "The gateway was closed.", code="closed"))
         except ConnectionError:
+            exchange.status = GONE
             raise
         except Exception as error:
             _log.error("the gateway failed at %s: %s", name, _trace(error))
