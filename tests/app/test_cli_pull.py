@@ -82,6 +82,13 @@ def test_a_pull_in_a_pipe(there: Hub, data: Path) -> None:
     assert "its file is deleted" in removed.out and not path.exists()
 
 
+def test_what_was_pulled_is_wiped_with_the_rest(there: Hub, data: Path) -> None:
+    assert pull(there, data, REPO).code == 0 and (data / "models").exists()
+    ran = infraxa("wipe", "--yes", data=data)
+    assert ran.code == 0 and "they can be pulled again" in ran.out
+    assert not (data / "models").exists()
+
+
 def test_each_event_is_a_line_of_json(there: Hub, data: Path) -> None:
     ran = pull(there, data, REPO, "--json", HF_TOKEN="hf_mine")
     events: list[dict[str, Any]] = [json.loads(line) for line in ran.out.splitlines()]

@@ -12,6 +12,7 @@ import msgspec
 import pytest
 
 from infraxa.app import hub_download, pulling
+from infraxa.app.commands.models import become_default, use_text
 from infraxa.app.config import GUIDE, Settings
 from infraxa.app.control.client import AttachedNode
 from infraxa.app.errors import FAILURES, NodeError
@@ -34,6 +35,7 @@ from infraxa.engine.guide import GUIDE_PATH
 from infraxa.engine.types import EngineError
 from infraxa.store.records import ModelRecord, StoreError
 from tests.app.fake_hub import Hub, fake_hub
+from tests.engine.test_embeddings import write_bert
 
 CONTENT = GUIDE_PATH.read_bytes()
 DIGEST = hashlib.sha256(CONTENT).hexdigest()
@@ -245,6 +247,21 @@ async def test_all_files_of_a_split_model_are_pulled(there: Hub, folders: Folder
     moved = [event.done for event in told if isinstance(event, PullMoved)]
     assert moved == sorted(moved) and moved[-1] == sum(map(len, parts))
     assert taken[0][0].name == "m-Q8_0-00001-of-00002.gguf" and taken[0][1:] == (None, None)
+
+
+async def test_a_model_that_only_makes_embeddings_is_no_default(
+    there: Hub, node: Node, tmp_path: Path
+) -> None:
+    there.repos["a/bert"] = {"bert-F32.gguf": await asyncio.to_thread(embedder, tmp_path)}
+    added = (await pull(node, asked(there, repo="a/bert")))[-1]
+    assert isinstance(added, PullAdded) and added.model.info.embeds_only and not added.is_default
+    assert node.current_model() == GUIDE
+    assert "makes embeddings" in use_text(added.model, added.is_default)
+    assert not become_default(node.folders, SETTINGS, added.model)
+
+
+def embedder(folder: Path) -> bytes:
+    return write_bert(folder / "bert.gguf").read_bytes()
 
 
 async def test_a_model_that_only_has_no_room_now_is_kept(there: Hub, folders: Folders) -> None:
