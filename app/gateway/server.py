@@ -52,6 +52,10 @@ _HEADERS: Final = 64
 _Endpoint = Callable[[Exchange], Awaitable[web.StreamResponse]]
 
 
+def _nothing() -> None:
+    """There is no subscription."""
+
+
 class Gateway:
     """`open` it once, `close` it once."""
 
@@ -82,6 +86,8 @@ class Gateway:
             ("POST", "/v1/embeddings"): serving.embeddings,
         }
         self._model = serving.model
+        self._hear, self._subscribe = serving.hear, node.subscribe
+        self._deaf = _nothing
         self._http: _Http | None = None
         self._server: asyncio.Server | None = None
 
@@ -97,6 +103,7 @@ class Gateway:
             self._server = await loop.create_server(self._http, host, self.port, backlog=BACKLOG)
         except (OSError, UnicodeError) as error:
             raise _not_listening(error, self.host, self.port) from None
+        self._deaf = self._subscribe(self._hear)
         port = self._server.sockets[0].getsockname()[1]
         self.address = f"http://{f'[{self.host}]' if ':' in self.host else self.host}:{port}"
         return limited
@@ -104,6 +111,8 @@ class Gateway:
     async def close(self, drain_s: float = DRAIN_S) -> None:
         """Listen no more, let what runs go on for `drain_s` seconds, then end it. Bounded."""
         self._closing = True
+        self._deaf()
+        self._deaf = _nothing
         if self._server is not None:
             self._server.close()
         if self._http is not None:

@@ -11,7 +11,9 @@ from urllib.parse import unquote
 import msgspec
 from aiohttp import web
 
-from infraxa.app.calls import Call
+from infraxa.app.calls import AUTO, Call
+from infraxa.app.choices import ModelEntry, resolve_sampling
+from infraxa.app.events import Event, ModelsChanged
 from infraxa.app.facade import NodeFacade
 from infraxa.app.gateway import embeddings, metrics, models
 from infraxa.app.gateway.answering import Answers, Choice
@@ -24,6 +26,7 @@ from infraxa.app.gateway.exchange import ALIVE, DONE, Exchange, Json, event
 from infraxa.app.gateway.metrics import Metrics
 from infraxa.app.gateway.policy import read_policy
 from infraxa.engine.types import Delta, Finished, Sampling
+from infraxa.store.records import ChatOptions
 
 QUIET_S: Final = 15.0
 """After so long without a word a stream is begun, or says that it waits: so a client that has gone is found,
@@ -36,6 +39,13 @@ class Serving:
     def __init__(self, node: NodeFacade, counted: Metrics) -> None:
         self._node = node
         self._metrics = counted
+        self._entries: dict[str, ModelEntry] = {}
+        """The models of this machine, by name; empty: they are to be looked at."""
+
+    def hear(self, event: Event) -> None:
+        """What the node tells."""
+        if isinstance(event, ModelsChanged):
+            self._entries = {}
 
     async def health(self, exchange: Exchange) -> web.StreamResponse:
         """Whether answers can be given here; a model that is not loaded is loaded when it is asked for."""
@@ -72,7 +82,7 @@ class Serving:
     async def chat(self, exchange: Exchange) -> web.StreamResponse:
         policy = read_policy(exchange.request.headers)
         body = decode(await exchange.read(), chat_decoder)
-        requests = chat_requests(body, self._defaults())
+        requests = chat_requests(body, await self._defaults(body.model))
         choices = [ChatChoice(place, body, request) for place, request in enumerate(requests)]
         calls = [Call(body.model, request, policy) for request in requests]
         frame = _Frame("chatcmpl-", "chat.completion", "chat.completion.chunk", body.model)
@@ -81,16 +91,19 @@ class Serving:
     async def completions(self, exchange: Exchange) -> web.StreamResponse:
         policy = read_policy(exchange.request.headers)
         body = decode(await exchange.read(), completion_decoder)
-        requests = completion_requests(body, self._defaults())
+        requests = completion_requests(body, await self._defaults(body.model))
         choices = [CompletionChoice(place, body, request) for place, request in enumerate(requests)]
         calls = [Call(body.model, request, policy) for request in requests]
         frame = _Frame("cmpl-", "text_completion", "text_completion", body.model)
         return await self._answer(exchange, body, calls, choices, frame, prompts=len(body.prompts))
 
-    def _defaults(self) -> Sampling:
-        """What is not said is as for the person's own chats, as far as the settings say it."""
-        temperature = self._node.settings.temperature
-        return Sampling() if temperature is None else Sampling(temperature=temperature)
+    async def _defaults(self, model: str) -> Sampling:
+        """What is not said is as for the person's own chats: the settings, the model's own defaults."""
+        if not self._entries:
+            self._entries = {entry.name.casefold(): entry for entry in await self._node.list_models()}
+        settings = self._node.settings
+        entry = self._entries.get((settings.model if model == AUTO else model).casefold())
+        return resolve_sampling(ChatOptions(), settings, entry)
 
     async def _answer(
         self,
