@@ -33,7 +33,7 @@ ASKED_AT_ONCE = 8 << 30
 """Bytes of one request: some servers send no more than 50 GB."""
 WRITTEN_AT_ONCE = 1 << 20
 TOLD_EVERY = 0.2
-"""Seconds between two events, and the most that is not written yet."""
+"""Seconds between two events; what came in such a time is written."""
 RATE_OVER = 5.0
 """Seconds of which the rate is told."""
 MAGIC = b"GGUF"
@@ -168,7 +168,8 @@ class Download:
         self, partial: Partial, chunks: AsyncIterator[bytes], end: int
     ) -> AsyncGenerator[None, None]:
         """Write what comes, up to `end`: whatever the hub says, no more is taken than was asked for."""
-        waiting, at, written = bytearray(), partial.done, monotonic()
+        waiting, at = bytearray(), partial.done
+        written = told = monotonic()
         head = bytearray() if at == 0 else bytearray(MAGIC)
         try:
             async for chunk in chunks:
@@ -183,7 +184,9 @@ class Download:
                     # A cancelled write still happens: what it was given must not be given again.
                     data, waiting, written = bytes(waiting), bytearray(), now
                     await asyncio.to_thread(partial.add, data)
-                    yield
+                    if now - told >= TOLD_EVERY or at == end:
+                        told = now
+                        yield
                 if at == end:
                     return
         finally:
