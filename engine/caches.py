@@ -13,6 +13,8 @@ from infraxa.engine.sizing import free_memory
 
 KEEP_FREE = 256 << 20
 """Bytes of main memory that parking leaves free, whatever its budget."""
+LOOK_EVERY = 64 << 20
+"""Bytes parked between two looks at what is free, which takes as long as a small model's step."""
 
 
 class Caches:
@@ -22,6 +24,7 @@ class Caches:
         self._parking = parking
         self._saved: tuple[int, bytearray] | None = None
         """A slot and its state: several may want a copy of it."""
+        self._since_look = LOOK_EVERY
 
     def start(self, admitted: Admitted) -> None:
         """Makes the slot hold what the request begins with."""
@@ -72,10 +75,14 @@ class Caches:
 
     def _park(self, slot: int, user: str, tokens: list[int]) -> None:
         parking, size = self._parking, self._context.state_size(slot)
-        if size + KEEP_FREE > free_memory():
-            # Other programs need it more.
-            parking.clear()
-            return
+        self._since_look += size
+        if self._since_look > LOOK_EVERY:
+            self._since_look = 0
+            if size + KEEP_FREE > free_memory():
+                # Other programs need it more.
+                self._since_look = LOOK_EVERY
+                parking.clear()
+                return
         if not parking.make_room(size):
             return
         try:

@@ -13,6 +13,8 @@ MIN_SHARED: Final = 32
 COPY: Final = 1 / 16
 """What copying one token's part of a cache costs at most, in tokens read. Measured on two cores: 1/28 in a
 model of 5 million parameters, 1/100 in one of 300 million; more than that only where a GPU reads."""
+LEAST_PARKED: Final = 128
+"""Tokens that would be forgotten; fewer are read again as soon as they are saved and restored."""
 MAX_PARKED: Final = 128
 """Conversations; each is compared with every prompt of its user."""
 

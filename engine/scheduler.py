@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any, NamedTuple
 
-from infraxa.engine.prefixes import COPY, MIN_SHARED, Parked, Parking, common_prefix
+from infraxa.engine.prefixes import COPY, LEAST_PARKED, MIN_SHARED, Parked, Parking, common_prefix
 from infraxa.engine.sharing import PIECE, TimeShare
 
 BRIDGE = 2
@@ -244,7 +244,7 @@ class Scheduler:
 
     def _displaced(self, slot: int, n_keep: int) -> tuple[str, list[int]] | None:
         cached = self._cached[slot]
-        if not self.parking.budget or len(cached) - n_keep < MIN_SHARED or 2 * n_keep > len(cached):
+        if not self.parking.budget or len(cached) - n_keep < LEAST_PARKED or 2 * n_keep > len(cached):
             return None
         return self._cached_of[slot], cached
 
@@ -400,7 +400,7 @@ class Scheduler:
         order = sorted(reading, key=lambda job: (ends[job.slot] - job.n_past, job.order))
         if self._readings % TURN == TURN - 1:
             order.sort(key=lambda job: job.order)
-        budget = self.n_batch - len(self._running)
+        budget = self.n_batch - (len(self._running) if generating else 0)
         if self.n_slowed:
             budget = min(budget, self.share.rows())
             if budget < min(PIECE, ends[order[0].slot] - order[0].n_past):

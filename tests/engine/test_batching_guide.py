@@ -473,7 +473,7 @@ def test_another_user_gets_no_copy(open_room: OpenRoom) -> None:
 def test_conversations_are_parked_when_there_are_more_than_slots(open_room: OpenRoom, ask: Ask) -> None:
     room = open_room(slots=2, park_bytes=1 << 28)
     twin = open_room(slots=5)
-    questions = [f"{question} {'tell me all of it please ' * 12}" for question in QUESTIONS[:5]]
+    questions = [f"{question} {'tell me all of it please ' * 40}" for question in QUESTIONS[:5]]
     for each in (room, twin):
         first = [each.answer(i, ask(question)) for i, question in enumerate(questions)]
         for i, question in enumerate(questions):
@@ -487,15 +487,16 @@ def test_conversations_are_parked_when_there_are_more_than_slots(open_room: Open
 def test_without_memory_nothing_is_parked_and_nobody_hears_of_it(
     open_room: OpenRoom, ask: Ask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(caches, "LOOK_EVERY", 0)
     room = open_room(slots=1, park_bytes=1 << 28)
-    texts = [f"{question} {'tell me all of it please ' * 12}" for question in QUESTIONS[:4]]
+    texts = [f"{question} {'tell me all of it please ' * 40}" for question in QUESTIONS[:4]]
     room.answer(0, ask(texts[0]))
     room.answer(1, ask(texts[1]))
     assert len(room.batcher.scheduler.parking) == 1
     monkeypatch.setattr(caches, "free_memory", lambda: 0)
     room.answer(2, ask(texts[2]))
     assert len(room.batcher.scheduler.parking) == 0, "other programs need it more"
-    monkeypatch.undo()
+    monkeypatch.setattr(caches, "free_memory", lambda: 1 << 40)
     monkeypatch.setattr(room.context, "save", lambda seq: _no_memory(room.context, seq))
     room.answer(3, ask(texts[3]))
     assert len(room.batcher.scheduler.parking) == 0
