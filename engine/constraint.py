@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import ctypes
 import json
+import math
 import re
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Final
+import threading
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from infraxa.engine.bindings import api as _api
 from infraxa.engine.llama import Model
@@ -22,17 +24,26 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 MAX_KEYS: Final = 1000
-"""Of one object in a schema: the time to compile grows with its square, 0.1 s for so many."""
-MAX_VARIANTS: Final = 500
-"""Of one `anyOf` or `oneOf`."""
+"""Of one object in a schema: the time to compile grows with its square, 0.15 s for so many."""
+MAX_ALL_KEYS: Final = 3000
+"""Of all objects of a request's schemas."""
+MAX_VARIANTS: Final = 1000
+"""Of all `anyOf`, `oneOf` and `allOf` of a request."""
+MAX_DIVISORS: Final = 2
+"""Different numbers of `multipleOf`; a grammar's states are those of all of them at once."""
+MAX_DIVISOR: Final = 10_000
+"""Their product, as whole numbers without a decimal point."""
 MAX_LITERAL: Final = 4096
 """Characters of a name, of a constant or of a pattern: each token costs time by them, 2 ms for so many."""
-MAX_VALUES: Final = 40_000
-"""Everything in a schema."""
-MAX_ALL_KEYS: Final = 8000
-"""Of all objects with more than a few."""
+MAX_PLACES: Final = 10_000
+"""Objects and lists in a request's schemas: by references each may lie within all others, and the compiler
+calls itself for what lies within."""
+STACK: Final = 256 << 20
+"""Bytes for that: three times what so many places took. Only what is used of it takes memory."""
 MAX_PARALLEL: Final = 8
 """Calls of tools in one answer that must consist of them."""
+COMPILE_SECONDS: Final = 2.0
+"""All sizes are such that half of it does; running answers wait as long."""
 LIMITS: Final[dict[str, Any]] = {
     "initial_lexer_fuel": 1_000_000,  # 20 ms
     "step_lexer_fuel": 200_000,  # 15 ms
@@ -51,6 +62,8 @@ _JSON_OPTIONS: Final = {
     "lenient": False,
     "json_allow_general_unicode_escapes": True,
 }
+T = TypeVar("T")
+_VARIANTS = ("anyOf", "oneOf", "allOf", "prefixItems", "items")
 _WHERE = re.compile(r"^at \d+\(\d+\): (failed to compile JSON schema: )?")
 """In a grammar that nobody else has seen."""
 
@@ -136,11 +149,15 @@ class Constraints:
         if not self.wants(request):
             return None
         must_call = [t for t in request.tools if request.tool_choice in ("required", t.name)]
+        tools = must_call or (request.tools if request.tool_choice == "auto" else ())
+        schemas = [json.loads(tool.parameters) for tool in tools]
+        if request.format is not None and request.format.schema:
+            schemas.append(json.loads(request.format.schema))
+        _check_sizes(schemas)
         if must_call:
             grammar = _calls(must_call, self._style, one=request.tool_choice != "required")
         else:
             assert request.format is not None
-            tools = request.tools if request.tool_choice == "auto" else ()
             grammar = _json_or_calls(request.format, tools, self._style)
         constraint = self._compile(grammar)
         if request.messages and request.messages[-1].role == "assistant":
@@ -152,11 +169,16 @@ class Constraints:
 
         self.prepare(self._model.n_vocab)
         assert self._tokenizer is not None
-        limits = LLParserLimits(**LIMITS, verbose_errors=False)
-        matcher = LLMatcher(self._tokenizer, LLMatcher.grammar_from_lark(grammar), log_level=0, limits=limits)
-        if not matcher.is_error():
-            # What is too complicated shows with the first token.
-            matcher.compute_bitmask()
+        tokenizer, limits = self._tokenizer, LLParserLimits(**LIMITS, verbose_errors=False)
+
+        def compile_() -> LLMatcher:
+            matcher = LLMatcher(tokenizer, LLMatcher.grammar_from_lark(grammar), log_level=0, limits=limits)
+            if not matcher.is_error():
+                # What is too complicated shows with the first token.
+                matcher.compute_bitmask()
+            return matcher
+
+        matcher = _with_deep_stack(compile_)
         if matcher.is_error():
             raise _refused(matcher.get_error())
         return Constraint(matcher, self._model.n_vocab)
@@ -219,43 +241,67 @@ def _text(text: str) -> str:
 
 
 def _json(schema: Any) -> str:
-    """A schema's part of a grammar. Raises EngineError `bad_request` when it is too large."""
-    _check_size(schema)
+    """A schema's part of a grammar."""
     schema = {key: value for key, value in schema.items() if key != "x-guidance"}
     return "%json " + json.dumps({**schema, "x-guidance": _JSON_OPTIONS})
 
 
-def _check_size(schema: object) -> None:
-    values = keys = 0
-    for value in _values(schema):
-        values += 1
-        if isinstance(value, dict):
-            keys += len(value) if len(value) > MAX_KEYS // 10 else 0
-            constants = [value.get("const"), value.get("pattern")]
-            if isinstance(choices := value.get("enum"), list):
-                constants += choices
-            names = value.get("patternProperties")
-            constants += [*value, *(names if isinstance(names, dict) else ())]
-            if any(len(json.dumps(one, ensure_ascii=False)) > MAX_LITERAL for one in constants):
-                raise _refused("a name, constant or pattern is too long")
-            many = len(value) > MAX_KEYS or any(
-                isinstance(value.get(name), list) and len(value[name]) > MAX_VARIANTS
-                for name in ("anyOf", "oneOf", "allOf")
-            )
-            if many or keys > MAX_ALL_KEYS or values > MAX_VALUES:
-                raise _refused("it is too large")
-
-
-def _values(value: object) -> Iterator[object]:
-    """A value and all that it contains."""
-    left = [value]
+def _check_sizes(schemas: Sequence[object]) -> None:
+    """Raises EngineError `bad_request` for what would take too long, or too deep a stack."""
+    places = keys = variants = 0
+    divisors: set[int] = set()
+    left = list(schemas)
     while left:
         value = left.pop()
-        yield value
-        if isinstance(value, dict):
-            left += value.values()
-        elif isinstance(value, list):
+        if isinstance(value, list):
+            places += 1
             left += value
+        if not isinstance(value, dict):
+            continue
+        places += 1
+        keys += len(value)
+        variants += sum(len(of) for name in _VARIANTS if isinstance(of := value.get(name), list))
+        if len(value) > MAX_KEYS or keys > MAX_ALL_KEYS or variants > MAX_VARIANTS or places > MAX_PLACES:
+            raise _refused("it is too large")
+        if isinstance(divisor := value.get("multipleOf"), int | float):
+            divisors.add(_as_whole(divisor))
+            if len(divisors) > MAX_DIVISORS or math.prod(divisors) > MAX_DIVISOR:
+                raise _refused("multipleOf is too large, or there are too many")
+        constants = [*value, value.get("const"), value.get("pattern")]
+        if isinstance(choices := value.get("enum"), list):
+            constants += choices
+        if any(len(json.dumps(one, ensure_ascii=False)) > MAX_LITERAL for one in constants):
+            raise _refused("a name, constant or pattern is too long")
+        left += value.values()
+
+
+def _as_whole(number: float) -> int:
+    """Its digits, without a decimal point; at least MAX_DIVISOR + 1 where it has too many."""
+    digits = f"{number:.9f}".rstrip("0").replace(".", "").lstrip("-0")
+    return int(digits) if 0 < len(digits) < 9 else MAX_DIVISOR + 1
+
+
+def _with_deep_stack(work: Callable[[], T]) -> T:
+    """What it returns, from a thread whose stack is larger than that of others. Raises EngineError
+    `bad_request` when that takes too long: the thread goes on, but no other is started meanwhile."""
+    global _compiling
+    if _compiling is not None and _compiling.is_alive():
+        raise _refused("another one is too complicated, and not done yet")
+    made: list[T] = []
+    before = threading.stack_size(STACK)
+    try:
+        thread = threading.Thread(target=lambda: made.append(work()), name="schema", daemon=True)
+        thread.start()
+    finally:
+        threading.stack_size(before)
+    thread.join(COMPILE_SECONDS)
+    if not made:
+        _compiling = thread
+        raise _refused("it is too complicated")
+    return made[0]
+
+
+_compiling: threading.Thread | None = None
 
 
 def _refused(why: str) -> EngineError:

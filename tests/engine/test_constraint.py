@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -14,7 +15,7 @@ from infraxa.engine import constraint as module
 from infraxa.engine.constraint import Constraint, Constraints, call_style
 from infraxa.engine.llama import Model
 from infraxa.engine.tool_text import CallPart, ToolText
-from infraxa.engine.types import ChatMessage, Finished, Format, Request, Sampling, Tool
+from infraxa.engine.types import ChatMessage, EngineError, Finished, Format, Request, Sampling, Tool
 
 OpenRoom = Callable[..., Any]
 COLD = Sampling(temperature=0.0, max_tokens=400)
@@ -184,6 +185,19 @@ REFUSED = {
     "long choice": {"enum": ["a", "x" * 5000]},
     "long name": {"type": "object", "properties": {"x" * 5000: {}}},
     "long pattern": {"type": "string", "pattern": "x" * 5000},
+    "many keys of few objects": {
+        "anyOf": [{"type": "object", "properties": {f"p{i}": {} for i in range(90)}} for _ in range(40)]
+    },
+    "deep by references": {
+        "$defs": {
+            f"d{i}": json.loads('{"items": ' * 60 + f'{{"$ref": "#/$defs/d{i + 1}"}}' + "}" * 60)
+            for i in range(200)
+        },
+        "$ref": "#/$defs/d0",
+    },
+    "divisors": {"anyOf": [{"type": "integer", "multipleOf": n} for n in (9991, 9990)]},
+    "many divisors": {"anyOf": [{"type": "integer", "multipleOf": n} for n in (2, 3, 5)]},
+    "fine divisor": {"type": "number", "multipleOf": 1e-12},
     "product": {"allOf": [{"anyOf": [{"properties": {f"{c}{i}": {}}} for c in "pq"]} for i in range(30)]},
 }
 
@@ -207,6 +221,14 @@ TAKEN = {
     "long text": {"type": "string", "minLength": 100_000},
     "long list": {"type": "array", "minItems": 100_000, "items": {"type": "boolean"}},
     "itself": {"type": "array", "items": {"$ref": "#"}, "minItems": 1, "maxItems": 1},
+    "a chain": {
+        "$defs": {
+            f"d{i}": json.loads('{"items": ' * 20 + f'{{"$ref": "#/$defs/d{(i + 1) % 100}"}}' + "}" * 20)
+            for i in range(100)
+        },
+        "$ref": "#/$defs/d0",
+    },
+    "a divisor": {"type": "number", "multipleOf": 0.01},
     "constants": {"type": "string", "pattern": "^" + "x" * 4000 + "$"},
     "many properties": {"type": "object", "properties": {f"p{i}": {} for i in range(900)}},
 }
@@ -270,3 +292,20 @@ def test_without_a_format_nothing_is_compiled_or_asked(
         monkeypatch.setattr(Constraints, name, None)
     assert "17" in room.answer(1, ask("what is 12+5?"))
     assert room.batcher.constraints._tokenizer is None
+
+
+def test_a_schema_that_takes_too_long_is_given_up(guide: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled = Constraints(guide)
+    compiled.prepare(guide.n_vocab)
+    ended = threading.Event()
+    monkeypatch.setattr(module, "COMPILE_SECONDS", 0.0)
+    monkeypatch.setattr(module, "_compiling", None)
+    with pytest.raises(EngineError, match="too complicated"):
+        module._with_deep_stack(lambda: ended.wait(30))
+    monkeypatch.setattr(module, "COMPILE_SECONDS", 20.0)
+    with pytest.raises(EngineError, match="not done yet"):
+        compiled.of(request(SUM))
+    ended.set()
+    assert module._compiling is not None
+    module._compiling.join(20)
+    assert compiled.of(request(SUM)) is not None
