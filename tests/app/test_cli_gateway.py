@@ -175,12 +175,8 @@ def test_what_cannot_be_is_one_line(tmp_path: Path) -> None:
         other.listen()
         port = str(other.getsockname()[1])
         one_line(infraxa("gateway", "--port", port, data=data), port, "--port")
-        for env, words in (
-            ({"INFRAXA_GATEWAY_HOST": "0.0.0.0"}, ("encrypted", "--host 0.0.0.0")),
-            ({"INFRAXA_GATEWAY_ORIGINS": "*"}, ("origin",)),
-        ):
-            one_line(infraxa("gateway", "--port", "0", data=data, env=env), *words)
-    for arguments, word in ((("--api-key", "short"), "16"), (("--port", "many"), "65535")):
-        one_line(infraxa("gateway", *arguments, data=data), word, code=2)
+        exposed = infraxa("gateway", "--port", "0", data=data, env={"INFRAXA_GATEWAY_HOST": "0.0.0.0"})
+        one_line(exposed, "encrypted", "--host 0.0.0.0")
+    one_line(infraxa("gateway", "--api-key", "short", data=data), "16", code=2)
     bad = infraxa("gateway", "--port", "1", "key", data=data)
     assert bad.code == 2 and "does nothing" in bad.err

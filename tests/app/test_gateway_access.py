@@ -38,17 +38,17 @@ async def error_of(answer: aiohttp.ClientResponse) -> tuple[int, str]:
     return answer.status, body["error"]["code"]
 
 
-@pytest.mark.parametrize("key", [None, "", "ix-another-key-entirely", KEY[:-1], KEY + "x", KEY.upper(), "é"])
-async def test_nothing_is_had_without_the_key(gateway: Opened, key: str | None) -> None:
-    async with http(gateway, key=key) as client:
-        for method, path in (
-            ("GET", "/v1/models"), ("GET", "/metrics"), ("POST", CHAT), ("POST", "/v1/embeddings"),
-            ("GET", "/v1/models/guide"), ("POST", "/v1/completions"),
-        ):  # fmt: skip
-            async with client.request(method, path, json=BODY if method == "POST" else None) as answer:
-                assert await error_of(answer) == (401, "invalid_api_key")
-        async with client.get("/health") as answer:
-            assert answer.status == 200 and await answer.json() == {"status": "ok"}
+async def test_nothing_is_had_without_the_key(gateway: Opened) -> None:
+    for key in (None, "", "ix-another-key-entirely", KEY[:-1], KEY + "x", KEY.upper(), "é"):
+        async with http(gateway, key=key) as client:
+            for method, path in (
+                ("GET", "/v1/models"), ("GET", "/metrics"), ("POST", CHAT), ("POST", "/v1/embeddings"),
+                ("GET", "/v1/models/guide"), ("POST", "/v1/completions"),
+            ):  # fmt: skip
+                async with client.request(method, path, json=BODY if method == "POST" else None) as answer:
+                    assert await error_of(answer) == (401, "invalid_api_key")
+            async with client.get("/health") as answer:
+                assert answer.status == 200 and await answer.json() == {"status": "ok"}
 
 
 async def test_a_key_twice_or_in_another_place_is_none(gateway: Opened) -> None:
@@ -63,20 +63,18 @@ async def test_a_key_twice_or_in_another_place_is_none(gateway: Opened) -> None:
             assert answer.status == 401
 
 
-@pytest.mark.parametrize(
-    "origin", ["https://evil.example", "null", "", f"{PAGE}.evil", f"{PAGE}:444", "file://"]
-)
-async def test_a_web_page_gets_nothing_even_with_the_key(gateway: Opened, origin: str) -> None:
-    async with http(gateway) as client:
-        for path in ("/health", "/v1/models", "/metrics"):
-            async with client.get(path, headers={"Origin": origin}) as answer:
+async def test_a_web_page_gets_nothing_even_with_the_key(gateway: Opened) -> None:
+    for origin in ("https://evil.example", "null", "", f"{PAGE}.evil", f"{PAGE}:444", "file://"):
+        async with http(gateway) as client:
+            for path in ("/health", "/v1/models", "/metrics"):
+                async with client.get(path, headers={"Origin": origin}) as answer:
+                    assert await error_of(answer) == (403, "foreign_origin")
+                    assert "Access-Control-Allow-Origin" not in answer.headers
+            async with client.post(CHAT, json=BODY, headers={"Origin": origin}) as answer:
                 assert await error_of(answer) == (403, "foreign_origin")
-                assert "Access-Control-Allow-Origin" not in answer.headers
-        async with client.post(CHAT, json=BODY, headers={"Origin": origin}) as answer:
-            assert await error_of(answer) == (403, "foreign_origin")
-        asked = {"Origin": origin, "Access-Control-Request-Method": "POST"}
-        async with client.options(CHAT, headers=asked) as answer:
-            assert answer.status == 403 and "Access-Control-Allow-Origin" not in answer.headers
+            asked = {"Origin": origin, "Access-Control-Request-Method": "POST"}
+            async with client.options(CHAT, headers=asked) as answer:
+                assert answer.status == 403 and "Access-Control-Allow-Origin" not in answer.headers
 
 
 async def test_a_listed_page_may_ask_with_the_key(gateway: Opened) -> None:
@@ -99,37 +97,35 @@ async def test_a_listed_page_may_ask_with_the_key(gateway: Opened) -> None:
             assert answer.headers["Vary"] == "Origin"
 
 
-@pytest.mark.parametrize(
-    "host", ["rebound.example", "rebound.example:{port}", "127.0.0.1.evil.example", "192.168.1.7:{port}", ""]
-)
-async def test_a_name_that_points_here_is_refused(gateway: Opened, host: str) -> None:
-    port = gateway.url.rpartition(":")[2]
-    async with http(gateway) as client:
-        for path in ("/health", "/v1/models"):
-            async with client.get(path, headers={"Host": host.format(port=port)}) as answer:
-                assert await error_of(answer) == (403, "foreign_host")
-        for own in (f"localhost:{port}", f"127.0.0.1:{port}", f"[::1]:{port}", "LOCALHOST"):
-            async with client.get("/v1/models", headers={"Host": own}) as answer:
+async def test_a_name_that_points_here_is_refused(gateway: Opened) -> None:
+    names = "rebound.example", "rebound.example:{port}", "127.0.0.1.evil.example", "192.168.1.7:{port}", ""
+    for host in names:
+        port = gateway.url.rpartition(":")[2]
+        async with http(gateway) as client:
+            for path in ("/health", "/v1/models"):
+                async with client.get(path, headers={"Host": host.format(port=port)}) as answer:
+                    assert await error_of(answer) == (403, "foreign_host")
+            for own in (f"localhost:{port}", f"127.0.0.1:{port}", f"[::1]:{port}", "LOCALHOST"):
+                async with client.get("/v1/models", headers={"Host": own}) as answer:
+                    assert answer.status == 200
+
+
+async def test_a_body_that_is_not_called_json_is_refused(gateway: Opened) -> None:
+    for kind, encoding in (
+        ("text/plain", None),
+        ("application/x-www-form-urlencoded", None),
+        ("multipart/form-data", None),
+        ("application/json; charset=utf-16", None),
+        ("", None),
+        ("application/json", "gzip"),
+    ):
+        headers = {"Content-Type": kind} | ({"Content-Encoding": encoding} if encoding else {})
+        async with http(gateway) as client:
+            async with client.post(CHAT, data=json.dumps(BODY).encode(), headers=headers) as answer:
+                assert await error_of(answer) == (415, "unsupported_media_type")
+            right = {"Content-Type": "application/json; charset=UTF-8"}
+            async with client.post(CHAT, data=json.dumps(BODY).encode(), headers=right) as answer:
                 assert answer.status == 200
-
-
-@pytest.mark.parametrize(
-    ("kind", "encoding"),
-    [
-        ("text/plain", None), ("application/x-www-form-urlencoded", None), ("multipart/form-data", None),
-        ("application/json; charset=utf-16", None), ("", None), ("application/json", "gzip"),
-    ],
-)  # fmt: skip
-async def test_a_body_that_is_not_called_json_is_refused(
-    gateway: Opened, kind: str, encoding: str | None
-) -> None:
-    headers = {"Content-Type": kind} | ({"Content-Encoding": encoding} if encoding else {})
-    async with http(gateway) as client:
-        async with client.post(CHAT, data=json.dumps(BODY).encode(), headers=headers) as answer:
-            assert await error_of(answer) == (415, "unsupported_media_type")
-        right = {"Content-Type": "application/json; charset=UTF-8"}
-        async with client.post(CHAT, data=json.dumps(BODY).encode(), headers=right) as answer:
-            assert answer.status == 200
 
 
 async def test_other_paths_and_methods_are_errors_of_the_same_shape(gateway: Opened) -> None:

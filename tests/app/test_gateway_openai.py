@@ -212,46 +212,39 @@ async def test_models_are_listed(gateway: Opened) -> None:
         await gateway.client.models.retrieve("no/such:model")
 
 
-@pytest.mark.parametrize(
-    ("more", "kind", "code", "param"),
-    [
-        ({"model": "nobody"}, openai.NotFoundError, "model_not_found", "model"),
-        ({"messages": []}, openai.BadRequestError, None, "messages"),
-        ({"messages": [{"role": "user", "content": "word " * 50_000}]}, openai.BadRequestError,
-         "context_length_exceeded", None),
-        ({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]},
-         openai.BadRequestError, "unsupported_parameter", "messages[0].content"),
-        ({"n": 9}, openai.BadRequestError, None, "n"),
-        ({"temperature": 3}, openai.BadRequestError, None, "temperature"),
-        ({"logit_bias": {"1": 5}}, openai.BadRequestError, "unsupported_parameter", "logit_bias"),
-        ({"modalities": ["text", "audio"]}, openai.BadRequestError, "unsupported_parameter", "modalities"),
-        ({"top_logprobs": 2}, openai.BadRequestError, None, "top_logprobs"),
-        ({"tool_choice": "required"}, openai.BadRequestError, None, "tool_choice"),
-        ({"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": 7}}}},
-         openai.BadRequestError, "bad_request", None),
-        ({"extra_headers": {"X-Infraxa-Where": "moon"}}, openai.BadRequestError, "bad_policy",
-         "x-infraxa-where"),
-        ({"extra_headers": {"X-Infraxa-Max-Price": "-1"}}, openai.BadRequestError, "bad_policy",
-         "x-infraxa-max-price"),
-        ({"extra_headers": {"X-Infraxa-Maxprice": "1"}}, openai.BadRequestError, None, "x-infraxa-maxprice"),
-        ({"extra_headers": {"X-Infraxa-Audited": "only"}}, openai.BadRequestError, "no_audits", None),
-    ],
-)  # fmt: skip
-async def test_what_cannot_be_done_is_said(
-    tmp_path: Path,
-    more: dict[str, Any],
-    kind: type[openai.APIStatusError],
-    code: str | None,
-    param: str | None,
-) -> None:
-    async with opened(tmp_path / "data") as gateway:
+REFUSED: Any = [
+    ({"model": "nobody"}, openai.NotFoundError, "model_not_found", "model"),
+    ({"messages": []}, openai.BadRequestError, None, "messages"),
+    ({"messages": [{"role": "user", "content": "word " * 50_000}]}, openai.BadRequestError,
+     "context_length_exceeded", None),
+    ({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]},
+     openai.BadRequestError, "unsupported_parameter", "messages[0].content"),
+    ({"n": 9}, openai.BadRequestError, None, "n"),
+    ({"temperature": 3}, openai.BadRequestError, None, "temperature"),
+    ({"logit_bias": {"1": 5}}, openai.BadRequestError, "unsupported_parameter", "logit_bias"),
+    ({"modalities": ["text", "audio"]}, openai.BadRequestError, "unsupported_parameter", "modalities"),
+    ({"top_logprobs": 2}, openai.BadRequestError, None, "top_logprobs"),
+    ({"tool_choice": "required"}, openai.BadRequestError, None, "tool_choice"),
+    ({"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": 7}}}},
+     openai.BadRequestError, "bad_request", None),
+    ({"extra_headers": {"X-Infraxa-Where": "moon"}}, openai.BadRequestError, "bad_policy",
+     "x-infraxa-where"),
+    ({"extra_headers": {"X-Infraxa-Max-Price": "-1"}}, openai.BadRequestError, "bad_policy",
+     "x-infraxa-max-price"),
+    ({"extra_headers": {"X-Infraxa-Maxprice": "1"}}, openai.BadRequestError, None, "x-infraxa-maxprice"),
+    ({"extra_headers": {"X-Infraxa-Audited": "only"}}, openai.BadRequestError, "no_audits", None),
+]  # fmt: skip
+
+
+async def test_what_cannot_be_done_is_said(gateway: Opened) -> None:
+    for more, kind, code, param in REFUSED:
         for stream in (False, True):
             with pytest.raises(kind) as caught:
                 await gateway.client.chat.completions.create(
                     **{"model": "guide", "messages": QUESTION, "stream": stream, **more}
                 )
             error = caught.value
-            assert (error.code, error.param) == (code, param), error.message
+            assert (error.code, error.param) == (code, param), (more, error.message)
             assert error.type == "invalid_request_error" and error.message
             assert "word word" not in str(error.body)
 
