@@ -94,7 +94,7 @@ class Buyer:
         cost."""
         buying = self._buying(request, wanted, texts)
         if self._purse is not None:
-            buying.spending = self._purse.spending(buying.billed)
+            buying.spending = self._purse.spending(buying.billed, called=True)
             buying.spending.max_price = wanted.max_price
         return buying
 

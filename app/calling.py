@@ -24,7 +24,7 @@ from infraxa.app.models import Models
 from infraxa.app.offers import OfferSeen
 from infraxa.app.order_words import label
 from infraxa.app.wanted import Wanted
-from infraxa.engine.checks import check_texts
+from infraxa.engine.checks import check_request, check_texts
 from infraxa.engine.types import Delta, ErrorInfo, Finished, Request
 from infraxa.net.credits import micro
 from infraxa.net.identity import id_text
@@ -122,6 +122,8 @@ class Calls:
         return AskBegan(entry.name, load_ms), engine.generate(call.request)
 
     def buy(self, call: Call, wanted: Wanted) -> Buying:
+        """A driver's answer. Raises EngineError for what no engine could do."""
+        check_request(call.request)
         return self._buyer.call(call.request, wanted)
 
     async def _local(self, model: str, policy: Policy) -> ModelEntry | None:

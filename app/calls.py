@@ -81,4 +81,13 @@ class CallableModel(Struct, frozen=True):
     """When it was added to this machine, milliseconds since the epoch; 0 = not known."""
 
 
+class CallSpending(Struct, frozen=True):
+    """Of today, by calls; amounts in µcr."""
+
+    spent: int
+    held: int
+    """For calls that run, or are not settled."""
+    cap: int
+
+
 CallEvent = AskBegan | Item

@@ -154,6 +154,9 @@ _MOST = 1_000_000.0
 _CapRequest = Annotated[float, Meta(ge=0, le=_MOST, description="credits that one message may cost at most")]
 _CapChat = Annotated[float, Meta(ge=0, le=_MOST, description="credits that one chat may cost")]
 _CapDay = Annotated[float, Meta(ge=0, le=_MOST, description="credits that may be spent in a day")]
+_CapApi = Annotated[
+    float, Meta(ge=0, le=_MOST, description="credits of a day that programs may spend by calls")
+]
 _MaxPrice = Annotated[
     float,
     Meta(ge=0, le=_MOST, description="credits per 1M tokens of answer that infraxa may choose; auto = any"),
@@ -247,6 +250,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     cap_request: _CapRequest = 0.01
     cap_chat: _CapChat = 0.05
     cap_day: _CapDay = 0.05
+    cap_api: _CapApi = 0.02
     max_price: _MaxPrice | None = None
     base_price: _BasePrice = 0.2
     price_floor: _PriceFloor | None = None

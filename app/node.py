@@ -22,7 +22,7 @@ from infraxa.app.answers import Answers, Prepared
 from infraxa.app.asking import Asking
 from infraxa.app.buyer import Buyer, wanted
 from infraxa.app.calling import Calling, Calls
-from infraxa.app.calls import Call, CallableModel, EmbedCall, EmbeddedBy
+from infraxa.app.calls import Call, CallableModel, CallSpending, EmbedCall, EmbeddedBy
 from infraxa.app.calm import Calm
 from infraxa.app.choices import ModelEntry
 from infraxa.app.config import Settings
@@ -432,6 +432,10 @@ class Node(NodeFacade):
         `port_taken`, `not_loopback`, `bad_key`; `busy` when it is open in another way."""
         return self._gateway.open(wish)
 
+    async def call_spending(self) -> CallSpending:
+        """What programs spent today, and may."""
+        return await self._purse.by_calls()
+
     async def _answer_and_question(self, message_id: str) -> tuple[Message, str]:
         await self._playing.store_again()
         answer = await self._store.run(messages.get_message, message_id)
@@ -532,16 +536,16 @@ class Node(NodeFacade):
         self._emit(ModelsChanged())
         return entry
 
-    def pull_model(self, asked: PullAsked) -> Pulling:
-        """Download a model from the hub and add it; what came stays when the stream is left."""
-        return Pulling(asked, self.folders, lambda: self._store.run(records.list_models), self._add_pulled)
-
     async def _become_default(self, entry: ModelEntry) -> bool:
         """Have a model that was added answer new chats if the guide did, and it can; whether it does."""
         if self.settings.model != choices.GUIDE or entry.info.embeds_only:
             return False
         await self.change_setting("model", entry.name)
         return True
+
+    def pull_model(self, asked: PullAsked) -> Pulling:
+        """Download a model from the hub and add it; what came stays when the stream is left."""
+        return Pulling(asked, self.folders, lambda: self._store.run(records.list_models), self._add_pulled)
 
     async def _add_pulled(self, path: Path, name: str | None, digest: str | None) -> PullAdded:
         added = await remember(self._store, path, name, digest)

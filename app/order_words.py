@@ -183,6 +183,11 @@ def cap_reached(reason: RefusalReason, limit: int, used: int, least: int) -> Nod
         case "day_cap":
             code, setting = "cap_day", "cap_day"
             message = f"Of the {most} credits for a day, {spent} are spent or reserved today."
+        case "calls_cap":
+            code, setting = "cap_api", "cap_api"
+            message = (
+                f"Of the {most} credits a day for calls of programs, {spent} are spent or reserved."
+            )
         case _:
             code, setting = "tab_limit", ""
             message = f"You owe this driver {spent} credits, where you set {most} as the limit."

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 from weakref import WeakValueDictionary
 
 from infraxa.app.bounds import bounded, spent_of
+from infraxa.app.calls import CallSpending
 from infraxa.app.config import Settings
 from infraxa.app.counting import bill_of
 from infraxa.app.days import start_ms
@@ -115,9 +116,17 @@ class Purse:
         tell: Callable[[tuple[Bill, ...]], None],
         chat_id: str | None = None,
         message_id: str | None = None,
+        *,
+        called: bool = False,
     ) -> Spending:
-        """The money of an answer that begins."""
-        return Spending(self, tell, chat_id, message_id)
+        """The money of an answer that begins; `called`: by a program."""
+        return Spending(self, tell, chat_id, message_id, called=called)
+
+    async def by_calls(self) -> CallSpending:
+        """What programs spent today. Raises StoreError, NodeError."""
+        caps = self.caps()
+        spent = await self.store.run(buying.spent_by_calls, caps.day_start_ms)
+        return CallSpending(spent.spent, spent.held, caps.calls or 0)
 
     async def bound(
         self,
@@ -187,6 +196,7 @@ class Purse:
             request=max(0, micro(settings.cap_request) - used),
             chat=micro(settings.cap_chat),
             day=micro(settings.cap_day),
+            calls=micro(settings.cap_api),
             day_start_ms=start_ms(datetime.date.fromtimestamp(self._clock() / 1000)),
         )
 

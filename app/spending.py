@@ -111,14 +111,17 @@ class Spending:
         tell: Callable[[tuple[Bill, ...]], None],
         chat_id: str | None = None,
         message_id: str | None = None,
+        *,
+        called: bool = False,
     ) -> None:
-        """`tell`: its bills are others."""
+        """`tell`: its bills are others. `called`: a program asked for it."""
         self.max_price: int | None = None
         """µcr per 1M tokens of the answer, where infraxa chooses the drivers; None: any."""
         self._purse = purse
         self._tell = tell
         self._chat_id = chat_id
         self._message_id = message_id
+        self._called = called
         self._open: dict[bytes, _Open] = {}
         self._bills: dict[str, Bill] = {}
         self._used = 0
@@ -175,6 +178,7 @@ class Spending:
                 price_out=rates.price_out,
                 price_cached=rates.price_cached,
                 hold=hold,
+                called=self._called,
             )
 
         caps = self._purse.caps(self._used)

@@ -35,8 +35,8 @@ def open_hold(conn: Connection, order: OrderRow, caps: Caps, name: str = "") -> 
 
     A cap is compared with what is spent and held of it, `order.hold` included; no request may cost more than
     MAX_AMOUNT. `name`: as the provider is called now. Refused: `request_cap`, `chat_cap`, `day_cap`,
-    `tab_limit`. An order that is open already is left as it is. A hold of 0 with `Caps()` brings back an
-    order that this side lost with its disk, so that its receipt can be signed for nothing.
+    `calls_cap`, `tab_limit`. An order that is open already is left as it is. A hold of 0 with `Caps()` brings
+    back an order that this side lost with its disk, so that its receipt can be signed for nothing.
     """
     with transaction(conn):
         if is_open(conn, "user", order):
@@ -222,6 +222,20 @@ def spent_since(conn: Connection, day_start_ms: int) -> Spending:
     return Spending(spent, held)
 
 
+def spent_by_calls(conn: Connection, day_start_ms: int) -> Spending:
+    """As `spent_since`, by the calls of programs alone. What was reversed of it counts all the same."""
+    quarter = day_start_ms // QUARTER_MS
+    (spent,) = conn.execute(
+        "SELECT coalesce(sum(accepted), 0) FROM calls WHERE quarter >= ?", (quarter,)
+    ).fetchone()
+    (held,) = conn.execute(
+        f"SELECT coalesce(sum(held), 0) FROM orders WHERE role = 'user' AND {OPEN_BILLS} AND called "
+        "AND opened_at >= ?",
+        (quarter * QUARTER_MS,),
+    ).fetchone()
+    return Spending(spent, held)
+
+
 def spent_in_chat(conn: Connection, chat_id: str) -> Spending:
     """By all orders of the chat."""
     return Spending(
@@ -249,6 +263,9 @@ def _limits(conn: Connection, order: OrderRow, caps: Caps) -> Iterator[tuple[Ref
     if caps.day is not None:
         day = spent_since(conn, caps.day_start_ms)
         yield "day_cap", caps.day, day.spent + day.held
+    if caps.calls is not None and order.called:
+        by_calls = spent_by_calls(conn, caps.day_start_ms)
+        yield "calls_cap", caps.calls, by_calls.spent + by_calls.held
     limit, held = tab_limit(conn, "user", order.peer, caps.tab)
     # What is free does not raise what is owed: a full tab does not stop it.
     if order.hold:

@@ -93,6 +93,11 @@ _SUMMED = (
     f"SELECT role, opened_at / {QUARTER_MS} AS quarter, peer, model, count(*), sum(accepted), "
     "sum(charge - accepted), sum(reversed) FROM orders WHERE accepted IS NOT NULL GROUP BY 1, 2, 3, 4"
 )
+_CALLED = (
+    f"SELECT opened_at / {QUARTER_MS} AS quarter, sum(accepted) AS accepted FROM orders "
+    "WHERE called AND accepted IS NOT NULL GROUP BY 1"
+)
+_CALLS = "SELECT quarter, accepted FROM calls"
 _KEPT = "SELECT role, quarter, peer, model, orders, accepted, disputed, reversed FROM sums"
 
 _CHECKS: tuple[tuple[str, str], ...] = (
@@ -131,6 +136,11 @@ _CHECKS: tuple[tuple[str, str], ...] = (
     (
         "{count} receipts have a number that their tab never gave (order {example}).",
         "SELECT r.order_n AS x FROM receipts r JOIN tabs t USING (role, peer) WHERE r.tab_seq > t.seq",
+    ),
+    (
+        "{count} sums of calls are not those of their orders (quarter of an hour {example}).",
+        f"SELECT quarter AS x FROM (SELECT * FROM ({_CALLED} EXCEPT {_CALLS}) "
+        f"UNION ALL SELECT * FROM ({_CALLS} EXCEPT {_CALLED}))",
     ),
     (
         "{count} sums of days are not those of their orders (quarter of an hour {example}).",

@@ -211,6 +211,16 @@ def _forgetting(db: Database) -> None:
     )
 
 
+def _calls(db: Database) -> None:
+    """Which orders programs made by calls, and what those of each quarter of an hour cost."""
+    db.executescript(
+        """
+        ALTER TABLE orders ADD COLUMN called INTEGER NOT NULL DEFAULT 0;
+        CREATE TABLE calls (quarter INTEGER PRIMARY KEY, accepted INTEGER NOT NULL);
+        """
+    )
+
+
 MIGRATIONS: tuple[Callable[[Database], None], ...] = (
     _conversations,
     _search,
@@ -221,6 +231,7 @@ MIGRATIONS: tuple[Callable[[Database], None], ...] = (
     _ledger,
     _ratings,
     _forgetting,
+    _calls,
 )
 """Step i + 1 leads from version i to version i + 1."""
 

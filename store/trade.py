@@ -19,10 +19,10 @@ OPEN_BILLS = "bill NOT IN ('closed', 'released')"
 """SQL: the money of the order is not settled. Literally as in the index `orders_unsettled`."""
 
 _COLUMNS = (
-    "peer, id, model, model_name, chat_id, message_id, quote, price_in, price_out, price_cached, hold, role, "
-    "state, bill, held, billed_prompt, billed_cached, billed_out, counted_prompt, counted_cached, "
-    "counted_out, charge, accepted, reversed, outcome, requeued, opened_at, sent_at, claimed_at, ended_at, "
-    "unclaimed_until"
+    "peer, id, model, model_name, chat_id, message_id, quote, price_in, price_out, price_cached, hold, "
+    "called, role, state, bill, held, billed_prompt, billed_cached, billed_out, counted_prompt, "
+    "counted_cached, counted_out, charge, accepted, reversed, outcome, requeued, opened_at, sent_at, "
+    "claimed_at, ended_at, unclaimed_until"
 )
 _RECEIPT = (
     "r.role, r.peer, o.id, r.tab_seq, r.receipt, r.countersign, r.rating, o.charge, o.accepted, r.issued_at, "
@@ -155,12 +155,12 @@ def insert(conn: Connection, role: Role, order: OrderRow, name: str) -> None:
     )
     conn.execute(
         "INSERT INTO orders (role, peer, id, state, bill, model, model_name, chat_id, message_id, quote, "
-        "price_in, price_out, price_cached, hold, held, outcome, opened_at) "
-        "VALUES (?, ?, ?, 'pending', 'held', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, '', ?)",
+        "price_in, price_out, price_cached, hold, called, held, outcome, opened_at) "
+        "VALUES (?, ?, ?, 'pending', 'held', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, '', ?)",
         (
             role, order.peer, order.id, order.model, storable(order.model_name), order.chat_id,
             order.message_id, order.quote, order.price_in, order.price_out, order.price_cached,
-            order.hold, order.hold, conn.clock(),
+            order.hold, order.called, order.hold, conn.clock(),
         ),
     )  # fmt: skip
 
@@ -211,11 +211,17 @@ def post_charge(
             billed.n_prompt, billed.n_cached, billed.n_out, accepted, charge - accepted,
         ),
     )  # fmt: skip
+    if order.called:
+        conn.execute(
+            "INSERT INTO calls (quarter, accepted) VALUES (?, ?) "
+            "ON CONFLICT (quarter) DO UPDATE SET accepted = accepted + excluded.accepted",
+            (order.opened_at // QUARTER_MS, accepted),
+        )
 
 
 def _order(row: tuple[Any, ...]) -> OrderRow:
-    values = dict(zip(_FIELDS, (*row[:15], _counts(row[15:18]), _counts(row[18:21]), *row[21:]), strict=True))
-    values["requeued"] = bool(values["requeued"])
+    values = dict(zip(_FIELDS, (*row[:16], _counts(row[16:19]), _counts(row[19:22]), *row[22:]), strict=True))
+    values["requeued"], values["called"] = bool(values["requeued"]), bool(values["called"])
     return OrderRow(**values)
 
 

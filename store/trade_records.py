@@ -26,7 +26,7 @@ Provider: `held` → `due` (ended, the charge is known) → `issued` (the receip
 SyncResult = Literal["same", "adopted", "ahead", "differs"]
 RefusalReason = Literal[
     "request_cap", "chat_cap", "day_cap", "tab_limit", "receipt_due", "out_of_step", "unknown", "running",
-    "released", "seq_used",
+    "released", "seq_used", "calls_cap",
 ]  # fmt: skip
 
 MAX_AMOUNT = 10**12
@@ -61,6 +61,8 @@ class OrderRow(msgspec.Struct, frozen=True, kw_only=True):
     price_cached: int = 0
     hold: int = 0
     """The most that it may cost."""
+    called: bool = False
+    """A program made it by a call, not a person in a chat."""
 
     role: Role = "user"
     state: OrderState = "pending"
@@ -99,6 +101,8 @@ class Caps(msgspec.Struct, frozen=True, kw_only=True):
     request: int | None = None
     chat: int | None = None
     day: int | None = None
+    calls: int | None = None
+    """Of the day, by calls of programs."""
     day_start_ms: int = 0
     """When the day began here; on a quarter of an hour, as in every time zone."""
     tab: int | None = None

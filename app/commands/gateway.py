@@ -51,6 +51,7 @@ def gateway(
     max_price: options.MaxPrice = None,
     cap_request: options.CapRequest = None,
     cap_day: options.CapDay = None,
+    cap_api: options.CapApi = None,
     gateway_origins: options.GatewayOrigins = None,
     threads: options.Threads = None,
     context: options.Context = None,

@@ -168,6 +168,9 @@ MemoryLimit = Annotated[
 CapRequest = Annotated[str | None, typer.Option(metavar="CREDITS", help="What one message may cost at most.")]
 CapChat = Annotated[str | None, typer.Option(metavar="CREDITS", help="What one chat may cost.")]
 CapDay = Annotated[str | None, typer.Option(metavar="CREDITS", help="What may be spent in a day.")]
+CapApi = Annotated[
+    str | None, typer.Option(metavar="CREDITS", help="What programs may spend of it by calls.")
+]
 MaxPrice = Annotated[
     str | None,
     typer.Option(metavar="CREDITS", help="The most that 1M tokens of an answer may cost."),

@@ -123,6 +123,7 @@ def root(
     cap_request: options.CapRequest = None,
     cap_chat: options.CapChat = None,
     cap_day: options.CapDay = None,
+    cap_api: options.CapApi = None,
     max_price: options.MaxPrice = None,
     base_price: options.BasePrice = None,
     price_floor: options.PriceFloor = None,

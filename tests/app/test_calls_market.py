@@ -21,6 +21,7 @@ from infraxa.app.facade import NodeFacade
 from infraxa.app.node import Node
 from infraxa.engine.types import ChatMessage, Delta, Finished, Format, Request, Sampling, Tool
 from infraxa.net.identity import id_text
+from infraxa.store.records import ChatOptions
 from tests.app.networked import folders, network_name, running, until
 from tests.app.test_calls import ASKED, STEADY, attached, events, text_of
 
@@ -224,3 +225,26 @@ async def test_a_driver_that_is_gone_is_told(tmp_path: Path) -> None:
         with pytest.raises(NodeError) as error:
             await events(user.call(market(Request(ASKED, STEADY))))
         assert error.value.code in ("no_model", "no_driver", "leaving", "model_gone", "busy")
+
+
+async def test_calls_have_a_cap_of_their_own(tmp_path: Path) -> None:
+    async with two(tmp_path, {"cap_api": 0.001}) as (user, maple), attached(user) as front:
+        asked = Request(ASKED, STEADY)
+        (billed,) = [one for one in await events(user.call(market(asked))) if isinstance(one, Billed)]
+        spent = await user.call_spending()
+        assert (spent.spent, spent.held, spent.cap) == (billed.bills[0].charge, 0, 1000)
+        assert await front.call_spending() == spent
+        await user.change_setting("cap_api", 0.0002)
+        with pytest.raises(NodeError) as error:
+            await events(front.call(market(asked)))
+        assert error.value.code == "cap_api" and "0.0002" in error.value.message
+        with pytest.raises(NodeError) as error:
+            await front.embed(EmbedCall("guide", ("one",), Policy(where="market")))
+        assert error.value.code == "cap_api"
+        # A person's own chats are not held up by what programs spent.
+        chat = await user.create_chat()
+        await user.set_chat_options(chat.id, ChatOptions(driver=id_text(maple.network.id), max_tokens=4))
+        answer = await user.send(chat.id, "What is 2+2?")
+        await until(lambda: not user.answering(chat.id), "it is answered")
+        (_, turn) = await user.branch(chat.id)
+        assert (turn.message.id, turn.message.state) == (answer, "complete")

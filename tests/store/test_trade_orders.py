@@ -8,11 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
 from infraxa.store import buying, earnings, ledger, selling, tabs, trade
 from infraxa.store.db import Connection, connect
 from infraxa.store.records import StoreError
-from infraxa.store.trade_records import MAX_AMOUNT, Caps, Counts, OrderRow, ReceiptRow, Refused
+from infraxa.store.trade_records import MAX_AMOUNT, Caps, Counts, OrderRow, ReceiptRow, Refused, Spending
 
 NOW = 1_700_000_000_000
 PROVIDER, ACCOUNT, OTHER = b"p" * 32, b"a" * 32, b"o" * 32
@@ -247,6 +248,28 @@ def test_each_cap_counts_what_is_spent_and_what_is_held(conn: Connection, caps: 
     # Of another day, nothing counts.
     tomorrow = Caps(day=1000, day_start_ms=NOW + 24 * 3600 * 1000)
     assert buying.open_hold(conn, an_order(3), tomorrow) is None
+
+
+def test_calls_of_programs_have_a_cap_of_their_own(conn: Connection) -> None:
+    def called(number: int) -> OrderRow:
+        return structs.replace(an_order(number), chat_id=None, called=True)
+
+    caps = Caps(day=10_000, calls=2000, day_start_ms=NOW)
+    assert buying.open_hold(conn, an_order(1), caps) is None, "of a chat"
+    assert buying.open_hold(conn, called(2), caps) is None
+    assert isinstance(paid(conn, 2, seq=1, charge=500), ReceiptRow)
+    assert buying.spent_by_calls(conn, NOW) == Spending(500, 0)
+    assert buying.open_hold(conn, called(3), caps) is None
+    assert buying.spent_by_calls(conn, NOW) == Spending(500, 1000)
+    assert buying.open_hold(conn, called(4), caps) == Refused("calls_cap", 2000, 1500)
+    assert buying.open_hold(conn, an_order(5), caps) is None, "chats may go on"
+    kept = trade.get_order(conn, "user", PROVIDER, order_id(3))
+    assert kept is not None and kept.called
+    assert buying.release(conn, PROVIDER, order_id(3))
+    assert buying.open_hold(conn, called(4), caps) is None
+    tomorrow = structs.replace(caps, day_start_ms=NOW + 24 * 3600 * 1000, calls=1000)
+    assert buying.open_hold(conn, called(6), tomorrow) is None
+    assert ledger.check(conn) == []
 
 
 def test_a_disputed_receipt_moves_what_was_accepted(conn: Connection) -> None:

@@ -12,9 +12,9 @@ from infraxa.store.trade_records import Caps, Counts, OrderRow
 
 PROVIDER, ACCOUNT, ORDER, MODEL = b"p" * 32, b"a" * 32, bytes(16), b"m" * 32
 COUNTS = Counts(1, 0, 1)
-BOUGHT = OrderRow(peer=PROVIDER, id=ORDER, model=MODEL, chat_id="chat", hold=10)
+BOUGHT = OrderRow(peer=PROVIDER, id=ORDER, model=MODEL, chat_id="chat", hold=10, called=True)
 SOLD = OrderRow(peer=ACCOUNT, id=ORDER, model=MODEL, hold=10)
-CAPS = Caps(request=100, chat=100, day=100, tab=100)
+CAPS = Caps(request=100, chat=100, day=100, calls=100, tab=100)
 
 STEPS: dict[str, Callable[[Connection], object]] = {
     "hold": lambda conn: buying.open_hold(conn, BOUGHT, CAPS),
@@ -44,7 +44,11 @@ STEPS: dict[str, Callable[[Connection], object]] = {
     ),
     "acknowledge": lambda conn: buying.acknowledge(conn, PROVIDER, ORDER, b"rating"),
     "release": lambda conn: buying.release(conn, PROVIDER, ORDER),
-    "spent": lambda conn: (buying.spent_since(conn, 0), buying.spent_in_chat(conn, "chat")),
+    "spent": lambda conn: (
+        buying.spent_since(conn, 0),
+        buying.spent_in_chat(conn, "chat"),
+        buying.spent_by_calls(conn, 0),
+    ),
     "a tab": lambda conn: tabs.get_tab(conn, "provider", ACCOUNT),
     "settle": lambda conn: tabs.settle(conn, "s", "provider", ACCOUNT, 5, "", b"", seq=2),
     "adopt": lambda conn: tabs.adopt_state(conn, "user", PROVIDER, 9, 9),
