@@ -19,7 +19,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Final
 
-LEAST_S: Final = 0.005
+LEAST_S: Final = 0.01
 """A turn is kept for so long, if there is so much to do: handing it over costs tenths of a millisecond."""
 MOST_S: Final = 0.1
 """It is kept for as long as it was waited for, so that time is shared evenly, but no longer than this,"""
