@@ -26,21 +26,28 @@ from tests.random_model import write_random_model
 CHAT = "/v1/chat/completions"
 ENDLESS: Any = {"model": "slow", "messages": [{"role": "user", "content": "What is 2+2?"}]}
 """It goes on for a minute."""
+SHORT: Any = ENDLESS | {"model": "guide", "max_tokens": 2}
 
 
 @pytest.fixture(scope="module")
 def slow_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Random weights that never say the end."""
     path = tmp_path_factory.mktemp("models") / "slow.gguf"
-    write_random_model(path, GUIDE_PATH, layers=8, dim=1024, context=2048)
+    write_random_model(path, GUIDE_PATH, layers=6, dim=768, context=2048)
     return path
 
 
 @pytest.fixture
-async def gateway(tmp_path: Path, slow_model: Path) -> AsyncIterator[Opened]:
+async def gateway(tmp_path: Path) -> AsyncIterator[Opened]:
     async with opened(tmp_path / "data") as one:
-        await one.node.add_model(slow_model)
         yield one
+
+
+@pytest.fixture
+async def slow(gateway: Opened, slow_model: Path) -> Opened:
+    """The same with the slow model."""
+    await gateway.node.add_model(slow_model)
+    return gateway
 
 
 class Raw:
@@ -93,23 +100,23 @@ async def quiet(gateway: Opened) -> None:
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_whoever_goes_away_leaves_nothing_running(gateway: Opened, stream: bool) -> None:
-    async with raw(gateway) as client:
+async def test_whoever_goes_away_leaves_nothing_running(slow: Opened, stream: bool) -> None:
+    async with raw(slow) as client:
         client.ask(ENDLESS | {"stream": stream, "n": 3})
-        await until(lambda: gateway.node.engine.running == 3, "three answers are generated")
+        await until(lambda: slow.node.engine.running == 3, "three answers are generated")
         if stream:
             await client.until(b"data: ")
         client.cut()
-        await quiet(gateway)
-    async with http(gateway) as other:
-        async with other.post(CHAT, json=ENDLESS | {"max_tokens": 2}) as answer:
+        await quiet(slow)
+    async with http(slow) as other:
+        async with other.post(CHAT, json=SHORT) as answer:
             assert answer.status == 200
 
 
 async def test_whoever_goes_away_before_the_model_is_there_leaves_nothing(tmp_path: Path) -> None:
     async with running(folders(tmp_path / "data").data, online=False, threads=1) as node:
         async with opened_of(node) as gateway, raw(gateway) as client:
-            client.ask(ENDLESS | {"model": "guide"})
+            client.ask(SHORT | {"max_tokens": 200})
             await until(lambda: node.engine.state in ("starting", "loading"), "the model is being loaded")
             client.cut()
             await until(lambda: not gateway.gateway._running, "no request runs")
@@ -132,35 +139,35 @@ async def test_whoever_goes_away_in_mid_request_leaves_nothing(gateway: Opened) 
             await until(lambda: gateway.gateway._http and gateway.gateway._http.open == 0, "it is forgotten")
 
 
-async def test_others_are_cut_when_the_gateway_is_closed(gateway: Opened) -> None:
-    async with raw(gateway) as client:
+async def test_others_are_cut_when_the_gateway_is_closed(slow: Opened) -> None:
+    async with raw(slow) as client:
         client.ask(ENDLESS | {"stream": True})
         await client.until(b"data: ")
-        await gateway.gateway.close(drain_s=0.1)
+        await slow.gateway.close(drain_s=0.1)
         told = await client.rest()
     assert b'data: {"error":{"message":"The gateway was closed."' in told and b"[DONE]" not in told
-    await idle(gateway.node)
+    await idle(slow.node)
 
 
-async def test_what_runs_ends_well_when_the_gateway_is_closed(gateway: Opened) -> None:
-    async with raw(gateway) as client:
+async def test_what_runs_ends_well_when_the_gateway_is_closed(slow: Opened) -> None:
+    async with raw(slow) as client:
         client.ask(ENDLESS | {"stream": True, "max_tokens": 30})
         await client.until(b"data: ")
-        await gateway.gateway.close(drain_s=20)
+        await slow.gateway.close(drain_s=20)
         assert b"data: [DONE]" in await client.rest()
 
 
 async def test_a_long_body_is_read_to_its_limit(gateway: Opened) -> None:
     async with http(gateway) as client:
         for size, status in ((MAX_BODY - 1000, 200), (MAX_BODY, 413)):
-            long = json.dumps(ENDLESS | {"max_tokens": 2, "ignored": "x" * size}).encode()
+            long = json.dumps(SHORT | {"ignored": "x" * size}).encode()
             kind = {"Content-Type": "application/json"}
             async with client.post(CHAT, data=io.BytesIO(long), headers=kind) as answer:
                 assert answer.status == status
                 if status == 413:
                     assert (await answer.json())["error"]["code"] == "too_large"
         nested = {"messages": json.loads("[" * 900 + "]" * 900)}
-        async with client.post(CHAT, json=ENDLESS | nested) as answer:
+        async with client.post(CHAT, json=SHORT | nested) as answer:
             assert answer.status == 400
     async with raw(gateway) as other:  # without a length
         other.send(
@@ -174,17 +181,15 @@ async def test_a_long_body_is_read_to_its_limit(gateway: Opened) -> None:
     await quiet(gateway)
 
 
-async def test_the_bodies_of_all_together_are_bounded(
-    gateway: Opened, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_the_bodies_of_all_together_are_bounded(slow: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(exchange, "MAX_HELD", 10_000)
-    async with raw(gateway) as first, raw(gateway) as second:
+    async with raw(slow) as first, raw(slow) as second:
         first.ask(ENDLESS | {"stream": True, "ignored": "x" * 9_000})
         await first.until(b"data: ")
         second.ask(ENDLESS | {"ignored": "x" * 9_000})
         told = await second.until(b"\r\n\r\n")
         assert b"HTTP/1.1 429" in told and b"Retry-After" in told
-    await quiet(gateway)
+    await quiet(slow)
 
 
 async def test_a_slow_body_is_not_waited_for(gateway: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -228,27 +233,27 @@ async def test_a_flood_of_pipelined_requests_is_answered_one_by_one(gateway: Ope
         assert (await client.rest()).count(b'{"status":"ok"}') == 501
 
 
-async def test_a_client_that_does_not_read_is_cut(gateway: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_client_that_does_not_read_is_cut(slow: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(exchange, "WRITE_S", 0.3)
-    host, _, port = gateway.url.removeprefix("http://").rpartition(":")
-    with socket.socket() as slow:
-        slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        slow.setblocking(False)
+    host, _, port = slow.url.removeprefix("http://").rpartition(":")
+    with socket.socket() as reader:
+        reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        reader.setblocking(False)
         loop = asyncio.get_running_loop()
-        await loop.sock_connect(slow, (host, int(port)))
+        await loop.sock_connect(reader, (host, int(port)))
         body = json.dumps(ENDLESS | {"stream": True, "n": 8, "logprobs": True, "top_logprobs": 20}).encode()
         head = (
             f"POST {CHAT} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {KEY}\r\n"
             f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
         )
-        await loop.sock_sendall(slow, head.encode() + body)
-        await until(lambda: gateway.gateway._running, "it runs")
-        http_server = gateway.gateway._http
+        await loop.sock_sendall(reader, head.encode() + body)
+        await until(lambda: slow.gateway._running, "it runs")
+        http_server = slow.gateway._http
         assert http_server is not None
         (connection,) = http_server.connections
         assert connection.transport is not None
         connection.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
-        await quiet(gateway)
+        await quiet(slow)
 
 
 async def test_more_connections_than_there_is_room_for_are_told(
@@ -277,10 +282,10 @@ async def test_more_connections_than_there_is_room_for_are_told(
 
 
 async def test_more_requests_than_there_is_room_for_are_told(
-    gateway: Opened, monkeypatch: pytest.MonkeyPatch
+    slow: Opened, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(server, "MAX_RUNNING", 1)
-    async with raw(gateway) as first, http(gateway) as other:
+    async with raw(slow) as first, http(slow) as other:
         first.ask(ENDLESS | {"stream": True})
         await first.until(b"data: ")
         async with other.post(CHAT, json=ENDLESS) as answer:
@@ -289,10 +294,10 @@ async def test_more_requests_than_there_is_room_for_are_told(
 
 async def test_a_stream_that_waits_says_so(gateway: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
     async with http(gateway) as client:
-        async with client.post(CHAT, json=ENDLESS | {"max_tokens": 1}) as answer:
+        async with client.post(CHAT, json=SHORT) as answer:
             assert answer.status == 200
         monkeypatch.setattr(serving, "QUIET_S", 0.0005)
-        async with client.post(CHAT, json=ENDLESS | {"stream": True, "max_tokens": 4}) as answer:
+        async with client.post(CHAT, json=SHORT | {"stream": True}) as answer:
             told = await answer.text()
         assert ": waiting\n\n" in told and told.endswith("data: [DONE]\n\n")
 
@@ -316,7 +321,7 @@ async def test_idle_connections_cost_others_nothing(gateway: Opened) -> None:
         for _ in range(200):
             await stack.enter_async_context(raw(gateway))
         async with http(gateway) as client:
-            async with client.post(CHAT, json=ENDLESS | {"max_tokens": 2}) as answer:
+            async with client.post(CHAT, json=SHORT) as answer:
                 assert answer.status == 200
             timeout = aiohttp.ClientTimeout(total=10)
             async with client.get("/health", timeout=timeout) as answer:
