@@ -1,0 +1,130 @@
+"""All that a prompt can hold travels, within the same limits on both sides; nothing of it is shown."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from msgspec.structs import replace
+from rich.pretty import pretty_repr
+
+from infraxa.net import codec, prompts, wire
+from infraxa.net.errors import NetError, ProtocolError
+from infraxa.net.prompts import Format, Prompt, Tool, ToolCall, Turn, decode_prompt, encode_prompt
+
+UNICODE = st.characters(codec="utf-8")
+TEXT = st.text(UNICODE, max_size=40)
+NAME = st.text(UNICODE, min_size=1, max_size=12)
+CALLS = st.lists(st.builds(ToolCall, TEXT, NAME, TEXT), max_size=3).map(tuple)
+ROLES = st.sampled_from(("system", "user", "assistant", "tool"))
+TURNS = st.lists(st.builds(Turn, ROLES, TEXT, CALLS, TEXT), min_size=1, max_size=5).map(tuple)
+TOOLS = st.lists(st.builds(Tool, NAME, TEXT, TEXT), max_size=4, unique_by=lambda tool: tool.name).map(tuple)
+STOPS = st.lists(NAME, max_size=3).map(tuple)
+FORMATS = st.none() | st.builds(Format, st.sampled_from(("json_object", "json_schema")), TEXT)
+
+
+@st.composite
+def conversations(draw: st.DrawFn) -> Prompt:
+    tools = draw(TOOLS)
+    choices = ["auto", "none", *(["required", tools[0].name] if tools else [])]
+    return Prompt(
+        draw(TURNS),
+        draw(STOPS),
+        tools=tools,
+        tool_choice=draw(st.sampled_from(choices)),
+        format=draw(FORMATS),
+    )
+
+
+WHOLE = (
+    conversations()
+    | st.builds(Prompt, stop=STOPS, raw=NAME, format=FORMATS)
+    | st.builds(Prompt, texts=st.lists(TEXT, min_size=1, max_size=5).map(tuple))
+)
+
+
+@given(WHOLE)
+@settings(deadline=None, max_examples=300)
+def test_a_prompt_arrives_as_it_was(prompt: Prompt) -> None:
+    assert decode_prompt(encode_prompt(prompt)) == prompt
+
+
+USER, TOOL = Turn("user", "a"), Tool("look")
+ASKED = Prompt((USER,), tools=(TOOL,))
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        Prompt(),
+        Prompt((USER,), raw="a"),
+        Prompt((USER,), texts=("a",)),
+        Prompt(raw="a", texts=("a",)),
+        Prompt(raw="a", tools=(TOOL,)),
+        Prompt(texts=("a",), stop=("b",)),
+        Prompt(texts=("a",), format=Format("json_object")),
+        Prompt(texts=("a",) * (wire.MAX_TEXTS + 1)),
+        replace(ASKED, tools=(TOOL, TOOL)),
+        replace(ASKED, tools=tuple(Tool(str(n)) for n in range(prompts.MAX_TOOLS + 1))),
+        replace(ASKED, tools=(Tool(""),)),
+        replace(ASKED, tools=(Tool("a" * (prompts.MAX_NAME + 1)),)),
+        replace(ASKED, tools=(Tool("a", parameters="{" * (prompts.MAX_SCHEMA + 1)),)),
+        replace(ASKED, tool_choice="other"),
+        replace(ASKED, tool_choice=""),
+        Prompt((USER,), tool_choice="required"),
+        Prompt((USER,), tool_choice="look"),
+        Prompt((USER,), format=Format("json_schema", " " * (prompts.MAX_SCHEMA + 1))),
+        Prompt((USER,), format=Format("yaml")),  # type: ignore[arg-type]
+        Prompt((Turn("assistant", "", (ToolCall("1", "look", "{}"),) * (prompts.MAX_TOOLS + 1)),)),
+        Prompt((Turn("assistant", "", (ToolCall("1", "", "{}"),)),)),
+        Prompt((Turn("tool", "a", (), "1" * (prompts.MAX_NAME + 1)),)),
+    ],
+)
+def test_what_cannot_be_said_is_refused_on_both_sides(prompt: Prompt) -> None:
+    with pytest.raises(NetError) as error:
+        encode_prompt(prompt)
+    assert error.value.code == "bad_request"
+    with pytest.raises(ProtocolError) as refused:
+        decode_prompt(codec.encode(prompt))
+    assert refused.value.reason == "malformed"
+
+
+@given(WHOLE, st.integers(0, 10_000), st.binary(max_size=8))
+@settings(deadline=None, max_examples=300)
+def test_whatever_comes_is_a_prompt_or_refused(prompt: Prompt, at: int, odd: bytes) -> None:
+    data = encode_prompt(prompt)
+    at %= len(data) + 1
+    try:
+        found = decode_prompt(data[:at] + odd + data[at + len(odd) // 2 :])
+    except ProtocolError:
+        return
+    assert sum(map(bool, (found.turns, found.raw, found.texts))) == 1
+    assert decode_prompt(encode_prompt(found)) == found
+
+
+def test_nothing_of_it_is_shown() -> None:
+    secret = "the words of a person"
+    for prompt in (
+        Prompt(
+            (
+                Turn("assistant", secret, (ToolCall(secret, secret, secret),)),
+                Turn("tool", secret, (), secret),
+            ),
+            (secret,),
+            tools=(Tool(secret, secret, secret),),
+            tool_choice=secret,
+            format=Format("json_schema", secret),
+        ),
+        Prompt(raw=secret),
+        Prompt(texts=(secret,)),
+    ):
+        parts = [
+            prompt,
+            *prompt.turns,
+            *prompt.tools,
+            *(call for turn in prompt.turns for call in turn.calls),
+        ]
+        if prompt.format is not None:
+            parts.append(prompt.format)
+        for part in parts:
+            assert secret not in repr(part) and secret not in pretty_repr(part)
