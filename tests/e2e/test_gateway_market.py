@@ -64,7 +64,7 @@ async def market(tmp_path: Path) -> AsyncIterator[Market]:
         node = await stack.enter_async_context(
             running(
                 tmp_path / "me", network=network, mdns=False, listen_hosts="127.0.0.1", threads=1,
-                bootstrap=",".join(known), **CAPS,
+                bootstrap=",".join(known), cap_api=1000.0, **CAPS,
             )
         )  # fmt: skip
         await offers(node, 2)
@@ -166,11 +166,11 @@ async def test_who_answers_is_as_the_headers_say(market: Market) -> None:
 
 async def test_a_cap_ends_the_spending(market: Market) -> None:
     client = market.gateway.client.with_options(default_headers=MARKET)
-    await market.node.change_setting("cap_day", 0.0)
+    await market.node.change_setting("cap_api", 0.0)
     for stream in (False, True):
         with pytest.raises(openai.APIStatusError) as caught:
             await client.chat.completions.create(**ASKED, stream=stream)
-        assert caught.value.status_code == 402 and caught.value.code == "cap_day"
+        assert caught.value.status_code == 402 and caught.value.code == "cap_api"
 
 
 async def test_whoever_goes_away_leaves_the_driver_idle(market: Market) -> None:
