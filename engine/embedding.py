@@ -20,7 +20,7 @@ MAX_TOKENS: Final = 2048
 """Of one text, where the model was not trained for fewer."""
 CHUNK: Final = 64
 """Tokens that are read at once: their logits are computed too, 40 MB with a large vocabulary."""
-MAX_TOKEN_LETTERS: Final = 64
+MAX_TOKEN_LETTERS: Final = 16
 """A text of more characters for each token it may have is too long without looking at it."""
 _MEAN, _FIRST, _LAST = 1, 2, 3
 """llama.cpp's kinds of pooling, of those that give a vector of a text's meaning."""
