@@ -30,10 +30,10 @@ def row_of_logits(context: Context, row: int) -> Logits:
 
 def choose(chain: int, logits: Logits, allowed: NDArray[np.bool_] | None = None) -> int:
     """The token that a chain of samplers takes, of the allowed ones; it does not count as chosen yet."""
-    ids = np.arange(len(logits), dtype=np.int32) if allowed is None else np.flatnonzero(allowed)
+    ids = np.arange(len(logits)) if allowed is None else np.flatnonzero(allowed)
     candidates = np.empty(len(ids), _CANDIDATE)
     candidates["id"] = ids
-    candidates["logit"] = logits[ids]
+    candidates["logit"] = logits if allowed is None else logits[ids]
     array = _api.llama_token_data_array()
     array.data = ctypes.cast(candidates.ctypes.data, ctypes.POINTER(_api.llama_token_data))
     array.size = len(candidates)
