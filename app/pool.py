@@ -19,10 +19,10 @@ from infraxa.app.choices import ModelEntry
 from infraxa.app.config import Settings
 from infraxa.app.errors import FAILURES, NodeError
 from infraxa.app.files import FileMark, mark_of, stamp_of
+from infraxa.app.places import Place, limit_beside, no_room, options_of
 from infraxa.engine.host import Engine
-from infraxa.engine.models import memory_estimate
 from infraxa.engine.room import Resident, fits, most, resident, room_now
-from infraxa.engine.types import EngineError, EngineStatus, LoadOptions
+from infraxa.engine.types import EngineError, EngineStatus
 from infraxa.net.tasks import TaskGroup
 
 MOST: Final = 8
@@ -31,46 +31,6 @@ MOST: Final = 8
 Room = Literal["loaded", "beside", "instead", "none"]
 """For a model: it has an engine; memory lets it be loaded beside all others; idle ones have to go for it;
 those that are in hand leave no room."""
-
-
-class _Place:
-    """An engine and the model that it is for."""
-
-    def __init__(self, engine: Engine, entry: ModelEntry, mark: FileMark) -> None:
-        self.engine = engine
-        self.entry = entry
-        self.mark = mark
-        """What its file was like when it was wanted."""
-        self.options: LoadOptions | None = None
-        """As it was loaded last, or is being loaded."""
-        self.loading: asyncio.Task[None] | None = None
-        self.holders = 0
-        """Answers that have it in hand."""
-        self.guests = 0
-        """How many of them are guests'."""
-        self.persons = False
-        """The person wanted it, and not guests alone."""
-        self.used = time.monotonic()
-        self.reserved = 0
-        """Bytes that it may take while it is being loaded."""
-
-    @property
-    def failed(self) -> bool:
-        return self.loading is None and self.engine.status.state in ("off", "failed")
-
-    @property
-    def pid(self) -> int | None:
-        loaded = self.engine.status.loaded
-        return None if loaded is None else loaded.pid
-
-    @property
-    def takes(self) -> int:
-        """Bytes, by the estimate that limits are compared with."""
-        loaded = self.engine.status.loaded
-        if loaded is None:
-            return 0 if self.failed else self.reserved
-        estimate = memory_estimate(self.entry.info, loaded.n_ctx, loaded.slots, loaded.kv_type)
-        return estimate + loaded.park_bytes
 
 
 class Pool:
@@ -88,10 +48,10 @@ class Pool:
         when they have ended, which it bounds."""
         self._make = make
         self._tasks = tasks
-        self._places: list[_Place] = []
-        self._left: list[_Place] = []
-        """In hand, of a file that is another one by now: they go with their last answer."""
-        self._shown: _Place | None = None
+        self._places: list[Place] = []
+        self._left: list[Place] = []
+        """In hand, but removed, or of a file that is another one by now: they go with their last answer."""
+        self._shown: Place | None = None
         """The model that the person wanted last; without one, the last that was loaded."""
         self._changed = asyncio.Event()
         self._closed = False
@@ -187,7 +147,7 @@ class Pool:
         places, self._places, self._left = (*self._places, *self._left), [], []
         await asyncio.gather(*(place.engine.close() for place in places))
 
-    async def _place(self, entry: ModelEntry, settings: Settings, *, guest: bool) -> _Place:
+    async def _place(self, entry: ModelEntry, settings: Settings, *, guest: bool) -> Place:
         """The place of this model, which has no await between it and its use."""
         if entry.problem:
             raise EngineError("not_found", entry.problem, "Choose another model, or add it again.")
@@ -212,10 +172,10 @@ class Pool:
             self.on_change()
         return place
 
-    def _find(self, entry: ModelEntry) -> _Place | None:
+    def _find(self, entry: ModelEntry) -> Place | None:
         return next((place for place in self._places if place.entry.path == entry.path), None)
 
-    def _current(self, entry: ModelEntry, mark: FileMark) -> _Place | None:
+    def _current(self, entry: ModelEntry, mark: FileMark) -> Place | None:
         """The place that has the file as it is now."""
         place = self._find(entry)
         if place is not None and place.mark != mark:
@@ -224,7 +184,7 @@ class Pool:
                 self._left.append(place)
                 return None
             # Its engine loads the new file.
-            renewed = _Place(place.engine, entry, mark)
+            renewed = Place(place.engine, entry, mark)
             renewed.persons = place.persons
             self._places.append(renewed)
             if self._shown is place:
@@ -232,17 +192,17 @@ class Pool:
             return renewed
         return place
 
-    def _made(self, entry: ModelEntry, settings: Settings, mark: FileMark, *, guest: bool) -> _Place:
+    def _made(self, entry: ModelEntry, settings: Settings, mark: FileMark, *, guest: bool) -> Place:
         """A new place, for which idle ones went. Raises NodeError `busy`."""
         if self._closed:
             raise NodeError("closed", "This node is not open.")
         going = self._going(entry, settings, self._places, guest=guest)
         if going is None:
-            raise _no_room(settings)
+            raise no_room(settings)
         for place in going:
             self._places.remove(place)
         # The last one's engine ends its model by itself; the others end before the new one is loaded.
-        place = _Place(going[-1].engine if going else self._make(), entry, mark)
+        place = Place(going[-1].engine if going else self._make(), entry, mark)
         self._places.append(place)
         if self._shown in going:
             self._shown = place
@@ -250,15 +210,15 @@ class Pool:
         return place
 
     def _going(
-        self, entry: ModelEntry, settings: Settings, others: list[_Place], *, guest: bool, away: bool = False
-    ) -> list[_Place] | None:
+        self, entry: ModelEntry, settings: Settings, others: list[Place], *, guest: bool, away: bool = False
+    ) -> list[Place] | None:
         """The idle ones of `others` that have to go for this model, in order; None: those in hand leave no
         room.
 
         `away`: as if no guest had one in hand.
         """
 
-        def when(place: _Place) -> tuple[bool, bool, float]:
+        def when(place: Place) -> tuple[bool, bool, float]:
             return (not place.failed, place.persons == guest, place.used)
 
         idle = sorted((o for o in others if not o.holders or (away and o.holders == o.guests)), key=when)
@@ -274,24 +234,24 @@ class Pool:
         return idle if self._fits(entry, settings, others, idle, well=False) else None
 
     def _fits(
-        self, entry: ModelEntry, settings: Settings, others: list[_Place], going: list[_Place], *, well: bool
+        self, entry: ModelEntry, settings: Settings, others: list[Place], going: list[Place], *, well: bool
     ) -> bool:
         stay = [place for place in (*others, *self._left) if place not in going]
         free = self._free(stay) + sum(self.resident(place.pid).whole for place in going if place.pid)
         # What goes is mapped no more: `_free` did not count it.
-        return fits(entry.info, options_of(settings), free, _limit(settings, stay), well=well)
+        return fits(entry.info, options_of(settings), free, limit_beside(settings, stay), well=well)
 
-    def _free(self, stay: list[_Place]) -> int:
+    def _free(self, stay: list[Place]) -> int:
         """Bytes for others than those that stay."""
         return self.room_now() - self._kept_free(stay)
 
-    def _kept_free(self, stay: list[_Place]) -> int:
+    def _kept_free(self, stay: list[Place]) -> int:
         return sum(
             self.resident(place.pid).mapped if place.pid else 0 if place.failed else place.reserved
             for place in stay
         )
 
-    async def _have(self, place: _Place, settings: Settings, *, guest: bool) -> None:
+    async def _have(self, place: Place, settings: Settings, *, guest: bool) -> None:
         """Returns when it is ready. Raises EngineError."""
         options = options_of(settings)
         # Other options do while others are using the model: they come into force with the next load.
@@ -306,7 +266,7 @@ class Pool:
                 return
         await asyncio.shield(self._begin(place, settings, []))
 
-    def _begin(self, place: _Place, settings: Settings, ending: list[Engine]) -> asyncio.Task[None]:
+    def _begin(self, place: Place, settings: Settings, ending: list[Engine]) -> asyncio.Task[None]:
         """Begin to load it, after these have ended."""
         place.options = options_of(settings)
         stay = [other for other in (*self._places, *self._left) if other is not place]
@@ -321,11 +281,11 @@ class Pool:
         task.add_done_callback(ended)
         return task
 
-    async def _load(self, place: _Place, settings: Settings, ending: list[Engine]) -> None:
+    async def _load(self, place: Place, settings: Settings, ending: list[Engine]) -> None:
         while True:
             await asyncio.gather(*(engine.close() for engine in ending))
             stay = [other for other in (*self._places, *self._left) if other is not place]
-            options = options_of(settings, _limit(settings, stay), self._kept_free(stay))
+            options = options_of(settings, limit_beside(settings, stay), self._kept_free(stay))
             try:
                 await place.engine.load(Path(place.entry.path), options)
                 return
@@ -336,41 +296,8 @@ class Pool:
             self._places = [other for other in self._places if other not in idle]
             ending = [other.engine for other in idle]
 
-    async def _until_ready(self, place: _Place) -> None:
+    async def _until_ready(self, place: Place) -> None:
         """Until a worker that is being restarted is there again, or is given up; the engine bounds it."""
         while place.engine.status.state in ("starting", "loading", "restarting"):
             self._changed.clear()
             await self._changed.wait()
-
-
-def options_of(settings: Settings, limit: int | None = None, kept_free: int = 0) -> LoadOptions:
-    """How a model is loaded. `limit`: what it may take of `Settings.memory_limit`, in bytes."""
-    return LoadOptions(
-        n_ctx=settings.context,
-        slots=settings.slots,
-        threads=settings.threads,
-        gpu_layers=settings.gpu_layers,
-        memory_limit=limit,
-        kv_type=settings.kv_type,
-        flash_attention=settings.flash_attention,
-        unified_kv=settings.unified_kv,
-        kept_free=kept_free,
-    )
-
-
-def _limit(settings: Settings, stay: list[_Place]) -> int | None:
-    """Bytes that one more model may take beside these."""
-    if settings.memory_limit is None:
-        return None
-    return max(1, settings.memory_limit * 1_000_000 - sum(place.takes for place in stay))
-
-
-def _no_room(settings: Settings) -> NodeError:
-    why = "there is no memory for one more"
-    if settings.models_loaded is not None:
-        why = f"there is no memory for one more, or no more than {settings.models_loaded} may be loaded"
-    return NodeError(
-        "busy",
-        f"Another model is answering in another chat, and {why}.",
-        "Wait for the end of that answer or stop it, then try again.",
-    )

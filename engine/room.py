@@ -18,6 +18,8 @@ RESERVE = 512 << 20
 RESERVE_SHARE = 16
 CACHE_SHARE = 2
 """Contexts get one such part of what the weights leave free; see sizing.choose_size."""
+ENOUGH_SLOTS = 2
+"""So many contexts are enough for a model that is not alone: one for the person, one for others."""
 
 
 class Resident(NamedTuple):
@@ -55,7 +57,8 @@ def fits(info: ModelInfo, options: LoadOptions, free: int, limit: int | None, *,
     trained = info.context_length or CTX_COMFORT
     context = min(options.n_ctx or (CTX_COMFORT if well else CTX_LEAST), trained)
     fixed = memory_estimate(info, 0, 0)
-    whole = memory_estimate(info, context, options.slots if well else 1, options.kv_type)
+    slots = min(options.slots, ENOUGH_SLOTS) if well else 1
+    whole = memory_estimate(info, context, slots, options.kv_type)
     return fixed + CACHE_SHARE * (whole - fixed) <= free and (limit is None or whole <= limit)
 
 

@@ -302,7 +302,7 @@ def test_a_model_fits_with_contexts_that_nobody_complains_of_or_just_so() -> Non
     info = ModelInfo("x", "x", 1000 * MB, cache_width=(1000,) * 10, context_length=8192)
     fixed, token = memory_estimate(info, 0, 0), 20_000
     options = LoadOptions(slots=4)
-    well, just = fixed + 2 * 4 * 4096 * token, fixed + 2 * 512 * token
+    well, just = fixed + 2 * 2 * 4096 * token, fixed + 2 * 512 * token
     assert fits(info, options, well, None, well=True) and not fits(info, options, well - 1, None, well=True)
     assert fits(info, options, just, None, well=False) and not fits(info, options, just - 1, None, well=False)
     limit = fixed + 512 * token
