@@ -142,7 +142,8 @@ class Exchange:
             raise ConnectionResetError("the client does not read") from None
 
     def _headers(self) -> dict[str, str]:
-        return {**self.allowed, "X-Request-Id": self.id, "Cache-Control": "no-store"}
+        named = {"Server": "infraxa", "X-Request-Id": self.id, "Cache-Control": "no-store"}
+        return {**self.allowed, **named}
 
 
 def event(value: Json) -> bytes:

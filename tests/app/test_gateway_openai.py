@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import openai
+import pydantic
 import pytest
 
 from tests.app.gateways import Opened, idle, opened
@@ -124,6 +125,23 @@ async def test_an_answer_keeps_to_a_schema(gateway: Opened) -> None:
     )
     said = json.loads(answer.choices[0].message.content or "")
     assert isinstance(said["sum"], int) and isinstance(said["sure"], bool) and len(said) == 2
+
+
+class Sum(pydantic.BaseModel):
+    """What the package makes of an answer."""
+
+    left: int
+    right: int
+    kind: Literal["sum", "product"]
+
+
+async def test_the_package_makes_values_of_answers(gateway: Opened) -> None:
+    asked: dict[str, Any] = {"model": "guide", "messages": QUESTION, "max_tokens": 400, "temperature": 0}
+    answer = await gateway.client.chat.completions.parse(**asked, response_format=Sum)
+    assert isinstance(answer.choices[0].message.parsed, Sum)
+    async with gateway.client.chat.completions.stream(**asked, response_format=Sum) as stream:
+        final = await stream.get_final_completion()
+    assert final.choices[0].message.parsed == answer.choices[0].message.parsed
 
 
 WEATHER: Any = {
