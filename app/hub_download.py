@@ -36,6 +36,8 @@ TOLD_EVERY = 0.2
 """Seconds between two events; what came in such a time is written."""
 RATE_OVER = 5.0
 """Seconds of which the rate is told."""
+LET_GO = 2.0
+"""Seconds that another download of the same file is given to end."""
 MAGIC = b"GGUF"
 
 
@@ -79,8 +81,7 @@ class Download:
         Raises NodeError and StoreError; what came until then is kept, unless it is not what was promised.
         """
         what = f"{self._repo}/{self._file.path}"
-        # Not in a thread: whoever is cancelled meanwhile would leave it locked.
-        partial = Partial(self._models, self._file.sha256, what)
+        partial = await self._locked(what)
         try:
             if await asyncio.to_thread(place.exists):  # somebody else was quicker
                 return
@@ -101,6 +102,18 @@ class Download:
             await asyncio.to_thread(partial.move_to, place)
         finally:
             partial.close()
+
+    async def _locked(self, what: str) -> Partial:
+        """What is here, for this download alone. One that was just stopped lets go of it in a moment."""
+        until = monotonic() + LET_GO
+        while True:
+            try:
+                # Not in a thread: whoever is cancelled meanwhile would leave it locked.
+                return Partial(self._models, self._file.sha256, what)
+            except NodeError as error:
+                if error.code != "busy" or monotonic() >= until:
+                    raise
+            await asyncio.sleep(LET_GO / 20)
 
     async def _resume(self, partial: Partial) -> AsyncGenerator[PullChecked, None]:
         """Hash what an earlier attempt has left."""

@@ -6,6 +6,7 @@ and the hash: what another version of the repository holds under the same name i
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import shutil
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
@@ -37,6 +38,7 @@ from infraxa.engine.sizing import free_memory
 from infraxa.engine.types import EngineError
 from infraxa.store import models as records
 from infraxa.store.db import Store
+from infraxa.store.folder import prepare_folder
 from infraxa.store.records import ModelRecord, StoreError
 
 if TYPE_CHECKING:
@@ -171,6 +173,8 @@ class Pulling:
             yield PullChosen(chosen)
             where = places(self._folders, chosen.repo, chosen.files)
             models, meter = models_folder(self._folders), Meter(chosen.size)
+            await asyncio.to_thread(prepare_folder, self._folders.data)
+            await asyncio.to_thread(prepare_folder, models)
             before, fresh = 0, False
             for file, place in zip(chosen.files, where, strict=True):
                 if not place.exists():

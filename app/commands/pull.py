@@ -89,7 +89,8 @@ def pull(
     settings = settings_of(folders, {})
     repo, quant = hub_names.parse(wanted)
     asked = PullAsked(repo, quant, name, force, asyncio.run(hub.access()))
-    if not (yes or as_json) and is_terminal(sys.stdout) and sys.stdin is not None and sys.stdin.isatty():
+    ask = not (yes or as_json) and is_terminal(sys.stdout) and sys.stdin is not None and sys.stdin.isatty()
+    if ask:
         plan = asyncio.run(_plan(asked, folders))
         _say_plan(plan)
         if not _agreed():
@@ -97,7 +98,7 @@ def pull(
             return 1
         # What was agreed to, whatever fits a moment later.
         asked = msgspec.structs.replace(asked, quant=plan.files[0].path)
-    shown = _Json() if as_json else _Lines(quiet_plan=not yes and is_terminal(sys.stdout))
+    shown = _Json() if as_json else _Lines(quiet_plan=ask)
     asyncio.run(_pull(asked, folders, settings, shown))
     return 0
 

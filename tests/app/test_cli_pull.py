@@ -70,6 +70,8 @@ def test_a_pull_in_a_pipe(there: Hub, data: Path) -> None:
     assert "It answers new chats from now on." in ran.out
     assert "license apache-2.0" in ran.err and "Attempt 1 of 5" in ran.err and "100%" in ran.err
     assert names(data) == ["guide", "mine"]
+    for folder in (data, data / "models"):
+        assert folder.stat().st_mode & 0o077 == 0, "its owner's alone, as it also holds the keys"
     answer = infraxa("ask", "What is 2+2?", "--json", data=data)
     assert json.loads(answer.out)["model"] == "mine"
     one_line(pull(there, data, REPO), "is already here, as mine")

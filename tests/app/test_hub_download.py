@@ -38,7 +38,7 @@ def there() -> Iterator[Hub]:
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hub_download, "PAUSES", (0.01, 0.01, 0.01))
-    monkeypatch.setattr(hub, "LISTING_PAUSE", 0.01)
+    monkeypatch.setattr(hub_download, "LET_GO", 0.2)
 
 
 def what(hub: Hub, **given: object) -> HubFile:
@@ -281,6 +281,16 @@ async def test_two_at_once(there: Hub, tmp_path: Path) -> None:
         assert "is being downloaded already" in error.message
     finally:
         partial.close()
+    await download(there, tmp_path)
+    is_whole(tmp_path)
+
+
+async def test_one_that_was_just_stopped_is_waited_for(
+    there: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hub_download, "LET_GO", LIMIT)
+    partial = Partial(tmp_path, DIGEST, "the guide")
+    asyncio.get_running_loop().call_later(0.2, partial.close)
     await download(there, tmp_path)
     is_whole(tmp_path)
 

@@ -175,13 +175,30 @@ async def test_one_at_a_time_and_quitting_asks(there: Hub, tmp_path: Path) -> No
         await it.opened()
         await begin(it, there)
         await it.pilot.press("enter")
-        await it.until(lambda: "One model at a time" in said(it), "the refusal")
+        await it.until(lambda: any("One model at a time" in toast for toast in it.toasts), "the refusal")
         await it.app.action_quit()
         await it.until(lambda: isinstance(it.app.screen, Confirm), "the question")
         assert "is being downloaded" in it.screen_text()
         await it.pilot.click("#no")
         assert it.app.pulls.running is not None
         it.app.pulls.cancel()
+
+
+async def test_leaving_the_app_keeps_what_came(there: Hub, tmp_path: Path) -> None:
+    async with shell(tmp_path) as it:
+        await it.opened()
+        await begin(it, there)
+        models = it.app.folders.data / "models"
+    kept = bytes_here(models, DIGEST)
+    assert kept > 0
+    there.slowly = None
+    async with shell(tmp_path) as it:
+        await it.opened()
+        await look_up(it, REPO)
+        assert "are here" in it.screen_text()
+        await it.pilot.press("enter")
+        await it.until(lambda: it.app.pulls.ended.startswith("model-Q8_0 is here"), "the rest")
+    assert there.ranges()[-1].startswith(f"bytes={kept}-")
 
 
 @pytest.mark.parametrize("button", ["#delete", "#keep"])

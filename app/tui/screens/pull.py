@@ -128,7 +128,8 @@ class PullScreen(View[None]):
     def _look_up(self, text: str) -> None:
         """Ask the hub what would be downloaded, then the person."""
         if self.app.pulls.running is not None:
-            self._say("One model at a time: wait for this one, or cancel it.", is_problem=True)
+            # Below the list it would be gone with the next bytes.
+            self.app.notify("One model at a time: wait for this one, or cancel it.", severity="warning")
             return
 
         async def look() -> None:
