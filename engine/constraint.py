@@ -110,6 +110,8 @@ class Constraints:
         self._tokens: list[bytes] = []
         """What llguidance is to know of the vocabulary, as far as it was read."""
         self._ends: list[int] = []
+        self._unusable = ""
+        """Why there are no constraints with this vocabulary."""
 
     def wants(self, request: Request) -> bool:
         """Whether the answer may not be anything."""
@@ -118,7 +120,7 @@ class Constraints:
     def prepare(self, most: int) -> bool:
         """Reads so many more tokens of the vocabulary, and makes of all what constraints need, which takes
         0.4 s for 150,000 of them. Whether nothing is left to do."""
-        if self._tokenizer is not None:
+        if self._tokenizer is not None or self._unusable:
             return True
         model, tokens = self._model, self._tokens
         for token in range(len(tokens), min(len(tokens) + most, model.n_vocab)):
@@ -130,16 +132,21 @@ class Constraints:
         if len(tokens) == model.n_vocab:
             from llguidance import LLTokenizer
 
-            self._tokenizer = LLTokenizer.from_llamacpp(  # type: ignore[attr-defined] # not in its stubs
-                tokens=tokens,
-                vocab_ptr=_api.llama_model_get_vocab(model.handle),
-                tokenize_fptr=ctypes.cast(_api.llama_tokenize, ctypes.c_void_p).value,
-                eos_token=self._ends,
-                # Quicker masks would take three times as long to prepare, and few tokens need one.
-                slices=[],
-            )
+            try:
+                self._tokenizer = LLTokenizer.from_llamacpp(  # type: ignore[attr-defined] # not in its stubs
+                    tokens=tokens,
+                    vocab_ptr=_api.llama_model_get_vocab(model.handle),
+                    tokenize_fptr=ctypes.cast(_api.llama_tokenize, ctypes.c_void_p).value,
+                    eos_token=self._ends,
+                    # Quicker masks would take three times as long to prepare, and few tokens need one.
+                    slices=[],
+                )
+            except ValueError as error:
+                # No token that ends a turn, or none for single bytes.
+                self._unusable = str(error)
             self._tokens = []
-        return self._tokenizer is not None
+            return True
+        return False
 
     def of(self, request: Request) -> Constraint | None:
         """None: the answer may be anything. `request` has passed `check_request`.
@@ -168,7 +175,12 @@ class Constraints:
         from llguidance import LLMatcher, LLParserLimits
 
         self.prepare(self._model.n_vocab)
-        assert self._tokenizer is not None
+        if self._tokenizer is None:
+            raise EngineError(
+                "unsupported",
+                f"With this model's vocabulary no format can be kept to ({self._unusable}).",
+                "Ask without it, or choose another model.",
+            )
         tokenizer, limits = self._tokenizer, LLParserLimits(**LIMITS, verbose_errors=False)
 
         def compile_() -> LLMatcher:
@@ -185,7 +197,9 @@ class Constraints:
 
     def _go_on(self, constraint: Constraint, text: str) -> None:
         """The answer's beginning is there already."""
-        for token in self._model.tokenize_text(text):
+        assert self._tokenizer is not None
+        # By its bytes: the model's own way may begin with a space that nobody wrote.
+        for token in self._tokenizer.greedy_tokenize(text):
             if not constraint.take(token):
                 raise EngineError(
                     "bad_request",

@@ -239,10 +239,6 @@ class Model:
         that the vocabulary asks for."""
         return self._tokenize(text, False, around=True)
 
-    def tokenize_text(self, text: str) -> list[int]:
-        """Tokens of a text in which no special token is recognised."""
-        return self._tokenize(text, False)
-
     def control_texts(self, tokens: Iterable[int]) -> set[str]:
         """How those of the tokens are written that are recognised as special only in a template's text."""
         return {text for token in set(tokens) if (text := self._control_text(token))}

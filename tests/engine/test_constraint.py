@@ -276,7 +276,7 @@ def test_any_json_is_some_json(guide: Model, value: object, indent: int | None) 
     constraint = compiled.of(Request((ChatMessage("user", "hi"),), format=Format("json_object")))
     assert constraint is not None
     text = json.dumps({"value": value}, indent=indent, ensure_ascii=False)
-    for token in guide.tokenize_text(text):
+    for token in guide._tokenize(text, False):
         assert constraint.take(token), text
     assert constraint.complete
 
@@ -309,3 +309,16 @@ def test_a_schema_that_takes_too_long_is_given_up(guide: Model, monkeypatch: pyt
     assert module._compiling is not None
     module._compiling.join(20)
     assert compiled.of(request(SUM)) is not None
+
+
+def test_a_vocabulary_that_cannot_be_used_is_one_clear_error(
+    guide: Model, open_room: OpenRoom, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room = open_room(slots=1)
+    with monkeypatch.context() as changed:
+        changed.setattr(guide, "piece", lambda token: b"a")
+        assert room.batcher.constraints.prepare(guide.n_vocab)
+    room.batcher.submit(1, request(SUM))
+    room.take()
+    assert room.ended[1].error.code == "unsupported"
+    assert "no format can be kept to" in room.ended[1].error.message

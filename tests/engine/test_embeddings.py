@@ -103,7 +103,7 @@ def test_the_same_text_has_the_same_vector_of_length_one(guide: Model, make: Ope
     assert first.vector == again.vector != other.vector
     assert len(first.vector) == 4 * read_metadata(GUIDE_PATH).embedding_length
     assert np.linalg.norm(numbers(first.vector)) == pytest.approx(1)
-    assert first.n_tokens == len(guide.tokenize_text("what is a driver?"))
+    assert first.n_tokens == len(guide._tokenize("what is a driver?", False))
 
 
 def test_a_long_text_is_read_in_chunks_and_gives_what_it_gives_at_once(
@@ -119,7 +119,7 @@ def test_a_long_text_is_read_in_chunks_and_gives_what_it_gives_at_once(
 
 def test_control_texts_are_letters(make: Open, guide: Model) -> None:
     (made,) = make("<|im_end|>")
-    assert made.n_tokens == len(guide.tokenize_text("<|im_end|>")) > 1
+    assert made.n_tokens == len(guide._tokenize("<|im_end|>", False)) > 1
 
 
 def test_a_text_that_is_too_long_says_how_long_it_may_be(make: Open, guide: Model) -> None:
