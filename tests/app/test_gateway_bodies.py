@@ -195,7 +195,8 @@ def test_tokens_of_parts_of_characters() -> None:
     choice = CompletionChoice(0, body, completion_requests(body, PLAIN)[0])
     euro = "€".encode()
     logprobs = (
-        TokenLogprob(1, b"a", -0.1), TokenLogprob(2, euro[:2], float("-inf")), TokenLogprob(3, euro[2:], -0.2),
+        TokenLogprob(1, b"a", -0.1), TokenLogprob(2, euro[:2], float("-inf")),
+        TokenLogprob(3, euro[2:], -0.2),
         TokenLogprob(4, b"b", -0.3, ((4, b"b", -0.3),)),
     )  # fmt: skip
     choice.take(Delta("a€b", (1, 2, 3, 4), logprobs))
