@@ -37,6 +37,11 @@ LEAST_OUTPUTS = 8
 # As large as any piece of a token gets in practice; llama.cpp says when it is not.
 _PIECE_BYTES = 256
 
+_LONG = 8192
+_MUCH = 1 << 27
+"""Letters copied: 0.1 s."""
+_MOST_APART = 50
+
 
 def route_log(sink: Callable[[str], None]) -> Callable[[], None]:
     """Sends llama.cpp's log lines to `sink` from now on. Returns a function that ends it; call it before
@@ -108,6 +113,7 @@ class Model:
         """A sequence's cache can be cut at any position."""
         self._pieces: dict[int, bytes | None] = {}
         self._controls: dict[int, str] = {}
+        self._names: dict[bool, list[str]] = {}
         self._buffer = ctypes.create_string_buffer(_PIECE_BYTES)
 
     @classmethod
@@ -212,18 +218,43 @@ class Model:
         for i, piece in enumerate(pieces):
             # Every second piece is one of those characters.
             ids += self._tokenize(literal[piece], False) if literal and i % 2 else self._tokenize(piece, True)
-        return self._with_bos(ids)
-
-    def tokenize_pieces(self, pieces: Iterable[str]) -> list[int]:
-        """The same of a prompt that is cut where special tokens begin and end."""
-        return self._with_bos([token for piece in pieces for token in self._tokenize(piece, True)])
-
-    def _with_bos(self, ids: list[int]) -> list[int]:
         if self.adds_bos and self.bos >= 0 and ids[:1] != [self.bos]:
             ids.insert(0, self.bos)
         return ids
 
     def _tokenize(self, text: str, special: bool, around: bool = False) -> list[int]:
+        apart = self._too_many_named(text, special) if len(text) > _LONG and not around else ()
+        if not apart:
+            return self._tokenize_at_once(text, special, around)
+        ids: list[int] = []
+        known = {name: self._tokenize_at_once(name, special) for name in apart}
+        for i, piece in enumerate(re.split(f"({'|'.join(map(re.escape, apart))})", text)):
+            # Every second piece is one of them.
+            if piece:
+                ids += known[piece] if i % 2 else self._tokenize_at_once(piece, special)
+        return ids
+
+    def _too_many_named(self, text: str, special: bool) -> list[str]:
+        """The commonest texts of tokens that llama.cpp looks for before all others, the longest first, where
+        there are so many of them in the text that it would take seconds: it copies the text for each."""
+        counts = [(text.count(name), name) for name in self._named(special) if name in text]
+        if sum(count for count, _ in counts) * len(text) < _MUCH:
+            return []
+        return sorted((name for _, name in sorted(counts)[-_MOST_APART:]), key=len, reverse=True)
+
+    def _named(self, special: bool) -> list[str]:
+        """Texts of tokens that are looked for whole: those of control tokens only among special ones."""
+        if special not in self._names:
+            wanted = _api.LLAMA_TOKEN_ATTR_USER_DEFINED | (_CONTROL_ATTRIBUTES if special else 0)
+            self._names[special] = [
+                text
+                for token in range(self.n_vocab)
+                if _api.llama_vocab_get_attr(self._vocab, token) & wanted
+                and (text := _api.llama_vocab_get_text(self._vocab, token).decode("utf-8", "replace"))
+            ]
+        return self._names[special]
+
+    def _tokenize_at_once(self, text: str, special: bool, around: bool = False) -> list[int]:
         data = text.encode("utf-8", "replace")
         room = len(data) + 16
         for _ in range(2):

@@ -10,7 +10,6 @@ cannot be protected so: its model itself cannot tell who wrote that.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Iterable, Iterator
 from itertools import count
 from typing import Any, Final
@@ -35,7 +34,8 @@ _STAND_INS = 0xF0000
 def prompt_tokens(model: Model, template: ChatTemplate, request: Request) -> list[int]:
     """Tokens up to where the assistant's next words begin. Raises EngineError."""
     if not request.messages:
-        return _raw_tokens(model, request.prompt)
+        # Control texts are what they look like: whoever writes a whole prompt writes its turns.
+        return model.tokenize(request.prompt) if request.prompt else []
     messages = request.messages
     tools = request.tools if request.tool_choice != "none" else ()
     hidden: dict[str, str] = {}
@@ -137,12 +137,3 @@ def _in_slices(model: Model, texts: Iterable[str]) -> set[str]:
     for at in range(0, len(joined), SLICE):
         tokens.update(model.tokenize(joined[at : at + SLICE + OVERLAP]))
     return model.control_texts(tokens)
-
-
-def _raw_tokens(model: Model, prompt: str) -> list[int]:
-    """Control texts are what they look like: whoever writes a whole prompt writes its turns."""
-    controls = _in_slices(model, (prompt,))
-    if not controls:
-        return model.tokenize(prompt) if prompt else []
-    pieces = re.split(f"({'|'.join(map(re.escape, sorted(controls, key=len, reverse=True)))})", prompt)
-    return model.tokenize_pieces(pieces)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from pathlib import Path
 
+import gguf
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from infraxa.engine import llama
 from infraxa.engine.llama import Model
 from infraxa.engine.prompt import OVERLAP, SLICE
 from infraxa.engine.prompt import prompt_tokens as tokens_of
@@ -129,3 +133,65 @@ def test_ordinary_conversations_give_the_tokens_of_their_text(
     messages = [ChatMessage("user" if i % 2 == 0 else "assistant", text) for i, text in enumerate(contents)]
     assume(not any(text in m.content for text in ("<|im_end|>", "<|im_start|>") for m in messages))
     assert prompt_tokens(guide, template, messages) == guide.tokenize(template.render(messages))
+
+
+PIECES = ["<|im_end|>", "<|im_start|>", "<|im_", "end|>", " ", "\n", "user", "é", "a b", "12", "🦜"]
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.lists(st.sampled_from(PIECES), max_size=30).map("".join), st.booleans())
+def test_a_text_with_many_control_texts_is_cut_at_them_and_has_the_same_tokens(
+    guide: Model, text: str, special: bool
+) -> None:
+    with pytest.MonkeyPatch.context() as changed:
+        changed.setattr(llama, "_LONG", -1)
+        changed.setattr(llama, "_MUCH", 0)
+        assert guide._tokenize(text, special) == guide._tokenize_at_once(text, special)
+
+
+def test_tokens_that_others_may_write_are_not_left_to_llama_cpp_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`<tool_call>` is no control token in many models: it cannot be hidden, but it is looked for as well."""
+    model = written_vocabulary(tmp_path / "it.gguf")
+    text = "<tool_call>a <tool" * 4000 + "\n\n" * 100
+    expected = model._tokenize_at_once(text, False)
+    longest = 0
+    at_once = model._tokenize_at_once
+
+    def watched(piece: str, special: bool, around: bool = False) -> list[int]:
+        nonlocal longest
+        longest = max(longest, len(piece))
+        return at_once(piece, special, around)
+
+    monkeypatch.setattr(model, "_tokenize_at_once", watched)
+    assert model._tokenize(text, False) == expected
+    assert longest < 1000
+    longest = 0
+    plain = "abc " * 5000
+    assert model._tokenize(plain, True) == at_once(plain, True)
+    assert longest == len(plain), "nothing is cut where that is not needed"
+    model.close()
+
+
+def written_vocabulary(path: Path) -> Model:
+    """A model of nothing but a vocabulary."""
+    letters = sorted(map(chr, [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x144)]))
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("gpt-2")
+    writer.add_token_list([*letters, "<tool_call>", "<tool", "<end>"])
+    writer.add_token_types([1] * len(letters) + [4, 4, 3])
+    writer.add_token_merges(["a b"])
+    writer.add_context_length(64)
+    writer.add_embedding_length(32)
+    writer.add_block_count(1)
+    writer.add_feed_forward_length(64)
+    writer.add_head_count(1)
+    writer.add_layer_norm_rms_eps(1e-5)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.close()
+    params = llama._api.llama_model_default_params()
+    params.vocab_only = True
+    return Model(llama._api.llama_model_load_from_file(os.fsencode(path), params), path)
