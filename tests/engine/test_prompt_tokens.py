@@ -11,7 +11,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from infraxa.engine import llama
+from infraxa.engine import bindings, llama
 from infraxa.engine.llama import Model
 from infraxa.engine.prompt import OVERLAP, SLICE
 from infraxa.engine.prompt import prompt_tokens as tokens_of
@@ -192,6 +192,6 @@ def written_vocabulary(path: Path) -> Model:
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.close()
-    params = llama._api.llama_model_default_params()
+    params = bindings.api.llama_model_default_params()
     params.vocab_only = True
-    return Model(llama._api.llama_model_load_from_file(os.fsencode(path), params), path)
+    return Model(bindings.api.llama_model_load_from_file(os.fsencode(path), params), path)
