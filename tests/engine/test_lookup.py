@@ -9,56 +9,55 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
-from infraxa.engine.lookup import LOSS, MOST, Lookup
+from infraxa.engine.lookup import LOSS, MOST, STREAK, Lookup
 from infraxa.engine.types import Request, Sampling
 
 OpenRoom = Callable[..., Any]
 QUOTED = "<|im_start|>user\nwhat is infraxa?<|im_end|>\n<|im_start|>assistant\n"
 
 
-def measured() -> Lookup:
+def ready(tokens: list[int]) -> Lookup:
+    """One that was right about the last tokens."""
     lookup = Lookup()
     lookup.plain(1.0)
+    lookup._streak = STREAK
     return lookup
 
 
-@given(st.lists(st.integers(0, 3), max_size=60), st.integers(0, 10), st.integers(1, 5))
-def test_a_draft_is_what_followed_the_same_three_tokens(tokens: list[int], most: int, times: int) -> None:
-    lookup = measured()
-    for _ in range(times):
-        draft = lookup.draft(tokens, most)
-        assert len(draft) <= min(most, MOST)
-        ends = [i for i in range(3, len(tokens)) if tokens[i - 3 : i] == tokens[-3:]]
-        if ends:
-            # The latest place, as far as the text goes.
-            assert draft == tokens[ends[-1] : ends[-1] + len(draft)]
-            assert most == 0 or draft
-        else:
-            assert not draft
-        lookup.checked(max(1, len(draft)), len(draft), 1.0)
+@given(st.lists(st.integers(0, 3), max_size=60), st.integers(0, 10))
+def test_a_draft_is_what_followed_the_same_three_tokens(tokens: list[int], most: int) -> None:
+    draft = ready(tokens).draft(tokens, most)
+    ends = [i for i in range(3, len(tokens)) if tokens[i - 3 : i] == tokens[-3:]]
+    # The latest place, as far as the text goes.
+    assert draft == (tokens[ends[-1] :][: min(most, MOST)] if ends else [])
 
 
-def test_drafts_grow_while_they_are_right() -> None:
-    lookup, tokens = measured(), [*range(20), *range(20)]
-    sizes = []
-    for _ in range(5):
-        draft = lookup.draft(tokens, 100)
-        sizes.append(len(draft))
-        lookup.checked(len(draft), len(draft), 1.5)
-    assert sizes == [1, 2, 4, MOST, MOST]
-    lookup.checked(MOST, 3, 2.0)
-    assert len(lookup.draft(tokens, 100)) == 1
+def test_guesses_are_silent_until_some_were_right() -> None:
+    lookup, text = Lookup(), [*range(20), *range(20)]
+    lookup.plain(1.0)
+    drafts = {n: lookup.draft(text[:n], 100) for n in range(1, 33)}
+    # The first guess is possible after three tokens, and is for the fourth.
+    assert next(n for n, draft in drafts.items() if draft) == 23 + STREAK
+    assert drafts[30] == text[30:37]
+    lookup.checked(MOST, MOST, 3.0)
+    assert lookup.draft(text[:38], 1) == [18]
+    lookup.checked(1, 0, 3.0)
+    assert not lookup.draft([*text[:38], 3], 5)
 
 
 def test_whoever_is_not_right_often_enough_is_not_guessed_for() -> None:
-    lookup, tokens = measured(), [1, 2, 3, 4] * 10
+    tokens = [1, 2, 3, 4] * 10
+    lookup = ready(tokens)
     steps = 0
     while lookup.draft(tokens, 5):
-        lookup.checked(1, 0, 1.5)
+        lookup.checked(5, 4, 6.0)
+        lookup._streak = STREAK
         steps += 1
-        assert steps <= 2 * LOSS
-    assert steps == 2 * LOSS
-    assert not Lookup().draft(tokens, 5), "before it is known what a step takes"
+        assert steps <= LOSS
+    assert steps == LOSS
+    unmeasured = ready(tokens)
+    unmeasured._plain = None
+    assert not unmeasured.draft(tokens, 5), "before it is known what a step takes"
 
 
 def says_again(room: Any, greedy: bool = True, **sampling: Any) -> tuple[str, list[int], int]:
@@ -99,7 +98,7 @@ def test_the_answer_is_the_same_with_and_without(
     assert (usage.n_out, room.ended[2].reason) == (plain.ended[2].usage.n_out, plain.ended[2].reason)
     assert room.batcher.scheduler._cached == plain.batcher.scheduler._cached
     if not sampling:
-        assert steps < len(ids) / 2
+        assert steps < 0.7 * len(ids)
 
 
 def test_what_was_guessed_wrong_is_not_remembered(

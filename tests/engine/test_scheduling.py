@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from infraxa.engine.prefixes import MIN_SHARED, Parked, Parking, common_prefix
-from infraxa.engine.scheduler import BRIDGE, Admitted, Copy, Job, Scheduler, Span
+from infraxa.engine.scheduler import Admitted, Copy, Job, Scheduler, Span
 
 N_CTX = 200
 N_BATCH = 160
@@ -320,19 +320,32 @@ def test_a_cache_that_cannot_be_cut_is_used_whole_or_not_at_all() -> None:
     assert next(scheduler.admit()).n_keep == 0
 
 
-@pytest.mark.parametrize("rewindable", [True, False])
-def test_small_gaps_between_generating_slots_are_bridged(rewindable: bool) -> None:
-    scheduler = make(slots=8, rewindable=rewindable)
-    jobs = [Job(i, "", [1, i]) for i in range(8)]
-    for job in jobs:
-        scheduler.submit(job)
-    run_step(scheduler)
-    for i in (1, 3, 4, 5):
-        scheduler.remove(jobs[i])
-    filled = [(s.slot, s.start, s.output) for s in scheduler.plan() if s.job is None]
-    # Slot 1 lies between 0 and 2; the gap from 2 to 6 is wider than it is worth.
-    assert filled == ([(1, 2, False)] if rewindable else [])
-    assert BRIDGE == 2
+@pytest.mark.parametrize(
+    ("slots", "gone", "bridges"),
+    [
+        (8, (2,), [2]),
+        (8, (2, 3, 4), [2, 3, 4]),
+        (8, (1,), [1]),
+        (8, (1, 2), []),
+        (8, (1, 3, 5, 7), []),
+        (8, (1, 3, 4, 5, 6, 7), []),
+        (8, (2, 4), [2, 4]),
+        (10, (2, 3, 4, 5), []),
+    ],
+)
+def test_small_gaps_between_generating_slots_are_bridged(
+    slots: int, gone: tuple[int, ...], bridges: list[int]
+) -> None:
+    for rewindable, separate in ((True, True), (True, False), (False, True)):
+        scheduler = make(slots=slots, rewindable=rewindable, separate=separate)
+        jobs = [Job(i, "", [1, i]) for i in range(slots)]
+        start(scheduler, *jobs)
+        run_step(scheduler)
+        for i in gone:
+            scheduler.remove(jobs[i])
+        filled = [(s.slot, s.start, s.output) for s in scheduler.plan() if s.job is None]
+        wanted = bridges if rewindable and separate else []
+        assert filled == [(slot, 2, False) for slot in wanted]
 
 
 def test_slots_that_do_not_fit_the_batch_are_refused() -> None:
