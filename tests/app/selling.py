@@ -43,7 +43,9 @@ from infraxa.net.tasks import TaskGroup
 from infraxa.store.db import Store
 from tests.net.nodes import Node, nodes, until
 
-SETTINGS = Settings(provide=True, online=False, slots=3, threads=1, pause_on_battery=False, base_price=0.0, models_loaded=1)
+SETTINGS = Settings(
+    provide=True, online=False, slots=3, threads=1, pause_on_battery=False, base_price=0.0, models_loaded=1
+)
 QUESTION = "What is 2+2?"
 
 
@@ -104,6 +106,9 @@ class Scripted:
         loaded = Loaded(str(path), self._context, self._context, self._slots, 1, 0, os.getpid(), 1)
         self.become("ready", path, loaded=loaded)
         return loaded
+
+    async def close(self) -> None:
+        self.become("off")
 
     def become(self, state: str, path: Path = GUIDE_PATH, **changed: Any) -> None:
         self.status = EngineStatus(cast(Any, state), str(path), **changed)
@@ -280,7 +285,6 @@ async def scripted(
     try:
         models.open(store)
         async with selling(engine, models, store, **options) as shop:
-
             models.on_change = shop.provider.engine_changed
             engine.on_status = lambda status: models.engine_changed()
             yield shop
