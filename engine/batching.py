@@ -19,6 +19,7 @@ from infraxa.engine.llama import Aborted, Context, Model
 from infraxa.engine.lookup import Lookup
 from infraxa.engine.prefixes import Parking
 from infraxa.engine.prompt import prompt_tokens
+from infraxa.engine.rows import fill, fill_check, fill_ones
 from infraxa.engine.sampler import Sampler
 from infraxa.engine.scheduler import Admitted, Job, Scheduler, Span
 from infraxa.engine.template import ChatTemplate
@@ -181,7 +182,7 @@ class Batcher:
         if not spans:
             return
         self.step_number += 1
-        rows = self._fill_batch(spans)
+        rows = fill(self.context, spans)
         if rows > len(spans) or self._being_read:
             self._being_read = frozenset(s.job.id for s in spans if s.job is not None and s.end - s.start > 1)
         seconds = self._decode(rows, lambda: spans)
@@ -211,11 +212,7 @@ class Batcher:
         for each token."""
         if len(jobs) == 1 and self.model.rewindable and self._generate_alone(jobs[0]):
             return
-        context, rows = self.context, len(jobs)
-        context.token[:rows] = [job.tokens[-1] for job in jobs]
-        context.pos[:rows] = [job.n_past for job in jobs]
-        context.seq[:rows] = [job.slot for job in jobs]
-        context.output[:rows] = [1] * rows
+        rows = fill_ones(self.context, jobs)
         self.step_number += 1
         self._being_read = frozenset()
         generations = self._generations
@@ -241,11 +238,7 @@ class Batcher:
         draft = lookup.draft(job.tokens, room) if room > 0 else []
         if not draft:
             return False
-        rows = 1 + len(draft)
-        context.token[:rows] = [job.tokens[-1], *draft]
-        context.pos[:rows] = range(start, start + rows)
-        context.seq[:rows] = [slot] * rows
-        context.output[:rows] = [1] * rows
+        rows = fill_check(context, job, draft)
         self.step_number += 1
         self._being_read = frozenset()
         seconds = self._decode(rows, lambda: [Span(slot, start, start + rows, job, True)])
@@ -270,29 +263,6 @@ class Batcher:
         generation.started = time.perf_counter()
         self._caches.start(admitted)
         generation.sampler = Sampler(self.context, generation.sampling, job.tokens)
-
-    def _fill_batch(self, spans: list[Span]) -> int:
-        context = self.context
-        token, pos, seq, output = context.token, context.pos, context.seq, context.output
-        row = 0
-        for slot, start, end, job, wants_output in spans:
-            n = end - start
-            if n == 1:
-                # Any token does for a bridge: it is removed again.
-                token[row] = job.tokens[start] if job is not None else 0
-                pos[row] = start
-                seq[row] = slot
-                output[row] = wants_output
-                row += 1
-            elif job is not None:
-                stop = row + n
-                token[row:stop] = job.tokens[start:end]
-                pos[row:stop] = range(start, end)
-                seq[row:stop] = [slot] * n
-                output[row:stop] = [0] * n
-                output[stop - 1] = wants_output
-                row = stop
-        return row
 
     def _take(self, spans: list[Span]) -> None:
         """Samples the next token of every sequence whose last row was decoded."""

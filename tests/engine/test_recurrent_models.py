@@ -164,6 +164,20 @@ def test_a_longer_prompt_goes_on_and_a_changed_one_starts_anew(open_room: Callab
         assert fresh.ids[number] == room.ids[number]
 
 
+def test_what_all_begin_with_is_read_once_and_copied_whole(open_room: Callable[[int], Room]) -> None:
+    room, alone = open_room(4), open_room(1)
+    texts = [("one two three " * 20, f"{word} and so on") for word in ("maple", "birch", "alder")]
+    for i, two in enumerate(texts):
+        room.submit(i, *two)
+    room.run()
+    assert [room.cached[i] > 40 for i in range(3)] == [False, True, True]
+    for i, two in enumerate(texts):
+        # Read up to where the others part, as those were.
+        alone.submit(10 + i, *two)
+        alone.run()
+        assert alone.ids[10 + i] == room.ids[i]
+
+
 def test_what_is_read_again_is_not_told_as_a_prompt(open_room: Callable[[int], Room]) -> None:
     room = open_room(4)
     for i in range(4):
