@@ -67,6 +67,8 @@ COMMANDS = [
     ("config", "path"),
     ("config", "show"),
     ("config", "set"),
+    ("gateway",),
+    ("gateway", "key"),
     ("identity",),
     ("identity", "show"),
     ("identity", "export"),
