@@ -101,6 +101,18 @@ Slots = Annotated[
     str | None, typer.Option(metavar="N", help="How many answers are generated at the same time.")
 ]
 GpuLayers = Annotated[str | None, typer.Option(metavar="N", help="Layers of the model on the GPU.")]
+ModelsLoaded = Annotated[
+    str | None, typer.Option(metavar="N", help="Models loaded at the same time at most.")
+]
+KvType = Annotated[
+    str | None, typer.Option(metavar="TYPE", help="How chats are kept in memory: f16, q8_0 or q4_0.")
+]
+FlashAttention = Annotated[
+    str | None, typer.Option(metavar="HOW", help="The attention that needs less memory: auto, on or off.")
+]
+UnifiedKv = Annotated[
+    bool | None, typer.Option("--unified-kv/--no-unified-kv", help="One memory for all chats.")
+]
 Temperature = Annotated[str | None, typer.Option(metavar="T", help="Randomness of answers; 0 = none.")]
 Theme = Annotated[str | None, typer.Option(metavar="NAME", help="Colours of the app.")]
 SendKey = Annotated[str | None, typer.Option(metavar="KEY", help="The key that sends: enter or ctrl+enter.")]

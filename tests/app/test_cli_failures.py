@@ -56,6 +56,7 @@ COMMANDS = [
     ("models", "list"),
     ("models", "add"),
     ("models", "show"),
+    ("models", "pull"),
     ("models", "remove"),
     ("providers",),
     ("serve",),
