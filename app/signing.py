@@ -6,11 +6,13 @@ Everything is in the ledger before it is told, so that each step may be repeated
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from infraxa.app import agreeing, bookkeeping
 from infraxa.app.agreeing import Due, Step
+from infraxa.app.counting import LOST
 from infraxa.app.locked import ANSWER_S, Trading
 from infraxa.net import codec, wire
 from infraxa.net.codec import Signed
@@ -23,8 +25,8 @@ if TYPE_CHECKING:
     from infraxa.net.deals import Receipt
     from infraxa.net.link import Link
 
-MAX_NEXT: Final = 16
-"""Receipts that one answer leads to."""
+MAX_LOST: Final = 16
+"""Receipts of orders that this side has lost, or that are made up, which are signed in a row."""
 
 Keep = Callable[[Connection], None]
 
@@ -47,6 +49,8 @@ class Signing:
         """By order: the tokens of its answer, as the model's vocabulary counts them."""
         self.ratable: Callable[[bytes, bytes, Signed], Keep | None] = lambda order, provider, blank: None
         """Of an order, its driver, and with what the person may rate it: what takes that down."""
+        self._lost = Counter[bytes]()
+        """By driver: signed in this row, see MAX_LOST."""
         self._network = network
         self._told = told
         self._noted = noted
@@ -102,12 +106,11 @@ class Signing:
     async def _follow(
         self, store: Store, link: Link, provider: bytes, following: Signed | None, done: set[bytes]
     ) -> None:
-        """Receipts that were not asked for."""
+        """Receipts that were not asked for. Each order that this side knows is signed once."""
         from infraxa.net import deals
 
-        for _ in range(MAX_NEXT):
-            if following is None:
-                return
+        self._lost[provider] = 0
+        while following is not None and self._lost[provider] < MAX_LOST:
             receipt = deals.opened_receipt(following, provider)
             if receipt.account != self._network.account(provider).id:
                 raise ProtocolError("not_asked", "a receipt of another account")
@@ -174,6 +177,7 @@ class Signing:
         if step.noted:
             self._noted()
         if step.order is not None:
+            self._lost[step.order.peer] += step.send is not None and step.order.outcome == LOST
             self._told(step.order)
 
     async def _note(self, store: Store, provider: bytes, text: str) -> None:

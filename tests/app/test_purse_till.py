@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from infraxa.app import purse
 from infraxa.app.wanted import Wanted
 from infraxa.engine.types import ErrorInfo
-from infraxa.net import auth
+from infraxa.net import auth, wire
+from infraxa.net.customers import Customer
 from infraxa.net.identity import Identity, id_text
 from infraxa.net.link import Link
 from infraxa.net.status import SeenNode
@@ -217,3 +220,48 @@ async def test_a_link_that_goes_between_the_steps(tmp_path: Path, kill: str) -> 
         await place.idle()
         await place.again()
         assert await place.agree() == cost(3)
+
+
+async def test_many_receipts_that_waited_are_signed_in_one_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each leads to the next: asking for each of them would be answered that another one comes first."""
+    async with street(tmp_path) as place:
+        paying = place.purse.paying
+        with monkeypatch.context() as held_up:
+            held_up.setattr(paying, "settle", lambda provider: None)
+            for _ in range(40):
+                assert (await place.ask()).end.error is None
+            await until(lambda: place.purse._unpaid[place.id] == 40)
+        asked = Counter[str]()
+        bargain = place.shop.customers.bargainer
+        assert bargain is not None
+
+        async def counting(customer: Customer, request: wire.Bargain) -> wire.Answer | wire.Failure:
+            asked[type(request).__name__] += 1
+            return await bargain(customer, request)
+
+        place.shop.customers.bargainer = counting
+        paying.settle(place.id)
+        await until(lambda: not place.purse._unpaid)
+        assert await place.agree() == 40 * cost(4)
+        assert asked == {"ReceiptPlease": 1, "CountersignPlease": 40}
+
+
+async def test_orders_wait_while_too_much_is_not_settled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(purse, "UNPAID", 2)
+    async with street(tmp_path) as place:
+        paying = place.purse.paying
+        with monkeypatch.context() as held_up:
+            held_up.setattr(paying, "settle", lambda provider: None)
+            for _ in range(2):
+                assert (await place.ask()).end.error is None
+            await until(lambda: place.purse._unpaid[place.id] == 2)
+            third = asyncio.ensure_future(place.ask())
+            await asyncio.wait([third], timeout=0.3)
+            assert len(engine_of(place.shop).generations) == 2, "it waits"
+        paying.settle(place.id)
+        assert (await third).end.error is None
+        assert await place.agree() == 3 * cost(4)
