@@ -75,7 +75,7 @@ class _Described(msgspec.Struct):
 async def access() -> Access:
     """How this process reaches the hub: by HF_ENDPOINT, HF_TOKEN and what else the library heeds.
 
-    Raises NodeError `offline` and `bad_endpoint`.
+    Raises NodeError `offline`, `bad_endpoint`, `bad_token`.
     """
     await asyncio.to_thread(_import)
     from huggingface_hub import constants, get_token
@@ -89,6 +89,10 @@ async def access() -> Access:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(TOKEN_LIMIT):
                 token = await asyncio.to_thread(get_token)
+    if token and not (token.isascii() and token.isprintable() and " " not in token):
+        raise NodeError(
+            "bad_token", "The token for the hub that is set is none.", "Check HF_TOKEN, or unset it."
+        )
     return Access(endpoint, token or "")
 
 
@@ -203,7 +207,7 @@ async def _bytes(response: httpx2.Response, access: Access) -> AsyncIterator[byt
     try:
         async for chunk in response.aiter_raw():
             yield chunk
-    except (httpx2.TransportError, httpx2.StreamError) as error:
+    except (httpx2.HTTPError, httpx2.StreamError) as error:
         raise Again(unreachable(access, error)) from error
 
 
@@ -232,7 +236,7 @@ async def request(
                     yield response
                     return
                 url = _next(url, response.headers["Location"], access)
-        except (httpx2.TransportError, httpx2.StreamError) as error:
+        except (httpx2.HTTPError, httpx2.StreamError) as error:
             raise Again(unreachable(access, error)) from error
         except (httpx2.InvalidURL, UnicodeError):
             raise strange(access, "it redirects to what is no address") from None

@@ -110,6 +110,8 @@ def unreachable(access: Access, error: Exception) -> NodeError:
             f"{host} cannot be reached: {_reason(error)}.",
             "Check the internet connection; HF_ENDPOINT names a mirror.",
         )
+    if isinstance(error, httpx2.DecodingError):
+        return strange(access, "its answer cannot be read")
     return NodeError("cut", f"The connection to {host} was cut.", "Try again.")
 
 

@@ -91,11 +91,14 @@ class Partial:
             self.done += len(data)
 
     def begin_again(self) -> None:
-        """Drop what is here."""
+        """Drop what is here. Raises NodeError `io`."""
         with self._guard:
             self._hash, self.done = hashlib.sha256(), 0
             if self._fd is not None:
-                os.ftruncate(self._fd, 0)
+                try:
+                    os.ftruncate(self._fd, 0)
+                except OSError as error:
+                    raise self._explained(error) from error
 
     @property
     def digest(self) -> str:

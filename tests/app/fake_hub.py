@@ -79,7 +79,7 @@ class Hub:
         if status != 200:
             return web.json_response({"error": "\x1b[31mboo"}, status=status, headers=headers)
         if self.listing_body is not None:
-            return web.Response(body=self.listing_body, content_type="application/json")
+            return web.Response(body=self.listing_body, content_type="application/json", headers=headers)
         name = request.match_info["repo"]
         if name not in self.repos:
             return web.json_response({}, status=404, headers={"X-Error-Code": "RepoNotFound"})
@@ -169,6 +169,10 @@ def fake_hub(host: str = "127.0.0.1") -> Iterator[Hub]:
         ready.set()
         await done.wait()
         await runner.cleanup()
+        rest = asyncio.all_tasks() - {asyncio.current_task()}  # answers that stand still
+        for task in rest:
+            task.cancel()
+        await asyncio.gather(*rest, return_exceptions=True)
 
     def run() -> None:
         with contextlib.closing(loop):

@@ -132,6 +132,11 @@ async def test_an_answer_that_is_none(there: Hub, body: bytes) -> None:
     await fails(there, "strange_hub")
 
 
+async def test_an_answer_that_is_not_compressed_as_it_says(there: Hub) -> None:
+    there.listing, there.listing_body = (200, {"Content-Encoding": "gzip"}), b"no gzip"
+    await fails(there, "strange_hub")
+
+
 async def test_answers_are_bounded(there: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     siblings = [{"rfilename": f"{number}.gguf"} for number in range(hub.MAX_FILES + 1)]
     there.listing_body = json.dumps({"sha": COMMIT, "siblings": siblings}).encode()
@@ -179,6 +184,11 @@ async def test_the_variables_of_the_library_are_heeded(there: Hub, monkeypatch: 
     monkeypatch.setenv("HF_TOKEN", "hf_of_mine")
     access = await hub.access()
     assert access == Access(there.url, "hf_of_mine") and "hf_of_mine" not in repr(access)
+    for token in ("hf_ü", "hf_a b", "hf_\x07"):
+        monkeypatch.setenv("HF_TOKEN", token)
+        with pytest.raises(NodeError, match="token") as caught:
+            await hub.access()
+        assert token not in caught.value.message and "HF_TOKEN" in caught.value.remedy
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_IMPLICIT_TOKEN", True)
     assert (await hub.access()).token == ""
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
