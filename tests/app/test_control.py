@@ -335,6 +335,7 @@ async def test_another_model_waits_its_turn_or_says_who_is_busy(
     path = tmp_path / "other.gguf"
     path.write_bytes(GUIDE_PATH.read_bytes())
     async with attached(folders) as front_end:
+        await front_end.change_setting("models_loaded", 1)
         stream = front_end.ask("story", ENDLESS)
         await anext(stream)
         with pytest.raises(NodeError) as busy:
