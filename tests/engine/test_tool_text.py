@@ -162,7 +162,7 @@ def test_without_tools_everything_is_text(answer: str) -> None:
 
 BITS = [
     *(answer for answer, _ in CALLS),
-    *TEXTS[:20],
+    *(text for text in TEXTS if len(text) < 1000),
     GET,
     LLAMA,
     "<tool_call>",
@@ -192,7 +192,7 @@ BITS = [
 ]
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(st.lists(st.sampled_from(BITS), max_size=8).map("".join), st.lists(st.integers(0, 400), max_size=12))
 def test_cuts_change_nothing(answer: str, borders: list[int]) -> None:
     at = [0, *sorted(min(b, len(answer)) for b in borders), len(answer)]
