@@ -429,8 +429,13 @@ class Context:
     def warm_up(self) -> None:
         """One token, and it is forgotten: the first request finds the weights read and the buffers made."""
         self.token[0], self.pos[0], self.seq[0], self.output[0] = max(self.model.bos, 0), 0, 0, 1
-        self.decode(1)
-        self.clear(0)
+        # Of a mixture of experts, all.
+        _api.llama_set_warmup(self.handle, True)
+        try:
+            self.decode(1)
+        finally:
+            _api.llama_set_warmup(self.handle, False)
+            self.clear(0)
 
     def abort(self, on: bool) -> None:
         """Ends the running decode before its next operation (CPU only), and each one until switched off. Any
