@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import random
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -80,7 +81,7 @@ class Machine:
         self.slow.set()
         self.told = 0
         self.pool = Pool(self._make, self.tasks)
-        self.pool.room_now, self.pool.resident = self._free, self._resident
+        self.pool.room_now, self.pool.resident = self.free, self._resident
         self.pool.on_change = self._changed
 
     def _changed(self) -> None:
@@ -96,7 +97,7 @@ class Machine:
                 return Resident(memory_estimate(self.model(Path(engine.status.model).stem).info, 1000, 1))
         return Resident()
 
-    def _free(self) -> int:
+    def free(self) -> int:
         return self.memory - sum(self._resident(engine.pid).whole for engine in self.engines)
 
     def model(self, name: str) -> ModelEntry:
@@ -296,6 +297,37 @@ async def test_a_closed_pool_loads_nothing(machine: Machine) -> None:
     assert machine.ready == set()
     with pytest.raises(NodeError, match="not open"):
         await machine.use("a100")
+
+
+@pytest.mark.parametrize("seed", range(20))
+async def test_whatever_comes_memory_and_what_is_in_hand_are_respected(machine: Machine, seed: int) -> None:
+    rng = random.Random(seed)
+    settings = msgspec.structs.replace(SETTINGS, models_loaded=rng.choice((None, 2, 3)))
+    names = [
+        f"{letter}{size}" for letter, size in zip("abcdefg", (50, 100, 150, 200, 300, 400, 600), strict=True)
+    ]
+    held: list[tuple[str, AsyncExitStack, Engine]] = []
+    async with asyncio.timeout(30):
+        for _ in range(60):
+            if held and rng.random() < 0.4:
+                await held.pop(rng.randrange(len(held)))[1].aclose()
+            else:
+                stack, name = AsyncExitStack(), rng.choice(names)
+                guest = rng.random() < 0.5
+                try:
+                    engine = await stack.enter_async_context(
+                        machine.pool.held(machine.model(name), settings, guest=guest)
+                    )
+                except NodeError as error:
+                    assert error.code == "busy" and held
+                else:
+                    held.append((name, stack, engine))
+            for name, _, engine in held:
+                assert engine.status.state == "ready" and Path(engine.status.model).stem == name
+            assert machine.free() >= 0
+            assert len(machine.pool.states) <= (settings.models_loaded or len(names))
+    for _, stack, _ in held:
+        await stack.aclose()
 
 
 def test_a_model_fits_with_contexts_that_nobody_complains_of_or_just_so() -> None:
