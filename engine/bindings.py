@@ -1,4 +1,4 @@
-"""llama.cpp's C functions. Used by `llama.py` and `sampler.py`, which give them types, and nowhere else."""
+"""llama.cpp's C functions. Used by the modules that give them types, and nowhere else."""
 
 from __future__ import annotations
 
