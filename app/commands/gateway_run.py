@@ -23,6 +23,7 @@ from infraxa.app.events import Event, LogLine
 from infraxa.app.facade import NodeFacade
 from infraxa.app.gateway.key import checked, kept_key
 from infraxa.app.gateway.values import GatewayStatus, GatewayWish
+from infraxa.net.tasks import TaskGroup
 
 
 def run(data_dir: Path | None, flags: Mapping[str, object], *, host: str | None, api_key: str | None) -> int:
@@ -79,12 +80,12 @@ async def ended(node: NodeFacade, stop: asyncio.Event) -> None:
     if not isinstance(node, AttachedNode):
         await stop.wait()
         return
-    waits = [asyncio.ensure_future(event.wait()) for event in (stop, node.gone)]
+    tasks = TaskGroup()
     try:
+        waits = [tasks.spawn(event.wait(), name="gateway") for event in (stop, node.gone)]
         await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        for wait in waits:
-            wait.cancel()
+        await tasks.cancel_all()
     if not stop.is_set():
         raise NodeError("gone", "The infraxa that had the gateway has ended.", "Start infraxa gateway again.")
 
