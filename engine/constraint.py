@@ -155,6 +155,19 @@ class Constraints:
         """
         if not self.wants(request):
             return None
+        try:
+            grammar = self._grammar(request)
+        except EngineError:
+            raise
+        except Exception as error:
+            # One schema must not end all others: numbers and depths that Python itself refuses, for one.
+            raise _refused(f"it is malformed ({type(error).__name__})") from error
+        constraint = self._compile(grammar)
+        if request.messages and request.messages[-1].role == "assistant":
+            self._go_on(constraint, request.messages[-1].content)
+        return constraint
+
+    def _grammar(self, request: Request) -> str:
         must_call = [t for t in request.tools if request.tool_choice in ("required", t.name)]
         tools = must_call or (request.tools if request.tool_choice == "auto" else ())
         schemas = [json.loads(tool.parameters) for tool in tools]
@@ -162,14 +175,9 @@ class Constraints:
             schemas.append(json.loads(request.format.schema))
         _check_sizes(schemas)
         if must_call:
-            grammar = _calls(must_call, self._style, one=request.tool_choice != "required")
-        else:
-            assert request.format is not None
-            grammar = _json_or_calls(request.format, tools, self._style)
-        constraint = self._compile(grammar)
-        if request.messages and request.messages[-1].role == "assistant":
-            self._go_on(constraint, request.messages[-1].content)
-        return constraint
+            return _calls(must_call, self._style, one=request.tool_choice != "required")
+        assert request.format is not None
+        return _json_or_calls(request.format, tools, self._style)
 
     def _compile(self, grammar: str) -> Constraint:
         from llguidance import LLMatcher, LLParserLimits
@@ -291,8 +299,10 @@ def _check_sizes(schemas: Sequence[object]) -> None:
 
 def _as_whole(number: float) -> int:
     """Its digits, without a decimal point; at least MAX_DIVISOR + 1 where it has too many."""
+    if isinstance(number, int):
+        return abs(number) or MAX_DIVISOR + 1
     digits = f"{number:.9f}".rstrip("0").replace(".", "").lstrip("-0")
-    return int(digits) if 0 < len(digits) < 9 else MAX_DIVISOR + 1
+    return int(digits) if digits.isdigit() and len(digits) < 9 else MAX_DIVISOR + 1
 
 
 def _with_deep_stack(work: Callable[[], T]) -> T:

@@ -197,6 +197,13 @@ REFUSED = {
     "divisors": {"anyOf": [{"type": "integer", "multipleOf": n} for n in (9991, 9990)]},
     "many divisors": {"anyOf": [{"type": "integer", "multipleOf": n} for n in (2, 3, 5)]},
     "fine divisor": {"type": "number", "multipleOf": 1e-12},
+    "infinite divisor": '{"multipleOf": Infinity}',
+    "no divisor": '{"multipleOf": NaN}',
+    "huge divisor": '{"multipleOf": 1' + "0" * 400 + "}",
+    "a thousand deep": nested(900),
+    "malformed": {"type": 5, "properties": [1], "enum": 3, "anyOf": {"a": 1}, "required": "x"},
+    "deep constant": '{"const": ' + "[" * 900 + "]" * 900 + "}",
+    "surrogates": '{"const": "\\ud800"}',
     "product": {"allOf": [{"anyOf": [{"properties": {f"{c}{i}": {}}} for c in "pq"]} for i in range(30)]},
 }
 
