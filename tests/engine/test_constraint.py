@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from infraxa.engine import constraint as module
-from infraxa.engine.constraint import Constraint, Constraints, call_style
+from infraxa.engine.constraint import Constraint, Constraints
+from infraxa.engine.grammars import call_style
 from infraxa.engine.llama import Model
 from infraxa.engine.tool_text import CallPart, ToolText
 from infraxa.engine.types import ChatMessage, EngineError, Finished, Format, Request, Sampling, Tool
