@@ -76,10 +76,10 @@ def test_the_machine_is_measured_as_it_is() -> None:
 
 
 async def test_provider_mode_pauses_while_others_are_busy_if_that_is_set(tmp_path: Path) -> None:
-    share, asked = 1.0, list[int | None]()
+    share, asked = 1.0, list[tuple[int, ...]]()
 
-    def others(worker: int | None) -> float:
-        asked.append(worker)
+    def others(workers: Iterable[int]) -> float:
+        asked.append(tuple(workers))
         return share
 
     async with scripted(tmp_path) as shop:
@@ -90,7 +90,7 @@ async def test_provider_mode_pauses_while_others_are_busy_if_that_is_set(tmp_pat
         provider._busy.busy = True
         await shop.use(pause_when_busy=True)
         await shop.mode("paused")
-        assert provider.status.reason == "Other programs keep this machine busy." and asked[-1] is not None
+        assert provider.status.reason == "Other programs keep this machine busy." and asked[-1]
         user = await shop.user()
         refused = await user.refused(model=bytes(32))
         assert (refused.code, refused.retry_after_ms > 0) == ("busy", True)

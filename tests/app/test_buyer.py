@@ -17,7 +17,7 @@ from infraxa.app.models import Models
 from infraxa.app.wanted import Wanted
 from infraxa.engine.host import Engine
 from infraxa.engine.types import ChatMessage, Delta, Finished, Progress, Sampling
-from infraxa.net import orders, prompts, wire
+from infraxa.net import prompts, wire
 from infraxa.net.identity import id_text
 from infraxa.net.link import Link, Stream
 from infraxa.net.orders import Claimed, Done, Piece, Placed, encode_frame

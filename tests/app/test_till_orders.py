@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from infraxa.app.intake import FORGET_EVERY_MS, FORGOTTEN_MS, FREE_FORGOTTEN_MS
-from infraxa.net import codec, deals, orders, prompts, ratings, wire
+from infraxa.net import codec, deals, prompts, ratings, wire
 from infraxa.net.errors import ProtocolError
 from infraxa.net.identity import Signer
 from infraxa.net.link import StreamFailed
