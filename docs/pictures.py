@@ -1,4 +1,5 @@
 """Makes the pictures of this folder: real chats with the built-in guide, and real nodes on this machine.
+Only the download is acted: it would be one of gigabytes.
 
 make pictures
 """
@@ -9,6 +10,7 @@ import asyncio
 import contextlib
 import re
 import tempfile
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import msgspec
@@ -18,9 +20,11 @@ from infraxa.app.config import Settings
 from infraxa.app.events import AnswerEnded, Event, NodesChanged
 from infraxa.app.facade import NodeFacade
 from infraxa.app.folders import Folders
+from infraxa.app.hub_values import HubFile, PullAsked, PullChosen, PullEvent, PullMoved, PullPlan
 from infraxa.app.node import Node
 from infraxa.app.offers import OfferSeen
 from infraxa.app.tui.app import InfraxaApp
+from infraxa.app.tui.screens.pull import PullScreen
 from infraxa.app.tui.screens.settle import Settle
 from infraxa.net.identity import id_text
 from infraxa.store.records import ChatOptions
@@ -214,6 +218,65 @@ async def full_tab(folder: Path, size: tuple[int, int], colour: str) -> None:
         await other.close()
 
 
+class Download:
+    """One that has come to three eighths."""
+
+    def __init__(self, plan: PullPlan) -> None:
+        self._events: list[PullEvent] = [
+            PullChosen(plan),
+            PullMoved(plan.size * 3 // 8, plan.size, 11_400_000.0, 137.0),
+        ]
+
+    def __aiter__(self) -> AsyncIterator[PullEvent]:
+        return self
+
+    async def __anext__(self) -> PullEvent:
+        if not self._events:
+            await asyncio.Event().wait()
+        return self._events.pop(0)
+
+    def stop(self) -> None:
+        """There is nothing to end."""
+
+    async def aclose(self) -> None:
+        """The same."""
+
+
+async def pulling(folders: Folders, size: tuple[int, int], colour: str) -> None:
+    """A model on its way from the hub."""
+    n_bytes = 2_497_280_256
+    plan = PullPlan(
+        repo="Qwen/Qwen3-4B-GGUF",
+        commit="0" * 40,
+        quant="Q4_K_M",
+        files=(HubFile("Qwen3-4B-Q4_K_M.gguf", n_bytes, "0" * 64),),
+        size=n_bytes,
+        missing=n_bytes,
+        name="Qwen3-4B-Q4_K_M",
+        license="apache-2.0",
+        memory=3_047_000_000,
+        free_memory=9_000_000_000,
+    )
+
+    class Downloading(Node):
+        def pull_model(self, asked: PullAsked) -> Download:
+            return Download(plan)
+
+    async def open_node(settings: Settings, folders: Folders) -> Node:
+        return Downloading(settings, folders)
+
+    settings = Settings(theme=f"infraxa-{colour}", reduced_motion=True, online=False)
+    app = InfraxaApp(settings, folders, open_node=open_node)
+    async with app.run_test(size=size) as pilot:
+        await pilot.pause(2)
+        app.action_pull_model()
+        await pilot.pause(0.5)
+        assert isinstance(app.screen, PullScreen)
+        app.pulls.start(PullAsked(plan.repo), plan)
+        await pilot.pause(1)
+        save(app, f"pull-{size[0]}x{size[1]}-{colour}")
+
+
 async def offered(node: NodeFacade, count: int) -> list[OfferSeen]:
     """So many offers, once the node can take them."""
     changed = asyncio.Event()
@@ -250,6 +313,8 @@ async def main() -> None:
         for size in SIZES:
             for colour in COLOURS:
                 await picture(folders, size, colour)
+        for colour in COLOURS:
+            await pulling(folders, (120, 36), colour)
     for colour in COLOURS:
         with tempfile.TemporaryDirectory() as folder:
             await network(Path(folder), (120, 36), colour)
