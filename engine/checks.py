@@ -101,6 +101,8 @@ def _problem(request: Request) -> str:
         return f"the tools and schemas are longer than {MAX_SCHEMAS} characters together"
     if not all(map(_TOOL_NAME.fullmatch, names)):
         return "the name of a tool must be 1 to 128 letters, digits or _.:/-"
+    if not set(names).isdisjoint(_CHOICES):
+        return f"no tool can be named {', '.join(_CHOICES)}"
     if len(set(names)) < len(names):
         return "two tools have the same name"
     if not all(_is_schema(tool.parameters) for tool in r.tools):

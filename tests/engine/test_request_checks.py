@@ -45,6 +45,7 @@ BAD = {
     ),
     "the name of a tool": Request(HI, tools=(Tool('a"b'),)),
     "name of a tool must": Request(HI, tools=(Tool(""),)),
+    "can be named auto": Request(HI, tools=(Tool("none"),), tool_choice="none"),
     "same name": Request(HI, tools=(GET, GET)),
     "parameters of a tool": Request(HI, tools=(Tool("a", parameters="{"),)),
     "parameters of a tool must": Request(HI, tools=(Tool("a", parameters="[" * 100_000),)),
