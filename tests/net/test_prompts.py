@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 from rich.pretty import pretty_repr
 
-from infraxa.net import codec, prompts, wire
+from infraxa.net import codec, link, prompts, wire
 from infraxa.net.errors import NetError, ProtocolError
 from infraxa.net.prompts import Format, Prompt, Tool, ToolCall, Turn, decode_prompt, encode_prompt
 
@@ -128,3 +128,12 @@ def test_nothing_of_it_is_shown() -> None:
             parts.append(prompt.format)
         for part in parts:
             assert secret not in repr(part) and secret not in pretty_repr(part)
+
+
+def test_an_order_of_before_is_answered_that_it_is_not_known() -> None:
+    """Its fields would be read, and what it does not know ignored: so it has another tag."""
+    order = codec.encode(wire.Order(bytes(16), bytes(32), 10))
+    assert link._decode(order, wire.Request) == wire.Order(bytes(16), bytes(32), 10)
+    before = order.replace(b"\x24", b"\x10", 1)  # 36, 16
+    assert before != order
+    assert link._decode(before, wire.Request) is None, "which becomes `unsupported`"
