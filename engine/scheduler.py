@@ -32,8 +32,8 @@ read before either is answered at full speed."""
 FORGOTTEN = 1 / 3
 """How likely it is that a remembered conversation goes on, other than the one unused for longest."""
 TURN = 4
-"""Of so many steps that read prompts, one is for the prompt that waits longest; in the others, those nearest
-to their end come first."""
+"""Of so many steps that read prompts, one is for the prompt that waits longest, if a later one would come
+before it; in the others, those nearest to their end come first."""
 
 
 class Job:
@@ -389,7 +389,8 @@ class Scheduler:
     def _share_out(self, reading: list[Job], generating: list[Job]) -> dict[int, int]:
         """Rows per reading slot.
 
-        Those nearest to what they read for come first, each whole: the first tokens come soonest so.
+        Those nearest to what they read for come first, each whole, and few in one step: the first tokens come
+        soonest so.
         """
         ends = {job.slot: len(job.tokens) for job in reading}
         for job in self._sharing:
@@ -399,7 +400,7 @@ class Scheduler:
         came = min(job.arrived for job in reading) - TOGETHER
         self.n_slowed = sum(job.arrived < came for job in generating)
         order = sorted(reading, key=lambda job: (ends[job.slot] - job.n_past, job.order))
-        if self._readings % TURN == TURN - 1:
+        if self._readings % TURN == TURN - 1 and order[0].arrived > came + 2 * TOGETHER:
             order.sort(key=lambda job: job.order)
         budget = self.n_batch - (len(self._running) if generating else 0)
         if self.n_slowed:
@@ -407,14 +408,17 @@ class Scheduler:
             if budget < min(PIECE, ends[order[0].slot] - order[0].n_past):
                 return {}
         shares: dict[int, int] = {}
+        # What the step may grow to for those after the first.
+        enough = self.share.enough() or budget
         for job in order:
             left = ends[job.slot] - job.n_past
             # A few rows of the next prompt are a pass of their own over all weights.
-            if shares and budget < min(left, PIECE):
+            if shares and min(budget, enough) < min(left, PIECE):
                 break
-            shares[job.slot] = min(left, budget)
-            budget -= shares[job.slot]
-            if not budget:
+            n = shares[job.slot] = min(left, min(budget, enough) if shares else budget)
+            budget -= n
+            enough -= n
+            if enough <= 0 or not budget:
                 break
         return shares
 

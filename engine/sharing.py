@@ -16,6 +16,8 @@ PIECE: Final = 65
 llama.cpp's attention is half as fast again from 64 rows on, and one may be decoded with the neighbours'."""
 STEP_SECONDS: Final = 0.05
 """What a piece of a prompt may add to a step of those who generate, where `PIECE` rows take less."""
+_LEAST: Final = 1e-7
+"""Seconds; no row is quicker."""
 _SMOOTH: Final = 0.25
 """Weight of the newest measurement."""
 
@@ -29,13 +31,17 @@ class TimeShare:
         self.debt = 0.0
         """Seconds that prompts took above their share."""
 
+    def enough(self) -> int | None:
+        """Rows from which on another prompt in the same step only makes the first ones wait for it; None =
+        not measured yet."""
+        return max(PIECE, int(STEP_SECONDS / self.row)) if self.row else None
+
     def rows(self) -> int:
         """Rows of prompts that the next step may read while others generate."""
-        row = self.row
-        if row is None or row <= 0:
+        most = self.enough()
+        if most is None or not self.row:
             return PIECE
-        most = max(PIECE, int(STEP_SECONDS / row))
-        return max(0, min(most, int(BURST - self.debt / row)))
+        return max(0, min(most, int(BURST - self.debt / self.row)))
 
     def decoded(self, seconds: float, rows: int, *, reading: int, generating: int, slowed: int) -> None:
         """A step took `seconds` and read `rows` rows of prompts.
@@ -50,7 +56,7 @@ class TimeShare:
             known = self.step if generating and self.step is not None else 0.0
             own = min(known, seconds) if generating else 0.0
             if known or not generating:
-                self.row = _smooth(self.row, max(0.0, seconds - own) / rows)
+                self.row = _smooth(self.row, max(_LEAST, (seconds - own) / rows))
         if not slowed:
             self.debt = 0.0
             return

@@ -149,6 +149,18 @@ def test_who_comes_together_has_first_tokens_as_soon_as_slot_by_slot(
     assert ours <= statistics.mean(theirs) + slack
 
 
+def test_prompts_that_come_together_do_not_wait_for_each_other() -> None:
+    m = Machine()
+    measured = m.submit(200)
+    m.until(lambda: measured.id in m.first)
+    jobs = [m.submit(100) for _ in range(4)]
+    began = m.now
+    m.until(lambda: all(job.id in m.first for job in jobs))
+    waited = [m.first[job.id] - began for job in jobs]
+    assert waited == sorted(waited)
+    assert waited[0] < 0.35 * waited[-1]
+
+
 def test_a_long_prompt_among_many_short_ones_gets_on() -> None:
     m = Machine(slots=4)
     long = m.submit(4000)
