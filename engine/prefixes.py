@@ -1,5 +1,5 @@
 """Beginnings of prompts that were read before: how much two token lists share, and the conversations that
-are parked in main memory. Bookkeeping only: a parked state is an opaque value (`batching.py` has it made).
+are parked in main memory. Bookkeeping only: a parked state is an opaque value (`caches.py` has it made).
 """
 
 from __future__ import annotations
@@ -81,7 +81,9 @@ class Parking(Generic[State]):
         self.n_bytes += entry.n_bytes
 
     def used(self, entry: Parked[State]) -> None:
-        self._entries.move_to_end(id(entry))
+        """Does nothing when it is gone: what was parked meanwhile may have taken its room."""
+        if id(entry) in self._entries:
+            self._entries.move_to_end(id(entry))
 
     def drop(self, entry: Parked[State]) -> None:
         """Does nothing when it is gone."""

@@ -484,6 +484,22 @@ def test_conversations_are_parked_when_there_are_more_than_slots(open_room: Open
     assert 0 < room.batcher.scheduler.parking.n_bytes <= 1 << 28
 
 
+def test_a_parked_conversation_is_copied_though_it_loses_its_place(open_room: OpenRoom, ask: Ask) -> None:
+    """Parking what the slot held takes the room of the very state that goes into the slot."""
+    words = "tell me all of it please " * 40
+    shorter = f"what is a tab? {words[: len(words) * 3 // 4]} or something else"
+    room = open_room(slots=1, park_bytes=1 << 28)
+    room.answer(0, ask(f"what is a tab? {words}"))
+    parking = room.batcher.scheduler.parking
+    parking.budget = room.context.state_size(0) * 3 // 2
+    room.answer(1, ask(f"who made you? {words}"))
+    (first,) = parking.of("")
+    text = room.answer(2, ask(shorter))
+    assert room.ended[2].usage.n_cached > 100
+    assert first not in parking.of("") and len(parking) == 1
+    assert text == open_room(slots=1).answer(0, ask(shorter))
+
+
 def test_without_memory_nothing_is_parked_and_nobody_hears_of_it(
     open_room: OpenRoom, ask: Ask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
