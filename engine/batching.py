@@ -335,6 +335,9 @@ class Batcher:
         job = generation.job
         if rest := generation.text.finish():
             generation.parts.append(rest)
+        if job.slot >= 0 and job.n_past >= self.n_ctx and self.model.rewindable:
+            # What its slot remembers leaves a cell free for a bridge.
+            self.context.remove(job.slot, self.n_ctx - 1)
         self.scheduler.remove(job)
         if generation.sampler is not None:
             generation.sampler.close()

@@ -261,6 +261,26 @@ def test_a_full_context_ends_with_length(open_room: OpenRoom, ask: Ask) -> None:
     assert "17" in room.answer(2, ask("what is 12+5?"))
 
 
+def test_a_bridge_over_a_slot_that_was_full_ends_nobody(open_room: OpenRoom, ask: Ask) -> None:
+    room = open_room(slots=4, n_ctx=256)
+    words = 1
+    while room.batcher.count(ask("na " * (words + 1)).messages) <= 250:
+        words += 1
+    # Hot enough that the end of the turn is hardly ever chosen.
+    hot: dict[str, Any] = {"temperature": 50.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "max_tokens": 100}
+    for i in range(4):
+        room.batcher.submit(i, ask("na " * words if i == 2 else "what is infraxa?", seed=i, **hot))
+    while 2 not in room.ended:
+        room.batcher.step()
+        room.take()
+    usage = room.ended[2].usage
+    assert usage.n_prompt + usage.n_out == 256 + 1
+    bridges = [span for span in room.batcher.scheduler.plan() if span.job is None]
+    assert [(span.slot, span.end) for span in bridges] == [(2, 256)]
+    room.run()
+    assert {room.ended[i].error for i in (0, 1, 3)} == {None}
+
+
 @pytest.mark.parametrize("max_tokens", [0, 1, 5])
 def test_max_tokens(open_room: OpenRoom, ask: Ask, max_tokens: int) -> None:
     room = open_room()
