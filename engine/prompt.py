@@ -41,18 +41,26 @@ def prompt_tokens(model: Model, template: ChatTemplate, request: Request) -> lis
     hidden: dict[str, str] = {}
     """For each control text of the contents, the character that stands for it while the template works."""
     said = _Said(messages, tools)
+    stand_ins = _unused(said.texts)
     found = _in_slices(model, said.texts)
     while True:
         texts = [t for t in found if t in said]
         # The longest first, as llama.cpp does: one may be part of another.
         for text in sorted(texts, key=len, reverse=True):
-            stand_in = next(c for c in map(chr, count(_STAND_INS)) if c not in hidden and c not in said)
+            stand_in = next(stand_ins)
             hidden[stand_in] = text
             said = said.without(text, stand_in)
         tokens = model.tokenize(template.render(said.messages, said.tools), hidden)
         found = model.control_texts(tokens)
         if not any(t in said for t in found):
             return tokens
+
+
+def _unused(texts: Iterable[str]) -> Iterator[str]:
+    """Characters that stand in none of the texts. They are looked through once: somebody may have written
+    many of these characters, and many control texts."""
+    used: set[str] = set().union(*texts)
+    return (c for c in map(chr, count(_STAND_INS)) if c not in used)
 
 
 class _Said:
