@@ -13,10 +13,10 @@ DEV_STAMP := $(VENV)/.installed-dev
 run: $(STAMP)
 	@$(BIN)/infraxa
 
-# A file stays with one worker: its tests share an engine. What failed is run once more; why it failed is shown,
-# also when it then passed.
+# A file stays with one worker: its tests share an engine. They wait much, so there is one worker more than cores.
+# What failed is run once more; why it failed is shown, also when it then passed.
 test: $(DEV_STAMP)
-	$(BIN)/python -m pytest -n auto --dist loadfile --reruns 1 --rerun-show-tracebacks
+	$(BIN)/python -m pytest -n $$(($$(getconf _NPROCESSORS_ONLN) + 1)) --dist loadfile --reruns 1 --rerun-show-tracebacks
 
 check: $(DEV_STAMP) build/dev/infraxa
 	$(BIN)/ruff check .

@@ -147,7 +147,7 @@ _MemoryLimit = Annotated[
     int, Meta(ge=64, le=2**24, description="MB that models and their contexts may take; auto = what is free")
 ]
 _ModelsLoaded = Annotated[
-    int, Meta(ge=1, le=16, description="models loaded at the same time at most; auto = as memory allows")
+    int, Meta(ge=1, le=16, description="models loaded side by side at most; auto = by memory, up to 8")
 ]
 _MOST = 1_000_000.0
 """Credits."""

@@ -15,11 +15,11 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from infraxa.app import hub
-from infraxa.app.commands.output import size_text
 from infraxa.app.errors import NodeError
 from infraxa.app.hub_errors import Again, host_of
 from infraxa.app.hub_partial import Partial
 from infraxa.app.hub_values import Access, HubFile, PullChecked, PullEvent, PullMoved, PullWaits
+from infraxa.app.sizes import size_text
 from infraxa.net.tasks import TaskGroup
 
 if TYPE_CHECKING:

@@ -121,22 +121,24 @@ class Partial:
 
     def drop(self) -> None:
         """Delete what is here."""
-        self.close()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        self._let_go(delete=True)
         with contextlib.suppress(OSError):
             self.folder.parent.rmdir()
 
     def close(self) -> None:
         """Keep what is here for the next attempt. An empty one leaves nothing."""
-        is_empty = False
+        self._let_go()
+
+    def _let_go(self, *, delete: bool = False) -> None:
         with self._guard:
             if self._fd is not None:
-                is_empty = not os.fstat(self._fd).st_size
+                delete = delete or not os.fstat(self._fd).st_size
                 os.close(self._fd)
                 self._fd = None
-        self._lock.release()
-        if is_empty:
-            shutil.rmtree(self.folder, ignore_errors=True)
+            if delete:
+                # While it is locked: afterwards another download may be in it.
+                shutil.rmtree(self.folder, ignore_errors=True)
+            self._lock.release()
 
     def _explained(self, error: OSError) -> NodeError:
         if error.errno in _FULL:

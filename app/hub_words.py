@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from infraxa.app.commands.output import size_text
 from infraxa.app.hub_values import PullChecked, PullMoved, PullPlan, PullWaits
+from infraxa.app.sizes import size_text
 
 
 def plan_lines(plan: PullPlan) -> list[str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterable
+from typing import Final
 
 from infraxa.app.choices import ModelEntry
 from infraxa.app.config import Settings
@@ -16,6 +17,9 @@ from infraxa.app.files import FileMark
 from infraxa.engine.host import Engine
 from infraxa.engine.models import memory_estimate
 from infraxa.engine.types import LoadOptions
+
+MOST: Final = 8
+"""Models at once, when the settings leave it to memory."""
 
 
 class Place:
@@ -82,9 +86,7 @@ def limit_beside(settings: Settings, stay: Iterable[Place]) -> int | None:
 
 def no_room(settings: Settings) -> NodeError:
     """What is in hand leaves no room for one more."""
-    why = "there is no memory for one more"
-    if settings.models_loaded is not None:
-        why = f"there is no memory for one more, or no more than {settings.models_loaded} may be loaded"
+    why = f"there is no memory for one more, or no more than {settings.models_loaded or MOST} may be loaded"
     return NodeError(
         "busy",
         f"Another model is answering in another chat, and {why}.",

@@ -13,20 +13,17 @@ import contextlib
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
-from typing import Final, Literal
+from typing import Literal
 
 from infraxa.app.choices import ModelEntry
 from infraxa.app.config import Settings
 from infraxa.app.errors import FAILURES, NodeError
 from infraxa.app.files import FileMark, mark_of, stamp_of
-from infraxa.app.places import Place, limit_beside, no_room, options_of
+from infraxa.app.places import MOST, Place, limit_beside, no_room, options_of
 from infraxa.engine.host import Engine
 from infraxa.engine.room import Resident, fits, most, resident, room_now
 from infraxa.engine.types import EngineError, EngineStatus
 from infraxa.net.tasks import TaskGroup
-
-MOST: Final = 8
-"""Models at once, when the settings leave it to memory."""
 
 Room = Literal["loaded", "beside", "instead", "none"]
 """For a model: it has an engine; memory lets it be loaded beside all others; idle ones have to go for it;

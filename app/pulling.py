@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 
 from infraxa.app import hub, hub_names
 from infraxa.app.choices import ModelEntry
-from infraxa.app.commands.output import size_text
 from infraxa.app.config import GUIDE
 from infraxa.app.errors import NodeError
 from infraxa.app.examine import check_name, examine, name_of
@@ -34,6 +33,7 @@ from infraxa.app.hub_values import (
     PullPlan,
 )
 from infraxa.app.pulled_files import delete_files, models_folder
+from infraxa.app.sizes import size_text
 from infraxa.engine.sizing import free_memory
 from infraxa.engine.types import EngineError
 from infraxa.store import models as records

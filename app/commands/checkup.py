@@ -20,9 +20,9 @@ from typing import Literal, NamedTuple
 from infraxa import __version__
 from infraxa.app import choices, config
 from infraxa.app.commands.models import read_records_async
-from infraxa.app.commands.output import size_text
 from infraxa.app.config import BadSettings, Settings
 from infraxa.app.folders import Folders
+from infraxa.app.sizes import size_text
 from infraxa.engine.types import ChatMessage, LoadOptions, Request, Sampling
 from infraxa.net.threads import in_daemon_thread
 

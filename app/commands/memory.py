@@ -17,12 +17,13 @@ from infraxa.app.backup_file import Manifest
 from infraxa.app.commands.failures import UsageError
 from infraxa.app.commands.given import folders_of
 from infraxa.app.commands.identity import new_passphrase, passphrase_for
-from infraxa.app.commands.output import clean, print_json, size_text
+from infraxa.app.commands.output import clean, print_json
 from infraxa.app.control.endpoint import PLACE_NAME, SOCKET_NAME
 from infraxa.app.errors import NodeError
 from infraxa.app.folders import Folders, whole_path
 from infraxa.app.gateway.key import FILE_NAME as API_KEY_NAME
 from infraxa.app.pulled_files import models_folder
+from infraxa.app.sizes import size_text
 from infraxa.app.vocabularies import FOLDER
 from infraxa.net.credits import shown
 from infraxa.net.identity import parse_id, short_id
@@ -112,7 +113,7 @@ def _loss(folders: Folders, *, everything: bool) -> str:
         lines.append("The models that were pulled; they can be pulled again.")
     if everything:
         lines.append(f"The settings and themes in {folders.config}.")
-    lines.append("A backup keeps all of it: infraxa backup FILE")
+    lines.append("A backup keeps all of it but pulled models and the gateway's key: infraxa backup FILE")
     return "\n".join(lines)
 
 

@@ -14,20 +14,13 @@ from infraxa.app import choices, config
 from infraxa.app.choices import ModelEntry
 from infraxa.app.commands.front import attached_node
 from infraxa.app.commands.given import folders_of, settings_of
-from infraxa.app.commands.output import (
-    clean,
-    is_terminal,
-    note,
-    print_json,
-    print_pairs,
-    print_table,
-    size_text,
-)
+from infraxa.app.commands.output import clean, is_terminal, note, print_json, print_pairs, print_table
 from infraxa.app.config import Settings
 from infraxa.app.errors import NodeError
 from infraxa.app.facade import OnProgress
 from infraxa.app.folders import Folders, whole_path
 from infraxa.app.pulled_files import delete_files, is_pulled
+from infraxa.app.sizes import size_text
 from infraxa.engine.models import memory_estimate
 from infraxa.store import models as records
 from infraxa.store.db import Connection, Store

@@ -77,13 +77,5 @@ def print_pairs(pairs: Sequence[tuple[str, str]]) -> None:
         print(f"{name:<{width}}  {value}" if is_terminal(sys.stdout) else f"{name}\t{value}")
 
 
-def size_text(n_bytes: int) -> str:
-    """`5.7 MB`, `4.4 GB`."""
-    for unit, name in ((10**9, "GB"), (10**6, "MB"), (10**3, "kB")):
-        if n_bytes >= unit:
-            return f"{n_bytes / unit:.1f} {name}"
-    return f"{n_bytes} B"
-
-
 def _one_line(text: str) -> str:
     return clean(" ".join(text.split()))

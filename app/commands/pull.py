@@ -15,7 +15,7 @@ from infraxa.app import choices, hub_words
 from infraxa.app.commands.front import attached_node
 from infraxa.app.commands.given import folders_of, settings_of
 from infraxa.app.commands.models import become_default, facts, read_records_async, use_text
-from infraxa.app.commands.output import clean, is_terminal, note, print_json, print_table, size_text
+from infraxa.app.commands.output import clean, is_terminal, note, print_json, print_table
 from infraxa.app.config import Settings
 from infraxa.app.facade import Stream
 from infraxa.app.folders import Folders
@@ -30,6 +30,7 @@ from infraxa.app.hub_values import (
     PullPlan,
     PullWaits,
 )
+from infraxa.app.sizes import size_text
 from infraxa.engine.sizing import free_memory
 from infraxa.store.db import Store
 

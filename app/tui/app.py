@@ -509,7 +509,12 @@ class InfraxaApp(Themed):
         self.provider_mode.toggle()
 
     def action_toggle_gateway(self) -> None:
-        self.attempt(self.node.change_setting("gateway", not self.settings.gateway), group="gateway")
+        is_set = self.settings.gateway
+        if self.node.gateway.address and not is_set:
+            text = "The gateway was opened by infraxa gateway or infraxa serve: end that command to close it."
+            self.notify(text, timeout=8, markup=False)
+        else:
+            self.attempt(self.node.change_setting("gateway", not is_set), group="gateway")
 
     def action_earnings(self) -> None:
         self._show("earnings")

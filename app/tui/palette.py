@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 from textual.command import Command, DiscoveryHit, Hit, Hits, Provider
 from textual.widgets.option_list import Option
 
+from infraxa.app.sizes import size_text
 from infraxa.app.tui import actions
 from infraxa.app.tui.screens.chat import ChatScreen
 from infraxa.app.tui.widgets.chat_list import UNTITLED
-from infraxa.app.tui.widgets.model_card import human_size
 from infraxa.app.tui.widgets.text import one_line
 
 if TYPE_CHECKING:
@@ -148,7 +148,7 @@ async def model_entries(shell: InfraxaApp) -> list[Entry]:
 
 def _described(model: ModelEntry) -> str:
     return " · ".join(
-        part for part in (model.architecture, model.quantization, human_size(model.size)) if part
+        part for part in (model.architecture, model.quantization, size_text(model.size)) if part
     )
 
 

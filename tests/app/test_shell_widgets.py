@@ -7,9 +7,9 @@ from textual.app import App, ComposeResult
 
 from infraxa.app.answering import Waits
 from infraxa.app.events import AnswerEnded, AnswerGrew, AnswerStarted, PromptRead
+from infraxa.app.sizes import size_text
 from infraxa.app.tui.running import RunningAnswers
 from infraxa.app.tui.widgets.chat_list import ChatList, age, marked
-from infraxa.app.tui.widgets.model_card import human_size
 from infraxa.app.tui.widgets.status_bar import Status, StatusBar, describe, waited_for
 from infraxa.engine.types import EngineStatus, ErrorInfo
 from infraxa.store.records import ChatSummary, Message, SearchHit
@@ -179,6 +179,6 @@ def test_the_speed_of_a_running_answer() -> None:
 
 
 def test_sizes_for_people() -> None:
-    assert [human_size(size) for size in (0, 999, 5_700_000, 4_100_000_000, 123_000_000)] == [
+    assert [size_text(size) for size in (0, 999, 5_700_000, 4_100_000_000, 123_000_000)] == [
         "0 B", "999 B", "5.7 MB", "4.1 GB", "123 MB",
     ]  # fmt: skip

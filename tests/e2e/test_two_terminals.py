@@ -143,8 +143,8 @@ def test_ctrl_c_ends_the_asked_answer_and_no_other(
     asking.send_signal(signal.SIGINT)
     _, err = asking.communicate(timeout=60)
     assert (asking.returncode, err) == (130, b"")
-    busy = run("ask", "hi", "--model", "guide", env=environment)
-    assert busy.returncode == 1 and "Another model is answering" in busy.stderr
+    beside = run("ask", "hi", "--model", "guide", env=environment)
+    assert beside.returncode == 0 and beside.stdout  # another model answers meanwhile
     assert "stopped" not in app.text
     app.press("esc")
     app.wait_for("stopped")

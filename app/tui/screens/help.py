@@ -35,6 +35,12 @@ LIST_KEYS = (
     ("F2, F8 or Delete", "rename, delete the chat under the cursor"),
 )
 
+MODELS_KEYS = (
+    ("Enter", "new chats are answered by the model under the cursor"),
+    ("p", "pull a model from the hub; there c cancels a download, and Esc lets it go on"),
+    ("a, Delete", "add a file, forget the model under the cursor"),
+)
+
 MARKET_KEYS = (
     ("Enter", "the provider under the cursor answers the shown chat; so does a double click"),
     ("a, A", "infraxa chooses for each answer; only among those with the model under the cursor"),
@@ -121,6 +127,7 @@ def sections() -> list[tuple[str, list[tuple[str, str, str]]]]:
         ("infraxa", action_rows("app")),
         ("Messages", [(key, "", text) for key, text in MESSAGE_KEYS]),
         ("List of chats", [(key, "", text) for key, text in LIST_KEYS]),
+        ("Models", [(key, "", text) for key, text in MODELS_KEYS]),
         ("Market", [(key, "", text) for key, text in MARKET_KEYS]),
         ("Provide", [(key, "", text) for key, text in PROVIDE_KEYS]),
         ("Earnings", [(key, "", text) for key, text in EARNINGS_KEYS]),

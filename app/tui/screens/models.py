@@ -22,9 +22,9 @@ from textual.worker import Worker
 from infraxa.app.errors import NodeError
 from infraxa.app.events import EngineChanged, Event, ModelsChanged
 from infraxa.app.pulled_files import is_pulled
+from infraxa.app.sizes import size_text
 from infraxa.app.tui.screens.view import View
 from infraxa.app.tui.widgets.figures import thousands
-from infraxa.app.tui.widgets.model_card import human_size
 from infraxa.app.tui.widgets.text import one_line
 from infraxa.engine.types import EngineError
 from infraxa.store.records import StoreError
@@ -39,7 +39,7 @@ def describe(entry: ModelEntry) -> str:
         entry.architecture,
         entry.parameters,
         entry.quantization,
-        human_size(entry.size) if entry.size else "",
+        size_text(entry.size) if entry.size else "",
         f"context {thousands(entry.context_length)}" if entry.context_length else "",
         entry.license,
     ]
@@ -185,7 +185,7 @@ class ModelsScreen(View[None]):
         def progress(done: int, total: int) -> None:
             if self.is_mounted and self._doing:
                 share = f" {done / total:.0%}" if total else ""
-                self._say(f"Hashing the file{share} of {human_size(total)} · Esc cancels")
+                self._say(f"Hashing the file{share} of {size_text(total)} · Esc cancels")
 
         entry = await self.app.node.add_model(path, on_progress=progress)
         self._doing = ""
@@ -210,7 +210,7 @@ class ModelsScreen(View[None]):
 
         heading = f"Remove {one_line(entry.label, 60)}?"
         if is_pulled(self.app.folders, Path(entry.path)):
-            text = f"infraxa forgets it. It was pulled from the hub: {entry.path} ({human_size(entry.size)})"
+            text = f"infraxa forgets it. It was pulled from the hub: {entry.path} ({size_text(entry.size)})"
             self.app.push_screen(Remove(heading, text), remove)
         else:
             text = f"infraxa forgets it. The file stays: {entry.path}"

@@ -17,9 +17,9 @@ from infraxa.app import hub, hub_names, hub_words, pulling
 from infraxa.app.errors import FAILURES, sentence
 from infraxa.app.hub_curated import CURATED, Curated
 from infraxa.app.hub_values import PullAsked, PullPlan
+from infraxa.app.sizes import size_text
 from infraxa.app.tui.screens.dialogs import Confirm
 from infraxa.app.tui.screens.view import View
-from infraxa.app.tui.widgets.model_card import human_size
 from infraxa.app.tui.widgets.text import one_line
 from infraxa.engine.sizing import free_memory
 
@@ -85,7 +85,7 @@ class PullScreen(View[None]):
         one = CURATED[event.option_index]
         fits = "fits in" if one.memory <= self._free else "is too large for"
         self.query_one("#about", Static).update(
-            f"{one.parameters} · {one.good_for} · {fits} the free memory ({human_size(self._free)})"
+            f"{one.parameters} · {one.good_for} · {fits} the free memory ({size_text(self._free)})"
         )
 
     def _paint(self) -> None:
@@ -156,7 +156,7 @@ class PullScreen(View[None]):
                 self.query_one(OptionList).focus()
 
         self._say("")
-        size = human_size(plan.missing or plan.size)
+        size = size_text(plan.missing or plan.size)
         lines = "\n\n".join(one_line(line, 400) for line in hub_words.plan_lines(plan))
         self.app.push_screen(Confirm(f"Download {size}?", lines, "Download"), answered)
 
@@ -178,7 +178,7 @@ class PullScreen(View[None]):
 def _row(one: Curated, free: int) -> Content:
     return Content.assemble(
         (f"{one_line(one.text, NAME - 1):<{NAME}}", "bold"),
-        f"{human_size(one.size):>{SIZES}}",
-        (f"{human_size(one.memory):>{SIZES}}", "" if one.memory <= free else "$text-error"),
+        f"{size_text(one.size):>{SIZES}}",
+        (f"{size_text(one.memory):>{SIZES}}", "" if one.memory <= free else "$text-error"),
         (f"  {one.license}", "$foreground 60%"),
     )

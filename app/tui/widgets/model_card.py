@@ -10,6 +10,7 @@ from textual.content import Content
 from textual.reactive import reactive
 from textual.widget import Widget
 
+from infraxa.app.sizes import size_text
 from infraxa.app.trade import Bound
 from infraxa.app.tui.widgets.driver import Driver
 from infraxa.app.tui.widgets.facts import READABLE_BY, short_time, speed
@@ -44,16 +45,6 @@ class Card(msgspec.Struct, frozen=True):
     problem: str = ""
 
 
-def human_size(size: int) -> str:
-    """Bytes as people read them, in powers of 1000."""
-    value = float(size)
-    for unit in ("B", "kB", "MB", "GB"):
-        if value < 1000:
-            return f"{value:.0f} {unit}" if unit == "B" or value >= 100 else f"{value:.1f} {unit}"
-        value /= 1000
-    return f"{value:.1f} TB"
-
-
 class ModelCard(Widget):
     """Shows a `Card`."""
 
@@ -79,7 +70,7 @@ class ModelCard(Widget):
         ]
         kind = " · ".join(part for part in (card.architecture, card.parameters) if part)
         file = " · ".join(
-            part for part in (human_size(card.size) if card.size else "", card.quantization) if part
+            part for part in (size_text(card.size) if card.size else "", card.quantization) if part
         )
         for name, value in (("model", kind), ("file", file), ("licence", card.license)):
             if value:

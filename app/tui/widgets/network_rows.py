@@ -12,7 +12,7 @@ import msgspec
 from textual.content import Content
 
 from infraxa.app.network_words import refused, span
-from infraxa.app.tui.widgets.model_card import human_size
+from infraxa.app.sizes import size_text
 from infraxa.app.tui.widgets.table import Cell, Column, Row
 from infraxa.app.tui.widgets.text import one_line
 from infraxa.net.addresses import DEFAULT_PORT
@@ -100,9 +100,9 @@ def peer_rows(peers: Iterable[PeerInfo], now_ms: int) -> list[Row]:
                     address,
                     round_trip(peer.rtt_ms),
                     span(age),
-                    human_size(total),
-                    human_size(peer.bytes_in),
-                    human_size(peer.bytes_out),
+                    size_text(total),
+                    size_text(peer.bytes_in),
+                    size_text(peer.bytes_out),
                 ),
                 (
                     who.casefold(),

@@ -8,8 +8,8 @@ from textual.content import Content
 from textual.style import Style
 
 from infraxa.app.network_words import MDNS, REACHABLE, Meaning, activity, clock
+from infraxa.app.sizes import size_text
 from infraxa.app.tui.widgets.figures import thousands
-from infraxa.app.tui.widgets.model_card import human_size
 from infraxa.app.tui.widgets.network_rows import address_text
 from infraxa.app.tui.widgets.status_bar import sign, waiting_text
 from infraxa.app.tui.widgets.text import one_line
@@ -47,8 +47,8 @@ def _rates(traffic: Traffic, width: int) -> Content:
         return Content("")
     bars = [f" {sparkline(rates, width)}" if width else "" for rates in (traffic.incoming, traffic.outgoing)]
     return Content.assemble(
-        ("↓ ", _QUIET), f"{human_size(int(traffic.incoming[-1]))}/s", (bars[0], "$text-primary"),
-        ("  ↑ ", _QUIET), f"{human_size(int(traffic.outgoing[-1]))}/s", (bars[1], "$text-secondary"),
+        ("↓ ", _QUIET), f"{size_text(int(traffic.incoming[-1]))}/s", (bars[0], "$text-primary"),
+        ("  ↑ ", _QUIET), f"{size_text(int(traffic.outgoing[-1]))}/s", (bars[1], "$text-secondary"),
     )  # fmt: skip
 
 
@@ -107,8 +107,8 @@ def facts(status: NetworkStatus, newest: SeenNode | None, traffic: Traffic, widt
         ("↓", "received", status.bytes_in, traffic.incoming, "$text-primary"),
         ("↑", "sent", status.bytes_out, traffic.outgoing, "$text-secondary"),
     ):
-        speed = f" · {human_size(int(rates[-1]))}/s" if rates else ""
-        lines.append(_row(f"{arrow} {word}", f"{human_size(total)}{speed}", width))
+        speed = f" · {size_text(int(rates[-1]))}/s" if rates else ""
+        lines.append(_row(f"{arrow} {word}", f"{size_text(total)}{speed}", width))
         if rates:
             lines.append(Content.styled(sparkline(rates, width), style))
     new = f" · {status.gossip_new / status.gossip_in:.0%} news" if status.gossip_in else ""

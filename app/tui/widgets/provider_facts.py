@@ -13,11 +13,11 @@ from infraxa.app import serving_words as words
 from infraxa.app.config import Settings
 from infraxa.app.network_words import REACHABLE, peers_text, span
 from infraxa.app.serving import ProviderStatus
+from infraxa.app.sizes import size_text
 from infraxa.app.tui.actions import BY_ID, key_label
 from infraxa.app.tui.widgets.fact_list import NAME, Fact
 from infraxa.app.tui.widgets.facts import short_time, speed
 from infraxa.app.tui.widgets.figures import thousands
-from infraxa.app.tui.widgets.model_card import human_size
 from infraxa.app.tui.widgets.network_rows import address_text
 from infraxa.app.tui.widgets.status_bar import leads_to, passed_text, waiting_text
 from infraxa.app.tui.widgets.text import one_line
@@ -349,7 +349,7 @@ def _totals(seen: Seen, speeds: Sequence[float], now_ms: int, width: int) -> lis
             if count
         ),
         Fact("tokens", thousands(status.tokens), help="Of answers, sent to users."),
-        Fact("sent", human_size(status.bytes_out), help="Bytes of answers."),
+        Fact("sent", size_text(status.bytes_out), help="Bytes of answers."),
         Fact("first token", first, help="Median of the last answers, from the request to the first word."),
         Fact("speed", speed(now_speed(status)), help="All answers together, over the last 10 s."),
     ]  # fmt: skip
