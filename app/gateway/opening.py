@@ -36,10 +36,8 @@ class GatewayDoor:
         self._changed = changed
         self._say = say
         self._gateway: Gateway | None = None
-        self._by_settings = False
-        """It is open because the settings say so."""
         self._opened_as: tuple[object, ...] = ()
-        """The settings of when it was opened."""
+        """How it was asked for when it was opened: by whom, and with which settings."""
         self._held = 0
         """How many asked for it and are still there."""
         self._ended = False
@@ -51,17 +49,18 @@ class GatewayDoor:
         self._tasks.spawn(self._follow(), name="the gateway follows the settings")
 
     async def _follow(self) -> None:
+        """What somebody holds stays as it is until nobody does."""
         async with self._busy:
             settings = self._node.settings
-            self._by_settings = settings.gateway
-            if self._gateway is not None and not self._held:
-                if not settings.gateway or self._opened_as != _place(settings):
+            if self._held or self._ended:
+                return
+            if self._gateway is not None:
+                if not settings.gateway or self._opened_as != _place(settings, BY_SETTINGS):
                     await self._close()
             if settings.gateway and self._gateway is None:
                 try:
                     await self._open(BY_SETTINGS)
                 except FAILURES as error:
-                    self._by_settings = False
                     self._tell(GatewayStatus("", ErrorInfo(error.code, error.message, error.remedy)))
                     self._say(sentence(error))
             elif not settings.gateway and self.status.error is not None:
@@ -85,12 +84,7 @@ class GatewayDoor:
         finally:
             self._held -= 1
             # Whoever is cancelled must not leave it half closed.
-            await asyncio.shield(self._tasks.spawn(self._close_unless_wanted(), name="close the gateway"))
-
-    async def _close_unless_wanted(self) -> None:
-        async with self._busy:
-            if not self._held and not self._by_settings and self._gateway is not None:
-                await self._close()
+            await asyncio.shield(self._tasks.spawn(self._follow(), name="nobody holds the gateway"))
 
     async def close(self) -> None:
         """For good; bounded."""
@@ -124,7 +118,7 @@ class GatewayDoor:
         port = settings.gateway_port if wish.port is None else wish.port
         gateway = Gateway(self._node, key=key, host=host, port=port, origins=origins)
         limited = await gateway.open()
-        self._gateway, self._opened_as = gateway, _place(settings)
+        self._gateway, self._opened_as = gateway, _place(settings, wish)
         self._tell(GatewayStatus(gateway.address))
         self._say(f"The gateway is open: {gateway.address}/v1, for whoever has its key.")
         if not is_loopback(host):
@@ -185,5 +179,8 @@ class Opening:
         await self._statuses.aclose()
 
 
-def _place(settings: Settings) -> tuple[object, ...]:
-    return settings.gateway_port, settings.gateway_host, settings.gateway_origins
+def _place(settings: Settings, wish: GatewayWish) -> tuple[object, ...]:
+    """A host that was asked for by hand is another one than the same in the settings, which may not open it
+    to other machines."""
+    port = settings.gateway_port if wish.port is None else wish.port
+    return port, wish.host, wish.key, settings.gateway_host, settings.gateway_origins

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import socket
@@ -27,6 +26,7 @@ from tests.app.networked import folders, running, until
 from tests.app.shell import shell
 
 WISH = GatewayWish(port=0, key=KEY)
+PAGE = "http://localhost:3000"
 
 
 @pytest.fixture
@@ -55,9 +55,9 @@ def taken() -> Iterator[int]:
         yield other.getsockname()[1]
 
 
-async def asked(address: str, key: str = KEY) -> int:
+async def asked(address: str, key: str = KEY, **more: str) -> int:
     """The status of a request with the key; 0: nobody listens there."""
-    headers = {"Authorization": f"Bearer {key}"}
+    headers = {"Authorization": f"Bearer {key}", **more}
     try:
         async with (
             aiohttp.ClientSession() as client,
@@ -77,7 +77,7 @@ async def test_it_is_as_the_settings_say(node: Node) -> None:
     address = node.gateway.address
     key = kept_key(node.folders.data, os.environ)
     assert await asked(address, key) == 200 and await asked(address) == 401
-    await node.change_setting("gateway_origins", "http://localhost:3000")
+    await node.change_setting("gateway_origins", PAGE)
     await until(lambda: node.gateway.address not in ("", address), "it is opened anew")
     address = node.gateway.address
     await node.change_setting("gateway", False)
@@ -146,16 +146,54 @@ async def test_one_that_the_settings_opened_stays(node: Node) -> None:
     await until(lambda: node.gateway.address, "the gateway is open")
     stream = node.open_gateway(GatewayWish())
     address = (await anext(stream)).address
-    await stream.aclose()
-    await asyncio.sleep(0.05)
+    await stream.aclose()  # returns when what follows from it is done
     assert node.gateway.address == address
-    stream = node.open_gateway(GatewayWish())
+    stream, other = node.open_gateway(GatewayWish()), node.open_gateway(GatewayWish())
     await anext(stream)
+    await anext(other)
     await node.change_setting("gateway", False)
-    await asyncio.sleep(0.05)
+    await other.aclose()
     assert node.gateway.address == address, "somebody asked for it"
     await stream.aclose()
     assert not node.gateway.address
+
+
+async def test_what_was_asked_for_by_hand_ends_with_who_asked(node: Node) -> None:
+    async with attached(node) as front:
+        stream = front.open_gateway(GatewayWish(port=0, host="0.0.0.0", key=KEY))
+        by_hand = (await anext(stream)).address
+        await node.change_setting("gateway", True)
+        assert by_hand.startswith("http://0.0.0.0:") and await asked(by_hand) == 200
+        await stream.aclose()
+    await until(lambda: node.gateway.address not in ("", by_hand), "it is as the settings say")
+    address = node.gateway.address
+    assert address.startswith("http://127.0.0.1:")
+    assert await asked(address) == 401 and await asked(by_hand) == 0
+    assert await asked(address, kept_key(node.folders.data, os.environ)) == 200
+
+
+async def test_settings_that_change_meanwhile_hold_afterwards(node: Node) -> None:
+    await node.change_setting("gateway_origins", PAGE)
+    await node.change_setting("gateway", True)
+    await until(lambda: node.gateway.address, "the gateway is open")
+    key = kept_key(node.folders.data, os.environ)
+    stream = node.open_gateway(GatewayWish())
+    address = (await anext(stream)).address
+    assert await asked(address, key, Origin=PAGE) == 200
+    await node.change_setting("gateway_origins", None)
+    await stream.aclose()
+    assert node.gateway.address not in ("", address)
+    assert await asked(node.gateway.address, key, Origin=PAGE) == 403
+
+
+async def test_a_host_of_the_settings_is_no_host_that_was_asked_for(node: Node) -> None:
+    await node.change_setting("gateway_host", "0.0.0.0")
+    stream = node.open_gateway(GatewayWish(port=0, host="0.0.0.0"))
+    address = (await anext(stream)).address
+    await node.change_setting("gateway", True)
+    await stream.aclose()
+    assert node.gateway.error is not None and node.gateway.error.code == "not_loopback"
+    assert await asked(address) == 0
 
 
 async def test_the_node_that_ends_closes_it(tmp_path: Path) -> None:
@@ -180,3 +218,16 @@ async def test_the_app_turns_it_on_and_shows_where(tmp_path: Path) -> None:
         await app.type("/gateway", "enter")
         await app.until(lambda: not app.node.gateway.address, "the gateway is closed")
         await app.until(lambda: "API :" not in app.screen_text(), "the bar says it")
+
+
+async def test_the_app_says_who_opened_it(tmp_path: Path) -> None:
+    where = folders(tmp_path / "data", gateway_port=0, online=False, threads=1)
+    async with shell(where.data, settings=config.load(where, {}, {}), size=(140, 36)) as app:
+        await app.opened()
+        stream = app.node.open_gateway(WISH)
+        address = (await anext(stream)).address
+        await app.type("/gateway", "enter")
+        await app.until(lambda: any("end that command" in toast for toast in app.toasts), "it is said")
+        assert app.node.gateway.address == address and not app.node.settings.gateway
+        await stream.aclose()
+        assert not app.node.gateway.address
