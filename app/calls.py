@@ -27,7 +27,7 @@ class Policy(Struct, frozen=True):
     driver: str | None = None
     """A node's id as people write it, or its name when no other node has that; None: infraxa chooses."""
     max_price: int | None = None
-    """µcr per 1M tokens of the answer; None: as the setting says."""
+    """µcr per 1M tokens, of the answer and of the prompt; None: as the setting says."""
     audited: bool = False
     """Only drivers whose answers were checked."""
 

@@ -185,9 +185,7 @@ def cap_reached(reason: RefusalReason, limit: int, used: int, least: int) -> Nod
             message = f"Of the {most} credits for a day, {spent} are spent or reserved today."
         case "calls_cap":
             code, setting = "cap_api", "cap_api"
-            message = (
-                f"Of the {most} credits a day for calls of programs, {spent} are spent or reserved."
-            )
+            message = f"Of the {most} credits a day for calls of programs, {spent} are spent or reserved."
         case _:
             code, setting = "tab_limit", ""
             message = f"You owe this driver {spent} credits, where you set {most} as the limit."
@@ -195,9 +193,9 @@ def cap_reached(reason: RefusalReason, limit: int, used: int, least: int) -> Nod
     return NodeError(code, message, f"Allow more with {more}, or choose a cheaper driver.")
 
 
-def dearer(name: str, price_out: int, seen: int) -> ErrorInfo:
-    """A driver asks more than the person has seen; µcr per 1M tokens of the answer."""
-    now, before = shown_amount(price_out), shown_amount(seen)
+def dearer(name: str, price: int, seen: int) -> ErrorInfo:
+    """A driver asks more than the person has seen; µcr per 1M tokens."""
+    now, before = shown_amount(price), shown_amount(seen)
     return ErrorInfo(
         "price_changed",
         f"{name} asks {now} credits per million tokens now, instead of {before}.",
@@ -205,13 +203,14 @@ def dearer(name: str, price_out: int, seen: int) -> ErrorInfo:
     )
 
 
-def too_dear(name: str, price_out: int, most: int) -> ErrorInfo:
-    """A driver asks more than the person's `max_price`; µcr per 1M tokens of the answer."""
-    now, allowed = shown_amount(price_out), shown_amount(most)
+def too_dear(name: str, price: int, most: int) -> ErrorInfo:
+    """A driver asks more than is allowed for an order; µcr per 1M tokens."""
+    now, allowed = shown_amount(price), shown_amount(most)
     return ErrorInfo(
         "too_dear",
         f"{name} asks {now} credits per million tokens now, where you allow {allowed}.",
-        "Raise max_price (infraxa config set max_price, or ask --max-price), or choose another driver.",
+        "Allow more (infraxa config set max_price, ask --max-price, or X-Infraxa-Max-Price of a call), or "
+        "choose another driver.",
     )
 
 

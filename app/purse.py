@@ -169,18 +169,20 @@ class Purse:
             return True
         return not self.caps().request and offer.node.free_daily > 0
 
-    def dearer(self, offer: OfferSeen, rates: Rates) -> int | None:
-        """The price of the answer that the person saw, when these rates are above what it saw; from now on it
-        has seen these."""
+    def dearer(self, offer: OfferSeen, rates: Rates) -> tuple[int, int] | None:
+        """The price that is above what the person saw, and that one: of the answer, or else of the prompt;
+        None when neither is. From now on it has seen these rates."""
         at, seen = self._shown.get((offer.node.id, offer.model.model_id), (0.0, FREE))
         if time.monotonic() - at > SHOWN_S:
             seen = FREE
         most_in = max(offer.price_in + offer.price_in // STEP, seen.price_in)
         most_out = max(offer.price_out + offer.price_out // STEP, seen.price_out)
         self._show(offer, rates)
-        if rates.price_in <= most_in and rates.price_out <= most_out:
-            return None
-        return max(offer.price_out, seen.price_out)
+        if rates.price_out > most_out:
+            return rates.price_out, max(offer.price_out, seen.price_out)
+        if rates.price_in > most_in:
+            return rates.price_in, max(offer.price_in, seen.price_in)
+        return None
 
     def _show(self, offer: OfferSeen, rates: Rates) -> None:
         key = offer.node.id, offer.model.model_id

@@ -116,7 +116,7 @@ class Spending:
     ) -> None:
         """`tell`: its bills are others. `called`: a program asked for it."""
         self.max_price: int | None = None
-        """µcr per 1M tokens of the answer, where infraxa chooses the drivers; None: any."""
+        """µcr per 1M tokens, of the answer and of the prompt, where infraxa chooses the drivers; None: any."""
         self._purse = purse
         self._tell = tell
         self._chat_id = chat_id
@@ -207,13 +207,13 @@ class Spending:
             raise _failed("silent" if error.code == "timeout" else error.code, at="link") from None
         except ProtocolError as error:
             raise _failed("garbage", refusal=error.reason) from None
-        name, price = order_words.display_name(offer.node.name, offer.node.id), locked.rates.price_out
-        dearer = self._purse.dearer(offer, locked.rates)
+        name, rates = order_words.display_name(offer.node.name, offer.node.id), locked.rates
+        dearer, price = self._purse.dearer(offer, rates), max(rates.price_in, rates.price_out)
         if self.max_price is not None and price > self.max_price:
             # First: what sending it again does not help against.
             raise NotBought(order_words.too_dear(name, price, self.max_price))
         if dearer is not None:
-            raise NotBought(order_words.dearer(name, price, dearer))
+            raise NotBought(order_words.dearer(name, *dearer))
         return locked
 
     def arrived(self, order_id: bytes) -> None:

@@ -21,7 +21,7 @@ class Wanted(NamedTuple):
     """A model_id in hex; None: any."""
     failover: Failover = "ask"
     max_price: int | None = None
-    """µcr per 1M tokens of the answer, of drivers that infraxa chooses; None: any."""
+    """µcr per 1M tokens, of the answer and of the prompt, of drivers that infraxa chooses; None: any."""
     capped: bool = False
     """`max_price` holds for a driver that the person chose, too."""
     goes_on: bool = True

@@ -13,13 +13,15 @@ import msgspec
 
 from infraxa.app.answering import Billed
 from infraxa.app.buyer import Buyer
+from infraxa.app.buying import Buying
 from infraxa.app.config import Settings
 from infraxa.app.purse import Purse
 from infraxa.app.trade import Bound
-from infraxa.engine.types import Sampling
+from infraxa.app.wanted import Wanted
+from infraxa.engine.types import Request, Sampling
 from infraxa.net import codec, deals, market, ratings, wire
 from infraxa.net.codec import Signed
-from infraxa.net.identity import Signer
+from infraxa.net.identity import Signer, id_text
 from infraxa.net.link import Link, Stream
 from infraxa.net.orders import Logprob
 from infraxa.net.patience import PatienceLimits
@@ -232,7 +234,7 @@ class Counting(Sale):
 
     async def claim(self, context: int, max_out: int) -> Any:
         prompt = await super().claim(context, max_out)
-        self._sold.n_prompt = sum(len(turn.text) for turn in prompt.turns)
+        self._sold.n_prompt = sum(map(len, (*(turn.text for turn in prompt.turns), *prompt.texts)))
         return prompt
 
     async def piece(self, text: str, ids: tuple[int, ...], logprobs: tuple[Logprob, ...] = ()) -> None:
@@ -241,7 +243,7 @@ class Counting(Sale):
 
     async def done(self, done: Any) -> None:
         self._sold.n_prompt, self._sold.n_cached = done.n_prompt, done.n_cached
-        self._sold.outcome = done.finish
+        self._sold.outcome = "embedded" if self.order.texts else done.finish
         await super().done(done)
 
 
@@ -321,6 +323,10 @@ class Place(Market):
         if answer.end.error is not None:
             logging.getLogger(__name__).warning("it failed: %s", answer.end.error)  # shown if the test fails
         return answer
+
+    def embed(self, shop: Stall, texts: tuple[str, ...], **more: Any) -> Buying:
+        """The vectors of these texts, for a program."""
+        return self.buyer.call(Request(), Wanted(id_text(shop.id), capped=True, **more), texts)
 
     async def orders(self) -> list[OrderRow]:
         """As the ledger has them, the oldest first."""

@@ -247,7 +247,8 @@ async def test_a_dearer_driver_is_left_for_another(tmp_path: Path) -> None:
     maple.rates = market.Rates(6_000_000, 20_000_000, 1_250_000)
     async with buying_at(tmp_path, maple, birch) as place:
         answer = await place.chat(maple, failover="auto")
-        assert answer.text == "Hi" and "maple asks" in answer.moves[0].part.reason
+        reason = answer.moves[0].part.reason
+        assert answer.text == "Hi" and "maple asks 6.00 credits" in reason and "instead of 5.00" in reason
         await place.idle()
 
 
