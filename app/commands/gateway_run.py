@@ -14,7 +14,7 @@ import msgspec
 
 from infraxa.app.commands.failures import UsageError
 from infraxa.app.commands.front import opened_node
-from infraxa.app.commands.given import folders_of, settings_of
+from infraxa.app.commands.given import folders_of, ignored, settings_of
 from infraxa.app.commands.output import clean, note
 from infraxa.app.config import API_KEY_VARIABLE
 from infraxa.app.control.client import AttachedNode
@@ -41,6 +41,8 @@ def run(data_dir: Path | None, flags: Mapping[str, object], *, host: str | None,
             async with opened_node(folders, own, _hear) as node:
                 if isinstance(node, AttachedNode):
                     _say(f"attached to the infraxa that is open (pid {node.pid})")
+                    if words := ignored(flags, settings, node.settings):
+                        _say(words)
                 async with gateway_of(node, wish) as status:
                     _say(f"programs ask {status.address}/v1 with the key that infraxa gateway key prints")
                     await ended(node, stop)

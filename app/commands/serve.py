@@ -22,7 +22,7 @@ import msgspec
 from infraxa.app import choices, config
 from infraxa.app.commands.front import opened_node
 from infraxa.app.commands.gateway_run import gateway_of, wish_of
-from infraxa.app.commands.given import folders_of, settings_of
+from infraxa.app.commands.given import folders_of, ignored, settings_of
 from infraxa.app.commands.journal import JSON_VERSION, Entry, Journal
 from infraxa.app.commands.output import clean
 from infraxa.app.commands.providers import require_online
@@ -121,7 +121,8 @@ class _Serving:
         self._say(Entry("started", "", {"version": JSON_VERSION, "pid": self._pid(node)}))
         if not own:
             self._print(f"attached to the infraxa that is open (pid {self._pid(node)})")
-            self._say_what_is_not_used(node.settings)
+            if words := ignored(self._flags, self._settings, node.settings):
+                self._say(Entry("ignored", words, {}))
         await self._require_model(node)
         on_before = not own and node.provider.mode not in ("off", "failed", "draining")
         if on_before:
@@ -143,19 +144,6 @@ class _Serving:
             raise failed
         if not on_before:
             await self._end(node)
-
-    def _say_what_is_not_used(self, settings: Settings) -> None:
-        names = [
-            f"--{name.replace('_', '-')}"
-            for name, value in self._flags.items()
-            if value is not None
-            and name not in ("provide", "gateway_port")
-            and getattr(self._settings, name) != getattr(settings, name)
-        ]
-        if names:
-            self._say(
-                Entry("ignored", f"its settings are used, not what was given here: {', '.join(names)}", {})
-            )
 
     async def _require_model(self, node: NodeFacade) -> None:
         """Raises NodeError `no_model` before anything is said of serving."""

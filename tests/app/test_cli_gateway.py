@@ -129,7 +129,10 @@ def test_it_is_opened_in_the_infraxa_that_is_open(run: Callable[..., Running], t
     first.address()
     assert "a-key-of-the-environment" not in "\n".join(first.lines)
     key = ["-H", "Authorization: Bearer a-key-of-the-environment"]
-    second = run("gateway")
+    capped = infraxa("gateway", "--cap-api", "0.001", data=tmp_path / "data")
+    assert capped.code == 1 and "config set cap_api 0.001" in capped.err and "programs ask" not in capped.err
+    second = run("gateway", "--gateway-origins", "http://localhost:3000", "--cap-day", "0.05")
+    assert second.wait(r"not what was given here: (.*)") == "--gateway-origins"
     assert second.wait(r"pid (\d+)") == str(first.process.pid)
     address = second.address()
     assert address == first.address() and json.loads(curl(*key, f"{address}/v1/models"))["data"]
