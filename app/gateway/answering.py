@@ -15,7 +15,7 @@ from infraxa.app.answering import AskBegan, Billed, Moved, Sent
 from infraxa.app.calls import Call, CallEvent
 from infraxa.app.errors import FAILURES
 from infraxa.app.facade import NodeFacade
-from infraxa.app.gateway.errors import ApiError, api_error
+from infraxa.app.gateway.errors import ApiError, api_error, mistake
 from infraxa.engine.types import Delta, Finished, Usage
 from infraxa.net.tasks import TaskGroup
 from infraxa.store.records import Bill, Reader
@@ -70,6 +70,12 @@ class Told:
             case _:
                 return
 
+    @property
+    def bought(self) -> bool:
+        """Something of it was charged, or came of a driver, who may charge it yet."""
+        by_driver = self.began is not None and bool(self.began.driver)
+        return by_driver or any(bill.charge for bill in self.bills)
+
     def _read_by(self, reader: Reader) -> None:
         if reader.id:
             self.readers[reader.id] = reader
@@ -82,7 +88,7 @@ class Answers:
     def __init__(self, node: NodeFacade, calls: Sequence[Call]) -> None:
         self.told = [Told() for _ in calls]
         self._streams = [node.call(call) for call in calls]
-        self._events: asyncio.Queue[tuple[int, CallEvent | Exception]] = asyncio.Queue(_BEHIND * len(calls))
+        self._events: asyncio.Queue[tuple[int, CallEvent | ApiError]] = asyncio.Queue(_BEHIND * len(calls))
         self._stopped: set[int] = set()
         self._tasks = TaskGroup()
 
@@ -95,12 +101,18 @@ class Answers:
         await self._tasks.cancel_all()
 
     async def _pump(self, place: int) -> None:
-        stream = self._streams[place]
+        """Whatever happens, `next` is told of an end."""
+        stream, whole = self._streams[place], False
         try:
             async for event in stream:
+                whole = isinstance(event, Finished)
                 await self._events.put((place, event))
+            if not whole:
+                await self._events.put((place, _ended()))
         except FAILURES as error:
-            await self._events.put((place, error))
+            await self._events.put((place, api_error(error)))
+        except Exception as error:
+            await self._events.put((place, mistake("an answer", error)))
         finally:
             await stream.aclose()
 
@@ -125,19 +137,19 @@ class Answers:
                 place, event = await self._events.get()
         except TimeoutError:
             return None
-        if isinstance(event, FAILURES):
-            raise self._failed(api_error(event))
-        assert not isinstance(event, Exception)
+        if isinstance(event, ApiError):
+            raise self._failed(event)
         self.told[place].take(event)
         if isinstance(event, Finished):
             if event.error is not None:
                 raise self._failed(api_error(event.error))
             if event.reason == "cancelled" and place not in self._stopped:
-                raise self._failed(ApiError(503, "The answer was ended before it was whole.", code="closed"))
+                raise self._failed(_ended())
         return place, event
 
     def _failed(self, error: ApiError) -> ApiError:
-        error.paid = any(bill.charge for told in self.told for bill in told.bills)
+        """What a driver has begun costs something, though its bill may come later."""
+        error.paid = any(told.bought for told in self.told)
         return error
 
     def usage(self, prompts: int = 1) -> dict[str, Any]:
@@ -182,3 +194,7 @@ class Answers:
         """The same in short, once all is known."""
         facts = self.facts()
         return {"X-Infraxa-Driver": facts["driver"], "X-Infraxa-Cost": str(facts["cost"])}
+
+
+def _ended() -> ApiError:
+    return ApiError(503, "The answer was ended before it was whole.", code="closed")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import traceback
 from collections.abc import Mapping
 from typing import Final
 
@@ -11,6 +13,8 @@ from infraxa.app.errors import NodeError, sentence
 from infraxa.engine.types import EngineError, ErrorInfo
 from infraxa.net.errors import NetError
 from infraxa.store.records import StoreError
+
+_log = logging.getLogger(__name__)
 
 RETRY_S: Final = 2
 """Seconds after which somebody who was turned away for want of room may come again."""
@@ -104,7 +108,7 @@ class ApiError(Exception):
         self.retry_after = retry_after
         """Seconds."""
         self.paid = False
-        """Something was bought for it: a client that asks again by itself would pay twice."""
+        """Something may have been bought for it: a client that asks again by itself would pay twice."""
 
     @property
     def body(self) -> bytes:
@@ -138,6 +142,14 @@ def api_error(error: NodeError | EngineError | NetError | StoreError | ErrorInfo
         param="model" if error.code == "no_model" else None,
         retry_after=RETRY_S if status == 429 else None,
     )
+
+
+def mistake(where: str, error: BaseException) -> ApiError:
+    """What should not have happened: it is logged where, without what the message of an exception may
+    quote."""
+    trace = "".join((*traceback.format_tb(error.__traceback__), type(error).__name__))
+    _log.error("the gateway failed at %s: %s", where, trace)
+    return ApiError(500, "This is a mistake in infraxa.", code="internal")
 
 
 def bad_request(message: str, param: str | None = None, code: str | None = None) -> ApiError:

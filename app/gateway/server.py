@@ -11,7 +11,6 @@ import logging
 import os
 import socket
 import sys
-import traceback
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
@@ -20,7 +19,7 @@ from aiohttp import web
 from infraxa.app.errors import FAILURES, NodeError
 from infraxa.app.facade import NodeFacade
 from infraxa.app.gateway.access import Access, check_json, preflight
-from infraxa.app.gateway.errors import ApiError, api_error, busy
+from infraxa.app.gateway.errors import ApiError, api_error, busy, mistake
 from infraxa.app.gateway.exchange import GONE, Exchange, Held, event
 from infraxa.app.gateway.metrics import Metrics
 from infraxa.app.gateway.serving import Serving
@@ -159,8 +158,7 @@ class Gateway:
             exchange.status = GONE
             raise
         except Exception as error:
-            _log.error("the gateway failed at %s: %s", name, _trace(error))
-            return await self._fail(exchange, ApiError(500, "This is a mistake in infraxa.", code="internal"))
+            return await self._fail(exchange, mistake(name, error))
         finally:
             exchange.release()
             self._metrics.answered(name, exchange.status)
@@ -304,8 +302,3 @@ def _not_listening(error: OSError | UnicodeError, host: str, port: int) -> NodeE
     return NodeError(
         "no_interface", f"The gateway cannot listen on {host}: {reason}.", "Leave --host out for 127.0.0.1."
     )
-
-
-def _trace(error: BaseException) -> str:
-    """Where it failed, without what the message of an exception may quote."""
-    return "".join((*traceback.format_tb(error.__traceback__), type(error).__name__))
