@@ -184,6 +184,7 @@ class Attempt:
             taken=True,
             sent=bought.sent,
             ids=self._ids,
+            vectors=[vector.n_tokens for vector in self._vectors],
             text="".join(self.texts),
             tokens_per_second=part.tokens_per_second,
         )

@@ -7,7 +7,7 @@ and of an answer those tokens count that came. What is done about a receipt is i
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Annotated, Final, Literal, NamedTuple
 
 from msgspec import Meta, Struct
@@ -24,6 +24,11 @@ from infraxa.store.trade_records import Counts, OrderRow
 
 TURN_TOKENS: Final = 16
 """Of a turn besides its text, at most; protocol §6."""
+TEXT_TOKENS: Final = 4
+"""Of a text whose vector is made, besides its own, at most: what marks its begin and its end."""
+EMBED_TEXTS: Final = 8
+"""Texts whose vectors are made before they are sent. When it is cancelled, so many after those that came may
+have been read, and are paid."""
 CALL_TOKENS: Final = 64
 """Of a call of a tool in a turn, and of a tool that is offered, besides their text, at most."""
 TOOLS_TOKENS: Final = 512
@@ -84,9 +89,14 @@ def prompt_most(texts: Iterable[str]) -> int:
     return sum(TURN_TOKENS + _size(text) for text in texts)
 
 
+def texts_most(texts: Iterable[str], context: int = market.UNBOUNDED) -> list[int]:
+    """Tokens that each of these texts can have at most, when its vector is made."""
+    return [min(TEXT_TOKENS + _size(text), context) for text in texts]
+
+
 def most_of(prompt: Prompt) -> int:
     """Tokens that this prompt can have at most."""
-    most = prompt_most(turn.text for turn in prompt.turns) + prompt_most(prompt.texts)
+    most = prompt_most(turn.text for turn in prompt.turns) + sum(texts_most(prompt.texts))
     if prompt.raw:
         most += prompt_most((prompt.raw,))
     for turn in prompt.turns:
@@ -127,11 +137,18 @@ def planned(n_prompt: int, context: int, asked_out: int, max_out: int, rates: Ra
     )
 
 
-def planned_texts(n_prompt: int, context: int, texts: int, rates: Rates) -> Plan:
-    """As `planned`, for the vectors of so many texts."""
-    n_prompt = min(n_prompt, texts * context)
+def planned_texts(most: Sequence[int], rates: Rates) -> Plan:
+    """As `planned`, for the vectors of texts with so many tokens at most."""
+    n_prompt = sum(most)
     cost = market.hold(n_prompt, 0, rates)
     return Plan(n_prompt, 0, cost, cost)
+
+
+def texts_read(most: Sequence[int], came: Sequence[int], outcome: Outcome) -> list[int]:
+    """The most tokens of each text that will be agreed to: of those whose vectors came what the driver says,
+    but never more than can be; when it was cancelled, of a few after them what can be."""
+    following = most[len(came) :][:EMBED_TEXTS] if outcome == "cancelled" else ()
+    return [*map(min, came, most), *following]
 
 
 def own_counts(

@@ -216,17 +216,19 @@ class Purse:
 
         self._end(provider, end)
 
-    def ended(self, offer: OfferSeen, order_id: bytes, count: Count | None, write: Write) -> None:
-        """It is over for this side, which takes down what it counts; what is owed is settled then. `count`:
-        None: there are no tokens to be counted."""
+    def ended(
+        self, offer: OfferSeen, order_id: bytes, count: Count, write: Write, *, texts: bool = False
+    ) -> None:
+        """It is over for this side, which takes down what it counts; what is owed is settled then. `texts`:
+        `count` only bounds their tokens, and counts none of an answer."""
         provider = offer.node.id
 
         async def end() -> OrderRow | None:
             counted = None
-            if count is not None and (vocabulary := await self.vocabulary(offer)) is not None:
+            if (vocabulary := await self.vocabulary(offer)) is not None:
                 counted = await asyncio.to_thread(count, vocabulary)
             order = await self.store.step(_written, write, provider, order_id, counted)
-            if counted is not None:
+            if counted is not None and not texts:
                 self.paying.counted[order_id] = counted
             return order
 

@@ -13,7 +13,17 @@ from typing import TYPE_CHECKING, Final, Literal, NamedTuple, get_args
 import msgspec
 
 from infraxa.app import order_words
-from infraxa.app.counting import Agreed, charge_of, most_of, own_counts, planned, planned_texts
+from infraxa.app.counting import (
+    TEXT_TOKENS,
+    Agreed,
+    charge_of,
+    most_of,
+    own_counts,
+    planned,
+    planned_texts,
+    texts_most,
+    texts_read,
+)
 from infraxa.app.errors import NodeError
 from infraxa.app.locked import LEAVES_S, Locked
 from infraxa.app.offers import OfferSeen
@@ -67,6 +77,8 @@ class Ended(NamedTuple):
     """The tokens that came."""
     text: str = ""
     """Of them."""
+    vectors: Sequence[int] = ()
+    """The tokens of the texts whose vectors came, as the driver says."""
     done: Done | None = None
     tokens_per_second: float | None = None
 
@@ -77,8 +89,10 @@ class _Open(NamedTuple):
     rates: Rates
     hold: int
     stop: tuple[str, ...]
-    texts: int
-    """0: an answer was asked for."""
+    texts: tuple[str, ...]
+    """Without any an answer was asked for."""
+    most: Sequence[int]
+    """The tokens that each of them can have."""
     left: Callable[[], None]
 
 
@@ -97,7 +111,8 @@ def reserve(
 
 
 Count = Callable[["Vocabulary"], int | None]
-"""The tokens of an answer by its model's vocabulary; None: they do not make its text."""
+"""The tokens of an answer by its model's vocabulary, or of the texts whose vectors were asked for; None: they
+do not make its text."""
 Write = Callable[[Connection, bytes, bytes, int | None], None]
 """Takes down how an order ended; with what was counted."""
 
@@ -116,7 +131,7 @@ class Spending:
     ) -> None:
         """`tell`: its bills are others. `called`: a program asked for it."""
         self.max_price: int | None = None
-        """µcr per 1M tokens, of the answer and of the prompt, where infraxa chooses the drivers; None: any."""
+        """µcr per 1M tokens, of the answer and of the prompt; None: any."""
         self._purse = purse
         self._tell = tell
         self._chat_id = chat_id
@@ -149,15 +164,16 @@ class Spending:
             left = await self._purse.locked.take_turn(provider)
         except TimeoutError:
             raise _failed("busy", at="link") from None  # of orders of this side
-        self._open[order.id] = _Open(offer, 0, FREE, 0, (), order.texts, left)
+        self._open[order.id] = _Open(offer, 0, FREE, 0, (), (), (), left)
         locked = None
         if provider in self._quoted or not self._purse.is_free(offer):
             locked = await self._quote(link, offer)
         rates = FREE if locked is None else locked.rates
         context = offer.model.context or market.UNBOUNDED
         max_out = context if locked is None else locked.quote.max_out
-        if order.texts:
-            plan = planned_texts(most_of(prompt), context, order.texts, rates)
+        most = texts_most(prompt.texts, context)
+        if most:
+            plan = planned_texts(most, rates)
         else:
             plan = planned(most_of(prompt), context, order.max_tokens, max_out, rates)
         hold = plan.most if locked is None else min(plan.most, locked.room)
@@ -187,7 +203,9 @@ class Spending:
             raise order_words.cap_reached(kept.reason, kept.limit, kept.used, plan.least)
         if locked is None:
             self._purse.paying.requests[order.id] = _request(order, kept.hold)
-        self._open[order.id] = _Open(offer, plan.n_prompt, rates, kept.hold, prompt.stop, order.texts, left)
+        self._open[order.id] = _Open(
+            offer, plan.n_prompt, rates, kept.hold, prompt.stop, prompt.texts, most, left
+        )
         self._purse.began(self, kept)
         asyncio.get_running_loop().call_later(LEAVES_S, left)
         return msgspec.structs.replace(order, hold=kept.hold)
@@ -230,10 +248,9 @@ class Spending:
         if not ended.taken:
             self._purse.dropped(opened.offer.node.id, order_id)
             return
+        read = texts_read(opened.most, ended.vectors, ended.outcome)
         if ended.sent and opened.texts:
-            counts = Counts(opened.n_prompt)
-            if ended.done is not None:
-                counts = Counts(min(ended.done.n_prompt, opened.n_prompt))
+            counts = Counts(sum(read))
         elif ended.sent:
             counts = own_counts(
                 opened.n_prompt, len(ended.ids), ended.outcome, ended.done, ended.tokens_per_second
@@ -245,19 +262,25 @@ class Spending:
         def count(vocabulary: Vocabulary) -> int | None:
             if not ended.sent:
                 return None
+            if opened.texts:
+                texts = opened.texts[: len(read)]
+                return vocabulary.fair("\n".join(texts), counts.n_prompt) + TEXT_TOKENS * len(texts)
             whole = ended.done is not None
             counted = vocabulary.count(ended.ids, ended.text, opened.stop, whole=whole)
             return None if counted is None else vocabulary.fair(ended.text, counted)
 
-        counting = None if opened.texts else count
-        self._purse.ended(opened.offer, order_id, counting, self._write(opened, ended, counts))
+        write = self._write(opened, ended, counts)
+        self._purse.ended(opened.offer, order_id, count, write, texts=bool(opened.texts))
 
     def _write(self, opened: _Open, ended: Ended, counts: Counts) -> Write:
         """What is taken down of an order, once its tokens were counted by the model's vocabulary."""
 
         def write(conn: Connection, provider: bytes, order_id: bytes, counted: int | None) -> None:
             known = counts
-            if ended.sent and not opened.texts:
+            if opened.texts:
+                if counted is not None:
+                    known = Counts(min(counts.n_prompt, counted))
+            elif ended.sent:
                 # Where nothing tells how they belong together: each token that counts has at least a byte.
                 shown = len(ended.text.encode()) + max(
                     (len(stop.encode()) for stop in opened.stop), default=0

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Final, Literal
 
+from infraxa.app.counting import EMBED_TEXTS
 from infraxa.app.line import ALIVE_S, Line
 from infraxa.app.ordering import logprobs_told
 from infraxa.app.served import Records
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
 STUCK_S: Final = 60.0
 """An engine of which nothing comes for so long is lost for this order; its host gives up one that is stuck
 (Limits.stuck) no later."""
-EMBED_TEXTS: Final = 8
-"""Texts whose vectors are made before they are sent."""
 EMBED_CHARS: Final = 8192
 """Of these texts, if they are several."""
 _LOOKS: Final = 10
