@@ -248,7 +248,7 @@ class Buying(Pulled):
         return found
 
     def _patience_left(self) -> float:
-        """Seconds that may still be waited for a place."""
+        """Seconds that may still be waited for a place, from the first wait on."""
         now = time.monotonic()
         if self._busy_until is None:
             self._busy_until = now + BUSY_S
@@ -328,12 +328,13 @@ class Buying(Pulled):
         self, offer: OfferSeen, attempt: Attempt, order: Order, prompt: Prompt
     ) -> Done | Setback:
         """When there is room at the driver for one more order of this node."""
-        node, patience = offer.node, self._patience_left()
+        node, patience = offer.node, BUSY_S
         if self._at_driver.busy(node.id, node.slots):
+            patience = self._patience_left()
             self._say(Waits(order_words.A_PLACE, now_ms(), patience))
         try:
             async with self._at_driver.turn(node.id, node.slots, patience):
-                if self.spending is not None:
+                if self.spending is not None and self.spending.behind(node.id):
                     async with asyncio.timeout(self._patience_left()):
                         await self.spending.caught_up(node.id)
                 return await attempt.run(order, prompt)

@@ -156,9 +156,13 @@ class Purse:
             self.locked.ask_soon(node, model, FRESH_S)
         return bound
 
+    def behind(self, provider: bytes) -> bool:
+        """Too much of what this driver did is yet to be settled."""
+        return self._unpaid[provider] >= UNPAID
+
     async def caught_up(self, provider: bytes) -> None:
-        """Returns when not too much of what this driver did is yet to be settled."""
-        while self._unpaid[provider] >= UNPAID:
+        """Returns when it is not `behind`."""
+        while self.behind(provider):
             self._paid.clear()
             await self._paid.wait()
 

@@ -149,6 +149,10 @@ class Spending:
         self._bills[bill.order] = bill
         self._tell(tuple(self._bills.values()))
 
+    def behind(self, provider: bytes) -> bool:
+        """See Purse.behind."""
+        return self._purse.behind(provider)
+
     async def caught_up(self, provider: bytes) -> None:
         """See Purse.caught_up."""
         await self._purse.caught_up(provider)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from infraxa.app import buying as buying_answers
 from infraxa.engine.types import Sampling
 from infraxa.net import market, wire
 from infraxa.net.sale import Sale
@@ -356,3 +357,21 @@ async def test_nobody_is_asked_about_money_without_a_purse(tmp_path: Path) -> No
         place.without_purse()
         assert (await place.chat(maple)).text == "Hello"
         assert maple.asked == [] and maple.orders[0].quote == b""
+
+
+async def test_what_a_driver_takes_to_fail_is_no_wait_for_a_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(buying_answers, "BUSY_S", 2.0)
+
+    async def slow(sale: Sale) -> None:
+        await sale.claim(4096, 1000)
+        await asyncio.sleep(2.1)
+        await sale.fail("internal")
+
+    maple, birch = Shop("maple", slow), Shop("birch", saying("Hi"))
+    birch.refusing = [wire.Failure("busy", retry_after_ms=250)]
+    async with buying_at(tmp_path, maple, birch) as place:
+        answer = await place.chat(maple, failover="auto")
+        assert answer.text == "Hi" and len(birch.orders) == 2
+        await place.settled()
