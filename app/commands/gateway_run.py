@@ -6,8 +6,7 @@ import asyncio
 import contextlib
 import logging
 import os
-import signal
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 
 import msgspec
@@ -16,6 +15,7 @@ from infraxa.app.commands.failures import UsageError
 from infraxa.app.commands.front import opened_node
 from infraxa.app.commands.given import folders_of, ignored, settings_of
 from infraxa.app.commands.output import clean, note
+from infraxa.app.commands.signals import ENDS, handled
 from infraxa.app.config import API_KEY_VARIABLE
 from infraxa.app.control.client import AttachedNode
 from infraxa.app.errors import NodeError
@@ -37,14 +37,15 @@ def run(data_dir: Path | None, flags: Mapping[str, object], *, host: str | None,
         stop = asyncio.Event()
         # It is asked for below, and closed with this command.
         own = msgspec.structs.replace(settings, gateway=False)
-        with signals(stop):
+        with handled(dict.fromkeys(ENDS, stop.set), once=True):
             async with opened_node(folders, own, _hear) as node:
                 if isinstance(node, AttachedNode):
                     _say(f"attached to the infraxa that is open (pid {node.pid})")
                     if words := ignored(flags, settings, node.settings):
                         _say(words)
                 async with gateway_of(node, wish) as status:
-                    _say(f"programs ask {status.address}/v1 with the key that infraxa gateway key prints")
+                    which = "that was given" if status.has_given_key else "that infraxa gateway key prints"
+                    _say(f"programs ask {status.address}/v1 with the key {which}")
                     await ended(node, stop)
         return 0
 
@@ -90,30 +91,6 @@ async def ended(node: NodeFacade, stop: asyncio.Event) -> None:
         await tasks.cancel_all()
     if not stop.is_set():
         raise NodeError("gone", "The infraxa that had the gateway has ended.", "Start infraxa gateway again.")
-
-
-@contextlib.contextmanager
-def signals(stop: asyncio.Event) -> Iterator[None]:
-    """SIGTERM and Ctrl-C end in order; a second Ctrl-C ends now."""
-    loop = asyncio.get_running_loop()
-    numbers = (signal.SIGINT, signal.SIGTERM)
-
-    def end() -> None:
-        stop.set()
-        for number in numbers:
-            loop.remove_signal_handler(number)
-
-    try:
-        for number in numbers:
-            loop.add_signal_handler(number, end)
-    except NotImplementedError:  # Windows: Ctrl-C cancels the run, which closes the node
-        yield
-        return
-    try:
-        yield
-    finally:
-        for number in numbers:
-            loop.remove_signal_handler(number)
 
 
 def print_key(data_dir: Path | None) -> None:

@@ -119,7 +119,7 @@ class GatewayDoor:
         gateway = Gateway(self._node, key=key, host=host, port=port, origins=origins)
         limited = await gateway.open()
         self._gateway, self._opened_as = gateway, _place(settings, wish)
-        self._tell(GatewayStatus(gateway.address))
+        self._tell(GatewayStatus(gateway.address, has_given_key=wish.key is not None))
         self._say(f"The gateway is open: {gateway.address}/v1, for whoever has its key.")
         if not is_loopback(host):
             self._say(
@@ -145,7 +145,8 @@ class GatewayDoor:
             raise NodeError(
                 "busy",
                 f"The gateway is open already, otherwise than asked for: {gateway.address}.",
-                "Use that one, or close it first: infraxa config set gateway false.",
+                "Use that one, or close it first: end the command that opened it (infraxa gateway, "
+                "infraxa serve --api), or turn the setting off: infraxa config set gateway false.",
             )
 
     def _tell(self, status: GatewayStatus) -> None:

@@ -14,6 +14,8 @@ class GatewayStatus(msgspec.Struct, frozen=True):
     """`http://127.0.0.1:8790`; empty while it is closed."""
     error: ErrorInfo | None = None
     """Why it could not be opened as the settings say."""
+    has_given_key: bool = False
+    """Its key is one that was given by whoever opened it, not the one that is kept."""
 
 
 CLOSED = GatewayStatus("")

@@ -377,7 +377,8 @@ class InfraxaApp(Themed):
             text = sentence(status.error)
             self.notify(text, severity="error", timeout=10, markup=False)
         elif status.address:
-            self.notify(f"{status.address}/v1 · its key: infraxa gateway key", timeout=8, markup=False)
+            key = "that was given" if status.has_given_key else "infraxa gateway key"
+            self.notify(f"{status.address}/v1 · its key: {key}", timeout=8, markup=False)
 
     def _log_line(self, entry: object) -> None:
         from infraxa.app.tui.log_book import Entry

@@ -99,6 +99,7 @@ QUESTION: Any = {"model": "guide", "messages": [{"role": "user", "content": "Wha
 def test_curl_asks_everything(run: Callable[..., Running], tmp_path: Path) -> None:
     gateway = run("gateway", "--port", "0")
     address = gateway.address()
+    gateway.wait("(with the key that infraxa gateway key prints)")
     printed = infraxa("gateway", "key", data=tmp_path / "data")
     assert printed.code == 0 and printed.err == "" and printed.out.count("\n") == 1
     key = ["-H", f"Authorization: Bearer {printed.out.strip()}"]
@@ -126,7 +127,7 @@ def test_curl_asks_everything(run: Callable[..., Running], tmp_path: Path) -> No
 
 def test_it_is_opened_in_the_infraxa_that_is_open(run: Callable[..., Running], tmp_path: Path) -> None:
     first = run("gateway", "--port", "0", INFRAXA_API_KEY="a-key-of-the-environment")
-    first.address()
+    first.wait("(with the key that was given)")
     assert "a-key-of-the-environment" not in "\n".join(first.lines)
     key = ["-H", "Authorization: Bearer a-key-of-the-environment"]
     capped = infraxa("gateway", "--cap-api", "0.001", data=tmp_path / "data")

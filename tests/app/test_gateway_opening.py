@@ -130,6 +130,7 @@ async def test_it_is_open_while_anybody_wants_it(node: Node) -> None:
         with pytest.raises(NodeError, match="open already") as caught:
             await anext(one.open_gateway(GatewayWish(port=1, key=KEY)))
         assert caught.value.code == "busy"
+        assert "end the command that opened it" in caught.value.remedy
         with pytest.raises(NodeError):
             await anext(other.open_gateway(GatewayWish(key="another-key-entirely")))
         await streams[0].aclose()
@@ -212,7 +213,7 @@ async def test_the_app_turns_it_on_and_shows_where(tmp_path: Path) -> None:
         await app.until(lambda: bool(app.node.gateway.address), "the gateway is open")
         address = app.node.gateway.address
         await app.until(lambda: f"API :{address.rpartition(':')[2]}" in app.screen_text(), "the bar says it")
-        assert any(address in toast for toast in app.toasts)
+        assert any(address in toast and "infraxa gateway key" in toast for toast in app.toasts)
         assert kept_key(where.data, os.environ) not in "\n".join((*app.toasts, app.screen_text()))
         assert config.load(where, {}, {}).gateway
         await app.type("/gateway", "enter")
@@ -226,6 +227,8 @@ async def test_the_app_says_who_opened_it(tmp_path: Path) -> None:
         await app.opened()
         stream = app.node.open_gateway(WISH)
         address = (await anext(stream)).address
+        await app.until(lambda: any(address in toast for toast in app.toasts), "it is told")
+        assert "infraxa gateway key" not in "\n".join(app.toasts), "which has another key"
         await app.type("/gateway", "enter")
         await app.until(lambda: any("end that command" in toast for toast in app.toasts), "it is said")
         assert app.node.gateway.address == address and not app.node.settings.gateway
