@@ -52,6 +52,15 @@ class Metrics:
         self._spent = self._gauge(
             "infraxa_spent_today_microcredits", "What this node has spent since midnight, in all."
         )
+        self._spent_by_programs = self._gauge(
+            "infraxa_gateway_spent_today_microcredits", "What programs have spent since midnight, of the cap."
+        )
+        self._held_for_programs = self._gauge(
+            "infraxa_gateway_held_microcredits", "What their requests that run, or are not settled, may cost."
+        )
+        self._cap = self._gauge(
+            "infraxa_gateway_cap_microcredits", "What programs may spend in a day: the setting cap_api."
+        )
         self._state = Gauge(
             "infraxa_engine_state", "1 for the state that it is in.", ("state",), registry=self._registry
         )
@@ -88,4 +97,8 @@ class Metrics:
             self._state.labels(state).set(state == engine.state)
         earnings = await self._node.earnings(start_ms(datetime.date.today()))
         self._spent.set(earnings.today.spent)
+        programs = await self._node.call_spending()
+        self._spent_by_programs.set(programs.spent)
+        self._held_for_programs.set(programs.held)
+        self._cap.set(programs.cap)
         return generate_latest(self._registry)

@@ -140,6 +140,7 @@ async def test_other_paths_and_methods_are_errors_of_the_same_shape(gateway: Ope
 
 
 async def test_metrics_count_and_tell_nothing_else(gateway: Opened) -> None:
+    await gateway.node.change_setting("cap_api", 0.5)
     async with http(gateway) as client:
         for _ in range(2):
             async with client.post(CHAT, json=BODY) as answer:
@@ -156,6 +157,9 @@ async def test_metrics_count_and_tell_nothing_else(gateway: Opened) -> None:
     assert (
         'infraxa_engine_state{state="ready"} 1.0' in text and "infraxa_spent_today_microcredits 0.0" in text
     )
+    assert "infraxa_gateway_cap_microcredits 500000.0" in text
+    for name in ("spent_today", "held"):
+        assert f"infraxa_gateway_{name}_microcredits 0.0" in text
     assert "infraxa_gateway_running 1.0" in text, "this one"
     assert "2+2" not in text and KEY not in text
 
