@@ -14,7 +14,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import msgspec
@@ -26,6 +26,7 @@ from infraxa.app.commands.given import folders_of, ignored, settings_of
 from infraxa.app.commands.journal import JSON_VERSION, Entry, Journal
 from infraxa.app.commands.output import clean
 from infraxa.app.commands.providers import require_online
+from infraxa.app.commands.signals import ENDS, handled
 from infraxa.app.config import Settings
 from infraxa.app.control.client import AttachedNode
 from infraxa.app.errors import FAILURES, NodeError, sentence
@@ -104,7 +105,7 @@ class _Serving:
         if until_eof:
             loop = asyncio.get_running_loop()
             threading.Thread(target=_call_at_eof, args=(loop, self._stop), daemon=True).start()
-        with self._signals():
+        with handled(self._handlers()):
             # Not yet: first is said what it means.
             settings = msgspec.structs.replace(self._settings, provide=False)
             async with opened_node(self._folders, settings, self._hear) as node:
@@ -200,24 +201,12 @@ class _Serving:
         with contextlib.suppress(*FAILURES):  # they are kept, and told of by other commands
             await self._tell_receipts(node)
 
-    @contextlib.contextmanager
-    def _signals(self) -> Iterator[None]:
+    def _handlers(self) -> dict[signal.Signals, Callable[[], None]]:
         """SIGTERM and Ctrl-C end in order, a second one now; SIGHUP reads config.toml again."""
-        loop = asyncio.get_running_loop()
-        handlers = {signal.SIGINT: self._stop, signal.SIGTERM: self._stop}
+        handlers = dict.fromkeys(ENDS, self._stop)
         if hasattr(signal, "SIGHUP"):
             handlers[signal.SIGHUP] = self._reload
-        try:
-            for number, handler in handlers.items():
-                loop.add_signal_handler(number, handler)
-        except NotImplementedError:  # Windows: Ctrl-C cancels the run, which closes the node
-            yield
-            return
-        try:
-            yield
-        finally:
-            for number in handlers:
-                loop.remove_signal_handler(number)
+        return handlers
 
     def _stop(self) -> None:
         (self._asked_again if self._asked.is_set() else self._asked).set()

@@ -13,6 +13,7 @@ import msgspec
 
 from infraxa.app.answering import AskBegan, Billed, Moved, Sent
 from infraxa.app.calls import Call, CallEvent
+from infraxa.app.config import LOCAL
 from infraxa.app.errors import FAILURES
 from infraxa.app.facade import NodeFacade
 from infraxa.app.gateway.errors import ApiError, api_error, mistake
@@ -20,8 +21,6 @@ from infraxa.engine.types import Delta, Finished, Usage
 from infraxa.net.tasks import TaskGroup
 from infraxa.store.records import Bill, Reader
 
-LOCAL: Final = "local"
-"""The driver that is this machine."""
 _BEHIND: Final = 64
 """Events of each answer that wait for a client that reads slowly."""
 

@@ -18,6 +18,8 @@ MAX_BODY: Final = 8 << 20
 MAX_N: Final = 8
 """Answers to one prompt."""
 MAX_STOPS: Final = 16
+LEAST_LOGPROB: Final = -9999.0
+"""JSON has no infinity."""
 _SEEDS: Final = 1 << 32
 
 Model = Annotated[str, Meta(min_length=1, max_length=512)]

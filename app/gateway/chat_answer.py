@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any
 
+from infraxa.app.gateway.bodies import LEAST_LOGPROB
 from infraxa.app.gateway.chat import ChatBody
 from infraxa.engine.tool_text import CallPart, TextPart, ToolText
 from infraxa.engine.types import Delta, Request, TokenLogprob
-
-_LEAST: Final = -9999.0
-"""JSON has no infinity."""
 
 
 class ChatChoice:
@@ -115,6 +113,6 @@ def _logprob(one: TokenLogprob) -> dict[str, Any]:
 def _token(piece: bytes, logprob: float) -> dict[str, Any]:
     return {
         "token": piece.decode("utf-8", "replace"),
-        "logprob": max(logprob, _LEAST),
+        "logprob": max(logprob, LEAST_LOGPROB),
         "bytes": list(piece),
     }

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final
 import msgspec
 from msgspec import Meta
 
-from infraxa.app.gateway.bodies import Asked
+from infraxa.app.gateway.bodies import LEAST_LOGPROB, Asked
 from infraxa.app.gateway.errors import bad_request, unsupported
 from infraxa.engine.types import Delta, Request, Sampling, TokenLogprob
 
@@ -17,7 +17,6 @@ MAX_ANSWERS: Final = 32
 MAX_LOGPROBS: Final = 5
 MAX_TOKENS: Final = 16
 """Of the answer, when nothing is said of it: as OpenAI has it."""
-_LEAST: Final = -9999.0
 
 
 class CompletionBody(Asked, frozen=True, kw_only=True):
@@ -113,9 +112,10 @@ class CompletionChoice:
         if self._has_logprobs and (shown or reason is None or first == 0):
             logprobs = {
                 "tokens": [_text(one.piece) for one in shown],
-                "token_logprobs": [max(one.logprob, _LEAST) for one in shown],
+                "token_logprobs": [max(one.logprob, LEAST_LOGPROB) for one in shown],
                 "top_logprobs": [
-                    {_text(piece): max(logprob, _LEAST) for _, piece, logprob in one.top} for one in shown
+                    {_text(piece): max(logprob, LEAST_LOGPROB) for _, piece, logprob in one.top}
+                    for one in shown
                 ],
                 "text_offset": self._offsets[first:],
             }

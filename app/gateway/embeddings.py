@@ -10,7 +10,7 @@ import msgspec
 from msgspec import UNSET, Meta
 
 from infraxa.app.calls import MAX_TEXTS, EmbedCall, EmbeddedBy, Policy
-from infraxa.app.gateway.answering import LOCAL
+from infraxa.app.config import LOCAL
 from infraxa.app.gateway.bodies import Anything, Model, is_there
 from infraxa.app.gateway.errors import bad_request, unsupported
 

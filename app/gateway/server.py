@@ -63,7 +63,6 @@ class Gateway:
     ) -> None:
         """`host` is a name or an address of this machine; `port` 0 is any free one."""
         self.key, self.host, self.port = key, host, port
-        self.origins = tuple(origins)
         self.address = ""
         """`http://127.0.0.1:8790`, once it is open."""
         self.room = MAX_CONNECTIONS
