@@ -150,7 +150,7 @@ class Calls:
         if most is None and settings.max_price is not None:
             most = micro(settings.max_price)
         if policy.driver is not None:
-            driver = id_text(driver_words.named(self._nodes(), policy.driver, by_name=True).id)
+            driver = id_text(driver_words.named(self._nodes(), policy.driver).id)
         elif model == AUTO and settings.driver not in (LOCAL, ANY):
             driver = settings.driver
         model_id = None

@@ -25,7 +25,7 @@ class Policy(Struct, frozen=True):
     where: Literal["auto", "local", "market"] = "auto"
     """`auto`: by this machine when it has the model, else by a driver."""
     driver: str | None = None
-    """A node's id as people write it, or its name when no other node has that; None: infraxa chooses."""
+    """A node's id as people write it; None: infraxa chooses. A name is no id: anybody can take any."""
     max_price: int | None = None
     """µcr per 1M tokens, of the answer and of the prompt; None: as the setting says."""
     audited: bool = False

@@ -22,24 +22,20 @@ _ALIKE = str.maketrans("ilo", "110")
 """Letters that an id does not have, for those that they look like."""
 
 
-def named(nodes: Sequence[SeenNode], text: str, *, by_name: bool = False) -> SeenNode:
-    """The node with this id, or the only one whose id begins with it; `by_name`: or that has this name."""
+def named(nodes: Sequence[SeenNode], text: str) -> SeenNode:
+    """The node with this id, or the only one whose id begins with it. Raises NodeError `no_driver`."""
     prefix = text.strip().rpartition("·")[2].lower().translate(_ALIKE)
     found = [node for node in nodes if len(prefix) >= MIN_PREFIX and id_text(node.id).startswith(prefix)]
-    key = name_key(text)
-    alike = [node for node in nodes if key and name_key(node.name) == key]
-    if by_name:
-        found += [node for node in alike if node not in found]
     if len(found) == 1:
         return found[0]
     if found:
-        called = " or name" if by_name else ""
         raise NodeError(
             "no_driver",
-            f"Several nodes have an id{called} that begins so: {_names(found)}.",
+            f"Several nodes have an id that begins so: {_names(found)}.",
             "Give more of the id.",
         )
-    if alike:
+    key = name_key(text)
+    if alike := [node for node in nodes if key and name_key(node.name) == key]:
         raise NodeError(
             "no_driver",
             "A node is chosen by its id, since anybody can take any name.",

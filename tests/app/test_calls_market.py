@@ -79,7 +79,7 @@ async def test_a_driver_answers_a_call_and_says_who_it_is_and_what_it_cost(tmp_p
             (listed,) = [one for one in await asker.list_callable() if one.where == "market"]
             assert (listed.id, listed.providers, listed.context) == ("guide", 1, 1024)
             assert listed.price_out > listed.price_in > 0
-            for named in (None, driver, driver[:8], "Maple"):
+            for named in (None, driver, driver[:8], f"maple·{driver[:8]}"):
                 began, *rest, billed, end = await events(
                     asker.call(market(Request(ASKED, STEADY), driver=named))
                 )
@@ -188,6 +188,7 @@ async def test_policies(tmp_path: Path) -> None:
             ({"max_price": 1, "driver": driver}, "too_dear"),
             ({"audited": True}, "no_audits"),
             ({"driver": "7777"}, "no_driver"),
+            ({"driver": "maple"}, "no_driver"),  # anybody can take its name
         ):
             with pytest.raises(NodeError) as error:
                 await events(user.call(market(asked, **policy)))
