@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 from infraxa.engine.caches import Caches
 from infraxa.engine.checks import check_request
-from infraxa.engine.constraint import Constraints
+from infraxa.engine.compiling import Compiling
+from infraxa.engine.constraint import Constraint, Constraints
 from infraxa.engine.frames import Emitted, Ended, Reading
 from infraxa.engine.inflight import Asked, InFlight
 from infraxa.engine.llama import Aborted, Context, Model
@@ -108,10 +109,17 @@ class Batcher:
                 "Start a new chat, or choose another model.",
             ) from error
 
-    def submit(self, request_id: int, request: Request, received: float | None = None) -> None:
+    def submit(
+        self,
+        request_id: int,
+        request: Request,
+        received: float | None = None,
+        compiling: Compiling[Constraint] | None = None,
+    ) -> None:
         """Takes a request in. What is wrong with it comes out as its end.
 
-        `received`: when it arrived, by `time.perf_counter`; None = now.
+        `received`: when it arrived, by `time.perf_counter`; None = now. `compiling`: its constraint, which is
+        over; None: if it wants one, all wait for it.
         """
         received = time.perf_counter() if received is None else received
         tokens: list[int] = []
@@ -128,7 +136,7 @@ class Batcher:
                 raise EngineError(
                     "over_budget", "The prompt costs more than it may.", "Allow it to cost more."
                 )
-            constraint = self.constraints.of(request)
+            constraint = compiling.result() if compiling is not None else self.constraints.of(request)
             if constraint is not None or request.logprobs is not None:
                 asked = Asked(constraint, request.logprobs)
         except EngineError as error:

@@ -1,17 +1,19 @@
 """What an answer may consist of: JSON, JSON of a schema, or calls of tools, token by token.
 
-The schemas come from strangers. llguidance compiles them, in bounded memory and time; it is imported when the
-first one is asked for. How a token is chosen of those that are allowed is in sampler.py and logits.py.
+The schemas come from strangers. llguidance compiles them, in bounded memory; it is imported when the first
+one is asked for. In which thread, and for how long, is in compiling.py; how a token is chosen of those that
+are allowed is in sampler.py and logits.py.
 """
 
 from __future__ import annotations
 
 import ctypes
-import threading
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+import time
+from typing import TYPE_CHECKING, Any, Final
 
 from infraxa.engine.bindings import api as _api
+from infraxa.engine.checks import check_request
+from infraxa.engine.compiling import Compilers, Compiling
 from infraxa.engine.grammars import call_style, grammar_of, refused
 from infraxa.engine.llama import Model
 from infraxa.engine.types import EngineError, Request
@@ -21,11 +23,6 @@ if TYPE_CHECKING:
     from llguidance import LLMatcher, LLTokenizer
     from numpy.typing import NDArray
 
-STACK: Final = 256 << 20
-"""Bytes, for a compiler that calls itself for what lies within: three times what MAX_PLACES took. Only what
-is used of it takes memory."""
-COMPILE_SECONDS: Final = 2.0
-"""All sizes are such that half of it does; running answers wait as long."""
 LIMITS: Final[dict[str, Any]] = {
     "initial_lexer_fuel": 1_000_000,  # 20 ms
     "step_lexer_fuel": 200_000,  # 15 ms
@@ -34,7 +31,8 @@ LIMITS: Final[dict[str, Any]] = {
     "max_lexer_states": 20_000,  # 40 MB
     "max_grammar_size": 100_000,
 }
-T = TypeVar("T")
+WAIT: Final = 0.05
+"""Seconds between two looks at what is compiled."""
 
 
 class Constraint:
@@ -73,6 +71,7 @@ class Constraints:
     """Makes those of one model's answers."""
 
     def __init__(self, model: Model) -> None:
+        self.compilers: Compilers[Constraint] = Compilers()
         self._model = model
         self._style = call_style(model.chat_template)
         self._tokenizer: LLTokenizer | None = None
@@ -118,53 +117,65 @@ class Constraints:
         return False
 
     def of(self, request: Request) -> Constraint | None:
-        """None: the answer may be anything. `request` has passed `check_request`.
+        """None: the answer may be anything. Waits until it is compiled.
 
         Raises EngineError `bad_request` for a schema that cannot be followed.
         """
         if not self.wants(request):
             return None
+        compiling = self.begin(request)
+        while not compiling.over:
+            self.compilers.wait(WAIT)
+            self.compilers.go_on()
+        return compiling.result()
+
+    def begin(self, request: Request) -> Compiling[Constraint]:
+        """Of a request that `wants` one; what is wrong with it comes out as the result."""
+        self.prepare(self._model.n_vocab)
         try:
+            check_request(request)
             grammar = grammar_of(request, self._style)
-        except EngineError:
-            raise
+        except EngineError as error:
+            return _refused(request, error)
         except Exception as error:
             # One schema must not end all others: numbers and depths that Python itself refuses, for one.
-            raise refused(f"it is malformed ({type(error).__name__})") from error
-        constraint = self._compile(grammar)
-        if request.messages and request.messages[-1].role == "assistant":
-            self._go_on(constraint, request.messages[-1].content)
-        return constraint
+            return _refused(request, refused(f"it is malformed ({type(error).__name__})"))
+        last = request.messages[-1] if request.messages else None
+        begun = last.content if last is not None and last.role == "assistant" else ""
+
+        def make(until: float) -> Constraint:
+            constraint = self._compile(grammar)
+            if begun:
+                self._go_on(constraint, begun, until)
+            return constraint
+
+        return self.compilers.begin(request.user, make)
 
     def _compile(self, grammar: str) -> Constraint:
         from llguidance import LLMatcher, LLParserLimits
 
-        self.prepare(self._model.n_vocab)
         if self._tokenizer is None:
             raise EngineError(
                 "unsupported",
                 f"With this model's vocabulary no format can be kept to ({self._unusable}).",
                 "Ask without it, or choose another model.",
             )
-        tokenizer, limits = self._tokenizer, LLParserLimits(**LIMITS, verbose_errors=False)
-
-        def compile_() -> LLMatcher:
-            matcher = LLMatcher(tokenizer, LLMatcher.grammar_from_lark(grammar), log_level=0, limits=limits)
-            if not matcher.is_error():
-                # What is too complicated shows with the first token.
-                matcher.compute_bitmask()
-            return matcher
-
-        matcher = _with_deep_stack(compile_)
+        limits = LLParserLimits(**LIMITS, verbose_errors=False)
+        matcher = LLMatcher(self._tokenizer, LLMatcher.grammar_from_lark(grammar), log_level=0, limits=limits)
+        if not matcher.is_error():
+            # What is too complicated shows with the first token.
+            matcher.compute_bitmask()
         if matcher.is_error():
             raise refused(matcher.get_error())
         return Constraint(matcher, self._model.n_vocab)
 
-    def _go_on(self, constraint: Constraint, text: str) -> None:
-        """The answer's beginning is there already."""
+    def _go_on(self, constraint: Constraint, text: str, until: float) -> None:
+        """The answer's beginning is there already. Each of its tokens may cost what LIMITS allow for one."""
         assert self._tokenizer is not None
         # By its bytes: the model's own way may begin with a space that nobody wrote.
         for token in self._tokenizer.greedy_tokenize(text):
+            if time.monotonic() >= until:
+                raise refused("it is too complicated")
             if not constraint.take(token):
                 raise EngineError(
                     "bad_request",
@@ -173,27 +184,13 @@ class Constraints:
                 )
 
 
-def _with_deep_stack(work: Callable[[], T]) -> T:
-    """What it returns, from a thread whose stack is larger than that of others. Raises EngineError
-    `bad_request` when that takes too long: the thread goes on, but no other is started meanwhile."""
-    global _compiling
-    if _compiling is not None and _compiling.is_alive():
-        raise refused("another one is too complicated, and not done yet")
-    made: list[T] = []
-    before = threading.stack_size(STACK)
-    try:
-        thread = threading.Thread(target=lambda: made.append(work()), name="schema", daemon=True)
-        thread.start()
-    finally:
-        threading.stack_size(before)
-    thread.join(COMPILE_SECONDS)
-    if not made:
-        _compiling = thread
-        raise refused("it is too complicated")
-    return made[0]
+def _refused(request: Request, error: EngineError) -> Compiling[Constraint]:
+    def never(until: float) -> Constraint:
+        raise error
 
-
-_compiling: threading.Thread | None = None
+    compiling = Compiling(request.user, never)
+    compiling.refuse(error)
+    return compiling
 
 
 def _stuck() -> EngineError:

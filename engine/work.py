@@ -4,14 +4,27 @@ no answers. Knows no pipes, as `batching.py`."""
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final, NamedTuple
 
 from infraxa.engine.batching import Batcher, Output
+from infraxa.engine.compiling import Compiling
+from infraxa.engine.constraint import Constraint
 from infraxa.engine.embedding import Embedder
 from infraxa.engine.frames import Embedding, Ended
 from infraxa.engine.types import ChatMessage, EngineError, Finished, Request, Usage
 
 TOKENS_READ = 1000
 """Of the vocabulary between two steps, before the first constraint: 3 ms."""
+WAIT: Final = 0.01
+"""Seconds for which a step without anything else to do waits for what is compiled."""
+
+
+class _Parked(NamedTuple):
+    id: int
+    request: Request
+    received: float
+    compiling: Compiling[Constraint] | None
+    """None: until the vocabulary is read."""
 
 
 class Work:
@@ -23,8 +36,8 @@ class Work:
         self._embedder = embedder
         self._early: list[Ended] = []
         """Of requests that no batcher has seen."""
-        self._parked: list[tuple[int, Request, float]] = []
-        """Those that wait for the first constraint to be possible."""
+        self._parked: list[_Parked] = []
+        """Those that wait for their constraint."""
         self._embeddings: list[Embedding] = []
 
     @property
@@ -53,8 +66,8 @@ class Work:
         """Takes a request in. What is wrong with it comes out as its end."""
         if self._batcher is None:
             self._early.append(Ended(request_id, Finished("failed", Usage(), _cannot_answer().info)))
-        elif self._batcher.constraints.wants(request) and not self._batcher.constraints.prepare(0):
-            self._parked.append((request_id, request, received))
+        elif self._batcher.constraints.wants(request):
+            self._parked.append(_Parked(request_id, request, received, None))
         else:
             self._batcher.submit(request_id, request, received)
 
@@ -64,10 +77,12 @@ class Work:
     def cancel(self, request_id: int) -> None:
         """Ends a request before the next step; does nothing when it is over."""
         self._embedder.cancel(request_id)
-        if any(parked[0] == request_id for parked in self._parked):
-            self._parked = [parked for parked in self._parked if parked[0] != request_id]
-            self._early.append(Ended(request_id, Finished("cancelled", Usage())))
         if self._batcher is not None:
+            for parked in [one for one in self._parked if one.id == request_id]:
+                self._parked.remove(parked)
+                if parked.compiling is not None:
+                    self._batcher.constraints.compilers.cancel(parked.compiling)
+                self._early.append(Ended(request_id, Finished("cancelled", Usage())))
             self._batcher.cancel(request_id)
 
     def interrupt(self, request_id: int) -> None:
@@ -85,12 +100,27 @@ class Work:
         """One step of the answers, and one of a text that is embedded."""
         if self._batcher is not None:
             if self._parked and self._batcher.constraints.prepare(TOKENS_READ):
-                parked, self._parked = self._parked, []
-                for one in parked:
-                    self._batcher.submit(*one)
+                self._compile(self._batcher)
             self._batcher.step()
         if self._embedder.busy and (made := self._embedder.step()) is not None:
             self._embeddings.append(made)
+
+    def _compile(self, batcher: Batcher) -> None:
+        """The batcher gets those whose constraint is made, or cannot be; meanwhile it goes on with others."""
+        constraints = batcher.constraints
+        self._parked = [
+            one if one.compiling is not None else one._replace(compiling=constraints.begin(one.request))
+            for one in self._parked
+        ]
+        constraints.compilers.go_on()
+        if not batcher.busy and not self._embedder.busy:
+            constraints.compilers.wait(WAIT)
+        parked, self._parked = self._parked, []
+        for one in parked:
+            if one.compiling is not None and one.compiling.over:
+                batcher.submit(*one)
+            else:
+                self._parked.append(one)
 
     def take(self) -> Output:
         """What happened to the answers since the last call."""

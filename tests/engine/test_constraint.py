@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from infraxa.engine import compiling
 from infraxa.engine import constraint as module
 from infraxa.engine.constraint import Constraint, Constraints
 from infraxa.engine.grammars import call_style
@@ -96,6 +97,7 @@ def test_what_the_model_would_say_anyway_is_not_changed(
     )
     plain = [room.answer(i, ask("what is infraxa?", **one)) for i, one in enumerate(settings_)]
     compiled = Constraints(room.batcher.model)
+    compiled.prepare(room.batcher.model.n_vocab)
     monkeypatch.setattr(room.batcher.constraints, "of", lambda _: compiled._compile("start: /(.|\\n)*/"))
     assert plain == [room.answer(i, ask("what is infraxa?", **one)) for i, one in enumerate(settings_, 10)]
     assert {room.ended[i].reason for i in (10, 11)} == {"stop"}
@@ -301,21 +303,28 @@ def test_without_a_format_nothing_is_compiled_or_asked(
     assert room.batcher.constraints._tokenizer is None
 
 
-def test_a_schema_that_takes_too_long_is_given_up(guide: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_begun_answer_that_takes_too_long_is_given_up(
+    guide: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each of its tokens may cost as much as the limits of one step allow."""
+    taken = list[int]()
+
+    def slow(constraint: Constraint, token: int) -> bool:
+        taken.append(token)
+        time.sleep(0.05)
+        return True
+
+    monkeypatch.setattr(Constraint, "take", slow)
+    monkeypatch.setattr(compiling, "COMPILE_SECONDS", 0.5)
     compiled = Constraints(guide)
-    compiled.prepare(guide.n_vocab)
-    ended = threading.Event()
-    monkeypatch.setattr(module, "COMPILE_SECONDS", 0.0)
-    monkeypatch.setattr(module, "_compiling", None)
+    one = compiled.begin(request({"type": "string"}, begun='"' + "na " * 1000))
+    while not one.over:
+        compiled.compilers.wait(0.1)
     with pytest.raises(EngineError, match="too complicated"):
-        module._with_deep_stack(lambda: ended.wait(30))
-    monkeypatch.setattr(module, "COMPILE_SECONDS", 20.0)
-    with pytest.raises(EngineError, match="not done yet"):
-        compiled.of(request(SUM))
-    ended.set()
-    assert module._compiling is not None
-    module._compiling.join(20)
-    assert compiled.of(request(SUM)) is not None
+        one.result()
+    assert one._thread is not None
+    one._thread.join(20)
+    assert not one.alive and len(taken) <= 10, "it does not go on when nobody waits for it"
 
 
 def test_a_vocabulary_that_cannot_be_used_is_one_clear_error(

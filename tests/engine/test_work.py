@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import msgspec
 import pytest
 
+from infraxa.engine import compiling
 from infraxa.engine import work as module
+from infraxa.engine.constraint import Constraint, Constraints
 from infraxa.engine.embedding import Embedder
 from infraxa.engine.frames import Ended
 from infraxa.engine.types import Format, Request, Tool
@@ -59,9 +62,41 @@ def test_answers_go_on_while_the_first_constraint_is_prepared(
     ends = run(work)
     assert ends[1][1].finished.reason == ends[2][1].finished.reason == "stop"
     assert isinstance(json.loads(ends[2][0]), bool)
+    monkeypatch.setattr(module, "TOKENS_READ", 0)
     work.submit(3, as_json(ask("hi")), 0.0)
-    work.step()
-    assert work.n_running == 1, "what is prepared serves all"
+    assert run(work)[3][1].finished.reason == "stop", "what is prepared serves all"
+
+
+def test_a_schema_that_takes_long_keeps_nobody_else_waiting(
+    work: Work, ask: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compile_, released = Constraints._compile, threading.Event()
+
+    def stuck(constraints: Constraints, grammar: str) -> Constraint:
+        assert "stuck" not in grammar or released.wait(60)
+        return compile_(constraints, grammar)
+
+    def hostile(user: str) -> Request:
+        schema = Format("json_schema", '{"const": "stuck"}')
+        return msgspec.structs.replace(ask("hi", user=user), format=schema)
+
+    monkeypatch.setattr(Constraints, "_compile", stuck)
+    monkeypatch.setattr(compiling, "COMPILE_SECONDS", 40.0)
+    work.submit(1, hostile("maple"), 0.0)
+    work.submit(2, hostile("maple"), 0.0)
+    work.submit(3, ask("what is 12+5?", user="birch"), 0.0)
+    work.submit(4, as_json(ask("hi", user="birch")), 0.0)
+    ended = set[int]()
+    for _ in range(3000):
+        work.step()
+        ended |= {one.id for one in work.take().ended}
+        if ended == {3, 4}:
+            break
+    assert ended == {3, 4} and work.busy
+    work.cancel(2)
+    released.set()
+    ends = run(work)
+    assert ends[1] == ('"stuck"', ends[1][1]) and ends[2][1].finished.reason == "cancelled"
 
 
 def test_who_waits_for_that_can_be_cancelled(work: Work, ask: Ask) -> None:
