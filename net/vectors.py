@@ -29,7 +29,7 @@ class Part(Struct, array_like=True, frozen=True, tag=34):
     """The next part of the vector of a text; the vectors come in the order of the texts."""
 
     data: Annotated[bytes, Meta(min_length=SIZE, max_length=MAX_PART)]
-    """Numbers as float32, little-endian."""
+    """Numbers as float32, little-endian; MAX_PART bytes of them but in the last part of a vector."""
     n_tokens: Annotated[int, Meta(ge=0, le=2**31 - 1)] | None = None
     """Of the text, with the last part of its vector; None: more follows."""
 
@@ -84,6 +84,9 @@ class Vectors:
         if not _finite(part.data):
             raise ProtocolError("malformed", "a vector of what are no numbers")
         if part.n_tokens is None:
+            if len(part.data) != MAX_PART:
+                # As many frames as numbers would cost far more than they bring.
+                raise ProtocolError("malformed", "a short part of a vector before its last")
             return
         if self.dimension not in (0, self._numbers):
             raise ProtocolError("malformed", "a vector of another length than the others")

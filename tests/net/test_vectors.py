@@ -124,6 +124,8 @@ SHORT = numbers(2)
         ([CLAIMED, Part(SHORT, 1), Part(numbers(1), 1)], "malformed"),
         ([CLAIMED, Part(SHORT, 1), Part(numbers(3), 1)], "too_large"),
         ([CLAIMED, Part(SHORT, 4097)], "malformed"),
+        ([CLAIMED, Part(SHORT)], "malformed"),
+        ([CLAIMED, Part(numbers(MAX_PART // 4)), Part(numbers(MAX_PART // 4 - 1))], "malformed"),
         ([CLAIMED, Part(SHORT + b"\0", 1)], "malformed"),
         ([CLAIMED, Part(numbers(1, float("nan")), 1)], "malformed"),
         ([CLAIMED, Part(numbers(1, float("inf")) + numbers(1, float("-inf")), 1)], "malformed"),
