@@ -32,9 +32,16 @@ WAIT_S: Final = 20.0
 class Turn:
     """The turn of this process. Methods are for one thread."""
 
-    def __init__(self, folder: Path, *, shared: bool, on_taken: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        shared: bool,
+        on_taken: Callable[[], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         """`shared`: others that share may have their turn at the same time. `on_taken` is called by another
-        thread when a turn that was waited for has come. Raises OSError."""
+        thread when a turn that was waited for has come. `clock`: seconds. Raises OSError."""
         import fcntl
 
         self.mine = False
@@ -47,6 +54,7 @@ class Turn:
         self._gate = _open(folder / "gate")
         self._cores = _open(folder / "cores")
         self._on_taken = on_taken
+        self._clock = clock
         self._asked = 0.0
         self._waiting = False
         self._first = False
@@ -58,7 +66,7 @@ class Turn:
     @property
     def patience(self) -> float:
         """Seconds for which what was asked for is to be waited for yet."""
-        return self._asked + WAIT_S - time.monotonic()
+        return self._asked + WAIT_S - self._clock()
 
     def take(self) -> bool:
         """Whether to go ahead now: the turn is this process's, or was waited for too long; else `on_taken`
@@ -67,7 +75,7 @@ class Turn:
             return True
         if self._waiting:
             return self.patience <= 0
-        self._asked = time.monotonic()
+        self._asked = self._clock()
         if self._take_now():
             self._begin()
             return True
@@ -77,7 +85,7 @@ class Turn:
 
     def give(self, *, idle: bool) -> None:
         """A step is over: the turn is another's when it has lasted long enough, or at once when `idle`."""
-        if self.mine and (idle or time.monotonic() >= self._until):
+        if self.mine and (idle or self._clock() >= self._until):
             self.mine = False
             self._lock(self._cores, self._end)
 
@@ -91,7 +99,7 @@ class Turn:
         return True
 
     def _begin(self) -> None:
-        now = time.monotonic()
+        now = self._clock()
         waited = now - self._asked
         self._until = now + max(LEAST_S, min(waited, max(MOST_S, waited / LONG_SHARE)))
         self._lock(self._gate, self._end)

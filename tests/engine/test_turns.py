@@ -49,9 +49,11 @@ def cores(folder: Path) -> Iterator[int]:
 class Taker:
     """A turn and when it came."""
 
-    def __init__(self, folder: Path, *, shared: bool = False) -> None:
+    def __init__(
+        self, folder: Path, *, shared: bool = False, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self.came = threading.Event()
-        self.turn = Turn(folder, shared=shared, on_taken=self.came.set)
+        self.turn = Turn(folder, shared=shared, on_taken=self.came.set, clock=clock)
 
     def take(self) -> None:
         self.came.clear()
@@ -72,20 +74,28 @@ def test_one_has_the_turn_until_it_gives_it(folder: Path) -> None:
 
 
 def test_a_turn_lasts_a_moment_and_longer_after_a_wait(folder: Path) -> None:
-    one, two = Taker(folder), Taker(folder)
+    now = 100.0
+    one, two = (Taker(folder, clock=lambda: now) for _ in range(2))
     assert one.turn.take()
+    now += turns.LEAST_S / 2
     one.turn.give(idle=False)
     assert one.turn.mine, "it is not worth handing it over yet"
-    time.sleep(turns.LEAST_S)
+    now += turns.LEAST_S
     one.turn.give(idle=False)
     assert not one.turn.mine
-    assert one.turn.take() and not two.turn.take()
-    time.sleep(0.06)
-    one.turn.give(idle=False)
-    assert two.came.wait(BOUND)
-    time.sleep(turns.LEAST_S)
-    two.turn.give(idle=False)
-    assert two.turn.mine, "it waited longer than that"
+
+    for waited, lasted in ((0.06, 0.06), (0.3, turns.MOST_S), (8.0, 8.0 / turns.LONG_SHARE)):
+        assert one.turn.take() and not two.turn.take()
+        now += waited
+        one.turn.give(idle=False)
+        assert two.came.wait(BOUND) and two.turn.mine
+        two.came.clear()
+        now += lasted * 0.9
+        two.turn.give(idle=False)
+        assert two.turn.mine
+        now += lasted * 0.2
+        two.turn.give(idle=False)
+        assert not two.turn.mine
 
 
 def test_nobody_starves(folder: Path) -> None:
@@ -138,13 +148,14 @@ def test_death_gives_the_turn_away(folder: Path) -> None:
         assert taker.came.wait(BOUND)
 
 
-def test_who_has_waited_too_long_goes_ahead(
-    folder: Path, cores: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_who_has_waited_too_long_goes_ahead(folder: Path, cores: int) -> None:
     fcntl.flock(cores, fcntl.LOCK_EX)
-    taker = Taker(folder)
-    assert not taker.turn.take() and turns.WAIT_S - 5 < taker.turn.patience <= turns.WAIT_S
-    monkeypatch.setattr(turns, "WAIT_S", 0.0)
+    now = 100.0
+    taker = Taker(folder, clock=lambda: now)
+    assert not taker.turn.take() and taker.turn.patience == turns.WAIT_S
+    now += turns.WAIT_S - 1
+    assert not taker.turn.take()
+    now += 1
     assert taker.turn.take() and not taker.turn.mine
     taker.turn.give(idle=True)
     fcntl.flock(cores, fcntl.LOCK_UN)
