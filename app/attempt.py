@@ -159,7 +159,7 @@ class Attempt:
             if not error.sent and await self._again(error.code, order.id, fresh=fresh):
                 return Setback(error.code, order_words.ended(error.code, self._name), stale=True)
             has_prompt = error.sent and patience.until().wait != "upload"
-            setback, outcome = self._failed(error, link, has_prompt, prompt_tokens(prompt))
+            setback, outcome = self._failed(error, link, prompt, has_prompt=has_prompt)
             return setback
         finally:
             part.over()
@@ -276,7 +276,9 @@ class Attempt:
             return Setback(error.code, ErrorInfo(error.code, error.message, error.remedy))
         return Setback(error.code, order_words.ended(error.code, self._name))
 
-    def _failed(self, error: OrderFailed, link: Link, has_prompt: bool, need: int) -> tuple[Setback, Outcome]:
+    def _failed(
+        self, error: OrderFailed, link: Link, prompt: Prompt, *, has_prompt: bool
+    ) -> tuple[Setback, Outcome]:
         blame: Blame = "peer"
         retry_s = error.retry_after_ms / 1000
         # Who has taken (some of) the prompt had a place.
@@ -302,7 +304,8 @@ class Attempt:
             shown=error.shown,
             retry_after_s=retry_s,
             limit=error.limit,
-            need=need,
+            need=prompt_tokens(prompt),
+            texts=bool(prompt.texts),
         )
         return Setback(code, words, retry_s, error.limit), outcome
 

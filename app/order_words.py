@@ -76,6 +76,12 @@ _ENDS: Mapping[str, _Words] = {
     "garbage": _Words("{name} sent something that is no answer.", _OTHER),
 }
 
+_TEXTS_TOO_LARGE = _Words(
+    "The texts, or their vectors, are more than what {name} can hold{tokens}.",
+    "Send fewer or shorter texts at a time, or choose another driver.",
+)
+"""Instead of `too_large`, where vectors were asked for."""
+
 _SHOWN: Mapping[str, str] = {
     "silent": "{name} fell silent in mid-answer.",
     "stalled": "{name} fell silent in mid-answer.",
@@ -120,6 +126,7 @@ def ended(
     retry_after_s: float = 0.0,
     limit: int = 0,
     need: int = 0,
+    texts: bool = False,
 ) -> ErrorInfo:
     """Why there is no (more) answer of the driver called `name`, and what helps.
 
@@ -127,11 +134,11 @@ def ended(
     `retry_after_s`: what the driver asks for; 0 = nothing. `limit`: tokens that it can hold, or µcr that
     may be owed; 0 = unknown.
     `need`: tokens of the conversation, about; said where it is more than the limit, as only the driver can
-    count them.
+    count them. `texts`: their vectors were asked for.
     """
     if code not in _ENDS:
         code = "internal"
-    words = _BLAMED.get(blame) or _ENDS[code]
+    words = _BLAMED.get(blame) or (_TEXTS_TOO_LARGE if texts and code == "too_large" else _ENDS[code])
     sentence = words.sentence
     if shown and blame == "peer":
         sentence = _SHOWN.get(code, sentence)

@@ -29,7 +29,7 @@ from infraxa.app.throttle import Throttle
 from infraxa.app.till import Till
 from infraxa.app.turns import EngineLost, Turns
 from infraxa.engine.types import EngineError, Finished
-from infraxa.net import prompts
+from infraxa.net import prompts, vectors
 from infraxa.net.deals import Outcome
 from infraxa.net.tasks import TaskGroup
 
@@ -190,6 +190,8 @@ class Sales:
             raise Refusal("bad_request", "It asked for what cannot be generated.", field="repeat_penalty")
         if not sale.order.texts and terms.entry.info.embeds_only:
             raise Refusal("bad_request", "It asked for an answer of a model that gives none.", field="texts")
+        if sale.order.texts and not vectors.fit(sale.order.texts, terms.entry.info.embedding_length):
+            raise Refusal("too_large", "It asked for more vectors than one order can have.", field="texts")
         # As much for each text, unless it is given away.
         prompts_most = max(1, sale.order.texts) if sale.order.quote else 1
         if sale.order.prompt_bytes > prompts_most * terms.context * TOKEN_BYTES + SPARE_BYTES:

@@ -48,6 +48,11 @@ def parts(vector: bytes, n_tokens: int) -> Iterator[Part]:
         yield Part(vector[at : at + MAX_PART], n_tokens if at == last else None)
 
 
+def fit(texts: int, dimension: int) -> bool:
+    """Whether the vectors of so many texts, of `dimension` numbers each, can be those of one order."""
+    return dimension <= MAX_DIMENSION and texts * dimension * SIZE <= MAX_VECTORS
+
+
 class Vectors:
     """What may come for so many texts; both sides keep to it."""
 

@@ -20,6 +20,7 @@ from infraxa.app.errors import NodeError
 from infraxa.app.facade import NodeFacade
 from infraxa.app.node import Node
 from infraxa.engine.types import ChatMessage, Delta, Finished, Format, Request, Sampling, Tool
+from infraxa.net import vectors
 from infraxa.net.identity import id_text
 from infraxa.store.records import ChatOptions
 from tests.app.networked import folders, network_name, running, until
@@ -177,6 +178,22 @@ async def test_a_driver_makes_vectors_and_both_books_have_them(tmp_path: Path) -
         with pytest.raises(NodeError) as error:
             await user.embed(EmbedCall("guide", ("word " * 3000,), Policy(where="market")))
         assert error.value.code == "no_driver"
+
+
+async def test_more_vectors_than_one_order_can_have(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with two(tmp_path) as (user, maple):
+        one = await user.embed(EmbedCall("guide", ("one",)))
+        monkeypatch.setattr(vectors, "MAX_VECTORS", 30 * len(one.vectors[0]))
+        bought = EmbedCall("guide", ("one",) * 31, Policy(where="market"))
+        with pytest.raises(NodeError) as error:
+            await user.embed(bought)
+        assert error.value.code == "prompt_too_long" and "fewer" in error.value.remedy
+        (offer,) = await user.list_offers()
+        assert (offer.failed, offer.cooling_s) == (0, 0), "it is no fault of the driver's"
+        assert await maple.list_receipts(role="provider") == [], "nothing was computed"
+        made = await user.embed(msgspec.structs.replace(bought, texts=bought.texts[:30]))
+        assert len(made.vectors) == 30
+        await books_agree(user, maple)
 
 
 async def test_policies(tmp_path: Path) -> None:
