@@ -155,7 +155,7 @@ _CapRequest = Annotated[float, Meta(ge=0, le=_MOST, description="credits that on
 _CapChat = Annotated[float, Meta(ge=0, le=_MOST, description="credits that one chat may cost")]
 _CapDay = Annotated[float, Meta(ge=0, le=_MOST, description="credits that may be spent in a day")]
 _CapApi = Annotated[
-    float, Meta(ge=0, le=_MOST, description="credits of a day that programs may spend by calls")
+    float, Meta(ge=0, le=_MOST, description="credits that programs may spend in a day through the gateway")
 ]
 _MaxPrice = Annotated[
     float,
@@ -198,7 +198,11 @@ _GatewayPort = Annotated[
 ]
 _GatewayHost = Annotated[
     str,
-    Meta(pattern=_NAME, max_length=253, description="where the gateway listens: 127.0.0.1 or ::1"),
+    Meta(
+        pattern=_NAME,
+        max_length=253,
+        description="where the gateway listens: 127.0.0.1 or ::1; others by infraxa gateway --host",
+    ),
 ]
 _GatewayOrigins = Annotated[
     str,

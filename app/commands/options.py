@@ -181,7 +181,7 @@ CapRequest = Annotated[str | None, typer.Option(metavar="CREDITS", help="What on
 CapChat = Annotated[str | None, typer.Option(metavar="CREDITS", help="What one chat may cost.")]
 CapDay = Annotated[str | None, typer.Option(metavar="CREDITS", help="What may be spent in a day.")]
 CapApi = Annotated[
-    str | None, typer.Option(metavar="CREDITS", help="What programs may spend of it by calls.")
+    str | None, typer.Option(metavar="CREDITS", help="What programs may spend in a day through the gateway.")
 ]
 MaxPrice = Annotated[
     str | None,
@@ -223,7 +223,11 @@ Gateway = Annotated[
 ]
 GatewayPort = Annotated[str | None, typer.Option(metavar="PORT", help="Where the gateway listens.")]
 GatewayHost = Annotated[
-    str | None, typer.Option(metavar="ADDRESS", help="The address of this machine where it listens.")
+    str | None,
+    typer.Option(
+        metavar="ADDRESS",
+        help="Where the gateway listens: 127.0.0.1 or ::1; other addresses by infraxa gateway --host.",
+    ),
 ]
 GatewayOrigins = Annotated[
     str | None, typer.Option(metavar="ORIGIN,…", help="Web pages that may use the gateway.")

@@ -364,6 +364,8 @@ def serve(
         bool, typer.Option("--api", help="Open the gateway too: an OpenAI-compatible API on this machine.")
     ] = False,
     gateway_port: options.GatewayPort = None,
+    gateway_origins: options.GatewayOrigins = None,
+    cap_api: options.CapApi = None,
     threads: options.Threads = None,
     context: options.Context = None,
     slots: options.Slots = None,

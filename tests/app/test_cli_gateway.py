@@ -20,7 +20,7 @@ from tests.app.command_line import COMMAND, environment, infraxa, one_line
 
 WAIT_S = 60.0
 CURL = shutil.which("curl") or "curl"
-pytestmark = pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not here")
+needs_curl = pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not here")
 
 
 class Running:
@@ -96,6 +96,7 @@ def curl(*arguments: str, data: object = None) -> str:
 QUESTION: Any = {"model": "guide", "messages": [{"role": "user", "content": "What is 2+2?"}], "max_tokens": 8}
 
 
+@needs_curl
 def test_curl_asks_everything(run: Callable[..., Running], tmp_path: Path) -> None:
     gateway = run("gateway", "--port", "0")
     address = gateway.address()
@@ -125,15 +126,13 @@ def test_curl_asks_everything(run: Callable[..., Running], tmp_path: Path) -> No
     assert gateway.lines[-1] == "The gateway is closed."
 
 
+@needs_curl
 def test_it_is_opened_in_the_infraxa_that_is_open(run: Callable[..., Running], tmp_path: Path) -> None:
     first = run("gateway", "--port", "0", INFRAXA_API_KEY="a-key-of-the-environment")
     first.wait("(with the key that was given)")
     assert "a-key-of-the-environment" not in "\n".join(first.lines)
     key = ["-H", "Authorization: Bearer a-key-of-the-environment"]
-    capped = infraxa("gateway", "--cap-api", "0.001", data=tmp_path / "data")
-    assert capped.code == 1 and "config set cap_api 0.001" in capped.err and "programs ask" not in capped.err
-    second = run("gateway", "--gateway-origins", "http://localhost:3000", "--cap-day", "0.05")
-    assert second.wait(r"not what was given here: (.*)") == "--gateway-origins"
+    second = run("gateway")
     assert second.wait(r"pid (\d+)") == str(first.process.pid)
     address = second.address()
     assert address == first.address() and json.loads(curl(*key, f"{address}/v1/models"))["data"]
@@ -144,6 +143,16 @@ def test_it_is_opened_in_the_infraxa_that_is_open(run: Callable[..., Running], t
     assert first.end() == 0
     assert third.process.wait(WAIT_S) == 1
     assert "has ended" in "\n".join(third.lines) and "Traceback" not in "\n".join(third.lines)
+
+
+def test_options_that_do_not_count_are_said(run: Callable[..., Running], tmp_path: Path) -> None:
+    first = run("gateway", "--port", "0")
+    first.address()
+    capped = infraxa("gateway", "--cap-api", "0.001", data=tmp_path / "data")
+    assert capped.code == 1 and "config set cap_api 0.001" in capped.err and "programs ask" not in capped.err
+    second = run("gateway", "--gateway-origins", "http://localhost:3000", "--cap-day", "0.05")
+    assert second.wait(r"not what was given here: (.*)") == "--gateway-origins"
+    assert second.address() == first.address()
 
 
 def test_a_killed_front_end_leaves_no_gateway_open(run: Callable[..., Running], tmp_path: Path) -> None:
@@ -159,16 +168,20 @@ def test_a_killed_front_end_leaves_no_gateway_open(run: Callable[..., Running], 
     assert holder.end() == 0
 
 
+@needs_curl
 def test_a_provider_has_a_gateway_too(run: Callable[..., Running], tmp_path: Path) -> None:
-    serving = run("serve", "--api", "--gateway-port", "0", "--listen-hosts", "127.0.0.1",
+    serving = run("serve", "--api", "--gateway-port", "0", "--cap-api", "0.5",
+                  "--gateway-origins", "http://localhost:3000", "--listen-hosts", "127.0.0.1",
                   "--listen-port", "0", "--no-mdns", INFRAXA_ONLINE="true",
                   INFRAXA_NETWORK=f"test {tmp_path.name}"[:32],
                   INFRAXA_API_KEY="a-key-of-the-environment")  # fmt: skip
     address = serving.wait(r"The gateway is open: (http://\S+)/v1")
     serving.wait("(serving guide)")
     key = ["-H", "Authorization: Bearer a-key-of-the-environment"]
-    answer = json.loads(curl(*key, f"{address}/v1/chat/completions", data=QUESTION))
+    page = ["-H", "Origin: http://localhost:3000"]
+    answer = json.loads(curl(*key, *page, f"{address}/v1/chat/completions", data=QUESTION))
     assert answer["choices"][0]["message"]["content"]
+    assert "infraxa_gateway_cap_microcredits 500000.0" in curl(*key, f"{address}/metrics")
     assert serving.end(signal.SIGTERM) == 0
 
 
