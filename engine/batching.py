@@ -16,13 +16,14 @@ from infraxa.engine.compiling import Compiling
 from infraxa.engine.constraint import Constraint, Constraints
 from infraxa.engine.frames import Emitted, Ended, Reading
 from infraxa.engine.inflight import Asked, InFlight
+from infraxa.engine.jobs import Admitted, Job, Span
 from infraxa.engine.llama import Aborted, Context, Model
 from infraxa.engine.lookup import Lookup
 from infraxa.engine.prefixes import Parking
 from infraxa.engine.prompt import prompt_tokens
 from infraxa.engine.rows import fill, fill_check, fill_ones
 from infraxa.engine.sampler import Sampler
-from infraxa.engine.scheduler import Admitted, Job, Scheduler, Span
+from infraxa.engine.scheduler import Scheduler
 from infraxa.engine.template import ChatTemplate
 from infraxa.engine.types import (
     ChatMessage,

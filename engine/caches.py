@@ -6,9 +6,10 @@ copied is read again.
 
 from __future__ import annotations
 
+from infraxa.engine.jobs import Admitted, Copy, Job
 from infraxa.engine.llama import Context
 from infraxa.engine.prefixes import Parked, Parking
-from infraxa.engine.scheduler import Admitted, Copy, Job, Scheduler
+from infraxa.engine.scheduler import Scheduler
 from infraxa.engine.sizing import free_memory
 
 KEEP_FREE = 256 << 20

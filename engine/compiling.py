@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Final, Generic, TypeVar
 
 from infraxa.engine.grammars import refused
-from infraxa.engine.scheduler import OWN
+from infraxa.engine.jobs import OWN
 from infraxa.engine.types import EngineError
 
 STACK: Final = 256 << 20

@@ -6,9 +6,9 @@ import time
 
 from infraxa.engine.constraint import Constraint
 from infraxa.engine.frames import Emitted
+from infraxa.engine.jobs import Job
 from infraxa.engine.lookup import Lookup
 from infraxa.engine.sampler import Sampler
-from infraxa.engine.scheduler import Job
 from infraxa.engine.text import TextAssembler
 from infraxa.engine.types import Sampling, TokenLogprob, Usage
 

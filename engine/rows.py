@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from infraxa.engine.jobs import Job, Span
 from infraxa.engine.llama import Context
-from infraxa.engine.scheduler import Job, Span
 
 
 def fill(context: Context, spans: Sequence[Span]) -> int:

@@ -3,7 +3,7 @@
 A *slot* is one sequence of the context, with its own cache of n_ctx tokens, so no request can fail because of
 others. A *step* is one call of llama_decode: one token for each sequence that is generating, and chunks of
 the prompts that are being read. A prompt that begins as another one of the same user is not read twice: its
-slot gets a copy. `engine/batching.py` carries the decisions out.
+slot gets a copy. What it decides is said in the types of `jobs.py`; `batching.py` carries it out.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any, NamedTuple
 
-from infraxa.engine.prefixes import COPY, LEAST_PARKED, MIN_SHARED, Parked, Parking, common_prefix
+from infraxa.engine.jobs import OWN, Admitted, Copy, Job, Span
+from infraxa.engine.prefixes import COPY, LEAST_PARKED, MIN_SHARED, Parking, common_prefix
 from infraxa.engine.sharing import PIECE, TimeShare
 
 BRIDGE = 3
@@ -24,8 +25,6 @@ costs one more pass over all weights. Measured on two cores, in models of 5 to 3
 costs as much as four more rows; but that of a single row as much as two, so that a lone slot is worth one
 throw-away token, and two lone ones none.
 """
-OWN = ""
-"""Whose requests come before those of all users: what the person of this machine asks."""
 TOGETHER = 0.5
 """Seconds between two requests that came at the same time, as far as fairness goes: the prompts of both are
 read before either is answered at full speed."""
@@ -34,82 +33,6 @@ FORGOTTEN = 1 / 3
 TURN = 4
 """Of so many steps that read prompts, one is for the prompt that waits longest, if a later one would come
 before it; in the others, those nearest to their end come first."""
-
-
-class Job:
-    """One request between its arrival and its end."""
-
-    __slots__ = (
-        "arrived",
-        "id",
-        "mark",
-        "n_cached",
-        "n_past",
-        "n_prompt",
-        "order",
-        "queued",
-        "slot",
-        "source",
-        "tokens",
-        "user",
-    )
-
-    def __init__(self, job_id: int, user: str, prompt: list[int], arrived: float = 0.0) -> None:
-        """`arrived`: seconds by any clock that all jobs share."""
-        self.id = job_id
-        self.user = user
-        self.tokens = list(prompt)
-        """The prompt, then what was sampled."""
-        self.n_prompt = len(prompt)
-        self.n_past = 0
-        """How many of `tokens` are in the cache."""
-        self.n_cached = 0
-        self.slot = -1
-        self.arrived = arrived
-        """When it came; when it got its slot, if it had to wait for one."""
-        self.queued = False
-        self.order = 0
-        """Its number among all that got a slot."""
-        self.source: Job | None = None
-        """Who reads what both begin with; this one waits until `mark` tokens of it are read."""
-        self.mark = 0
-
-    @property
-    def n_out(self) -> int:
-        return len(self.tokens) - self.n_prompt
-
-
-class Span(NamedTuple):
-    """Consecutive rows of one step: the positions [start, end) of one slot."""
-
-    slot: int
-    start: int
-    end: int
-    job: Job | None
-    """None: a throw-away token that bridges a gap; to be removed from the cache after the step."""
-    output: bool
-    """The last row gives the next token."""
-
-
-class Copy(NamedTuple):
-    """The job's slot shall hold the first `n` tokens of a cache, and nothing else."""
-
-    job: Job
-    n: int
-    slot: int
-    """Whose cache, as it is now; -1: the parked one."""
-    parked: Parked[Any] | None = None
-
-
-class Admitted(NamedTuple):
-    """What a slot has to do, in this order, before the next step."""
-
-    job: Job
-    n_keep: int
-    """Tokens of the slot's cache that stay; the rest must be removed."""
-    park: tuple[str, list[int]] | None = None
-    """Whose conversation and its tokens: what the slot remembers is worth saving before."""
-    copy: Copy | None = None
 
 
 class _Known(NamedTuple):

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from infraxa.engine.jobs import Admitted, Copy, Job, Span
 from infraxa.engine.prefixes import MIN_SHARED, Parked, Parking, common_prefix
-from infraxa.engine.scheduler import Admitted, Copy, Job, Scheduler, Span
+from infraxa.engine.scheduler import Scheduler
 
 N_CTX = 200
 N_BATCH = 160

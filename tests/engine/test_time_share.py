@@ -9,7 +9,8 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given, settings
 
-from infraxa.engine.scheduler import Job, Scheduler
+from infraxa.engine.jobs import Job
+from infraxa.engine.scheduler import Scheduler
 from infraxa.engine.sharing import BURST, PIECE, TimeShare
 
 
