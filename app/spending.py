@@ -132,6 +132,8 @@ class Spending:
         """`tell`: its bills are others. `called`: a program asked for it."""
         self.max_price: int | None = None
         """µcr per 1M tokens, of the answer and of the prompt; None: any."""
+        self.unseen = False
+        """Nobody looks at the prices: one that is above what was seen is paid as well."""
         self._purse = purse
         self._tell = tell
         self._chat_id = chat_id
@@ -234,7 +236,7 @@ class Spending:
         if self.max_price is not None and price > self.max_price:
             # First: what sending it again does not help against.
             raise NotBought(order_words.too_dear(name, price, self.max_price))
-        if dearer is not None:
+        if dearer is not None and not self.unseen:
             raise NotBought(order_words.dearer(name, *dearer))
         return locked
 

@@ -161,6 +161,8 @@ class _Trial:
         most = MOST / CREDIT
         self._purse.use(Settings(cap_request=most, cap_chat=most, cap_day=most))
         self._spending = self._purse.spending(self._billed)
+        # A price that rises while it is asked for would be told again and again.
+        self._spending.unseen = True
         self._tally = Tally(time.monotonic)
         self._claimed = False
         """It had a place, and wants the prompt."""
@@ -197,7 +199,8 @@ class _Trial:
         try:
             ended = await self._order(min(MAX_OUT, left))
             if isinstance(ended, Setback) and ended.code == "price_changed":
-                ended = await self._order(min(MAX_OUT, left))  # which is known by now
+                # It was heard of as free; the next order asks for the price.
+                ended = await self._order(min(MAX_OUT, left))
         except NodeError as error:
             return TOO_DEAR if error.code.startswith("cap_") else None
         if not isinstance(ended, Setback):

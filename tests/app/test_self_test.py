@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import json
 import os
 import tempfile
@@ -18,6 +19,7 @@ import pytest
 from infraxa.app import admission, locked, self_test_words, trying
 from infraxa.app.errors import NodeError
 from infraxa.app.node import Node
+from infraxa.app.pricing import Pricing
 from infraxa.app.self_test_words import Verdict
 from infraxa.net import network as network_module
 from infraxa.net import sale, wire
@@ -277,7 +279,12 @@ async def test_quotes_and_receipts_that_do_not_come(tmp_path: Path, monkeypatch:
         assert last is not None and last.code == "silent"
 
 
-async def test_a_price_that_rose_since_it_was_heard_of(tmp_path: Path) -> None:
+async def test_a_price_that_rose_since_it_was_heard_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # It rises all the time, a little with each quote.
+    u_ppm = itertools.count(0, 100)
+    monkeypatch.setattr(Pricing, "now", property(lambda pricing: pricing._rates(next(u_ppm))))
     async with market(tmp_path) as (birch, maple):
         (offer,) = await birch.list_offers()
         birch._net.nodes = lambda: [offer.node]  # type: ignore[method-assign]
