@@ -182,6 +182,9 @@ async def test_settings_that_change_meanwhile_hold_afterwards(node: Node) -> Non
     address = (await anext(stream)).address
     assert await asked(address, key, Origin=PAGE) == 200
     await node.change_setting("gateway_origins", None)
+    await anext(other := node.open_gateway(GatewayWish()))  # after what follows from the change
+    await other.aclose()
+    assert node.gateway.address == address
     await stream.aclose()
     assert node.gateway.address not in ("", address)
     assert await asked(node.gateway.address, key, Origin=PAGE) == 403
