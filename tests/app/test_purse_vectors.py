@@ -82,7 +82,7 @@ async def test_of_a_text_no_more_is_paid_than_it_can_have(tmp_path: Path) -> Non
         (order,) = await place.orders()
         assert order.hold == MOST * 5
         paid = (2 + (5 + TEXT_TOKENS) + 4) * 5
-        assert maple.owed == order.accepted == paid < order.charge == order.hold
+        assert maple.owed == order.accepted == paid < order.hold == order.charge
 
 
 async def test_texts_of_whose_model_the_vocabulary_is_here(tmp_path: Path) -> None:
