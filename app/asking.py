@@ -13,11 +13,12 @@ from infraxa.app.buyer import Buyer, wanted
 from infraxa.app.config import Settings
 from infraxa.app.facade import AskBegan, AskEvent
 from infraxa.app.models import Models
+from infraxa.app.one_off import OneOff
 from infraxa.engine.types import Request
 from infraxa.store.records import ChatOptions
 
 
-class Asking:
+class Asking(OneOff):
     """A stream: AskBegan, then what the source yields. Raises what the model cannot be loaded for."""
 
     def __init__(
@@ -33,9 +34,7 @@ class Asking:
         self._options = options
         self._buyer = buyer
         self._said = choices.one_off(text, options)
-        self._source: Source | None = None
-        self._stopped = False
-        self._events = self._play()
+        super().__init__()
 
     async def _play(self) -> AsyncGenerator[AskEvent, None]:
         async with contextlib.AsyncExitStack() as held:
@@ -56,19 +55,3 @@ class Asking:
                 self._source.cancel()
             async for event in self._source:
                 yield event
-
-    def __aiter__(self) -> Asking:
-        return self
-
-    async def __anext__(self) -> AskEvent:
-        return await anext(self._events)
-
-    def stop(self) -> None:
-        """End the answer at its next step; while the model loads, before its first."""
-        self._stopped = True
-        if self._source is not None:
-            self._source.cancel()
-
-    async def aclose(self) -> None:
-        self.stop()
-        await self._events.aclose()

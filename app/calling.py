@@ -22,6 +22,7 @@ from infraxa.app.config import ANY, LOCAL, Settings
 from infraxa.app.errors import NodeError
 from infraxa.app.models import Models
 from infraxa.app.offers import OfferSeen
+from infraxa.app.one_off import OneOff
 from infraxa.app.order_words import label
 from infraxa.app.wanted import Wanted
 from infraxa.engine.checks import check_request, check_texts
@@ -165,7 +166,7 @@ class Calls:
         return wanted if policy.driver is not None else wanted._replace(failover="auto")
 
 
-class Calling:
+class Calling(OneOff):
     """A stream: AskBegan, once it is known who answers, then what comes of it, at last what it cost (Billed)
     and Finished. What is not answered at all raises NodeError, EngineError or NetError in place of AskBegan.
     """
@@ -173,9 +174,7 @@ class Calling:
     def __init__(self, calls: Calls, call: Call) -> None:
         self._calls = calls
         self._call = call
-        self._source: Source | None = None
-        self._stopped = False
-        self._events = self._play()
+        super().__init__()
 
     async def _play(self) -> AsyncGenerator[CallEvent, None]:
         async with contextlib.AsyncExitStack() as held:
@@ -203,22 +202,6 @@ class Calling:
                     if bills := await buying.settled(BILL_S):
                         yield Billed(bills)
                 yield item
-
-    def __aiter__(self) -> Calling:
-        return self
-
-    async def __anext__(self) -> CallEvent:
-        return await anext(self._events)
-
-    def stop(self) -> None:
-        """End the answer at its next step; before its first, there is none."""
-        self._stopped = True
-        if self._source is not None:
-            self._source.cancel()
-
-    async def aclose(self) -> None:
-        self.stop()
-        await self._events.aclose()
 
 
 def _known(began: AskBegan, item: Item) -> AskBegan:

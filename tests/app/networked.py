@@ -12,6 +12,7 @@ from typing import Any
 
 from infraxa.app import config
 from infraxa.app.config import Settings
+from infraxa.app.control.client import AttachedNode
 from infraxa.app.folders import Folders
 from infraxa.app.node import Node
 from infraxa.net import addresses
@@ -42,6 +43,18 @@ async def running(path: Path, **settings: Any) -> AsyncIterator[Node]:
         yield node
     finally:
         await node.close()
+
+
+@contextlib.asynccontextmanager
+async def attached(node: Node) -> AsyncIterator[AttachedNode]:
+    """A second front end of this node, by its control socket."""
+    where = Folders.find(node.folders.data, {})
+    front = AttachedNode(config.load(where, {}, {}), where)
+    await front.start()
+    try:
+        yield front
+    finally:
+        await front.close()
 
 
 async def until(condition: Callable[[], object], what: str) -> None:

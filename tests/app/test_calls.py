@@ -9,16 +9,13 @@ from typing import Any
 
 import pytest
 
-from infraxa.app import config
 from infraxa.app.answering import AskBegan
 from infraxa.app.calls import Call, CallEvent, EmbedCall, Policy
-from infraxa.app.control.client import AttachedNode
 from infraxa.app.errors import NodeError
 from infraxa.app.facade import NodeFacade, Stream
-from infraxa.app.folders import Folders
 from infraxa.app.node import Node
 from infraxa.engine.types import ChatMessage, Delta, Finished, Request, Sampling
-from tests.app.networked import folders, running
+from tests.app.networked import attached, folders, running
 
 ASKED = (ChatMessage("user", "What is 2+2?"),)
 STEADY = Sampling(temperature=0, max_tokens=8)
@@ -43,17 +40,6 @@ def text_of(events: list[CallEvent]) -> str:
 async def alone(folder: Path) -> AsyncIterator[Node]:
     async with running(folders(folder).data, online=False, threads=1) as node:
         yield node
-
-
-@contextlib.asynccontextmanager
-async def attached(node: Node) -> AsyncIterator[AttachedNode]:
-    where = Folders.find(node.folders.data, {})
-    front = AttachedNode(config.load(where, {}, {}), where)
-    await front.start()
-    try:
-        yield front
-    finally:
-        await front.close()
 
 
 async def test_this_machine_answers_a_call_here_and_over_the_control_socket(tmp_path: Path) -> None:

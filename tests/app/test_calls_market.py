@@ -23,8 +23,8 @@ from infraxa.engine.types import ChatMessage, Delta, Finished, Format, Request, 
 from infraxa.net import vectors
 from infraxa.net.identity import id_text
 from infraxa.store.records import ChatOptions
-from tests.app.networked import folders, network_name, running, until
-from tests.app.test_calls import ASKED, STEADY, attached, events, text_of
+from tests.app.networked import attached, folders, network_name, running, until
+from tests.app.test_calls import ASKED, STEADY, events, text_of
 
 PAID: dict[str, Any] = {"base_price": 20.0, "stranger_limit": 1.0, "strangers_daily": 10.0}
 """A few tokens cost some µcr."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import socket
 from collections.abc import AsyncIterator, Iterator
@@ -12,17 +11,15 @@ import aiohttp
 import pytest
 
 from infraxa.app import config
-from infraxa.app.control.client import AttachedNode
 from infraxa.app.errors import NodeError
 from infraxa.app.events import Event, LogLine
 from infraxa.app.facade import NodeFacade, Stream
-from infraxa.app.folders import Folders
 from infraxa.app.gateway.access import is_loopback
 from infraxa.app.gateway.key import kept_key
 from infraxa.app.gateway.values import GatewayStatus, GatewayWish
 from infraxa.app.node import Node
 from tests.app.gateways import KEY
-from tests.app.networked import folders, running, until
+from tests.app.networked import attached, folders, running, until
 from tests.app.shell import shell
 
 WISH = GatewayWish(port=0, key=KEY)
@@ -33,17 +30,6 @@ PAGE = "http://localhost:3000"
 async def node(tmp_path: Path) -> AsyncIterator[Node]:
     async with running(folders(tmp_path / "data").data, online=False, threads=1, gateway_port=0) as one:
         yield one
-
-
-@contextlib.asynccontextmanager
-async def attached(node: Node) -> AsyncIterator[AttachedNode]:
-    where = Folders.find(node.folders.data, {})
-    front = AttachedNode(config.load(where, {}, {}), where)
-    await front.start()
-    try:
-        yield front
-    finally:
-        await front.close()
 
 
 @pytest.fixture
