@@ -18,7 +18,7 @@ from infraxa.engine.frames import Emitted, Ended, Reading
 from infraxa.engine.inflight import Asked, InFlight
 from infraxa.engine.jobs import Admitted, Job, Span
 from infraxa.engine.llama import Aborted, Context, Model
-from infraxa.engine.lookup import Lookup
+from infraxa.engine.lookup import Lookup, RowCost
 from infraxa.engine.prefixes import Parking
 from infraxa.engine.prompt import prompt_tokens
 from infraxa.engine.rows import fill, fill_check, fill_ones
@@ -77,6 +77,7 @@ class Batcher:
         )
         self._caches = Caches(context, self.scheduler, parking)
         self.constraints = Constraints(model)
+        self.row_cost = RowCost()
         self.step_number = 0
         self._being_read: frozenset[int] = frozenset()
         self._generations: dict[int, InFlight] = {}
@@ -234,13 +235,13 @@ class Batcher:
         now = time.perf_counter()
         for row, job in enumerate(jobs):
             self._next(generations[job.id], row, now)
-        if rows == 1 and jobs[0].slot >= 0 and (lookup := generations[jobs[0].id].lookup):
-            lookup.plain(seconds)
+        if rows == 1:
+            self.row_cost.took(0, seconds)
 
     def _generate_alone(self, job: Job) -> bool:
         """A step that checks what comes next, if something can be guessed."""
         generation = self._generations[job.id]
-        lookup = generation.lookup = generation.lookup or Lookup()
+        lookup = generation.lookup = generation.lookup or Lookup(self.row_cost)
         context, slot, start = self.context, job.slot, job.n_past
         # What the last row gives is not guessed, and it must be allowed.
         room = min(self.n_ctx - len(job.tokens), generation.limit - job.n_out - 1, context.n_outputs - 1)
@@ -263,7 +264,8 @@ class Batcher:
             right += 1
         if not context.remove(slot, start + right + 1):
             raise AssertionError("a cache that can be cut was not")
-        lookup.checked(len(draft), right, seconds)
+        self.row_cost.took(len(draft), seconds)
+        lookup.checked(len(draft), right)
         return True
 
     def _start(self, admitted: Admitted) -> None:

@@ -9,7 +9,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
-from infraxa.engine.lookup import LOSS, MOST, STREAK, Lookup
+from infraxa.engine.lookup import AGAIN, DEAR, LOSS, MOST, STREAK, Lookup, RowCost
 from infraxa.engine.types import Request, Sampling
 
 OpenRoom = Callable[..., Any]
@@ -18,8 +18,9 @@ QUOTED = "<|im_start|>user\nwhat is infraxa?<|im_end|>\n<|im_start|>assistant\n"
 
 def ready(tokens: list[int]) -> Lookup:
     """One that was right about the last tokens."""
-    lookup = Lookup()
-    lookup.plain(1.0)
+    cost = RowCost()
+    cost.took(0, 1.0)
+    lookup = Lookup(cost)
     lookup._streak = STREAK
     return lookup
 
@@ -33,15 +34,16 @@ def test_a_draft_is_what_followed_the_same_three_tokens(tokens: list[int], most:
 
 
 def test_guesses_are_silent_until_some_were_right() -> None:
-    lookup, text = Lookup(), [*range(20), *range(20)]
-    lookup.plain(1.0)
+    text = [*range(20), *range(20)]
+    lookup = ready([])
+    lookup._streak = 0
     drafts = {n: lookup.draft(text[:n], 100) for n in range(1, 33)}
     # The first guess is possible after three tokens, and is for the fourth.
     assert next(n for n, draft in drafts.items() if draft) == 23 + STREAK
     assert drafts[30] == text[30:37]
-    lookup.checked(MOST, MOST, 3.0)
+    lookup.checked(MOST, MOST)
     assert lookup.draft(text[:38], 1) == [18]
-    lookup.checked(1, 0, 3.0)
+    lookup.checked(1, 0)
     assert not lookup.draft([*text[:38], 3], 5)
 
 
@@ -50,14 +52,36 @@ def test_whoever_is_not_right_often_enough_is_not_guessed_for() -> None:
     lookup = ready(tokens)
     steps = 0
     while lookup.draft(tokens, 5):
-        lookup.checked(5, 4, 6.0)
+        lookup._cost.took(5, 1 + 5 * DEAR)
+        lookup.checked(5, 1)
         lookup._streak = STREAK
         steps += 1
         assert steps <= LOSS
-    assert steps == LOSS
-    unmeasured = ready(tokens)
-    unmeasured._plain = None
+    assert steps == LOSS / (5 * DEAR - 1)
+    unmeasured = Lookup(RowCost())
+    unmeasured._streak = STREAK
     assert not unmeasured.draft(tokens, 5), "before it is known what a step takes"
+
+
+def test_where_a_row_is_dear_one_check_in_many_tokens_is_all_it_costs() -> None:
+    tokens = [1, 2, 3, 4] * 10
+    cost = RowCost()
+    cost.took(0, 1.0)
+    checks = 0
+    for _ in range(2 * AGAIN):
+        lookup = Lookup(cost)
+        lookup._streak = STREAK
+        if draft := lookup.draft(tokens, 7):
+            cost.took(len(draft), 1 + 0.8 * len(draft))
+            checks += 1
+    assert checks == 2
+    assert cost.row == pytest.approx(0.8)
+    while not cost.low():
+        pass
+    # It was only busy: one good measurement is believed.
+    cost.took(7, 1.7)
+    assert cost.row == pytest.approx(0.1)
+    assert all(cost.low() for _ in range(10))
 
 
 def says_again(room: Any, greedy: bool = True, **sampling: Any) -> tuple[str, list[int], int]:

@@ -154,7 +154,7 @@ def test_prompts_that_come_together_do_not_wait_for_each_other() -> None:
     m = Machine()
     measured = m.submit(200)
     m.until(lambda: measured.id in m.first)
-    jobs = [m.submit(100) for _ in range(4)]
+    jobs = [m.submit(200) for _ in range(4)]
     began = m.now
     m.until(lambda: all(job.id in m.first for job in jobs))
     waited = [m.first[job.id] - began for job in jobs]
