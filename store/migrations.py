@@ -221,6 +221,35 @@ def _calls(db: Database) -> None:
     )
 
 
+def _proofs(db: Database) -> None:
+    """What was promised of orders that can be checked, what checks of them found, and how much a model's own
+    numbers differ between honest runs."""
+    db.executescript(
+        """
+        ALTER TABLE orders ADD COLUMN mode TEXT NOT NULL DEFAULT 'none';
+        ALTER TABLE orders ADD COLUMN transcript BLOB;
+        CREATE TABLE verdicts (
+            order_id BLOB NOT NULL,
+            peer BLOB NOT NULL,
+            model BLOB NOT NULL,
+            at_ms INTEGER NOT NULL,
+            state TEXT NOT NULL,
+            verdict BLOB NOT NULL,
+            proof BLOB,
+            PRIMARY KEY (order_id, peer)
+        );
+        CREATE INDEX verdicts_by_driver ON verdicts (peer, model, at_ms);
+        CREATE TABLE noise (
+            file TEXT NOT NULL,
+            kind TEXT NOT NULL,
+            mu0 REAL NOT NULL,
+            at_ms INTEGER NOT NULL,
+            PRIMARY KEY (file, kind)
+        ) WITHOUT ROWID;
+        """
+    )
+
+
 MIGRATIONS: tuple[Callable[[Database], None], ...] = (
     _conversations,
     _search,
@@ -232,6 +261,7 @@ MIGRATIONS: tuple[Callable[[Database], None], ...] = (
     _ratings,
     _forgetting,
     _calls,
+    _proofs,
 )
 """Step i + 1 leads from version i to version i + 1."""
 

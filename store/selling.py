@@ -96,8 +96,10 @@ def end_order(
     counts: Counts,
     charge: int,
     outcome: str = "",
+    transcript: bytes | None = None,
 ) -> bool:
     """The order is over, with this node's counts: of its hold the charge stays until the receipt is signed.
+    `transcript`: what the receipt says of how it was answered, encoded.
 
     `state` is one of ENDED. False when it had ended before. Raises ValueError unless 0 <= charge <= hold.
     """
@@ -110,11 +112,11 @@ def end_order(
             raise ValueError(f"a charge of {charge} for a hold of {order.hold}")
         conn.execute(
             "UPDATE orders SET state = ?, bill = 'due', charge = ?, held = ?, billed_prompt = ?, "
-            "billed_cached = ?, billed_out = ?, outcome = ?, ended_at = ? "
+            "billed_cached = ?, billed_out = ?, outcome = ?, transcript = ?, ended_at = ? "
             "WHERE role = 'provider' AND peer = ? AND id = ?",
             (
                 state, charge, charge, counts.n_prompt, counts.n_cached, counts.n_out, storable(outcome),
-                conn.clock(), account, order_id,
+                transcript, conn.clock(), account, order_id,
             ),
         )  # fmt: skip
     return True

@@ -63,6 +63,8 @@ class OrderRow(msgspec.Struct, frozen=True, kw_only=True):
     """The most that it may cost."""
     called: bool = False
     """A program made it by a call, not a person in a chat."""
+    mode: str = "none"
+    """How it can be checked what answered, as the order says."""
 
     role: Role = "user"
     state: OrderState = "pending"
@@ -89,6 +91,8 @@ class OrderRow(msgspec.Struct, frozen=True, kw_only=True):
     ended_at: int | None = None
     unclaimed_until: int | None = None
     """User: the driver has gone without an end; its charge may be claimed until then."""
+    transcript: bytes | None = None
+    """What the receipt says of how it was answered, encoded; None: nothing."""
 
     @property
     def ended(self) -> bool:

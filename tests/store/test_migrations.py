@@ -94,6 +94,10 @@ def at_version(folder: Path, version: int) -> None:
     if version >= 8:
         conn.execute("INSERT INTO ratings VALUES ('home', x'0e', x'0f')")
         conn.execute("INSERT INTO own_ratings VALUES (x'10', 'home', x'0a', 20000, x'11', 4, x'12', 9)")
+    if version >= 11:
+        conn.execute("UPDATE orders SET mode = 'merkle', transcript = x'13'")
+        conn.execute("INSERT INTO verdicts VALUES (x'0f', x'0e', x'0c', 9, 'passed', x'14', NULL)")
+        conn.execute("INSERT INTO noise VALUES ('ab', 'cpu', 0.04, 9)")
     conn.close()
 
 
@@ -138,6 +142,9 @@ def test_from_each_version_with_data_in_it(tmp_path: Path, version: int) -> None
     )
     receipts = [receipt.countersign for _, _, receipt in earnings.list_receipts(conn)]
     assert receipts == ([b"\xbb"] if version >= 7 else [])
+    orders = conn.execute("SELECT mode, transcript FROM orders").fetchall()
+    kept = [("merkle", b"\x13")] if version >= 11 else [("none", None)]
+    assert orders == (kept if version >= 7 else [])
     assert ratings.list_ratings(conn, "home") == ([b"\x0f"] if version >= 8 else [])
     assert ratings.list_due(conn, "home", 9) == ([(b"\x10", b"\x12")] if version >= 8 else [])
     conn.close()
