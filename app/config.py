@@ -196,6 +196,14 @@ _Gateway = Annotated[
 _GatewayPort = Annotated[
     int, Meta(ge=0, le=65535, description="the TCP port of the gateway on this machine; 0 = any free one")
 ]
+_Verify = Annotated[
+    Literal["fraud_proof", "merkle", "none"],
+    Meta(description="drivers sign what they compute: fraud_proof = and proof of a lie is told to others"),
+]
+_Audit = Annotated[
+    Literal["auto", "off"],
+    Meta(description="check signed answers on this machine now and then; off = only when you ask"),
+]
 _GatewayHost = Annotated[
     str,
     Meta(
@@ -265,6 +273,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     pause_when_busy: _PauseWhenBusy = False
     self_test: _SelfTest = True
     test_others: _TestOthers = True
+    verify: _Verify = "fraud_proof"
+    audit: _Audit = "auto"
     gateway: _Gateway = False
     gateway_port: _GatewayPort = 8790
     gateway_host: _GatewayHost = "127.0.0.1"

@@ -20,6 +20,7 @@ from infraxa.app import choices, prices, self_test_words
 from infraxa.app import config as configuration
 from infraxa.app.answers import Answers, Prepared
 from infraxa.app.asking import Asking
+from infraxa.app.audits import AuditPlan
 from infraxa.app.buyer import Buyer, wanted
 from infraxa.app.calling import Calling, Calls
 from infraxa.app.calls import Call, CallableModel, CallSpending, EmbedCall, EmbeddedBy
@@ -762,6 +763,20 @@ class Node(NodeFacade):
         """Receipts as lines of a file that proves them, the newest first; `order`: of this one alone, by its
         number in hex."""
         return await self._trading.export(order, before, count)
+
+    async def audit_plan(self, chat_id: str, message_id: str) -> AuditPlan:
+        """What an audit of this answer would be."""
+        return AuditPlan("none", "What is needed to check this answer is not kept any more.")
+
+    async def audit_answer(self, chat_id: str, message_id: str, *, referee: bool = False) -> None:
+        """Have it audited now, what comes of it is told as its facts. Raises NodeError `not_audited`.
+        `referee`: by another provider, who sees the chat."""
+        plan = await self.audit_plan(chat_id, message_id)
+        raise NodeError("not_audited", plan.reason, plan.remedy)
+
+    async def proof_of(self, order: str) -> str:
+        """The file that proves what the driver of this order did. Raises NodeError `no_proof`."""
+        raise NodeError("no_proof", "There is no proof about this order.")
 
     async def list_missed(self) -> list[Missed]:
         """Chances to earn that were lost, and why; the last one first."""

@@ -9,6 +9,7 @@ from typing import Literal
 
 import msgspec
 
+from infraxa.app.audits import AuditsSeen
 from infraxa.net.records import ModelOffer
 from infraxa.net.status import SeenNode
 
@@ -45,6 +46,10 @@ class OfferSeen(msgspec.Struct, frozen=True):
     """For so long it is not chosen by itself, after a fault of its own."""
     problem: str = ""
     """Why it cannot be the driver now; one sentence."""
+    audited: AuditsSeen = AuditsSeen()
+    """What came of this node's audits of its answers with this model."""
+    caught: str = ""
+    """Why it is not chosen by itself: what an audit or a proof has shown; one sentence."""
 
     def same_as(self, other: OfferSeen) -> bool:
         """The same model of the same node."""
@@ -53,4 +58,4 @@ class OfferSeen(msgspec.Struct, frozen=True):
     @property
     def has_room(self) -> bool:
         """It may be chosen now, as far as it says."""
-        return not self.problem and not self.cooling_s and self.node.status == "online"
+        return not (self.problem or self.caught or self.cooling_s) and self.node.status == "online"

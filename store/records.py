@@ -60,6 +60,33 @@ class Bill(msgspec.Struct, frozen=True):
     """`due`: it ended, and no receipt is countersigned yet. `released`: nothing is owed."""
 
 
+class Verdict(msgspec.Struct, frozen=True):
+    """Whether one order of an answer was computed as was agreed, as far as this side knows."""
+
+    order: str
+    """Its number, in hex."""
+    driver: str
+    """As people write its id."""
+    state: Literal["unverified", "signed", "checking", "passed", "failed", "undetermined"]
+    """`unverified`: the driver committed to nothing. `signed`: it signed what it computed, and can be held to
+    it. `checking`: an audit runs. `passed`, `failed`, `undetermined`: what came of it."""
+    why: str = ""
+    """A code. Unverified: `sampling` (this kind of sampling is not verified), `not_offered`, `own_setting`.
+    Signed, when an audit was wanted and did not begin or could not go on: `no_file`, `not_loaded`. Not
+    determined: `no_calibration`, `backend`, `silent`, `few` (too few tokens), `other_prompt`, `near`.
+    Failed: `wrong_token`, `wrong_leaf`, `two_receipts`, `other_model`, `other_prompt`, `bad_opening`."""
+    by: Literal["", "own", "referee"] = ""
+    """Who compared it with the model."""
+    opened: int = 0
+    """Steps that the driver has shown."""
+    steps: int = 0
+    """That it computed."""
+    ratio: float | None = None
+    """How far its numbers are from the model's, in the honest noise of the file: 1 is as far."""
+    proof: bool = False
+    """A proof that anybody can check is kept."""
+
+
 class AnswerFacts(msgspec.Struct, frozen=True):
     """What was measured of one answer; times in milliseconds."""
 
@@ -91,6 +118,8 @@ class AnswerFacts(msgspec.Struct, frozen=True):
     """One for each order that was made for it."""
     stars: int = 0
     """That the person gave it, 1 to 5; 0: none."""
+    verdicts: tuple[Verdict, ...] = ()
+    """One for each order that was made for it."""
 
 
 class Message(msgspec.Struct, frozen=True):

@@ -218,6 +218,13 @@ TestOthers = Annotated[
     bool | None,
     typer.Option("--test-others/--no-test-others", help="Buy tiny answers of peers that ask for it."),
 ]
+Verify = Annotated[
+    str | None,
+    typer.Option(metavar="MODE", help="What drivers commit to: fraud_proof, merkle or none."),
+]
+Audit = Annotated[
+    str | None, typer.Option(metavar="WHEN", help="Check signed answers on this machine: auto or off.")
+]
 Gateway = Annotated[
     bool | None, typer.Option("--gateway/--no-gateway", help="An OpenAI-compatible API on this machine.")
 ]

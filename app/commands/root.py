@@ -138,6 +138,8 @@ def root(
     pause_when_busy: options.PauseWhenBusy = None,
     self_test: options.SelfTest = None,
     test_others: options.TestOthers = None,
+    verify: options.Verify = None,
+    audit: options.Audit = None,
     gateway: options.Gateway = None,
     gateway_port: options.GatewayPort = None,
     gateway_host: options.GatewayHost = None,
