@@ -77,9 +77,14 @@ _nothing = _api.llama_log_callback(lambda level, text, _: None)
 _kept_callbacks: list[object] = []
 
 
+def version() -> str:
+    """Of llama.cpp."""
+    return str(_api.llama_version().decode())
+
+
 def system_info() -> str:
     """llama.cpp's version and the instruction sets and backends it was built for."""
-    return f"llama.cpp {_api.llama_version().decode()}: {_api.llama_print_system_info().decode().strip()}"
+    return f"llama.cpp {version()}: {_api.llama_print_system_info().decode().strip()}"
 
 
 def supports_gpu() -> bool:

@@ -23,6 +23,8 @@ from infraxa.engine.types import LoadOptions
 MARGIN: Final = 1 << 30
 """Bytes of each GPU that stay free for other programs; llama.cpp leaves as much."""
 _GPU, _INTEGRATED = 1, 2
+_CLASSES: Final = {"rocm": "cuda", "musa": "cuda", "mtl": "metal"}
+"""Other names of the same code."""
 _LAYER = re.compile(r"^blk\.(\d+)\.")
 
 
@@ -105,20 +107,39 @@ def usable(devices: Sequence[tuple[int, int]]) -> int:
 
 def free_gpu_memory() -> int | None:
     """Bytes for a model on all GPUs; None: this build of llama.cpp does not say."""
+    devices = _devices()
+    return None if devices is None else usable([(kind, free) for kind, free, _ in devices])
+
+
+def backend_of(gpu_layers: int) -> str:
+    """What computes a model of which so many layers are on GPUs: `cpu`, `cuda`, `metal`, `vulkan`, or as
+    llama.cpp calls it. Models give slightly different numbers on each."""
+    if not gpu_layers:
+        return "cpu"
+    names = [name for kind, _, name in _devices() or () if kind in (_GPU, _INTEGRATED)]
+    name = names[0].lower() if names else "gpu"
+    return _CLASSES.get(name, name)
+
+
+def _devices() -> list[tuple[int, int, str]] | None:
+    """The kind of each as ggml numbers them, its free bytes, and what its backend is called."""
     try:
         # The module has no such functions; the library that it opened finds them in those it depends on.
         library = api._lib
         count, get = library.ggml_backend_dev_count, library.ggml_backend_dev_get
         kind, memory = library.ggml_backend_dev_type, library.ggml_backend_dev_memory
+        backend, name = library.ggml_backend_dev_backend_reg, library.ggml_backend_reg_name
     except AttributeError:
         return None
     count.restype, get.restype, get.argtypes = ctypes.c_size_t, ctypes.c_void_p, [ctypes.c_size_t]
     kind.restype, kind.argtypes = ctypes.c_int, [ctypes.c_void_p]
     size_p = ctypes.POINTER(ctypes.c_size_t)
     memory.restype, memory.argtypes = None, [ctypes.c_void_p, size_p, size_p]
-    devices: list[tuple[int, int]] = []
+    backend.restype, backend.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
+    name.restype, name.argtypes = ctypes.c_char_p, [ctypes.c_void_p]
+    devices: list[tuple[int, int, str]] = []
     for number in range(count()):
         device, free, total = get(number), ctypes.c_size_t(), ctypes.c_size_t()
         memory(device, ctypes.byref(free), ctypes.byref(total))
-        devices.append((kind(device), free.value))
-    return usable(devices)
+        devices.append((kind(device), free.value, name(backend(device)).decode(errors="replace")))
+    return devices

@@ -16,7 +16,7 @@ from infraxa.engine.embedding import Embedder
 from infraxa.engine.llama import Context, Model
 from infraxa.engine.loadlog import LoadLog
 from infraxa.engine.models import ModelInfo, cache_bytes, memory_estimate
-from infraxa.engine.offload import Fit, free_gpu_memory, layers_for
+from infraxa.engine.offload import Fit, backend_of, free_gpu_memory, layers_for
 from infraxa.engine.room import CACHE_SHARE
 from infraxa.engine.sizing import (
     BusyCores,
@@ -104,6 +104,8 @@ def open_model(
         kv_type=options.kv_type,
         park_bytes=park_bytes,
         load_ms=round((time.perf_counter() - started) * 1000),
+        backend=backend_of(gpu_layers),
+        version=llama.version(),
     )
     batcher = Batcher(model, context, template, slots=size.slots, n_ctx=size.n_ctx, park_bytes=park_bytes)
     return batcher, loaded

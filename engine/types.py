@@ -159,6 +159,10 @@ class Loaded(msgspec.Struct, frozen=True):
     """It can answer."""
     embeds: bool = True
     """It can say in numbers what a text means."""
+    backend: str = "cpu"
+    """What computes it: `cpu`, `cuda`, `metal`, `vulkan`, or as llama.cpp calls it."""
+    version: str = ""
+    """Of llama.cpp."""
 
 
 class Embedded(msgspec.Struct, frozen=True):
@@ -167,6 +171,28 @@ class Embedded(msgspec.Struct, frozen=True):
     vectors: tuple[bytes, ...]
     """Of length 1, as little-endian 32-bit floating-point numbers."""
     n_tokens: tuple[int, ...]
+
+
+class ScoredRow(msgspec.Struct, frozen=True, array_like=True):
+    """What the loaded model computes at one step of an answer. Little-endian 32-bit integers; logits are
+    signed, in 1/4096."""
+
+    ids: bytes
+    """Of the likeliest tokens, ordered as in a leaf (transcript.py)."""
+    q: bytes
+    """Their logits."""
+    at: bytes = b""
+    """Logits of the tokens that were asked for."""
+
+
+class Scored(msgspec.Struct, frozen=True):
+    """An answer, as the loaded model would have computed it."""
+
+    n_prompt: int
+    prompt_ids: bytes
+    """Little-endian uint32."""
+    rows: tuple[ScoredRow, ...]
+    """One for each step that was asked for, in that order."""
 
 
 class Usage(msgspec.Struct, frozen=True):
