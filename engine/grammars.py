@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 from infraxa.engine.types import EngineError, Format, Request, Tool
@@ -41,6 +41,13 @@ _JSON_OPTIONS: Final = {
     "lenient": False,
     "json_allow_general_unicode_escapes": True,
 }
+_COMBINED: Final = ("allOf", "anyOf", "oneOf", "$ref", "$dynamicRef", "if", "not", "dependentSchemas")
+"""What may name more of an object than its own `properties`."""
+_OPENED: Final = ("additionalProperties", "patternProperties", "minProperties")
+_NAMED: Final = ("properties", "patternProperties", "$defs", "definitions")
+"""Where each value is a schema."""
+_WITHIN: Final = ("items", "prefixItems", "anyOf", "oneOf", "additionalProperties", "contains")
+"""Where the value is a schema, or a list of them."""
 _VARIANTS = ("anyOf", "oneOf", "allOf", "prefixItems", "items")
 _WHERE = re.compile(r"^at \d+\(\d+\): (failed to compile JSON schema: )?")
 """In a grammar that nobody else has seen."""
@@ -95,7 +102,9 @@ def _calls(tools: Sequence[Tool], style: str, *, one: bool, rule: str = "start")
 
 
 def _call(tool: Tool, style: str) -> str:
-    arguments = _json({**json.loads(tool.parameters), "type": "object"})
+    # A tool that names no parameters has none.
+    parameters = json.loads(tool.parameters) or {"properties": {}}
+    arguments = _json({**parameters, "type": "object"})
     name = json.dumps(tool.name)
     before, after = {
         "mistral_args": (f"[TOOL_CALLS]{tool.name}[ARGS]", ""),
@@ -112,7 +121,56 @@ def _text(text: str) -> str:
 def _json(schema: Any) -> str:
     """A schema's part of a grammar."""
     schema = {key: value for key, value in schema.items() if key != "x-guidance"}
+    if not _combines(schema):
+        schema = _closed(schema)
     return "%json " + json.dumps({**schema, "x-guidance": _JSON_OPTIONS})
+
+
+def _combines(schema: Any) -> bool:
+    """Whether objects are described in several places at once, so that none may be closed."""
+    if isinstance(schema, list):
+        return any(map(_combines, schema))
+    if not isinstance(schema, dict):
+        return False
+    if "allOf" in schema or "unevaluatedProperties" in schema:
+        return True
+    if "properties" in schema and any(name in schema for name in _COMBINED):
+        return True
+    return any(map(_combines, _schemas_in(schema)))
+
+
+def _closed(schema: Any) -> Any:
+    """The same, where objects have no properties but those that are named, unless it says that they may.
+
+    JSON Schema allows any others, and a small model that may write one more never stops. What keeps to the
+    closed one keeps to the other.
+    """
+    if isinstance(schema, list):
+        return [_closed(one) for one in schema]
+    if not isinstance(schema, dict):
+        return schema
+    made = dict(schema)
+    for name in _NAMED:
+        if isinstance(named := schema.get(name), dict):
+            made[name] = {key: _closed(value) for key, value in named.items()}
+    for name in _WITHIN:
+        if name in schema:
+            made[name] = _closed(schema[name])
+    named = schema.get("properties")
+    if isinstance(named, dict) and not any(name in schema for name in _OPENED):
+        required = schema.get("required")
+        if not isinstance(required, list) or all(name in named for name in required):
+            made["additionalProperties"] = False
+    return made
+
+
+def _schemas_in(schema: dict[str, Any]) -> Iterator[Any]:
+    for name in _NAMED:
+        if isinstance(named := schema.get(name), dict):
+            yield from named.values()
+    for name in _WITHIN:
+        if name in schema:
+            yield schema[name]
 
 
 def _check_sizes(schemas: Sequence[object]) -> None:

@@ -31,7 +31,7 @@ _GRAM: Final = 3
 class RowCost:
     """What a guess costs on this machine, with this model. Pure: times are told."""
 
-    __slots__ = ("plain", "row", "_left")
+    __slots__ = ("_left", "plain", "row")
 
     def __init__(self) -> None:
         self.plain: float | None = None

@@ -29,7 +29,7 @@ from infraxa.net.tasks import TaskGroup
 def run(data_dir: Path | None, flags: Mapping[str, object], *, host: str | None, api_key: str | None) -> int:
     """Returns the exit code: 0 after an end that was asked for. Raises NodeError, StoreError."""
     folders = folders_of(data_dir)
-    settings = settings_of(folders, flags)
+    settings = settings_of(folders, flags, {"gateway_port": "--port"})
     wish = wish_of(flags, settings.gateway_port, host, api_key)
     logging.basicConfig(level=logging.WARNING, format="infraxa: %(message)s")
 

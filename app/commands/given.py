@@ -33,12 +33,15 @@ def folders_of(data_dir: Path | None) -> Folders:
     return folders
 
 
-def settings_of(folders: Folders, flags: Mapping[str, object]) -> Settings:
-    """The settings in force; a flag with a bad value is wrong usage. Warnings go to standard error."""
+def settings_of(
+    folders: Folders, flags: Mapping[str, object], spelled: Mapping[str, str] | None = None
+) -> Settings:
+    """The settings in force; a flag with a bad value is wrong usage. Warnings go to standard error. `spelled`:
+    flags that are written otherwise than their settings."""
     for name, value in flags.items():
         if value is not None:
             try:
-                config.parse(name, value, "--" + name.replace("_", "-"))
+                config.parse(name, value, (spelled or {}).get(name) or _option(name))
             except BadSettings as error:
                 raise UsageError(error.message) from None
     return config.load(folders, flags, os.environ, warn=lambda line: note(f"infraxa: {line}"))

@@ -195,5 +195,6 @@ def test_what_cannot_be_is_one_line(tmp_path: Path) -> None:
         exposed = infraxa("gateway", "--port", "0", data=data, env={"INFRAXA_GATEWAY_HOST": "0.0.0.0"})
         one_line(exposed, "encrypted", "--host 0.0.0.0")
     one_line(infraxa("gateway", "--api-key", "short", data=data), "16", code=2)
+    one_line(infraxa("gateway", "--port", "99999999", data=data), "--port: ", code=2)
     bad = infraxa("gateway", "--port", "1", "key", data=data)
     assert bad.code == 2 and "does nothing" in bad.err

@@ -293,6 +293,40 @@ def test_any_json_is_some_json(guide: Model, value: object, indent: int | None) 
 COMPILED: dict[str, Constraints] = {}
 
 
+OPEN = {"type": "object", "properties": {"a": {"type": "object", "properties": {"b": {"type": "integer"}}}}}
+
+
+@pytest.mark.parametrize(
+    ("schema", "text", "fits"),
+    [
+        # Nobody asked for more, though JSON Schema allows it.
+        (OPEN, '{"a":{"b":1}}', True),
+        (OPEN, '{"a":{"b":1,"c":2}}', False),
+        (OPEN, '{"z":1}', False),
+        ({"type": "array", "items": OPEN}, '[{"z":1}]', False),
+        ({"$ref": "#/$defs/o", "$defs": {"o": OPEN}}, '{"z":1}', False),
+        ({"anyOf": [OPEN, {"type": "null"}]}, '{"z":1}', False),
+        # Who asks for more gets it.
+        ({**OPEN, "additionalProperties": True}, '{"z":1}', True),
+        ({**OPEN, "required": ["z"]}, '{"z":1}', True),
+        ({"type": "object"}, '{"z":1}', True),
+        ({"allOf": [OPEN, {"properties": {"z": {"type": "integer"}}}]}, '{"z":1}', True),
+        ({**OPEN, "anyOf": [{"properties": {"z": {"type": "integer"}}}]}, '{"z":1}', True),
+        # What only looks like a schema is none.
+        ({"const": {"properties": {"a": 1}}}, '{"properties":{"a":1}}', True),
+        (
+            {"type": "object", "properties": {"properties": {"type": "object"}}},
+            '{"properties":{"z":1}}',
+            True,
+        ),
+    ],
+)
+def test_objects_have_no_more_than_is_named(guide: Model, schema: object, text: str, fits: bool) -> None:
+    constraint = Constraints(guide).of(request(schema))
+    assert constraint is not None
+    assert all(constraint.take(token) for token in guide._tokenize(text, False)) is fits
+
+
 def test_without_a_format_nothing_is_compiled_or_asked(
     open_room: OpenRoom, ask: Callable[..., Request], monkeypatch: pytest.MonkeyPatch
 ) -> None:
