@@ -312,10 +312,10 @@ class Scheduler:
     def _share_out(self, reading: list[Job], generating: list[Job]) -> dict[int, int]:
         """Rows per reading slot.
 
-        Those nearest to what they read for come first, each whole, and few in one step: the first tokens come
-        soonest so. When nobody was there before, more: half of what is to be read, up to half a batch, since a
-        row costs less among many (measured on two cores: 9 ms with one prompt of 50 tokens a step, 7.4 ms with
-        five), and the mean first token comes as soon.
+        Those nearest to what they read for come first, each whole, and few in one step: the first tokens
+        come soonest so. When nobody was there before, more: half of what is to be read, up to half a batch,
+        since a row costs less among many (measured on two cores: 9 ms with one prompt of 50 tokens a step,
+        7.4 ms with five), and the mean first token comes as soon.
         """
         ends = {job.slot: len(job.tokens) for job in reading}
         for job in self._sharing:

@@ -36,8 +36,10 @@ def folders_of(data_dir: Path | None) -> Folders:
 def settings_of(
     folders: Folders, flags: Mapping[str, object], spelled: Mapping[str, str] | None = None
 ) -> Settings:
-    """The settings in force; a flag with a bad value is wrong usage. Warnings go to standard error. `spelled`:
-    flags that are written otherwise than their settings."""
+    """The settings in force; a flag with a bad value is wrong usage. Warnings go to standard error.
+
+    `spelled`: flags that are written otherwise than their settings.
+    """
     for name, value in flags.items():
         if value is not None:
             try:
