@@ -112,8 +112,8 @@ class Settlements:
                 return said
         await store.run(let_know, provider)
         await self._link(link, provider)
-        owed = (await store.run(tabs.get_tab, "user", provider)).owed
-        wanted = owed if amount is None else min(amount, owed)
+        tab = await store.run(tabs.get_tab, "user", provider)
+        wanted = tab.owed - tab.reversed if amount is None else min(amount, tab.owed)
         if wanted <= 0:
             raise NodeError("nothing_owed", "Nothing is owed on this tab.")
         proposal = await self._proposal(link, provider, wanted, note)

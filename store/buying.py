@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from infraxa.store.db import Connection, transaction
-from infraxa.store.ledger import QUARTER_MS, owed
+from infraxa.store.ledger import QUARTER_MS, owed, post, reversed_account
 from infraxa.store.text import storable
 from infraxa.store.trade import OPEN_BILLS, find, get_receipt, insert, is_open, post_charge, tab_limit
 from infraxa.store.trade_records import (
@@ -206,6 +206,26 @@ def release_unsent(conn: Connection) -> list[bytes]:
             (conn.clock(),),
         )
     return unsent
+
+
+def reverse(conn: Connection, provider: bytes, order_id: bytes, proof: bytes) -> int:
+    """Take back what was accepted for an order, which `proof` shows to be a fraud: it counts as spent no more,
+    and as owed no more by this side alone. The tab stays as both signed it, so that later receipts continue
+    it. µcr; 0 when nothing is left to take back."""
+    with transaction(conn):
+        found = find(conn, "user", provider, order_id)
+        if found is None or not (amount := (found[1].accepted or 0) - found[1].reversed):
+            return 0
+        n, order = found
+        postings = {"spent": -amount, reversed_account(provider): amount}
+        post(conn, f"reverse:{n}", "reverse", postings, order_n=n, proof=proof)
+        conn.execute("UPDATE orders SET reversed = reversed + ? WHERE n = ?", (amount, n))
+        conn.execute(
+            "UPDATE sums SET reversed = reversed + ? "
+            "WHERE role = 'user' AND quarter = ? AND peer = ? AND model = ?",
+            (amount, order.opened_at // QUARTER_MS, provider, order.model),
+        )
+    return amount
 
 
 def spent_since(conn: Connection, day_start_ms: int) -> Spending:

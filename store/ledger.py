@@ -5,6 +5,7 @@ here is also the check that the books are whole.
 
 Accounts are texts, debits above 0: `tab:provider:<account>` (it owes this node), `tab:user:<provider>` (this
 node owes it: below 0), `earned`, `spent`, `settled`, and `adopted` for what a restored backup did not know.
+`reversed:user:<provider>`: what this node takes back of what it signed; the tab stays as both signed it.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from infraxa.store.db import Connection, transaction
 from infraxa.store.text import storable
 from infraxa.store.trade_records import Role
 
-EventKind = Literal["charge", "settle", "net", "adopt"]
+EventKind = Literal["charge", "settle", "net", "reverse", "adopt"]
 
 QUARTER_MS = 15 * 60 * 1000
 """What sums are kept by: days begin at a multiple of it in every time zone."""
@@ -25,6 +26,11 @@ QUARTER_MS = 15 * 60 * 1000
 def tab_account(role: Role, peer: bytes) -> str:
     """The account of a tab."""
     return f"tab:{role}:{peer.hex()}"
+
+
+def reversed_account(provider: bytes) -> str:
+    """The account of what this node takes back of what it owes this provider."""
+    return f"reversed:user:{provider.hex()}"
 
 
 def post(

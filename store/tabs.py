@@ -180,19 +180,22 @@ _TABS = (
     "(SELECT coalesce(sum(held), 0) FROM orders o WHERE o.role = t.role AND o.peer = t.peer "
     f"AND {OPEN_BILLS} AND o.ended_at IS NOT NULL), "
     "(SELECT r.issued_at FROM receipts r WHERE r.role = t.role AND r.peer = t.peer "
-    "ORDER BY r.order_n DESC LIMIT 1) FROM tabs t "
+    "ORDER BY r.order_n DESC LIMIT 1), "
+    "coalesce((SELECT balance FROM accounts v "
+    "WHERE v.name = 'reversed:' || t.role || ':' || lower(hex(t.peer))), 0) FROM tabs t "
     "LEFT JOIN accounts a ON a.name = 'tab:' || t.role || ':' || lower(hex(t.peer))"
 )
 
 
 def _tab(row: tuple[Any, ...]) -> TabRow:
     role, peer, seq, signed_seq, needs_sync, disputed, limit, name, node, note = row[:10]
-    owes, held, unsigned, last = row[10:]
+    owes, held, unsigned, last, back = row[10:]
     return TabRow(
         role=role,
         peer=peer,
         owed=owes,
         held=held,
+        reversed=back,
         unsigned=unsigned,
         last_at=last or 0,
         disputed=disputed,

@@ -167,8 +167,10 @@ class TabRow(msgspec.Struct, frozen=True, kw_only=True):
     """By the user to the provider; below 0 when it paid ahead."""
     held: int
     """Reserved for open orders and unsigned receipts."""
+    reversed: int = 0
+    """What the user takes back of what it signed, which the provider does not know of."""
     unsigned: int = 0
-    """Of that, for orders that have ended."""
+    """Of that held, for orders that have ended."""
     last_at: int = 0
     """When the receipt of its last order was made; 0: there was none."""
     disputed: int = 0
