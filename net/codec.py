@@ -40,6 +40,9 @@ Tag = Literal[
     "settle",
     "network",
     "account",
+    "prompt",
+    "audit",
+    "draw",
 ]
 
 

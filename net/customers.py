@@ -14,9 +14,10 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, Final, NamedTuple
 
-from infraxa.net import addresses, codec, wire
+from infraxa.net import addresses, audits, codec, orders, wire
 from infraxa.net.errors import ProtocolError, Refusal
 from infraxa.net.guard import Rates
+from infraxa.net.identity import Signer
 from infraxa.net.link import Link, Stream
 from infraxa.net.rates import Bucket
 from infraxa.net.relay import is_relayed
@@ -40,6 +41,13 @@ BARGAINS_BACK: Final = 6
 BARGAIN_S: Final = 15.0
 """For the answer to one."""
 MAX_GROUPS: Final = 1024
+AUDITS_S: Final = 0.5
+AUDITS_BURST: Final = 20
+"""How often a group of addresses may have an answer opened."""
+AUDITS_AT_ONCE: Final = 4
+"""Those that are being opened or sent."""
+AUDIT_S: Final = 120.0
+"""For one, all of it read by its user."""
 ALL_BARGAINS_S: Final = 200.0
 ALL_BARGAINS_BURST: Final = 800
 """And all together: who has many networks or, through relays, many accounts leaves time for the rest."""
@@ -56,6 +64,8 @@ class Customer(NamedTuple):
     relayed: bool
 
 
+Auditor = Callable[[Customer, wire.AuditPlease], Awaitable[bytes | wire.Failure]]
+"""An encoded audits.Opening, or why there is none."""
 Bargainer = Callable[[Customer, wire.Bargain], Awaitable[wire.Answer | wire.Failure]]
 
 _log = logging.getLogger(__name__)
@@ -64,12 +74,18 @@ _log = logging.getLogger(__name__)
 class Customers:
     """The order sessions. Their places are like those of strangers, and apart from them."""
 
-    def __init__(self) -> None:
+    def __init__(self, signer: Signer | None = None) -> None:
+        """`signer`: this node's key, for what a sale commits to."""
+        self._signer = signer
         self.handler: Handler | None = None
         """Answers a sale, and ends when its user cancels or goes; None: nothing is sold."""
         self.bargainer: Bargainer | None = None
         """Answers what is asked about quotes, receipts and tabs. Raises ProtocolError for what breaks the
         protocol; then the link is closed."""
+        self.auditor: Auditor | None = None
+        """Opens answers that were sold; raises as `bargainer`."""
+        self._audits = Rates(MAX_GROUPS)
+        self._auditing = 0
         self._bargains = Rates(MAX_GROUPS)
         self._all_bargains = Bucket(ALL_BARGAINS_S, ALL_BARGAINS_BURST)
         self._places = Strangers(self._idle_since)
@@ -123,6 +139,7 @@ class Customers:
         if link not in self._places or link.account is None:
             await stream.fail(wire.Failure("not_allowed"))
             return "not_allowed"
+        orders.check_order(order)
         if self._leaving:
             await stream.fail(wire.Failure("leaving"))
             return None
@@ -132,7 +149,7 @@ class Customers:
         if not self._is_new(link.account, order.id):
             await stream.fail(wire.Failure("bad_request", field="id"))
             return "replayed"
-        sale = Sale(link, stream, order)
+        sale = Sale(link, stream, order, signer=self._signer)
         self._sales[sale] = link, _current_task()
         try:
             await self._run(sale, self.handler)
@@ -175,6 +192,37 @@ class Customers:
             await stream.fail(answer)
         else:
             await stream.send(codec.encode(answer))
+        return None
+
+    async def audit(self, link: Link, stream: Stream, request: wire.AuditPlease) -> Refusal | None:
+        """Open an answer to its account; returns why it was refused."""
+        if link not in self._places or link.account is None:
+            await stream.fail(wire.Failure("not_allowed"))
+            return "not_allowed"
+        if self.auditor is None or self._leaving:
+            await stream.fail(wire.Failure("leaving" if self._leaving else "unsupported"))
+            return None
+        now = link.clock.monotonic()
+        if not self._audits.allow(_asker(link), AUDITS_S, AUDITS_BURST, now):
+            await stream.fail(wire.Failure("rate_limited", retry_after_ms=2000))
+            return "rate"
+        if self._auditing >= AUDITS_AT_ONCE:
+            await stream.fail(wire.Failure("busy", retry_after_ms=5000))
+            return None
+        customer = Customer(link.account, addresses.group(link.remote), is_relayed(link))
+        self._auditing += 1
+        try:
+            async with asyncio.timeout(AUDIT_S):
+                opening = await self.auditor(customer, request)
+                if isinstance(opening, wire.Failure):
+                    await stream.fail(opening)
+                    return None
+                for at in range(0, len(opening), audits.PART):
+                    await stream.send(opening[at : at + audits.PART])
+        except TimeoutError:
+            await stream.fail(wire.Failure("expired"))
+        finally:
+            self._auditing -= 1
         return None
 
     async def _run(self, sale: Sale, handler: Handler) -> None:

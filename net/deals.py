@@ -15,6 +15,7 @@ from infraxa.net.codec import Id, Signature, Signed
 from infraxa.net.errors import ProtocolError
 from infraxa.net.identity import Signer
 from infraxa.net.records import Micro, Millis, Nonce16, Sequence
+from infraxa.net.wire import Mode
 
 QUOTE_MS: Final = 30_000
 """A quote holds for so long."""
@@ -53,6 +54,27 @@ class Quote(Struct, array_like=True, frozen=True):
     expires: Millis
 
 
+class Transcript(Struct, array_like=True, frozen=True):
+    """What an answer can be checked by afterwards: the hashes that its driver commits to, and both halves of
+    the draw, from which anybody computes how its tokens had to be drawn."""
+
+    mode: Mode
+    ctx0: Id
+    """Of the tokens of the prompt, salted."""
+    steps: Count
+    """Sampled tokens, and so leaves: those that end the turn and control tokens too."""
+    root: Id
+    """Hash of how many they are and of the root of their tree."""
+    output: Id
+    """Of all sampled tokens, salted."""
+    draw_u: Id
+    """The user's half."""
+    draw_p: Id
+    """The driver's."""
+    profile: Annotated[str, Meta(max_length=64)] = ""
+    """With what it computed. Untrusted: shown only through a filter."""
+
+
 class Receipt(Struct, array_like=True, frozen=True):
     """What was asked, delivered and charged, as the driver counts. Signed by its node key, tag `receipt`."""
 
@@ -77,6 +99,8 @@ class Receipt(Struct, array_like=True, frozen=True):
     """Number of this change of the tab: one more than that of the change before."""
     owed_before: Amount
     """What the account owed the provider before it."""
+    transcript: Transcript | None = None
+    """Of an answer that is to be checked."""
 
 
 class Countersign(Struct, array_like=True, frozen=True):

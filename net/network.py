@@ -16,7 +16,7 @@ from infraxa.net import addresses, wire
 from infraxa.net.blame import Blame
 from infraxa.net.clock import Pulse
 from infraxa.net.codec import Signed
-from infraxa.net.customers import Bargainer
+from infraxa.net.customers import Auditor, Bargainer
 from infraxa.net.discovery import Lan
 from infraxa.net.errors import NetError
 from infraxa.net.identity import Signer
@@ -109,13 +109,17 @@ class Network(Parts):
         self._teller.close()
 
     def sell(
-        self, handler: Callable[[Sale], Awaitable[None]] | None, bargainer: Bargainer | None = None
+        self,
+        handler: Callable[[Sale], Awaitable[None]] | None,
+        bargainer: Bargainer | None = None,
+        auditor: Auditor | None = None,
     ) -> None:
         """Who answers orders of other nodes; None: nobody. A handler is cancelled when the user cancels or
         goes, and what it leaves unanswered is answered `internal`. `bargainer` answers what is asked about
-        quotes, receipts and tabs."""
+        quotes, receipts and tabs, `auditor` opens answers that were sold."""
         self._customers.handler = handler
         self._customers.bargainer = bargainer
+        self._customers.auditor = auditor
 
     def offer(self, offer: Offer | None) -> None:
         """What others are told that this node offers: as many models, the first ones, as a card has room for.

@@ -3,6 +3,7 @@
     user        Order (opens the stream)                   the prompt, in chunks, its end
     provider                              Placed* Claimed            [Placed+ Claimed]   Piece* Done, the end
                                                                                  for texts: Part* Done
+                                                            to be checked: (Checkpoint | Piece)* Done
 
 The prompt leaves its user only when a place is its own. A provider that has lost its engine before the first
 piece may go back to a place in line, once: it has the prompt. Progress of reading it is the stream's own,
@@ -23,7 +24,9 @@ import msgspec
 from msgspec import Meta, Struct
 
 from infraxa.net import codec
+from infraxa.net.codec import Id, Signature, Signed
 from infraxa.net.errors import ProtocolError
+from infraxa.net.identity import Signer
 from infraxa.net.vectors import Part, Vectors
 from infraxa.net.wire import MAX_TOP, Order
 
@@ -50,6 +53,12 @@ MAX_TOKEN: Final = 256
 MAX_NAMED: Final = 6 * 1024
 """Bytes that the logprobs of one piece are in, about."""
 
+CHECKPOINT: Final = 64
+"""Steps of an answer between two checkpoints. A step is one sampled token, those that end the turn and
+control tokens too, so that there are at least as many steps as tokens in the pieces."""
+RANDOM: Final = 32
+"""Bytes of a hash, a salt, or a half of a draw."""
+
 Count = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 Nats = Annotated[int, Meta(ge=-(2**31), le=0)]
 """A logprob in millionths, so that it is a number on every machine."""
@@ -71,6 +80,9 @@ class Claimed(Struct, array_like=True, frozen=True, tag=31):
     """Tokens of the prompt and the answer together at most."""
     max_out: Annotated[int, Meta(ge=1, le=MAX_OUT)]
     """Tokens of the answer at most."""
+    commit: Annotated[bytes, Meta(max_length=32)] = b""
+    """digest("draw", the driver's half of the draw), of an answer that is to be checked: it is chosen before
+    the user's half is known, and the same in a second claim."""
 
 
 class Logprob(Struct, array_like=True, frozen=True):
@@ -101,12 +113,26 @@ class Piece(Struct, array_like=True, frozen=True, tag=32):
     text: Annotated[str, Meta(max_length=MAX_TEXT)]
     logprobs: Annotated[tuple[Logprob, ...], Meta(max_length=MAX_IDS)] = ()
     """One for each id when the order asks for them, else none."""
+    draw: Annotated[bytes, Meta(max_length=32)] = b""
+    """Half of the draw, with the first piece of an answer that is to be checked, and no other."""
 
     def __repr__(self) -> str:
         return f"Piece({len(self.ids)} tokens)"
 
     def __rich_repr__(self) -> list[tuple[str, object]]:
         return [("tokens", len(self.ids))]
+
+
+class Checkpoint(Struct, array_like=True, frozen=True, tag=35):
+    """What the driver has committed to so far, of an answer that is to be checked: one for each CHECKPOINT
+    steps, at the latest before the next token. It cannot change what it has said then."""
+
+    n: Count
+    """Steps."""
+    root: Id
+    """Hash of how many they are and of the root of their tree."""
+    signature: Signature
+    """The node key's, tag `checkpoint`, over `checkpoint_body`."""
 
 
 class Done(Struct, array_like=True, frozen=True, tag=33):
@@ -124,11 +150,44 @@ class Done(Struct, array_like=True, frozen=True, tag=33):
     """From the claim to the first token."""
     decode_ms: Count = 0
     """From the first token to the last."""
+    steps: Count = 0
+    """Of an answer that is to be checked."""
 
 
-Frame = Placed | Claimed | Piece | Done | Part
+Frame = Placed | Claimed | Piece | Checkpoint | Done | Part
 
 _encoder = msgspec.msgpack.Encoder()
+
+
+def check_order(order: Order) -> None:
+    """Raises ProtocolError for an order that is to be checked and could not be, or that holds what it must
+    not."""
+    size = RANDOM if order.mode != "none" else 0
+    if (len(order.prompt_hash), len(order.audit)) != (size, size):
+        raise ProtocolError("malformed", "the hashes of an order")
+    if order.mode != "none" and (
+        order.texts or order.repeat_penalty != 1_000_000 or order.presence_penalty or order.frequency_penalty
+    ):
+        raise ProtocolError("malformed", "an order that cannot be checked")
+
+
+class _CheckpointBody(Struct, array_like=True, frozen=True):
+    order: bytes
+    n: int
+    root: bytes
+
+
+def checkpoint(order: Order, n: int, root: bytes, signer: Signer) -> Checkpoint:
+    """Signed by the driver."""
+    body = codec.encode(_CheckpointBody(order.id, n, root))
+    return Checkpoint(n, root, signer.sign("checkpoint", body).signature)
+
+
+def check_checkpoint(said: Checkpoint, order: Order, driver: bytes) -> None:
+    """Raises ProtocolError `bad_signature` when `driver` did not sign it for this order."""
+    body = codec.encode(_CheckpointBody(order.id, said.n, said.root))
+    if not codec.verify("checkpoint", Signed(body, driver, said.signature)):
+        raise ProtocolError("bad_signature", "checkpoint")
 
 
 class Course:
@@ -136,11 +195,14 @@ class Course:
 
     __slots__ = (
         "_begun",
+        "_checkpoints",
         "_claims",
+        "_drawn",
         "_limit",
         "_logprobs",
         "_placed",
         "_text_bytes",
+        "_verified",
         "claimed",
         "done",
         "in_line",
@@ -166,6 +228,10 @@ class Course:
         self._logprobs = order.logprobs
         self.vectors = Vectors(order.texts) if order.texts else None
         """Where they were asked for, instead of an answer."""
+        self._verified = order.mode != "none"
+        self._checkpoints = 0
+        self._drawn = False
+        """The driver's half of the draw came."""
 
     def take(self, frame: Frame) -> None:
         """The next frame. Raises ProtocolError, after which nothing may follow."""
@@ -175,16 +241,25 @@ class Course:
             self._take_piece(frame)
         elif isinstance(frame, Done):
             self._take_done(frame)
+        elif isinstance(frame, Checkpoint):
+            self._take_checkpoint(frame)
         elif isinstance(frame, Placed):
             self._take_placed()
         elif isinstance(frame, Part):
             self._take_part(frame)
-        elif not self.in_line:
-            raise ProtocolError("not_asked", "a second claim")
         else:
-            self._claims += 1
-            self.claimed, self.in_line = frame, False
-            self._limit = min(self._limit, frame.max_out)
+            self._take_claimed(frame)
+
+    def _take_claimed(self, claimed: Claimed) -> None:
+        if not self.in_line:
+            raise ProtocolError("not_asked", "a second claim")
+        if len(claimed.commit) != (RANDOM if self._verified else 0):
+            raise ProtocolError("malformed", "a commitment to a draw")
+        if self.claimed is not None and claimed.commit != self.claimed.commit:
+            raise ProtocolError("equivocation", "a commitment to another draw")
+        self._claims += 1
+        self.claimed, self.in_line = claimed, False
+        self._limit = min(self._limit, claimed.max_out)
 
     def _take_placed(self) -> None:
         if not self.in_line and (self._begun or self._claims == MAX_CLAIMS):
@@ -200,6 +275,10 @@ class Course:
             raise ProtocolError("not_asked", "a piece before the claim, or where vectors were asked for")
         if not ids and not text:
             raise ProtocolError("malformed", "an empty piece")
+        if ids and self._verified and self.n_out >= CHECKPOINT * (self._checkpoints + 1):
+            raise ProtocolError("not_asked", "a token before the checkpoint")
+        if piece.draw or (self._verified and not self._drawn):
+            self._check_draw(piece.draw)
         self._begun = True
         self.n_out += len(ids)
         if self.n_out > self._limit:
@@ -209,6 +288,28 @@ class Course:
             raise ProtocolError("too_large", "more text than its tokens can be")
         if piece.logprobs or self._logprobs is not None:
             self._check_logprobs(piece)
+
+    def _check_draw(self, draw: bytes) -> None:
+        if self._drawn or not self._verified:
+            raise ProtocolError("not_asked", "a draw")
+        assert self.claimed is not None
+        if len(draw) != RANDOM or codec.digest("draw", draw) != self.claimed.commit:
+            raise ProtocolError("equivocation", "another draw than was committed to, or none")
+        self._drawn = True
+
+    def _take_checkpoint(self, said: Checkpoint) -> None:
+        if self.in_line or self.claimed is None or not self._verified:
+            raise ProtocolError("not_asked", "a checkpoint before the claim, or of what is not checked")
+        if said.n != CHECKPOINT * (self._checkpoints + 1):
+            raise ProtocolError("malformed", "the steps of a checkpoint")
+        if said.n > self._max_steps(self.claimed):
+            raise ProtocolError("too_large", "more steps than there can be")
+        self._begun = True
+        self._checkpoints += 1
+
+    def _max_steps(self, claimed: Claimed) -> int:
+        """The last token need not fit."""
+        return min(claimed.context + 1, MAX_OUT)
 
     def _check_logprobs(self, piece: Piece) -> None:
         if self._logprobs is None:
@@ -235,6 +336,13 @@ class Course:
             right = self.vectors.whole and done.n_prompt == self.vectors.n_tokens
         if done.n_cached > done.n_prompt or not right:
             raise ProtocolError("malformed", "the tokens of the prompt, or not all vectors")
+        if self._verified:
+            if not self.n_out <= done.steps <= self._max_steps(self.claimed):
+                raise ProtocolError("malformed", "another number of steps than there can be")
+            if done.steps // CHECKPOINT != self._checkpoints:
+                raise ProtocolError("malformed", "another number of checkpoints than of steps")
+        elif done.steps:
+            raise ProtocolError("not_asked", "steps")
         self.done = True
 
 
@@ -249,17 +357,20 @@ def encode_frame(frame: Frame) -> bytes:
     return len(body).to_bytes(2, "big") + body
 
 
-def pieces(text: str, ids: tuple[int, ...], logprobs: tuple[Logprob, ...] = ()) -> Iterator[Piece]:
+def pieces(
+    text: str, ids: tuple[int, ...], logprobs: tuple[Logprob, ...] = (), draw: bytes = b""
+) -> Iterator[Piece]:
     """These as pieces that are short enough; none when there is nothing to say. `logprobs`: none, or one for
-    each id."""
+    each id. `draw`: with the first."""
     if len(text) <= MAX_TEXT and len(ids) <= MAX_IDS and not logprobs:
         if text or ids:
-            yield Piece(ids, text)
+            yield Piece(ids, text, (), draw)
         return
     texts = (text[at : at + MAX_TEXT] for at in range(0, len(text), MAX_TEXT))
     for part, group in zip_longest(texts, _groups(len(ids), logprobs)):
         start, stop = group or (0, 0)
-        yield Piece(ids[start:stop], part or "", logprobs[start:stop])
+        yield Piece(ids[start:stop], part or "", logprobs[start:stop], draw)
+        draw = b""
 
 
 def _groups(n_ids: int, logprobs: tuple[Logprob, ...]) -> Iterator[tuple[int, int]]:

@@ -104,7 +104,7 @@ class Parts(ABC):
         self._overlay = Overlay(
             identity.id, rng, memory.anchors, may_dial=self._where.may_dial, group_of=_group_of
         )
-        self._customers = Customers()
+        self._customers = Customers(identity)
         lobby = Lobby()
         door = Door(
             node=identity.id,
@@ -303,6 +303,8 @@ class Parts(ABC):
                 | wire.SettlePlease()
             ):
                 refused = await self._customers.bargain(link, stream, request)
+            case wire.AuditPlease():
+                refused = await self._customers.audit(link, stream, request)
             case wire.VocabPlease():
                 refused = await self._vocabs.serve(link, stream, request)
             case wire.TryPlease():

@@ -26,6 +26,9 @@ MAX_NAME: Final = 128
 MAX_SCHEMA: Final = 256 * 1024
 """Characters of a JSON Schema, a description, the arguments of a call."""
 
+SALT: Final = 32
+"""Bytes of a salt, and of a draw."""
+
 Role = Literal["system", "user", "assistant", "tool"]
 _Name = Annotated[str, Meta(min_length=1, max_length=MAX_NAME)]
 _Json = Annotated[str, Meta(max_length=MAX_SCHEMA)]
@@ -111,6 +114,11 @@ class Prompt(Struct, array_like=True, frozen=True):
     format: Format | None = None
     texts: Annotated[tuple[str, ...], Meta(max_length=MAX_TEXTS)] = ()
     """A vector is asked for each of them; nothing else is given then."""
+    salt: Annotated[bytes, Meta(max_length=32)] = b""
+    """Of all that its driver commits to, so that nobody finds the words by trying. 32 bytes when the answer
+    is to be checked afterwards, else none; as `draw`."""
+    draw: Annotated[bytes, Meta(max_length=32)] = b""
+    """The user's half of the chance by which the tokens are drawn."""
 
     def __repr__(self) -> str:
         return f"Prompt({len(self.turns)} turns)"
@@ -139,6 +147,8 @@ def encode_prompt(prompt: Prompt) -> bytes:
             f"At most {MAX_STOPS} stop strings of 1 to {MAX_STOP} characters can be sent.",
             "Use fewer, or shorter ones.",
         )
+    if not _is_salted(prompt):
+        raise ValueError("a salt and a draw have 32 bytes each, or none")
     if not (prompt.turns or prompt.raw or prompt.texts):
         raise NetError("bad_request", "There is nothing to send.", "Write something first.")
     if len(data) > MAX_PROMPT or len(prompt.turns) > MAX_TURNS:
@@ -168,14 +178,21 @@ def decode_prompt(data: bytes) -> Prompt:
     given = sum(map(bool, (prompt.turns, prompt.raw, prompt.texts)))
     if given != 1:
         raise ProtocolError("malformed", f"a prompt of {given} kinds")
+    if not _is_salted(prompt):
+        raise ProtocolError("malformed", "the salt or the draw of a prompt")
     if _is_more(prompt) and not _goes_together(prompt):
         raise ProtocolError("malformed", "parts of a prompt that do not go together")
     return prompt
 
 
+def _is_salted(prompt: Prompt) -> bool:
+    return (len(prompt.salt), len(prompt.draw)) in ((0, 0), (SALT, SALT))
+
+
 def _is_more(prompt: Prompt) -> bool:
-    """Than turns of text and stop strings."""
-    return prompt != Prompt(tuple(Turn(turn.role, turn.text) for turn in prompt.turns), prompt.stop)
+    """Than turns of text, stop strings and random bytes."""
+    plain = tuple(Turn(turn.role, turn.text) for turn in prompt.turns)
+    return prompt != Prompt(plain, prompt.stop, salt=prompt.salt, draw=prompt.draw)
 
 
 def _goes_together(prompt: Prompt) -> bool:

@@ -13,7 +13,7 @@ from typing import Final, Literal, Self, get_args
 
 from msgspec import Struct
 
-from infraxa.net import orders, patience, prompts, wire
+from infraxa.net import codec, orders, patience, prompts, wire
 from infraxa.net.errors import NetError, ProtocolError, Refusal
 from infraxa.net.link import Link
 from infraxa.net.patience import Patience
@@ -44,7 +44,8 @@ class Vector(Struct, frozen=True):
     """Of the text."""
 
 
-Item = orders.Placed | orders.Claimed | Progressed | orders.Piece | Vector | orders.Done
+Item = orders.Placed | orders.Claimed | Progressed | orders.Piece | orders.Checkpoint | Vector | orders.Done
+"""Of a piece and a checkpoint that came together the checkpoint is given first."""
 
 
 class OrderFailed(Exception):
@@ -86,8 +87,8 @@ class Purchase:
     """
 
     def __init__(self, link: Link, order: wire.Order, prompt: prompts.Prompt, patience: Patience) -> None:
-        """Raises ValueError when `order.prompt_bytes` is not the length of the encoded prompt; NetError as
-        encode_prompt."""
+        """Raises ValueError when the order announces another prompt, by its length or its hash, or is to be
+        checked and could not be; NetError as encode_prompt."""
         self.order = order
         self.sent = False
         """The prompt leaves, or has left."""
@@ -95,8 +96,14 @@ class Purchase:
         """A piece came."""
         self._link = link
         self._prompt = prompts.encode_prompt(prompt)
-        if len(self._prompt) != order.prompt_bytes:
+        if len(self._prompt) != order.prompt_bytes or bool(prompt.salt) != (order.mode != "none"):
             raise ValueError("the order announces another prompt")
+        if order.mode != "none" and codec.digest("prompt", self._prompt) != order.prompt_hash:
+            raise ValueError("the order announces another prompt")
+        try:
+            orders.check_order(order)
+        except ProtocolError as error:
+            raise ValueError(error.detail) from None
         self._patience = patience
         self._reader = orders.FrameReader(order)
         self._items: deque[Item] = deque()
@@ -223,6 +230,7 @@ class Purchase:
         texts: list[str] = []
         ids: list[int] = []
         logprobs: list[orders.Logprob] = []
+        draw = b""
         done: orders.Done | None = None
         for frame in frames:
             if isinstance(frame, orders.Placed):
@@ -239,6 +247,10 @@ class Purchase:
                 texts.append(frame.text)
                 ids.extend(frame.ids)
                 logprobs.extend(frame.logprobs)
+                draw = draw or frame.draw
+            elif isinstance(frame, orders.Checkpoint):
+                self._check(frame)
+                self._items.append(frame)
             elif isinstance(frame, Part):
                 self._take_part(frame)
             else:
@@ -247,9 +259,14 @@ class Purchase:
             self.shown, self._progress = True, None
             if ids:
                 self._patience.piece(now)
-            self._items.append(orders.Piece(tuple(ids), "".join(texts), tuple(logprobs)))
+            self._items.append(orders.Piece(tuple(ids), "".join(texts), tuple(logprobs), draw))
         if done is not None:
             self._items.append(done)
+
+    def _check(self, said: orders.Checkpoint) -> None:
+        if self._link.peer is None:
+            raise ProtocolError("not_allowed", "a checkpoint of nobody")
+        orders.check_checkpoint(said, self.order, self._link.peer)
 
     def _take_part(self, part: Part) -> None:
         self.shown, self._progress = True, None

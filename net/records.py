@@ -60,6 +60,10 @@ class ModelOffer(Struct, array_like=True, frozen=True):
     """What it can be asked for, one bit each, see DOES_*."""
 
 
+MODE_MERKLE: Final = 1
+MODE_FRAUD_PROOF: Final = 2
+"""Of `ModelOffer.modes`: what an answer can be proven by, see wire.Mode."""
+
 DOES_ANSWERS: Final = 1
 DOES_VECTORS: Final = 2
 """Embeddings of texts."""

@@ -13,8 +13,9 @@ from typing import Final, Literal
 
 from msgspec import Struct
 
-from infraxa.net import addresses, orders, prompts, vectors, wire
+from infraxa.net import addresses, codec, orders, prompts, vectors, wire
 from infraxa.net.errors import ProtocolError
+from infraxa.net.identity import Signer
 from infraxa.net.link import Link
 from infraxa.net.relay import is_relayed
 from infraxa.net.stream import LinkClosed, Stream, StreamCancelled
@@ -62,9 +63,14 @@ class Sale:
     """
 
     def __init__(
-        self, link: Link, stream: Stream, order: wire.Order, limits: SaleLimits | None = None
+        self,
+        link: Link,
+        stream: Stream,
+        order: wire.Order,
+        limits: SaleLimits | None = None,
+        signer: Signer | None = None,
     ) -> None:
-        """`link` has an account."""
+        """`link` has an account. `signer`: this node's key, for checkpoints."""
         assert link.account is not None
         self.order = order
         self.account = link.account
@@ -80,6 +86,7 @@ class Sale:
         self._link = link
         self._stream = stream
         self._limits = limits or SaleLimits()
+        self._signer = signer
         self._course = orders.Course(order)
         self._writer: TickedWriter | None = None
         self._over = False
@@ -116,10 +123,10 @@ class Sale:
         before the first piece: it waits again, once. Raises ValueError when it may not."""
         await self._send(orders.Placed(min(before, 65_535)))
 
-    async def claim(self, context: int, max_out: int) -> prompts.Prompt:
+    async def claim(self, context: int, max_out: int, commit: bytes = b"") -> prompts.Prompt:
         """It has a place: ask for the prompt. `context`, `max_out`: tokens; the answer may have no more than
-        the smaller of `max_out`, the order's `max_tokens` and orders.MAX_OUT."""
-        await self._send(orders.Claimed(context, min(max_out, orders.MAX_OUT)))
+        the smaller of `max_out`, the order's `max_tokens` and orders.MAX_OUT. `commit`: see Claimed."""
+        await self._send(orders.Claimed(context, min(max_out, orders.MAX_OUT), commit))
         limits = self._limits
         try:
             async with asyncio.timeout(
@@ -127,7 +134,7 @@ class Sale:
             ):
                 data = await self._read()
             prompt = prompts.decode_prompt(data)
-            if len(prompt.texts) != self.order.texts:
+            if len(prompt.texts) != self.order.texts or not _is_announced(data, prompt, self.order):
                 raise ProtocolError("malformed", "another prompt than was announced")
             return prompt
         except TimeoutError:
@@ -139,9 +146,9 @@ class Sale:
         except (StreamCancelled, LinkClosed):
             raise self._lost() from None
 
-    async def claim_again(self, context: int, max_out: int) -> None:
-        """It has a place again; the prompt is here. As `claim`."""
-        await self._send(orders.Claimed(context, min(max_out, orders.MAX_OUT)))
+    async def claim_again(self, context: int, max_out: int, commit: bytes = b"") -> None:
+        """It has a place again; the prompt is here. As `claim`, with the same `commit`."""
+        await self._send(orders.Claimed(context, min(max_out, orders.MAX_OUT), commit))
 
     async def progress(self, done: int, total: int) -> None:
         """So many tokens of the prompt were read."""
@@ -151,11 +158,23 @@ class Sale:
         except (StreamCancelled, LinkClosed):
             raise self._lost() from None
 
-    async def piece(self, text: str, ids: tuple[int, ...], logprobs: tuple[orders.Logprob, ...] = ()) -> None:
-        """More of the answer, of any length; waits while the user does not read. Raises ValueError for more
-        than it may have."""
-        for piece in orders.pieces(text, ids, logprobs):
+    async def piece(
+        self,
+        text: str,
+        ids: tuple[int, ...],
+        logprobs: tuple[orders.Logprob, ...] = (),
+        draw: bytes = b"",
+    ) -> None:
+        """More of the answer, of any length; waits while the user does not read. `draw`: with the first that
+        says anything, when it is to be checked. Raises ValueError for more than it may have."""
+        for piece in orders.pieces(text, ids, logprobs, draw):
             await self._write(piece)
+
+    async def checkpoint(self, n: int, root: bytes) -> None:
+        """This side commits to the first `n` steps, whose root is this; due at each orders.CHECKPOINT steps,
+        at the latest before the next token. Raises ValueError when it is not due."""
+        assert self._signer is not None
+        await self._write(orders.checkpoint(self.order, n, root, self._signer))
 
     async def vector(self, vector: bytes, n_tokens: int) -> None:
         """That of the next text, which has so many tokens; as `piece`."""
@@ -255,3 +274,10 @@ class Sale:
         if not self._over and reason != "bad":  # for which the link is closed, and says why
             self._stream.cancel()
         return SaleEnded(self._reason)
+
+
+def _is_announced(data: bytes, prompt: prompts.Prompt, order: wire.Order) -> bool:
+    """Whether a prompt is what an order that is to be checked has committed to, and salted only then."""
+    if order.mode == "none":
+        return not prompt.salt
+    return bool(prompt.salt) and codec.digest("prompt", data) == order.prompt_hash

@@ -36,6 +36,10 @@ MAX_WAIT_MS: Final = 3_600_000
 
 
 Role = Literal["node", "account"]
+Mode = Literal["none", "merkle", "fraud_proof"]
+"""How an answer can be checked afterwards. `none`: not at all. `merkle`: its driver commits to every step of
+it, and opens some when its user asks. `fraud_proof`: the same, and its user agrees that a lie which shows by
+itself is told to everybody."""
 
 
 class Auth(Struct, array_like=True, frozen=True, tag=1):
@@ -130,7 +134,7 @@ class CardPlease(Struct, array_like=True, frozen=True, tag=14):
     """Answered with one encoded Record: the current card."""
 
 
-class Order(Struct, array_like=True, frozen=True, tag=36):
+class Order(Struct, array_like=True, frozen=True, tag=37):
     """Please generate, or make vectors. Says nothing of the prompt, which is asked for when there is a place;
     see orders.py.
 
@@ -162,6 +166,12 @@ class Order(Struct, array_like=True, frozen=True, tag=36):
     """With each token how likely it was, and so many of the likeliest; None: without."""
     texts: Annotated[int, Meta(ge=0, le=MAX_TEXTS)] = 0
     """So many vectors, one for each text of the prompt; 0: an answer."""
+    mode: Mode = "none"
+    prompt_hash: Annotated[bytes, Meta(max_length=32)] = b""
+    """digest("prompt", the encoded prompt), which hides it: it holds 32 random bytes. Empty in mode `none`,
+    as `audit`."""
+    audit: Annotated[bytes, Meta(max_length=32)] = b""
+    """digest("audit", the secret that `AuditPlease` will hold)."""
 
 
 class QuotePlease(Struct, array_like=True, frozen=True, tag=17):
@@ -270,6 +280,17 @@ class SettlePlease(Struct, array_like=True, frozen=True, tag=29):
     or none."""
 
 
+class AuditPlease(Struct, array_like=True, frozen=True, tag=38):
+    """Of an account: open some steps of this answer of mine, whose receipt is signed. Answered with chunks,
+    which joined are an encoded audits.Opening; refused `audit_refused`, `unknown`."""
+
+    order: Nonce16
+    secret: Id
+    """What the order's `audit` is the digest of: it decides which steps."""
+    all: bool = False
+    """All of them."""
+
+
 class Settled(Struct, array_like=True, frozen=True, tag=31):
     state: Literal["agreed", "waiting", "refused"]
     """`waiting`: a person has to agree first; ask again."""
@@ -331,6 +352,7 @@ Request = (
     | SettlePlease
     | VocabPlease
     | TryPlease
+    | AuditPlease
 )
 
 Bargain = QuotePlease | ReceiptPlease | CountersignPlease | TabPlease | LinkPlease | SettlePlease
