@@ -209,9 +209,9 @@ def release_unsent(conn: Connection) -> list[bytes]:
 
 
 def reverse(conn: Connection, provider: bytes, order_id: bytes, proof: bytes) -> int:
-    """Take back what was accepted for an order, which `proof` shows to be a fraud: it counts as spent no more,
-    and as owed no more by this side alone. The tab stays as both signed it, so that later receipts continue
-    it. µcr; 0 when nothing is left to take back."""
+    """Take back what was accepted for an order, which `proof` shows to be a fraud: it is not spent any more,
+    and by this side's own book not owed. The tab stays as both signed it, so that later receipts continue it.
+    µcr; 0 when nothing is left to take back."""
     with transaction(conn):
         found = find(conn, "user", provider, order_id)
         if found is None or not (amount := (found[1].accepted or 0) - found[1].reversed):
