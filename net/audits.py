@@ -47,8 +47,12 @@ class Opening(Struct, array_like=True, frozen=True):
     paths: Annotated[tuple[_Path, ...], Meta(max_length=OPENED)] = ()
     """One for each leaf, hashes joined; none when all leaves are here."""
     consistency: Annotated[tuple[_Path, ...], Meta(max_length=MAX_OUT // CHECKPOINT)] = ()
-    """One for each checkpoint: that the whole tree continues what was committed to then. None when all leaves
-    are here."""
+    """One for each checkpoint, hashes joined: the root of the tree as it was then, which the checkpoint has
+    committed with its number of steps, and after it what shows that the whole tree continues that one. None
+    when all leaves are here."""
+    root: Annotated[bytes, Meta(max_length=HASH)] = b""
+    """Of the whole tree, which the receipt has committed with its number of steps; empty when all leaves are
+    here."""
 
     def __repr__(self) -> str:
         """Without what the answer is made of."""
