@@ -80,6 +80,8 @@ def decode(data: bytes) -> Opening:
     if odd or any(len(path) % HASH for path in hashes):
         raise ProtocolError("malformed", "a part of an opening")
     whole = len(opening.leaves) == steps
+    if len(opening.root) not in (0, HASH) or (opening.paths and not opening.root):
+        raise ProtocolError("malformed", "the root of an opening")
     if len(opening.paths) != len(opening.leaves) and not (whole and not opening.paths):
         raise ProtocolError("malformed", "another number of paths than of leaves")
     checkpoints = steps // CHECKPOINT
