@@ -1,4 +1,5 @@
-"""`infraxa verify`: checks receipts in a file, offline. No node, no store and no clock is asked.
+"""`infraxa verify`: checks receipts, and proofs that a driver lied, in a file, offline. No node, no store and
+no clock is asked.
 
 Each line is read up to a bound and judged alone; what is written in it is believed only as far as its
 signatures go.
@@ -7,32 +8,43 @@ signatures go.
 from __future__ import annotations
 
 import contextlib
+import datetime
 import sys
 from collections.abc import Iterator
+from itertools import chain, islice
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import IO, TYPE_CHECKING, Any, Final
 
 from infraxa.app.commands.output import note, print_json, print_pairs
 from infraxa.app.folders import whole_path
 from infraxa.net import receipt_file
 from infraxa.net.credits import shown
 from infraxa.net.errors import NetError
-from infraxa.net.identity import display
+from infraxa.net.identity import display, id_text
 from infraxa.net.receipt_file import MAX_LINE, Checked
+
+if TYPE_CHECKING:
+    from infraxa.app.fraud import Fraud
 
 STANDARD: Final = "-"
 """In place of a file: standard input."""
+PROOF: Final = '{"infraxa_proof":'
+"""How a proof of fraud begins, and no receipt."""
 
 
 def verify(file: str, *, as_json: bool) -> int:
     """Returns 0 when every line proves what it says, else 1. Raises NetError, OSError."""
     bad: list[dict[str, Any]] = []
     good: list[Checked] = []
-    count = n_bad = charge = agreed = countersigned = 0
-    for number, line in _lines(file):
+    lies: list[Fraud] = []
+    count = n_bad = n_lies = charge = agreed = countersigned = 0
+    lines = _lines(file)
+    begin = list(islice(lines, 2))
+    alone = len(begin) == 1 and not as_json
+    for number, line in chain(begin, lines):
         count += 1
         try:
-            found = receipt_file.checked(line)
+            found = _checked(line)
         except NetError as error:
             n_bad += 1
             if as_json:
@@ -40,12 +52,24 @@ def verify(file: str, *, as_json: bool) -> int:
             else:
                 print(f"line {number}: {error.message}")
             continue
-        charge += found.receipt.charge
-        if found.countersign is not None:
-            agreed += found.countersign.charge
-            countersigned += 1
-        if as_json or count == 1:
-            good.append(found)
+        if isinstance(found, Checked):
+            charge += found.receipt.charge
+            if found.countersign is not None:
+                agreed += found.countersign.charge
+                countersigned += 1
+            if as_json:
+                good.append(found)
+            elif alone:
+                _show(found)
+        else:
+            n_lies += 1
+            if as_json:
+                lies.append(found)
+            elif alone:
+                _show_lie(found)
+            else:
+                print(f"line {number}: {_lie(found)}")
+    holding = count - n_bad - n_lies
     if as_json:
         print_json(
             {
@@ -55,22 +79,31 @@ def verify(file: str, *, as_json: bool) -> int:
                 "agreed": agreed,
                 "bad": bad,
                 "receipts": [_facts(one) for one in good],
+                "frauds": [_lie_facts(one) for one in lies],
             }
         )
-    elif count == 1 and good:
-        _show(good[0])
-    elif count > n_bad:
+    elif holding and not alone:
         print(
-            f"{count - n_bad} {'receipt holds' if count - n_bad == 1 else 'receipts hold'}, "
+            f"{holding} {'receipt holds' if holding == 1 else 'receipts hold'}, "
             f"{countersigned} countersigned: "
             f"{shown(charge)} credits charged, {shown(agreed)} agreed."
         )
     if not count:
-        note("infraxa: There is no receipt in this file. infraxa receipts export writes one.")
+        note("infraxa: There is no receipt in this file, and no proof. infraxa receipts export writes some.")
         return 1
     if n_bad:
         note(f"infraxa: {n_bad} of {count} lines {'proves' if n_bad == 1 else 'prove'} nothing.")
     return int(n_bad > 0)
+
+
+def _checked(line: str) -> Checked | Fraud:
+    """What a line proves: that a driver lied, or what was bought. Raises NetError."""
+    if not line.startswith(PROOF):
+        return receipt_file.checked(line)
+    # Here, because receipts are checked without the sampler.
+    from infraxa.app import fraud
+
+    return fraud.checked(line)
 
 
 def proves(found: Checked) -> str:
@@ -104,7 +137,7 @@ def _opened(file: str) -> Iterator[IO[bytes]]:
         return
     path: Path = whole_path(file)
     if path.is_dir():
-        raise NetError("bad_file", f"{path} is a folder.", "Give the file that receipts export wrote.")
+        raise NetError("bad_file", f"{path} is a folder.", "Give a file of receipts or proofs.")
     with path.open("rb") as opened:
         yield opened
 
@@ -123,9 +156,42 @@ def _show(found: Checked) -> None:
     )
 
 
-def _facts(found: Checked) -> dict[str, Any]:
-    from infraxa.net.identity import id_text
+def _lie(lie: Fraud) -> str:
+    """In one line: the whole id is what others can act on."""
+    from infraxa.app import fraud
 
+    return f"fraud of {id_text(lie.provider)}, order {lie.order.hex()}: {fraud.told(lie)}"
+
+
+def _show_lie(lie: Fraud) -> None:
+    from infraxa.app import fraud
+
+    print_pairs(
+        (
+            ("fraud", fraud.told(lie)),
+            ("driver", id_text(lie.provider)),
+            ("order", lie.order.hex()),
+            ("ended", f"{datetime.datetime.fromtimestamp(lie.ended_ms / 1000):%Y-%m-%d %H:%M}"),
+            ("charged", shown(lie.charge)),
+            ("proof", "it holds: the driver signed all of it, and no byte of it is another one"),
+        )
+    )
+
+
+def _lie_facts(lie: Fraud) -> dict[str, Any]:
+    return {
+        "kind": lie.kind,
+        "provider": id_text(lie.provider),
+        "account": id_text(lie.account),
+        "order": lie.order.hex(),
+        "model": lie.model.hex(),
+        "step": lie.step,
+        "charge": lie.charge,
+        "ended_ms": lie.ended_ms,
+    }
+
+
+def _facts(found: Checked) -> dict[str, Any]:
     said, agreed = found.receipt, found.countersign
     return {
         "order": said.order.hex(),

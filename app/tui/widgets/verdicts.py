@@ -1,0 +1,158 @@
+"""Whether an answer was computed as was agreed, in words: in the line of facts, and in full below it.
+
+Only what a verdict says is said: a signature is no audit, and what could not be determined is no lie.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from textual.content import Content
+
+from infraxa.app.audits import AuditsSeen
+from infraxa.app.offers import OfferSeen
+from infraxa.app.tui.widgets.driver import named
+from infraxa.app.tui.widgets.figures import thousands
+from infraxa.app.tui.widgets.text import one_line
+from infraxa.net.records import MODE_FRAUD_PROOF, MODE_MERKLE
+from infraxa.store.records import AnswerFacts, Message, Verdict
+
+_RANKS: Final = ("failed", "checking", "undetermined", "unverified", "signed", "passed")
+"""The states of verdicts, the one that matters most first: an answer of two drivers is as good as its worse
+part."""
+_STYLES: Final = {"failed": "$text-error", "passed": "$text-success", "undetermined": "$text-warning"}
+QUIET: Final = "$foreground 60%"
+
+_WHY: Final = {
+    "sampling": "its sampling cannot be checked",
+    "not_offered": "its driver commits to nothing",
+    "own_setting": "turned off in Settings",
+    "no_calibration": "its model's noise is not known yet",
+    "backend": "other hardware computed it",
+    "silent": "the driver did not show its steps",
+    "few": "too few tokens",
+    "near": "too close to call",
+    "wrong_token": "wrong token",
+    "wrong_leaf": "forged steps",
+    "two_receipts": "two receipts",
+    "other_model": "another model",
+    "other_prompt": "another prompt",
+    "bad_opening": "steps it did not sign",
+}
+"""Why, in the line of facts."""
+_IN_FULL: Final = {
+    "sampling": "Penalties, formats and forced calls of tools are not part of the sampling that is checked",
+    "not_offered": "The driver does not offer to commit to its steps: nothing can be checked afterwards",
+    "own_setting": "The setting verify is none: nothing was asked for that can be checked",
+    "no_file": "It was not audited: the model's file is not on this machine",
+    "not_loaded": "It was not audited: the model is not loaded here",
+    "no_calibration": "The honest noise of this model is measured first; audit it again later",
+    "backend": "Other hardware computes other numbers, and how far they may be apart is not known",
+    "silent": "The driver did not show the steps that it was asked for",
+    "few": "The answer has too few tokens to tell noise from another model",
+    "near": "Its numbers are farther off than honest ones mostly are, and not as far as a lie's",
+    "wrong_token": "A token is not the one that the driver's own numbers choose",
+    "wrong_leaf": "What the driver committed as a step of the answer is none",
+    "two_receipts": "The driver signed two different receipts for one answer",
+    "other_model": "The numbers are not those of the model that was sold",
+    "other_prompt": "The driver's model was not given the prompt that was sent",
+    "bad_opening": "What the driver showed is not what it had signed",
+}
+_TITLES: Final = {
+    "unverified": "unverified",
+    "signed": "signed, not audited",
+    "checking": "audit running…",
+    "passed": "audit passed",
+    "failed": "✗ caught",
+    "undetermined": "undetermined",
+}
+
+
+def verdict_text(facts: AnswerFacts) -> str:
+    """`audit passed`, `✗ caught: wrong token`, `unverified: …`: the one that matters most of its orders.
+    Empty when there is nothing more than signatures to tell of."""
+    verdict = worst(facts)
+    if verdict is None or verdict.state == "signed":
+        return ""
+    title = _TITLES[verdict.state]
+    why = "" if verdict.state in ("checking", "passed") else _why(verdict)
+    return f"{title}: {why}" if why else title
+
+
+def verdict_style(facts: AnswerFacts) -> str:
+    """That of `verdict_text`."""
+    verdict = worst(facts)
+    return QUIET if verdict is None else _STYLES.get(verdict.state, QUIET)
+
+
+def worst(facts: AnswerFacts) -> Verdict | None:
+    """The verdict that matters most of an answer's orders."""
+    return min(facts.verdicts, key=lambda verdict: _RANKS.index(verdict.state), default=None)
+
+
+def verdict_lines(facts: AnswerFacts | None) -> list[Content]:
+    """Each of its verdicts in full."""
+    if facts is None:
+        return []
+    names = {part.id: part.name for part in facts.drivers}
+    names |= {reader.id: reader.name for reader in facts.readers}
+    return [_line(verdict, names.get(verdict.driver, "")) for verdict in facts.verdicts]
+
+
+def _line(verdict: Verdict, name: str) -> Content:
+    order = one_line(verdict.order, 32)[:8]
+    parts = [named(name, verdict.driver), f"order {order}"]
+    if verdict.opened:
+        parts.append(f"{thousands(verdict.opened)} of {thousands(verdict.steps)} steps shown")
+    if verdict.ratio is not None:
+        parts.append(f"{verdict.ratio:.2f} × honest noise")
+    if verdict.by:
+        parts.append("checked by this machine" if verdict.by == "own" else "checked by a referee")
+    said = Content.styled(" · ".join(parts) + " · ", QUIET)
+    said += Content.styled(_TITLES[verdict.state], _STYLES.get(verdict.state, QUIET))
+    if full := _IN_FULL.get(verdict.why):
+        said += Content.styled(f". {full}.", QUIET)
+    if verdict.proof:
+        said += Content.styled(f" infraxa receipts proof {order} writes the proof.", QUIET)
+    return said
+
+
+def _why(verdict: Verdict) -> str:
+    """In a few words; a reason that is not known here is said as it is written."""
+    return _WHY.get(verdict.why, one_line(verdict.why, 40).replace("_", " "))
+
+
+def can_audit(message: Message) -> bool:
+    """Whether an audit of this answer may find out more."""
+    facts = message.facts
+    return (
+        message.role == "assistant"
+        and message.state != "streaming"
+        and facts is not None
+        and (verdict := worst(facts)) is not None
+        and verdict.state in ("signed", "undetermined")
+    )
+
+
+def badge(offer: OfferSeen) -> tuple[str, str]:
+    """How far the answers of an offer are verified, in at most 8 cells, and its style: `✗ caught`, `12 ✓`,
+    `signed`; `–`: it commits to nothing."""
+    if offer.caught:
+        return "✗ caught", "$text-error"
+    if passed := offer.audited.passed:
+        return f"{min(passed, 9999)} ✓", "$text-success"
+    return ("signed" if commits(offer) else "–"), ""
+
+
+def commits(offer: OfferSeen) -> bool:
+    """Whether it offers to commit to what it computes."""
+    return bool(offer.model.modes & (MODE_MERKLE | MODE_FRAUD_PROOF))
+
+
+def audits_text(seen: AuditsSeen) -> str:
+    """`12 of 14 audits passed · 1 failed`; empty: there was none."""
+    count = seen.passed + seen.failed + seen.undetermined
+    if not count:
+        return ""
+    text = f"{seen.passed:,} of {count:,} audit{'s' * (count != 1)} passed"
+    return f"{text} · {seen.failed:,} failed" if seen.failed else text
