@@ -10,7 +10,17 @@ import struct
 
 import msgspec
 
-from infraxa.engine.types import ChatMessage, ErrorInfo, Finished, Loaded, LoadOptions, Request, TokenLogprob
+from infraxa.engine.types import (
+    ChatMessage,
+    ErrorInfo,
+    Finished,
+    KvType,
+    Loaded,
+    LoadOptions,
+    Request,
+    Scored,
+    TokenLogprob,
+)
 
 MAX_FRAME = 64 * 1024 * 1024
 """Bytes; far above the longest conversation, far below what a broken length would ask for."""
@@ -51,6 +61,23 @@ class Embed(msgspec.Struct, frozen=True, tag="embed", array_like=True):
     texts: tuple[str, ...]
 
 
+class Score(msgspec.Struct, frozen=True, tag="score", array_like=True):
+    """See `scoring.Asked`."""
+
+    id: int
+    request: Request
+    answer: tuple[int, ...]
+    steps: tuple[int, ...]
+    ids: tuple[bytes, ...] = ()
+    kv_type: KvType = "f16"
+
+
+class Calibrate(msgspec.Struct, frozen=True, tag="calibrate", array_like=True):
+    id: int
+    scratch: str = ""
+    """A folder that a copy of the weights may be written to; empty: none may."""
+
+
 class Close(msgspec.Struct, frozen=True, tag="close", array_like=True):
     """End now; whoever still waits is told `cancelled` by the host."""
 
@@ -85,6 +112,20 @@ class Embedding(msgspec.Struct, frozen=True, tag="embedding", array_like=True):
     error: ErrorInfo | None = None
 
 
+class ScoreMade(msgspec.Struct, frozen=True, tag="scored", array_like=True):
+    id: int
+    scored: Scored | None = None
+    error: ErrorInfo | None = None
+
+
+class Calibrating(msgspec.Struct, frozen=True, tag="calibrating", array_like=True):
+    id: int
+    done: float = 0.0
+    mu0: float | None = None
+    """The end."""
+    error: ErrorInfo | None = None
+
+
 class Beat(msgspec.Struct, frozen=True, tag="beat", array_like=True):
     """Sent every second while there is work. `step` stands still when the decode loop does."""
 
@@ -105,6 +146,9 @@ class Emitted(msgspec.Struct, frozen=True, array_like=True):
     token_ids: tuple[int, ...]
     logprobs: tuple[TokenLogprob, ...] = ()
     """One for each id, when they were asked for."""
+    leaves: tuple[bytes, ...] = ()
+    ctx0: bytes = b""
+    """Both as in Delta."""
 
 
 class Ended(msgspec.Struct, frozen=True, array_like=True):
@@ -123,8 +167,8 @@ class Steps(msgspec.Struct, frozen=True, tag="steps", array_like=True):
     ended: tuple[Ended, ...] = ()
 
 
-ToWorker = Load | Generate | Cancel | Count | Embed | Close
-ToHost = Loading | Ready | LoadFailed | Counted | Embedding | Beat | Steps
+ToWorker = Load | Generate | Cancel | Count | Embed | Score | Calibrate | Close
+ToHost = Loading | Ready | LoadFailed | Counted | Embedding | ScoreMade | Calibrating | Beat | Steps
 
 _encoder = msgspec.msgpack.Encoder()
 _to_worker: msgspec.msgpack.Decoder[ToWorker] = msgspec.msgpack.Decoder(ToWorker)

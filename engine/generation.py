@@ -8,6 +8,7 @@ import contextlib
 import time
 from collections.abc import AsyncIterator, Callable
 
+from infraxa.engine.frames import Emitted
 from infraxa.engine.types import (
     Delta,
     ErrorInfo,
@@ -43,6 +44,9 @@ class Answer:
         self._parts: list[str] = []
         self._ids: list[int] = []
         self._logprobs: list[TokenLogprob] = []
+        self._leaves: list[bytes] = []
+        self._ctx0 = b""
+        self._committed = False
         self._progress: Progress | None = None
         self._n_prompt = 0
         self._n_out = 0
@@ -52,24 +56,27 @@ class Answer:
 
     @property
     def started(self) -> bool:
-        """Something was generated that a consumer may have shown."""
-        return self._n_out > 0
+        """Something was generated that a consumer may have shown, or told."""
+        return self._n_out > 0 or self._committed
 
     def read(self, progress: Progress) -> None:
         self._progress = progress
         self._n_prompt = progress.total
         self._changed.set()
 
-    def add(self, text: str, token_ids: tuple[int, ...], logprobs: tuple[TokenLogprob, ...] = ()) -> None:
+    def add(self, emitted: Emitted) -> None:
         self._last = time.perf_counter()
         if not self._n_out:
             self._first = self._last
-        self._n_out += len(token_ids)
+        self._n_out += len(emitted.token_ids)
         self._progress = None
-        if text:
-            self._parts.append(text)
-        self._ids.extend(token_ids)
-        self._logprobs.extend(logprobs)
+        if emitted.text:
+            self._parts.append(emitted.text)
+        self._ids.extend(emitted.token_ids)
+        self._logprobs.extend(emitted.logprobs)
+        self._leaves.extend(emitted.leaves)
+        if emitted.ctx0:
+            self._ctx0, self._committed = emitted.ctx0, True
         self._changed.set()
 
     def finish(self, finished: Finished) -> None:
@@ -97,11 +104,19 @@ class Answer:
     async def next(self) -> Progress | Delta | Finished:
         """What has come since the last call; waits for it. After the end, Finished again and again."""
         while True:
-            if self._ids or self._parts:
-                delta = Delta("".join(self._parts), tuple(self._ids), tuple(self._logprobs))
+            if self._ids or self._parts or self._leaves or self._ctx0:
+                delta = Delta(
+                    "".join(self._parts),
+                    tuple(self._ids),
+                    tuple(self._logprobs),
+                    tuple(self._leaves),
+                    self._ctx0,
+                )
                 self._parts.clear()
                 self._ids.clear()
                 self._logprobs.clear()
+                self._leaves.clear()
+                self._ctx0 = b""
                 return delta
             if self._progress is not None:
                 progress, self._progress = self._progress, None

@@ -368,7 +368,7 @@ class Engine:
                 answer.read(Progress(reading.done, reading.total))
         for emitted in message.emitted:
             if answer := answers.get(emitted.id):
-                answer.add(emitted.text, emitted.token_ids, emitted.logprobs)
+                answer.add(emitted)
         for ended in message.ended:
             if answer := answers.pop(ended.id, None):
                 answer.finish(ended.finished)

@@ -94,6 +94,21 @@ class Budget(msgspec.Struct, frozen=True):
         return left // self.per_million_out if self.per_million_out else None
 
 
+class Verified(msgspec.Struct, frozen=True):
+    """An answer whose every token can be checked later: its draw is repeatable, and each step is committed to
+    (transcript.py)."""
+
+    order: bytes
+    """16 bytes."""
+    seed: bytes
+    """32 bytes, of both sides (gumbel.seed_of)."""
+    salt: bytes
+    """32 bytes of whom the answer is for."""
+    ppm: tuple[int, int, int, int]
+    """Temperature in millionths, top_k, top_p and min_p in millionths: these decide, and not the request's
+    own sampling."""
+
+
 class Request(msgspec.Struct, frozen=True):
     """One generation.
 
@@ -115,6 +130,7 @@ class Request(msgspec.Struct, frozen=True):
     format: Format | None = None
     logprobs: int | None = None
     """With each token its log-probability and those of so many likeliest ones; None: without."""
+    verified: Verified | None = None
 
 
 class LoadOptions(msgspec.Struct, frozen=True):
@@ -237,6 +253,11 @@ class Delta(msgspec.Struct, frozen=True, tag=True):
     token_ids: tuple[int, ...]
     logprobs: tuple[TokenLogprob, ...] = ()
     """One for each id, when they were asked for."""
+    leaves: tuple[bytes, ...] = ()
+    """Of a verified answer, one for each token that was sampled, also for those that are nothing said: what
+    ends the turn, and control tokens."""
+    ctx0: bytes = b""
+    """What its first leaf stands on (transcript.ctx0); on its first Delta."""
 
 
 class Finished(msgspec.Struct, frozen=True, tag=True):
