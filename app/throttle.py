@@ -6,6 +6,8 @@ import asyncio
 import time
 from collections.abc import Iterator
 
+import msgspec
+
 from infraxa.engine.types import Delta
 from infraxa.net.rates import Bucket
 
@@ -47,13 +49,16 @@ class Throttle:
 
 
 def parts(delta: Delta, size: int) -> Iterator[tuple[Delta, int]]:
-    """What came, in pieces of about `size` bytes, each with its own bytes; tokens before their text."""
+    """What came, in pieces of about `size` bytes, each with its own bytes; tokens before their text, and
+    what commits to them before all."""
     count = max(1, -(-_size(delta) // size))
     letters, tokens = -(-len(delta.text) // count), -(-len(delta.token_ids) // count)
     for i in range(count):
         some = slice(i * tokens, (i + 1) * tokens)
         text = delta.text[i * letters : (i + 1) * letters]
         part = Delta(text, delta.token_ids[some], delta.logprobs[some])
+        if not i:
+            part = msgspec.structs.replace(part, leaves=delta.leaves, ctx0=delta.ctx0)
         yield part, _size(part)
 
 
