@@ -27,13 +27,14 @@ from infraxa.store.db import Connection, Store
 from infraxa.store.records import NodeRecord, PrekeyRecord, StoreError
 
 if TYPE_CHECKING:
-    from infraxa.net.customers import Bargainer
+    from infraxa.net.customers import Auditor, Bargainer
     from infraxa.net.hello import Prekey
     from infraxa.net.identity import Identity, Signer
     from infraxa.net.invites import Invite
     from infraxa.net.link import Link
     from infraxa.net.memory import KnownNode, Memory
     from infraxa.net.network import Network, NetworkOptions
+    from infraxa.net.proofs import Check, OnCaught
     from infraxa.net.sale import Sale
     from infraxa.net.trials import Trier
     from infraxa.net.vocabs import Find
@@ -69,6 +70,8 @@ class NodeNetwork:
         self._told = NetworkStatus()
         self._seller: Callable[[Sale], Awaitable[None]] | None = None
         self._bargainer: Bargainer | None = None
+        self._auditor: Auditor | None = None
+        self._judge: tuple[Check, OnCaught] | None = None
         self._trier: Trier | None = None
         self._offer: Offer | None = None
         self._load = Load()
@@ -158,7 +161,9 @@ class NodeNetwork:
         if notice is not None:
             network.notices.put(notice)
         self._network, self._identity = network, identity
-        network.sell(self._seller, self._bargainer)
+        network.sell(self._seller, self._bargainer, self._auditor)
+        if self._judge is not None:
+            network.judge_proofs(*self._judge)
         if self.find_vocabulary is not None:
             network.give_vocabularies(self.find_vocabulary)
         network.try_others(self._trier)
@@ -207,12 +212,32 @@ class NodeNetwork:
             raise NodeError("offline", "This node has not been online yet.", "Turn the setting online on.")
         return self._identity.account_key(provider)
 
-    def sell(self, handler: Callable[[Sale], Awaitable[None]], bargainer: Bargainer) -> None:
-        """Whom orders of other nodes go to, and what they ask about money, in this network and in those that
-        are joined later."""
-        self._seller, self._bargainer = handler, bargainer
+    def sell(
+        self,
+        handler: Callable[[Sale], Awaitable[None]],
+        bargainer: Bargainer,
+        auditor: Auditor | None = None,
+    ) -> None:
+        """Whom orders of other nodes go to, what they ask about money, and who opens to them what they have
+        bought, in this network and in those that are joined later."""
+        self._seller, self._bargainer, self._auditor = handler, bargainer, auditor
         if self._network is not None:
-            self._network.sell(handler, bargainer)
+            self._network.sell(handler, bargainer, auditor)
+
+    def judge_proofs(self, check: Check, on_caught: OnCaught) -> None:
+        """Who judges the proofs of fraud that others tell, and is told of each provider that one is against,
+        in this network and in those that are joined later."""
+        self._judge = check, on_caught
+        if self._network is not None:
+            self._network.judge_proofs(check, on_caught)
+
+    def tell_proof(self, proof: bytes) -> bool:
+        """Tell others a proof of fraud; False when there is no network now. Raises ProtocolError when it does
+        not hold."""
+        if self._network is None:
+            return False
+        self._network.tell_proof(proof)
+        return True
 
     def try_others(self, trier: Trier | None) -> None:
         """Who buys from peers that ask for it, to say what came of it; None: nobody."""

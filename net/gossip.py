@@ -23,6 +23,7 @@ from infraxa.net.commands import Changed, Command, HeartbeatDue, Refused, Send, 
 from infraxa.net.errors import NetError
 from infraxa.net.heartbeat import Heartbeat
 from infraxa.net.intake import Intake, Taken
+from infraxa.net.proofs import Proofs
 from infraxa.net.rates import Bucket
 from infraxa.net.rating_gossip import RatingGossip
 from infraxa.net.records import Card, PriceNow, Record, State, Status, Successor
@@ -30,7 +31,7 @@ from infraxa.net.rounds import Answers, AntiEntropy, Round, Schedule
 from infraxa.net.spreading import Spreading, Target
 from infraxa.net.status import SeenNode
 from infraxa.net.table import CLOCKS_APART_MS, Table
-from infraxa.net.wire import Push, Root
+from infraxa.net.wire import Proof, Push, Root
 
 ROOT_EVERY_S: Final = 10.0
 SLEPT_S: Final = 10.0
@@ -84,6 +85,7 @@ class Gossip:
         self._answers = Answers(self.table.digests, self.table.records)
         self.ratings = RatingGossip(self.table, rng, verify, limits.ratings)
         """What is said of providers: it has its own limits, and what it needs goes over the same links."""
+        self.proofs = Proofs(self._has_card, rng)
         self._heartbeat = Heartbeat(rng)
         self._rounds = Bucket(ROUNDS_PER_S, ROUNDS_BURST)
         self._root_at = float("-inf")
@@ -104,6 +106,7 @@ class Gossip:
         self.ratings.linked(peer, outbound, now)
         self.contacted(peer)
         out.append(Send(peer, self._root()))
+        out += self.proofs.linked(peer, outbound, now)
         own = self.table.entries.get(self._me)
         if own is not None and self._me in self.table.digests:
             # Anti-entropy would heal it too, but what comes by that is not handed on.
@@ -116,6 +119,7 @@ class Gossip:
         link = self._links.pop(peer, None)
         self._answers.forget(peer)
         self.ratings.unlinked(peer)
+        self.proofs.unlinked(peer)
         if link is not None and link.schedule.round is not None:
             link.schedule.round.fail(now)
 
@@ -125,7 +129,7 @@ class Gossip:
         if entry is not None:
             entry.contacted = True
 
-    def receive(self, peer: bytes, message: Push | Root, now: float, now_ms: int) -> list[Command]:
+    def receive(self, peer: bytes, message: Push | Root | Proof, now: float, now_ms: int) -> list[Command]:
         """What `peer` told unasked."""
         out = self._begin(now, now_ms)
         link = self._links.get(peer)
@@ -137,6 +141,8 @@ class Gossip:
             link.schedule.compare(
                 (message.root, message.count) == (mine.root, len(mine)), now, self._rng.uniform(0, 0.5)
             )
+        elif isinstance(message, Proof):
+            out += self.proofs.receive(peer, message.proof, now)
         else:
             said = [record for record in message.records if record.kind == "rating"]
             if said:
@@ -301,6 +307,10 @@ class Gossip:
             for link in self._links.values():
                 link.schedule = Schedule(now)
         return []
+
+    def _has_card(self, node: bytes) -> bool:
+        entry = self.table.entries.get(node)
+        return entry is not None and bool(entry.card.records)
 
     def _after(self, taken: Taken) -> list[Command]:
         if taken.refute:

@@ -28,6 +28,7 @@ from infraxa.net.options import NetworkOptions as NetworkOptions
 from infraxa.net.overview import activity, find_fault, met, notices, peer_infos, seen_nodes
 from infraxa.net.parts import Parts
 from infraxa.net.portmap import PortMap
+from infraxa.net.proofs import Check, OnCaught
 from infraxa.net.rating_table import RatingTable
 from infraxa.net.reaching import Reaching
 from infraxa.net.records import MAX_ADDRESSES, Record
@@ -360,6 +361,16 @@ class Network(Parts):
             self.options.psk,
         )
         return encode_invite(invite)
+
+    def judge_proofs(self, check: Check | None, on_caught: OnCaught) -> None:
+        """Who judges the proofs of fraud that others tell, and is told of each provider that one is against,
+        once in a run. None: proofs are ignored."""
+        self._gossip.proofs.check, self._gossip.proofs.on_caught = check, on_caught
+
+    def tell_proof(self, proof: bytes) -> None:
+        """Tell others a proof of fraud, as if another node had told it. Raises ProtocolError when it does not
+        hold."""
+        self._peering.exchange.perform(self._gossip.proofs.publish(proof, self._clock.monotonic()))
 
     @property
     def ratings(self) -> RatingTable:

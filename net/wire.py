@@ -31,6 +31,8 @@ MAX_TEXTS: Final = 2048
 """Of which one order makes vectors."""
 MAX_PEERS_TOLD: Final = 16
 """Cards in one answer to `PeersPlease`."""
+MAX_PROOF: Final = 8 * 1024
+"""Of a proof of fraud."""
 MAX_WAIT_MS: Final = 3_600_000
 """Of what a trial may say that it took."""
 
@@ -386,7 +388,13 @@ class Root(Struct, array_like=True, frozen=True, tag=21):
     count: Annotated[int, Meta(ge=0, le=2**31 - 1)]
 
 
-Tell = Push | Root
+class Proof(Struct, array_like=True, frozen=True, tag=39):
+    """That a provider lied, unasked; see proofs.py."""
+
+    proof: Annotated[bytes, Meta(min_length=1, max_length=MAX_PROOF)]
+
+
+Tell = Push | Root | Proof
 
 ErrorCode = Literal[
     "busy",

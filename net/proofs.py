@@ -1,0 +1,149 @@
+"""How proofs of fraud reach everybody: told from link to link, and to whoever links newly. A pure state
+machine, which gossip.py owns.
+
+A proof shows by itself that a provider lied, so it needs no signature of who tells it. What is in one, and
+whether it holds, is judged by a check that is given from outside; what does not hold costs its teller as much
+as a forged record. One proof of each provider is kept and handed on once, to some links and not to all, its
+first teller's own too: nobody sees by it whose answer it was. There are no rounds of anti-entropy: whoever
+was away when a proof was told gets some of those that its new links keep.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Callable
+from typing import Final
+
+from infraxa.net.commands import Command, Drop, Refused, Send
+from infraxa.net.errors import ProtocolError
+from infraxa.net.intake import BAN_S
+from infraxa.net.rates import Bucket
+from infraxa.net.spreading import FANOUT
+from infraxa.net.wire import MAX_PROOF, Proof
+
+KEPT: Final = 256
+"""Proofs, one of each provider: 2 MB at most. The oldest goes first."""
+JOIN: Final = 12
+"""Of those that are kept, what a new link is told."""
+LINK_PER_S: Final = 0.1
+LINK_AT_ONCE: Final = 24
+"""Proofs that were not seen before, of one link: each costs a check, about 2 ms."""
+ALL_PER_S: Final = 2.0
+ALL_AT_ONCE: Final = 64
+"""Of all links together. What is beyond is left, and comes with another link or never."""
+SEEN: Final = 4096
+"""Hashes of proofs that were judged."""
+
+Check = Callable[[bytes], bytes | None]
+"""Who is guilty by a proof; None: it does not hold. Raises ProtocolError `version` for one of a kind that is
+not known here, which is nobody's fault."""
+OnCaught = Callable[[bytes, bytes], None]
+"""Told of a provider, and of the proof against it."""
+
+
+class _Link:
+    __slots__ = ("out", "outbound", "room")
+
+    def __init__(self, outbound: bool) -> None:
+        self.outbound = outbound
+        self.room = Bucket(LINK_PER_S, LINK_AT_ONCE)
+        # A tenth less than the other side allows.
+        self.out = Bucket(0.9 * LINK_PER_S, 0.9 * LINK_AT_ONCE)
+
+
+class Proofs:
+    """The proofs of one node, and its links. `on_network`: whether a provider's card is here; of others
+    nothing is kept, since anybody can make keys that accuse themselves."""
+
+    def __init__(self, on_network: Callable[[bytes], bool], rng: random.Random) -> None:
+        self.check: Check | None = None
+        """None: proofs are neither believed nor handed on."""
+        self.on_caught: OnCaught = lambda provider, proof: None
+        self._on_network = on_network
+        self._rng = rng
+        self._links: dict[bytes, _Link] = {}
+        self._all = Bucket(ALL_PER_S, ALL_AT_ONCE)
+        self._kept: dict[bytes, bytes] = {}
+        """By provider, the oldest first."""
+        self._seen: dict[bytes, None] = {}
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def of(self, provider: bytes) -> bytes | None:
+        """The proof against `provider`, if one is kept."""
+        return self._kept.get(provider)
+
+    def linked(self, peer: bytes, outbound: bool, now: float) -> list[Command]:
+        """A link with `peer` stands."""
+        if (link := self._links.get(peer)) is not None:
+            link.outbound = outbound
+            return []
+        link = self._links[peer] = _Link(outbound)
+        told = self._rng.sample([*self._kept.values()], min(JOIN, len(self._kept)))
+        return [Send(peer, Proof(proof)) for proof in told if link.out.take(1, now)]
+
+    def unlinked(self, peer: bytes) -> None:
+        self._links.pop(peer, None)
+
+    def receive(self, peer: bytes, proof: bytes, now: float) -> list[Command]:
+        """What `peer` told unasked."""
+        item = _hash(proof)
+        if self.check is None or item in self._seen:
+            return []
+        if not self._links[peer].room.take(1, now):
+            return [Refused(peer, "rate")]
+        if not self._all.take(1, now):
+            return []
+        self._see(item)
+        try:
+            provider = self.check(proof)
+        except ProtocolError as error:
+            return [] if error.reason == "version" else _forged(peer)
+        if provider is None:
+            return _forged(peer)
+        return self._keep(provider, proof, peer, now)
+
+    def publish(self, proof: bytes, now: float) -> list[Command]:
+        """A proof that this node has. It goes on as if another node had told it. Raises ProtocolError for
+        what does not hold."""
+        provider = None if self.check is None or len(proof) > MAX_PROOF else self.check(proof)
+        if provider is None:
+            raise ProtocolError("malformed", "a proof that does not hold")
+        self._see(_hash(proof))
+        return self._keep(provider, proof, None, now)
+
+    def _keep(self, provider: bytes, proof: bytes, source: bytes | None, now: float) -> list[Command]:
+        if provider in self._kept or not self._on_network(provider):
+            return []
+        self._kept[provider] = proof
+        if len(self._kept) > KEPT:
+            del self._kept[next(iter(self._kept))]
+        self.on_caught(provider, proof)
+        return self._hand_on(proof, {source, provider}, now)
+
+    def _hand_on(self, proof: bytes, but: set[bytes | None], now: float) -> list[Command]:
+        """To half of the links, at least FANOUT, and to two that this node chose itself."""
+        others = [peer for peer in self._links if peer not in but]
+        order = self._rng.sample(others, len(others))
+        chosen = [peer for peer in order if self._links[peer].outbound][:2]
+        order = chosen + [peer for peer in order if peer not in chosen]
+        ready = [peer for peer in order if self._links[peer].out.has(1, now)]
+        told = ready[: max(FANOUT, (len(order) + 1) // 2)]
+        for peer in told:
+            self._links[peer].out.take(1, now)
+        return [Send(peer, Proof(proof)) for peer in told]
+
+    def _see(self, item: bytes) -> None:
+        self._seen[item] = None
+        if len(self._seen) > SEEN:
+            del self._seen[next(iter(self._seen))]
+
+
+def _hash(proof: bytes) -> bytes:
+    return hashlib.sha256(proof).digest()[:16]
+
+
+def _forged(peer: bytes) -> list[Command]:
+    return [Refused(peer, "bad_signature"), Drop(peer, "bad_signature", BAN_S)]
