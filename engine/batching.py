@@ -96,10 +96,11 @@ class Batcher:
 
     def count(self, messages: Sequence[ChatMessage]) -> int:
         """Tokens of the prompt that this conversation makes. Raises EngineError."""
-        return len(self._read(Request(tuple(messages))))
+        return len(self.read(Request(tuple(messages))))
 
-    def _read(self, request: Request) -> list[int]:
-        """Raises EngineError, and nothing else: one conversation must not end all others."""
+    def read(self, request: Request) -> list[int]:
+        """A request's prompt. Raises EngineError, and nothing else: one conversation must not end all
+        others."""
         try:
             return prompt_tokens(self.model, self.template, request)
         except EngineError:
@@ -128,7 +129,7 @@ class Batcher:
         asked: Asked | None = None
         try:
             check_request(request)
-            tokens = self._read(request)
+            tokens = self.read(request)
             if not (request.messages or request.prompt) or not tokens:
                 raise EngineError("bad_request", "There is nothing to answer.", "Send a message.")
             if len(tokens) > self.n_ctx:

@@ -6,6 +6,7 @@ import json
 import math
 import re
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Final
 
 from infraxa.engine.types import EngineError, Request, Sampling
@@ -26,6 +27,13 @@ MAX_TEXTS: Final = 2048
 """To be embedded at once."""
 MAX_EMBEDDED: Final = 8 << 20
 """Characters of these together."""
+
+MAX_STEPS: Final = 8192
+"""Of one answer that is scored: 6 MB of logits."""
+MAX_ANSWER: Final = 1 << 18
+"""Its tokens; the model's own context is the nearer limit."""
+MAX_CANDIDATES: Final = 64
+"""Of one step."""
 
 _TOOL_NAME = re.compile(r"[A-Za-z0-9_.:/-]{1,128}")
 _CHOICES = ("auto", "none", "required")
@@ -51,6 +59,21 @@ def check_texts(texts: Sequence[str]) -> None:
         problem = f"the texts are longer than {MAX_EMBEDDED} characters together"
     if problem:
         raise EngineError("bad_request", f"This cannot be embedded: {problem}.", "Correct the texts.")
+
+
+def check_answer(answer: Sequence[int], steps: Sequence[int], ids: Sequence[bytes]) -> None:
+    """Raises EngineError `bad_request` for an answer that no model could be asked to score."""
+    n, problem = len(answer), ""
+    if n > MAX_ANSWER or len(steps) > MAX_STEPS:
+        problem = f"there can be {MAX_STEPS} steps of {MAX_ANSWER} tokens, not {len(steps)} of {n}"
+    elif not steps or steps[0] < 0 or steps[-1] >= n or any(a >= b for a, b in pairwise(steps)):
+        problem = f"the steps must rise and be some of its {n}"
+    elif ids and len(ids) != len(steps):
+        problem = f"there are candidates of {len(ids)} steps, not of {len(steps)}"
+    elif any(len(one) % 4 or len(one) > 4 * MAX_CANDIDATES for one in ids):
+        problem = f"a step has at most {MAX_CANDIDATES} candidates"
+    if problem:
+        raise EngineError("bad_request", f"This answer cannot be scored: {problem}.", "Ask for another.")
 
 
 def check_sampling(sampling: Sampling) -> None:

@@ -10,12 +10,12 @@ import itertools
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import msgspec
 
 from infraxa.engine import frames
-from infraxa.engine.checks import check_texts
+from infraxa.engine.checks import check_answer, check_texts
 from infraxa.engine.generation import Answer, Generation
 from infraxa.engine.process import WorkerProcess
 from infraxa.engine.types import (
@@ -24,11 +24,14 @@ from infraxa.engine.types import (
     EngineError,
     EngineStatus,
     ErrorInfo,
+    KvType,
     Loaded,
     LoadOptions,
     Progress,
     Request,
+    Scored,
 )
+from infraxa.engine.wanted import Calibration, Score, Vectors, Wanted, settle
 from infraxa.engine.watch import Watch
 
 T = TypeVar("T")
@@ -90,7 +93,7 @@ class Engine:
         self._answers: dict[int, Answer] = {}
         """Those that are not finished."""
         self._counts: dict[int, asyncio.Future[int]] = {}
-        self._embeddings: dict[int, _Wanted] = {}
+        self._wanted: dict[int, Wanted[Any]] = {}
         self._worker: WorkerProcess | None = None
         self._watch = Watch(
             silence=limits.silence, step=limits.step, working=self._worker_has_work, dead=self._kill
@@ -116,7 +119,7 @@ class Engine:
         A worker that crashes while loading gets a second attempt.
         """
         self._loads = number = self._loads + 1
-        _settle(self._opening, None, _replaced().info)
+        settle(self._opening, None, _replaced().info)
         for answer in list(self._answers.values()):
             self._finish(answer, _replaced())
         try:
@@ -310,34 +313,59 @@ class Engine:
     async def embed(self, texts: Sequence[str]) -> Embedded:
         """What each of the texts means. Raises EngineError. Ends with its caller."""
         check_texts(texts)
-        worker = self._worker
+        return await self._want(Vectors(len(texts)), lambda number: frames.Embed(number, tuple(texts)))
+
+    async def score(
+        self,
+        request: Request,
+        answer: Sequence[int],
+        steps: Sequence[int],
+        ids: Sequence[bytes] = (),
+        *,
+        kv_type: KvType = "f16",
+    ) -> Scored:
+        """What the loaded model computes at some steps of an answer that somebody else made.
+
+        `answer`: the tokens as they were sampled, the one that ended the turn too; `steps`: rising indices of
+        them; `ids`: for each step, up to 64 tokens (little-endian uint32) whose logits are wanted besides the
+        likeliest; one that the model does not have gets the lowest. Raises EngineError. Ends with its caller.
+        """
+        check_answer(answer, steps, ids)
+
+        def make(number: int) -> frames.Score:
+            return frames.Score(number, request, tuple(answer), tuple(steps), tuple(ids), kv_type)
+
+        return await self._want(Score(), make)
+
+    async def calibrate(
+        self, on_progress: Callable[[float], None] = lambda done: None, *, scratch: Path | None = None
+    ) -> float:
+        """The honest noise of the loaded model on this machine, in logits (see calibration.py): what two ways
+        of computing the same answers differ by. `on_progress` gets 0 to 1.
+
+        `scratch`: a folder of the caller's that a copy of the weights may be written to, where memory and
+        disk have room; the caller removes it. Answers go before it. Raises EngineError. Ends with its caller.
+        """
+        folder = "" if scratch is None else str(scratch)
+        return await self._want(Calibration(on_progress), lambda number: frames.Calibrate(number, folder))
+
+    async def _want(self, wanted: Wanted[T], make: Callable[[int], frames.ToWorker]) -> T:
+        worker, number = self._worker, next(self._ids)
         if self.status.state != "ready" or worker is None:
-            raise EngineError("closed", "No model is ready to make embeddings.", "Wait until it is loaded.")
-        embed_id = next(self._ids)
-        wanted = self._embeddings[embed_id] = _Wanted(len(texts))
+            raise EngineError("closed", "No model is ready to compute this.", "Wait until it is loaded.")
+        self._wanted[number] = wanted
         try:
-            worker.send(frames.Embed(embed_id, tuple(texts)))
+            worker.send(make(number))
             self._watch.start()
             return await wanted.done
         except frames.FrameError as error:
             raise EngineError(
-                "bad_request", f"This cannot be embedded: {error}.", "Change the text."
+                "bad_request", f"This cannot be computed: {error}.", "Change the text."
             ) from None
         finally:
             if not wanted.done.done() or wanted.done.cancelled():
-                worker.send(frames.Cancel(embed_id))
-            del self._embeddings[embed_id]
-
-    def _embedded(self, message: frames.Embedding) -> None:
-        self._watch.progressed()
-        wanted = self._embeddings.get(message.id)
-        if wanted is None:
-            return
-        wanted.made.append(message)
-        if message.error is not None or len(wanted.made) == wanted.count:
-            vectors = tuple(one.vector for one in wanted.made)
-            embedded = Embedded(vectors, tuple(one.n_tokens for one in wanted.made))
-            _settle(wanted.done, embedded, message.error)
+                worker.send(frames.Cancel(number))
+            del self._wanted[number]
 
     def _receive(self, message: frames.ToHost) -> None:
         self._watch.heard()
@@ -349,16 +377,18 @@ class Engine:
             self._watch.stepped(message.step)
         elif isinstance(message, frames.Counted):
             self._watch.progressed()
-            _settle(self._counts.get(message.id), message.n_tokens, message.error)
-        elif isinstance(message, frames.Embedding):
-            self._embedded(message)
+            settle(self._counts.get(message.id), message.n_tokens, message.error)
+        elif isinstance(message, frames.Embedding | frames.ScoreMade | frames.Calibrating):
+            self._watch.progressed()
+            if wanted := self._wanted.get(message.id):
+                wanted.add(message)
         elif isinstance(message, frames.Loading):
             self._watch.progressed()
             self._set_state("loading", progress=message.progress)
         elif isinstance(message, frames.Ready):
-            _settle(self._opening, message.loaded)
+            settle(self._opening, message.loaded)
         else:
-            _settle(self._opening, None, message.error)
+            settle(self._opening, None, message.error)
 
     def _stepped(self, message: frames.Steps) -> None:
         self._watch.progressed()
@@ -405,7 +435,7 @@ class Engine:
     def _worker_has_work(self) -> bool:
         if self._worker is None:
             return False
-        asked = self._counts or self._embeddings or any(a.sent for a in self._answers.values())
+        asked = self._counts or self._wanted or any(a.sent for a in self._answers.values())
         return bool(self._opening or asked)
 
     def _kill(self, because: str) -> None:
@@ -430,11 +460,11 @@ class Engine:
                 answer.last_try = True
                 self._wait_for_ready(answer)
         for future in self._counts.values():
-            _settle(future, 0, error.info)
-        for wanted in self._embeddings.values():
-            _settle(wanted.done, None, error.info)
+            settle(future, 0, error.info)
+        for wanted in self._wanted.values():
+            wanted.fail(error.info)
         if self._opening is not None:
-            _settle(self._opening, None, error.info)
+            settle(self._opening, None, error.info)
         else:
             self._on_log(f"host: {error.message}")
             if time.monotonic() - self._ready_since > self._limits.healthy:
@@ -503,9 +533,9 @@ class Engine:
         worker, self._worker = self._worker, None
         self._watch.stop()
         for future in self._counts.values():
-            _settle(future, 0, _replaced().info)
-        for wanted in self._embeddings.values():
-            _settle(wanted.done, None, _replaced().info)
+            settle(future, 0, _replaced().info)
+        for wanted in self._wanted.values():
+            wanted.fail(_replaced().info)
         if worker is not None:
             await worker.stop(self._limits.close)
 
@@ -514,31 +544,11 @@ class Engine:
         self._closed = True
         for answer in list(self._answers.values()):
             self._finish(answer)
-        _settle(self._opening, None, _closed().info)
+        settle(self._opening, None, _closed().info)
         await self._stop_restart()
         async with self._load_lock:
             await self._end_process()
         self._set_state("off")
-
-
-class _Wanted:
-    """Embeddings that somebody waits for."""
-
-    def __init__(self, count: int) -> None:
-        self.count = count
-        self.made: list[frames.Embedding] = []
-        self.done: asyncio.Future[Embedded] = asyncio.get_running_loop().create_future()
-
-
-def _settle(future: asyncio.Future[T] | None, result: T | None, error: ErrorInfo | None = None) -> None:
-    """Answers whoever still waits for the future."""
-    if future is None or future.done():
-        return
-    if error is not None:
-        future.set_exception(EngineError(error.code, error.message, error.remedy))
-    else:
-        assert result is not None
-        future.set_result(result)
 
 
 def _replaced() -> EngineError:

@@ -335,7 +335,9 @@ class Context:
         kv_type: KvType = "f16",
         flash_attention: FlashAttention = "auto",
         unified: bool = False,
+        n_outputs: int = 0,
     ) -> None:
+        """`n_outputs`: so many rows of one step may give logits, or more."""
         self._handle: int | None = None
         self.model = model
         self.n_batch = n_batch
@@ -349,7 +351,7 @@ class Context:
         params.n_threads_batch = threads
         # One row of logits per sequence: room for a whole batch of them would take 300 MB with a large
         # vocabulary.
-        self.n_outputs = max(slots, LEAST_OUTPUTS)
+        self.n_outputs = min(n_batch, max(slots, LEAST_OUTPUTS, n_outputs))
         params.n_outputs_max = self.n_outputs
         params.kv_unified = unified
         params.type_k = params.type_v = _KV_TYPES[kv_type]

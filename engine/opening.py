@@ -18,6 +18,7 @@ from infraxa.engine.loadlog import LoadLog
 from infraxa.engine.models import ModelInfo, cache_bytes, memory_estimate
 from infraxa.engine.offload import Fit, backend_of, free_gpu_memory, layers_for
 from infraxa.engine.room import CACHE_SHARE
+from infraxa.engine.scoring import Means
 from infraxa.engine.sizing import (
     BusyCores,
     Size,
@@ -122,7 +123,15 @@ def open_work(
     if not info.embeds_only:
         batcher, loaded = open_model(info, options, on_progress=on_progress, on_log=on_log)
         batcher.template.prepare()
-        return Work(batcher, Embedder(batcher.model, loaded.threads)), loaded
+        means = Means(
+            batcher.model,
+            batcher.read,
+            loaded.threads,
+            lambda kv_type: cache_bytes(info, kv_type),
+            free_memory,
+            options.flash_attention,
+        )
+        return Work(batcher, Embedder(batcher.model, loaded.threads), means), loaded
     started = time.perf_counter()
     if options.memory_limit is not None:
         check_limit(options.memory_limit, memory_estimate(info, 0, 0))

@@ -1,16 +1,19 @@
-"""What a worker does with one model: answers and embeddings, by turns. Models that only make embeddings give
-no answers. Knows no pipes, as `batching.py`."""
+"""What a worker does with one model: answers, embeddings and what is computed aside, by turns. Models that
+only make embeddings give no answers. Knows no pipes, as `batching.py`."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
+from infraxa.engine.aside import Aside
 from infraxa.engine.batching import Batcher, Output
+from infraxa.engine.calibration import calibrate
 from infraxa.engine.compiling import Compiling
 from infraxa.engine.constraint import Constraint
 from infraxa.engine.embedding import Embedder
-from infraxa.engine.frames import Embedding, Ended
+from infraxa.engine.frames import Calibrate, Calibrating, Embedding, Ended, Score, ScoreMade
+from infraxa.engine.scoring import Means, score
 from infraxa.engine.types import ChatMessage, EngineError, Finished, Request, Usage
 
 TOKENS_READ = 1000
@@ -30,29 +33,33 @@ class _Parked(NamedTuple):
 class Work:
     """Of one model. Not thread-safe but `interrupt`."""
 
-    def __init__(self, batcher: Batcher | None, embedder: Embedder) -> None:
-        """`batcher`: None for a model that cannot answer."""
+    def __init__(self, batcher: Batcher | None, embedder: Embedder, means: Means | None = None) -> None:
+        """`batcher`: None for a model that cannot answer. `means`: None for one that checks no answers."""
         self._batcher = batcher
         self._embedder = embedder
+        self._means = means
+        self._aside: Aside[ScoreMade | Calibrating] = Aside()
         self._early: list[Ended] = []
         """Of requests that no batcher has seen."""
         self._parked: list[_Parked] = []
         """Those that wait for their constraint."""
-        self._embeddings: list[Embedding] = []
+        self._made: list[Embedding | ScoreMade | Calibrating] = []
 
     @property
     def busy(self) -> bool:
         batcher = self._batcher
-        return bool(self._parked) or self._embedder.busy or (batcher is not None and batcher.busy)
+        beside = self._embedder.busy or self._aside.busy
+        return beside or bool(self._parked) or (batcher is not None and batcher.busy)
 
     @property
     def urgent(self) -> bool:
         """Something happened that is worth telling at once."""
-        return bool(self._early or self._embeddings) or (self._batcher is not None and self._batcher.urgent)
+        return bool(self._early or self._made) or (self._batcher is not None and self._batcher.urgent)
 
     @property
     def step_number(self) -> int:
-        return self._embedder.steps + (self._batcher.step_number if self._batcher is not None else 0)
+        beside = self._embedder.steps + self._aside.steps
+        return beside + (self._batcher.step_number if self._batcher is not None else 0)
 
     @property
     def n_running(self) -> int:
@@ -74,8 +81,32 @@ class Work:
     def embed(self, request_id: int, texts: Sequence[str]) -> None:
         self._embedder.submit(request_id, texts)
 
+    def score(self, asked: Score) -> None:
+        """Gives one ScoreMade."""
+        if self._means is None:
+            self._made.append(ScoreMade(asked.id, error=_cannot_answer().info))
+            return
+        self._aside.submit(
+            asked.id,
+            score(self._aside, self._means, asked),
+            lambda error: ScoreMade(asked.id, error=error),
+        )
+
+    def calibrate(self, asked: Calibrate) -> None:
+        """Gives Calibratings, the last with the result or an error."""
+        if self._means is None:
+            self._made.append(Calibrating(asked.id, error=_cannot_answer().info))
+            return
+        self._aside.submit(
+            asked.id,
+            calibrate(self._aside, self._means, asked),
+            lambda error: Calibrating(asked.id, error=error),
+            lambda done: Calibrating(asked.id, done),
+        )
+
     def cancel(self, request_id: int) -> None:
         """Ends a request before the next step; does nothing when it is over."""
+        self._aside.cancel(request_id)
         self._embedder.cancel(request_id)
         if self._batcher is not None:
             for parked in [one for one in self._parked if one.id == request_id]:
@@ -87,6 +118,7 @@ class Work:
 
     def interrupt(self, request_id: int) -> None:
         """Any thread: as `Batcher.interrupt`."""
+        self._aside.interrupt(request_id)
         if self._batcher is not None:
             self._batcher.interrupt(request_id)
 
@@ -97,13 +129,17 @@ class Work:
         return self._batcher.count(messages)
 
     def step(self) -> None:
-        """One step of the answers, and one of a text that is embedded."""
+        """One step of the answers, one of a text that is embedded, and one of what is computed aside."""
         if self._batcher is not None:
             if self._parked and self._batcher.constraints.prepare(TOKENS_READ):
                 self._compile(self._batcher)
             self._batcher.step()
         if self._embedder.busy and (made := self._embedder.step()) is not None:
-            self._embeddings.append(made)
+            self._made.append(made)
+        if self._aside.busy:
+            beside = self._embedder.busy or (self._batcher is not None and self._batcher.busy)
+            if (told := self._aside.step(beside=beside)) is not None:
+                self._made.append(told)
 
     def _compile(self, batcher: Batcher) -> None:
         """The batcher gets those whose constraint is made, or cannot be; meanwhile it goes on with others."""
@@ -113,7 +149,7 @@ class Work:
             for one in self._parked
         ]
         constraints.compilers.go_on()
-        if not batcher.busy and not self._embedder.busy:
+        if not batcher.busy and not self._embedder.busy and not self._aside.busy:
             constraints.compilers.wait(WAIT)
         parked, self._parked = self._parked, []
         for one in parked:
@@ -128,14 +164,15 @@ class Work:
         output = self._batcher.take() if self._batcher is not None else Output((), (), ())
         return output._replace(ended=output.ended + early) if early else output
 
-    def take_embeddings(self) -> list[Embedding]:
-        """Those that were made since the last call."""
-        made, self._embeddings = self._embeddings, []
+    def take_made(self) -> list[Embedding | ScoreMade | Calibrating]:
+        """What else was made since the last call."""
+        made, self._made = self._made, []
         return made
 
     def close(self) -> None:
         """Frees what is not the model's or its context's."""
         self._embedder.close()
+        self._aside.close()
         if self._batcher is not None:
             self._batcher.close()
 

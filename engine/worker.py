@@ -238,6 +238,10 @@ class Worker:
             work.cancel(message.id)
         elif isinstance(message, frames.Embed):
             work.embed(message.id, message.texts)
+        elif isinstance(message, frames.Score):
+            work.score(message)
+        elif isinstance(message, frames.Calibrate):
+            work.calibrate(message)
         elif isinstance(message, frames.Count):
             try:
                 counted = frames.Counted(message.id, work.count(message.messages))
@@ -248,8 +252,8 @@ class Worker:
     def _tell(self, work: Work) -> None:
         output = work.take()
         self._send(frames.Steps(self._step, work.n_running, work.n_waiting, *output))
-        for embedding in work.take_embeddings():
-            self._send(embedding)
+        for made in work.take_made():
+            self._send(made)
         self._told = time.perf_counter()
 
 
