@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 import traceback
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, Final, NamedTuple
 
@@ -44,10 +44,15 @@ MAX_GROUPS: Final = 1024
 AUDITS_S: Final = 0.5
 AUDITS_BURST: Final = 20
 """How often a group of addresses may have an answer opened."""
-AUDITS_AT_ONCE: Final = 4
+AUDITS_AT_ONCE: Final = 8
 """Those that are being opened or sent."""
+OWN_AUDITS: Final = 2
+"""Of them, for one group."""
 AUDIT_S: Final = 120.0
 """For one, all of it read by its user."""
+OPENED_PER_S: Final = 512.0 * 1024
+OPENED_BURST: Final = 32.0 * (1 << 20)
+"""Bytes of openings for all together; beyond, they come slowly."""
 ALL_BARGAINS_S: Final = 200.0
 ALL_BARGAINS_BURST: Final = 800
 """And all together: who has many networks or, through relays, many accounts leaves time for the rest."""
@@ -85,7 +90,9 @@ class Customers:
         self.auditor: Auditor | None = None
         """Opens answers that were sold; raises as `bargainer`."""
         self._audits = Rates(MAX_GROUPS)
-        self._auditing = 0
+        self._auditing: Counter[str] = Counter()
+        """Answers that are being opened, by who asked."""
+        self._opened = Bucket(OPENED_PER_S, OPENED_BURST)
         self._bargains = Rates(MAX_GROUPS)
         self._all_bargains = Bucket(ALL_BARGAINS_S, ALL_BARGAINS_BURST)
         self._places = Strangers(self._idle_since)
@@ -202,28 +209,34 @@ class Customers:
         if self.auditor is None or self._leaving:
             await stream.fail(wire.Failure("leaving" if self._leaving else "unsupported"))
             return None
-        now = link.clock.monotonic()
-        if not self._audits.allow(_asker(link), AUDITS_S, AUDITS_BURST, now):
+        asker = _asker(link)
+        if not self._audits.allow(asker, AUDITS_S, AUDITS_BURST, link.clock.monotonic()):
             await stream.fail(wire.Failure("rate_limited", retry_after_ms=2000))
             return "rate"
-        if self._auditing >= AUDITS_AT_ONCE:
-            await stream.fail(wire.Failure("busy", retry_after_ms=5000))
+        if self._auditing.total() >= AUDITS_AT_ONCE or self._auditing[asker] >= OWN_AUDITS:
+            await stream.fail(wire.Failure("busy", retry_after_ms=1000))
             return None
         customer = Customer(link.account, addresses.group(link.remote), is_relayed(link))
-        self._auditing += 1
+        self._auditing[asker] += 1
         try:
             async with asyncio.timeout(AUDIT_S):
                 opening = await self.auditor(customer, request)
                 if isinstance(opening, wire.Failure):
                     await stream.fail(opening)
-                    return None
-                for at in range(0, len(opening), audits.PART):
-                    await stream.send(opening[at : at + audits.PART])
+                else:
+                    await self._open(link, stream, opening)
         except TimeoutError:
             await stream.fail(wire.Failure("expired"))
         finally:
-            self._auditing -= 1
+            self._auditing -= Counter((asker,))
         return None
+
+    async def _open(self, link: Link, stream: Stream, opening: bytes) -> None:
+        for at in range(0, len(opening), audits.PART):
+            part, clock = opening[at : at + audits.PART], link.clock
+            while not self._opened.take(len(part), now := clock.monotonic()):  # noqa: ASYNC110 - time alone
+                await asyncio.sleep(self._opened.wait(len(part), now))
+            await stream.send(part)
 
     async def _run(self, sale: Sale, handler: Handler) -> None:
         try:

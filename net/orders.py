@@ -132,7 +132,7 @@ class Checkpoint(Struct, array_like=True, frozen=True, tag=35):
     root: Id
     """Hash of how many they are and of the root of their tree."""
     signature: Signature
-    """The node key's, tag `checkpoint`, over `checkpoint_body`."""
+    """The node key's, tag `checkpoint`, over [id of the order, n, root]."""
 
 
 class Done(Struct, array_like=True, frozen=True, tag=33):
@@ -171,23 +171,20 @@ def check_order(order: Order) -> None:
         raise ProtocolError("malformed", "an order that cannot be checked")
 
 
-class _CheckpointBody(Struct, array_like=True, frozen=True):
-    order: bytes
-    n: int
-    root: bytes
-
-
 def checkpoint(order: Order, n: int, root: bytes, signer: Signer) -> Checkpoint:
     """Signed by the driver."""
-    body = codec.encode(_CheckpointBody(order.id, n, root))
-    return Checkpoint(n, root, signer.sign("checkpoint", body).signature)
+    return Checkpoint(n, root, signer.sign("checkpoint", _checkpoint_body(order, n, root)).signature)
 
 
 def check_checkpoint(said: Checkpoint, order: Order, driver: bytes) -> None:
     """Raises ProtocolError `bad_signature` when `driver` did not sign it for this order."""
-    body = codec.encode(_CheckpointBody(order.id, said.n, said.root))
-    if not codec.verify("checkpoint", Signed(body, driver, said.signature)):
+    signed = Signed(_checkpoint_body(order, said.n, said.root), driver, said.signature)
+    if not codec.verify("checkpoint", signed):
         raise ProtocolError("bad_signature", "checkpoint")
+
+
+def _checkpoint_body(order: Order, n: int, root: bytes) -> bytes:
+    return _encoder.encode((order.id, n, root))
 
 
 class Course:
