@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from infraxa.engine.caches import Caches
 from infraxa.engine.checks import check_request
@@ -25,6 +25,7 @@ from infraxa.engine.rows import fill, fill_check, fill_ones
 from infraxa.engine.sampler import Sampler
 from infraxa.engine.scheduler import Scheduler
 from infraxa.engine.template import ChatTemplate
+from infraxa.engine.transcript import EOS, LENGTH, STOP, TOP
 from infraxa.engine.types import (
     ChatMessage,
     EngineError,
@@ -34,7 +35,11 @@ from infraxa.engine.types import (
     PromptTooLong,
     Request,
     Usage,
+    Verified,
 )
+
+if TYPE_CHECKING:
+    from infraxa.engine.verified import VerifiedSampler
 
 N_BATCH = 512
 """Rows of one step: what the largest piece of a prompt costs before anything else gets its turn."""
@@ -140,8 +145,9 @@ class Batcher:
                     "over_budget", "The prompt costs more than it may.", "Allow it to cost more."
                 )
             constraint = compiling.result() if compiling is not None else self.constraints.of(request)
-            if constraint is not None or request.logprobs is not None:
-                asked = Asked(constraint, request.logprobs)
+            verified = self._verified(request.verified, tokens) if request.verified is not None else None
+            if constraint is not None or request.logprobs is not None or verified is not None:
+                asked = Asked(constraint, request.logprobs, verified)
         except EngineError as error:
             self._ended.append(Ended(request_id, Finished("failed", Usage(n_prompt=len(tokens)), error.info)))
             return
@@ -154,11 +160,31 @@ class Batcher:
         job = Job(request_id, request.user, tokens, received)
         generation = self._generations[request_id] = InFlight(job, request.sampling, limit, received)
         generation.asked = asked
+        if verified is not None:
+            generation.ctx0 = verified.ctx0
         self.scheduler.submit(job)
         if constraint is not None and constraint.complete:
             self._end(generation, "stop")
         elif limit == 0:
             self._end(generation, "length")
+
+    def _verified(self, verified: Verified, prompt: Sequence[int]) -> VerifiedSampler:
+        """What chooses a verified answer's tokens. Raises EngineError where it could not be checked."""
+        if self.context.kv_type == "q4_0":
+            raise EngineError(
+                "unsupported",
+                "Answers cannot be verified while this model's cache is kept as q4_0.",
+                "Set kv_type to q8_0 or f16.",
+            )
+        if self.model.n_vocab < TOP:
+            raise EngineError(
+                "unsupported",
+                f"Answers of a model with fewer than {TOP} tokens cannot be verified.",
+                "Choose another model, or ask without verification.",
+            )
+        from infraxa.engine.verified import VerifiedSampler
+
+        return VerifiedSampler(self.context, verified, prompt)
 
     def cancel(self, request_id: int) -> None:
         """Ends a request before the next step; does nothing when it is over."""
@@ -304,8 +330,11 @@ class Batcher:
         generation.last = now
         if not generation.first:
             generation.first = now
+        verified = asked.verified if asked is not None else None
         piece = self.model.piece(token)
         if piece is None:
+            if verified is not None:
+                generation.leaves.append(verified.leaf(EOS))
             self._end(generation, "stop")
             return
         job.tokens.append(token)
@@ -314,17 +343,25 @@ class Batcher:
         text = generation.text.feed(piece)
         if text:
             generation.parts.append(text)
-        if generation.text.stopped or (asked is not None and asked.constraint and asked.constraint.complete):
+        stopped = generation.text.stopped
+        full = job.n_out >= generation.limit
+        if verified is not None:
+            generation.leaves.append(verified.leaf(STOP if stopped else LENGTH if full else 0))
+        if stopped or (asked is not None and asked.constraint and asked.constraint.complete):
             self._end(generation, "stop")
-        elif job.n_out >= generation.limit:
+        elif full:
             self._end(generation, "length")
 
     def _choose(self, generation: InFlight, asked: Asked, row: int) -> int:
-        """The next token, and how likely it was. Raises EngineError when a constraint allows none."""
+        """The next token, and how likely it was. Raises EngineError when a constraint allows none, and for a
+        verified answer when the logits are not finite."""
         sampler = generation.sampler
         assert sampler is not None
         constraint, top = asked.constraint, asked.top
-        token = sampler.sample(row) if constraint is None else sampler.sample_allowed(row, constraint)
+        if asked.verified is not None:
+            token = asked.verified.sample(row)
+        else:
+            token = sampler.sample(row) if constraint is None else sampler.sample_allowed(row, constraint)
         if top is not None and self.model.piece(token):
             asked.logprobs.append(sampler.logprob(row, token, top))
         return token
@@ -353,7 +390,7 @@ class Batcher:
         self.scheduler.remove(job)
         if generation.sampler is not None:
             generation.sampler.close()
-        if generation.ids or generation.parts:
+        if generation.ids or generation.parts or generation.leaves or generation.ctx0:
             self._emitted.append(generation.emit())
         self._ended.append(Ended(job.id, Finished(reason, generation.usage(), error)))
         del self._generations[job.id]
@@ -362,7 +399,7 @@ class Batcher:
     def take(self) -> Output:
         """What happened since the last call."""
         for generation in self._generations.values():
-            if generation.ids:
+            if generation.ids or generation.leaves:
                 self._emitted.append(generation.emit())
         output = Output(tuple(self._reading.values()), tuple(self._emitted), tuple(self._ended))
         self._reading.clear()

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Final
 
-from infraxa.engine.types import EngineError, Request, Sampling
+from infraxa.engine.types import EngineError, Request, Sampling, Verified
 
 MAX_STOP: Final = 4096
 """Characters of all stop strings; they are searched for after every token."""
@@ -36,6 +36,7 @@ MAX_CANDIDATES: Final = 64
 """Of one step."""
 
 _TOOL_NAME = re.compile(r"[A-Za-z0-9_.:/-]{1,128}")
+_VERIFIED_SIZES = (16, 32, 32)
 _CHOICES = ("auto", "none", "required")
 
 
@@ -46,6 +47,29 @@ def check_request(request: Request) -> None:
     problem = _problem(request)
     if problem:
         raise EngineError("bad_request", f"This cannot be generated: {problem}.", "Correct the request.")
+    if request.verified is not None:
+        _check_verified(request, request.verified)
+
+
+def _check_verified(request: Request, verified: Verified) -> None:
+    s, sizes = request.sampling, (len(verified.order), len(verified.seed), len(verified.salt))
+    problem = ""
+    if sizes != _VERIFIED_SIZES or not all(0 <= value < 1 << 32 for value in verified.ppm):
+        problem = "its parts are not what they must be"
+    elif s.repeat_penalty != 1:
+        problem = "it has a repeat penalty"
+    elif s.presence_penalty or s.frequency_penalty:
+        problem = "it has a penalty for what was said before"
+    elif request.format is not None:
+        problem = "it must have a given format"
+    elif request.tool_choice not in ("auto", "none"):
+        problem = "it must call a tool"
+    if problem:
+        raise EngineError(
+            "bad_request",
+            f"This answer cannot be verified: {problem}.",
+            "Ask without that, or without verification.",
+        )
 
 
 def check_texts(texts: Sequence[str]) -> None:

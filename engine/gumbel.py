@@ -10,7 +10,6 @@ import hashlib
 import math
 from array import array
 from collections.abc import Iterable
-from fractions import Fraction
 from functools import cache
 from itertools import accumulate
 from typing import Final
@@ -53,11 +52,17 @@ def draw_of(temperature_ppm: int, top_k: int, top_p_ppm: int, min_p_ppm: int) ->
 
     A `top_k` of 0, or above 64, counts as 64.
     """
-    inv_t = round(Fraction(65536 * _MILLION, temperature_ppm)) if temperature_ppm > 0 else 0
+    inv_t = _rounded(65536 * _MILLION, temperature_ppm) if temperature_ppm > 0 else 0
     # 0 would mean that any is near enough.
     min_p = max(1, round(-math.log(min_p_ppm / _MILLION) * 65536)) if min_p_ppm > 0 else 0
-    top_p = round(Fraction(top_p_ppm * _ONE, _MILLION))
+    top_p = _rounded(top_p_ppm * _ONE, _MILLION)
     return Draw(inv_t, min(top_k, MOST) if top_k > 0 else MOST, min_p, top_p)
+
+
+def _rounded(number: int, by: int) -> int:
+    """number / by; halves go to the even one."""
+    whole, rest = divmod(number, by)
+    return whole + (2 * rest > by or (2 * rest == by and whole & 1))
 
 
 def seed_of(order: bytes, r_u: bytes, r_p: bytes, request_hash: bytes) -> bytes:

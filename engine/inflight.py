@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import TYPE_CHECKING
 
 from infraxa.engine.constraint import Constraint
 from infraxa.engine.frames import Emitted
@@ -12,14 +13,21 @@ from infraxa.engine.sampler import Sampler
 from infraxa.engine.text import TextAssembler
 from infraxa.engine.types import Sampling, TokenLogprob, Usage
 
+if TYPE_CHECKING:
+    from infraxa.engine.verified import VerifiedSampler
+
 
 class Asked:
     """What few requests ask for, besides text."""
 
-    __slots__ = ("constraint", "logprobs", "top")
+    __slots__ = ("constraint", "logprobs", "top", "verified")
 
-    def __init__(self, constraint: Constraint | None, top: int | None) -> None:
+    def __init__(
+        self, constraint: Constraint | None, top: int | None, verified: VerifiedSampler | None
+    ) -> None:
         self.constraint = constraint
+        self.verified = verified
+        """Chooses in place of the request's sampler."""
         self.top = top
         """So many of the likeliest tokens are told with each one; None: not even its own log-probability."""
         self.logprobs: list[TokenLogprob] = []
@@ -29,10 +37,12 @@ class Asked:
 class InFlight:
     __slots__ = (
         "asked",
+        "ctx0",
         "first",
         "ids",
         "job",
         "last",
+        "leaves",
         "limit",
         "lookup",
         "parts",
@@ -60,15 +70,23 @@ class InFlight:
         self.parts: list[str] = []
         """Text and token ids that nobody took yet."""
         self.ids: list[int] = []
+        self.leaves: list[bytes] = []
+        """Of a verified answer, as `ids`."""
+        self.ctx0 = b""
+        """What the first of them stands on, until it is told."""
 
     def emit(self) -> Emitted:
         logprobs: tuple[TokenLogprob, ...] = ()
         if self.asked is not None:
             logprobs = tuple(self.asked.logprobs)
             self.asked.logprobs.clear()
-        emitted = Emitted(self.job.id, "".join(self.parts), tuple(self.ids), logprobs)
+        emitted = Emitted(
+            self.job.id, "".join(self.parts), tuple(self.ids), logprobs, tuple(self.leaves), self.ctx0
+        )
         self.parts.clear()
         self.ids.clear()
+        self.leaves.clear()
+        self.ctx0 = b""
         return emitted
 
     def usage(self) -> Usage:

@@ -342,6 +342,7 @@ class Context:
         self.model = model
         self.n_batch = n_batch
         self.separate = not unified
+        self.kv_type = kv_type
         params = _api.llama_context_default_params()
         params.n_ctx = n_ctx * slots
         params.n_seq_max = slots

@@ -1,8 +1,8 @@
 """Chooses the tokens of one verified answer, and makes the leaf of each.
 
-In place of a `Sampler`: the draw is gumbel.py's, over the candidates that the leaf holds (transcript.py), so a
-token follows from its row of logits, whoever else is in the batch. Imported only when somebody asks for it, as
-it takes numpy.
+In place of a `Sampler`: the draw is gumbel.py's, over the candidates that the leaf holds (transcript.py), so
+a token follows from its row of logits, whoever else is in the batch. Imported only when somebody asks for it,
+as it takes numpy.
 """
 
 from __future__ import annotations
