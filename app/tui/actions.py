@@ -33,6 +33,8 @@ class Situation(msgspec.Struct, frozen=True):
     """The last answer ended before its end."""
     ratable: bool = False
     """One of its answers can be rated."""
+    auditable: bool = False
+    """One of its answers can be audited."""
     stranded: bool = False
     """There is no node, and nothing is being done about it."""
     deleted: bool = False
@@ -84,6 +86,11 @@ ACTIONS: tuple[Action, ...] = (
         "answer.rate", "Rate the answer",
         "1 to 5 stars for its driver: of the focused answer, or the last. 4 named says whose they are.",
         "rate", slash="rate", argument="stars", enabled=lambda now: now.ratable,
+    ),
+    Action(
+        "answer.audit", "Audit this answer",
+        "Check that the model which was sold gave the focused answer, or the last one.",
+        "audit", slash="audit", enabled=lambda now: now.auditable,
     ),
     Action(
         "message.edit", "Edit the last message", "Change what you said last and have it answered again.",

@@ -33,8 +33,8 @@ from infraxa.app.events import (
 )
 from infraxa.app.tui import actions
 from infraxa.app.tui.running import RunningAnswers
+from infraxa.app.tui.screens.chat_audit import Auditing
 from infraxa.app.tui.screens.chat_base import SearchBox
-from infraxa.app.tui.screens.chat_talk import Talk
 from infraxa.app.tui.terminal import tell_too_small
 from infraxa.app.tui.widgets.chat_list import ChatList
 from infraxa.app.tui.widgets.facts import model_label
@@ -54,7 +54,7 @@ PAINT_STATUS = 0.25
 """Seconds between two paintings of the speed of a running answer."""
 
 
-class ChatScreen(Talk):
+class ChatScreen(Auditing):
     """The chat view."""
 
     AUTO_FOCUS = "#prompt PromptArea"

@@ -34,6 +34,7 @@ from infraxa.app.tui.widgets.model_card import Card, ModelCard
 from infraxa.app.tui.widgets.prompt import Prompt, SlashCommand
 from infraxa.app.tui.widgets.status_bar import Status, StatusBar
 from infraxa.app.tui.widgets.text import one_line
+from infraxa.app.tui.widgets.verdicts import can_audit
 from infraxa.app.tui.widgets.welcome import Welcome
 from infraxa.engine.types import EngineStatus, ErrorInfo
 from infraxa.net.status import NetworkStatus
@@ -342,6 +343,7 @@ class ChatBase(Screen[None]):
             answering=self.chat is not None and self.chat.id in self.running,
             continuable=bool(answers) and (can_continue(answers[-1]) or can_move(answers[-1])),
             ratable=any(can_rate(answer) for answer in answers),
+            auditable=any(can_audit(answer) for answer in answers),
             deleted=bool(self._deleted),
         )
 

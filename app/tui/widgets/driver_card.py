@@ -23,6 +23,8 @@ from infraxa.app.tui.widgets.market_rows import (
 )
 from infraxa.app.tui.widgets.model_card import context_rows, row
 from infraxa.app.tui.widgets.network_rows import round_trip
+from infraxa.app.tui.widgets.text import one_line
+from infraxa.app.tui.widgets.verdicts import badge, verdict_style, verdict_text
 from infraxa.net.credits import shown
 from infraxa.net.identity import id_text, short_id
 from infraxa.net.status import SeenNode
@@ -59,6 +61,8 @@ def lines_of(
         lines += _offer(driver.offer, last if _is_of(last, driver) else None, bound if is_own else None)
     lines += _last_bill(last)
     lines += [Content(""), Content.styled(readable_next(driver), "$text-warning")]
+    if driver.offer is not None and driver.offer.caught:
+        lines += [Content(""), Content.styled(f"✗ {one_line(driver.offer.caught, 200)}", "$text-error")]
     if driver.offer is not None and (first := driver.offer.node.same_name_as) is not None:
         warned = f"Another node had this name first: {short_id(first)}. Is this the one you mean?"
         lines += [Content(""), Content.styled(warned, "$text-warning")]
@@ -130,6 +134,7 @@ def _last_bill(last: AnswerFacts | None) -> list[Content]:
         Content(""),
         row("last answer", cost_text(last)),
         Content.assemble((f"{'':<12}", _QUIET), (state, STYLES.get(state, ""))),
+        *([Content.styled(verdict, verdict_style(last))] if (verdict := verdict_text(last)) else []),
     ]
 
 
@@ -156,4 +161,5 @@ def _seen(offer: OfferSeen) -> list[Content]:
         lines.append(row("first token", short_time(offer.first_token_ms)))
     elif first is not None:
         lines.append(row("claims", f"first in {short_time(first)}"))
+    lines.append(row("verified", badge(offer)))
     return lines

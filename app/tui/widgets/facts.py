@@ -10,6 +10,7 @@ from rich.cells import cell_len
 from infraxa.app.tui.widgets.bills import cost_text, state_text, tokens_text
 from infraxa.app.tui.widgets.driver import THIS_MACHINE, named
 from infraxa.app.tui.widgets.text import one_line
+from infraxa.app.tui.widgets.verdicts import verdict_text
 from infraxa.store.records import AnswerFacts, DriverPart, Message
 
 BUILT_IN_MODEL = "guide"
@@ -106,7 +107,8 @@ def moved_places(parts: Iterable[DriverPart]) -> list[DriverPart]:
 
 
 def facts_lines(facts: AnswerFacts | None) -> list[list[str]]:
-    """What was measured, what it cost, who can read the answer: `0.12 s to first token`, `812 tok/s`, …
+    """What was measured, what it cost, whether it was audited, who can read the answer: `0.12 s to first
+    token`, `812 tok/s`, …
 
     The first is complete; those after it say less and less, for where there is less room. Who can read it is
     said whole in all of them.
@@ -122,7 +124,7 @@ def facts_lines(facts: AnswerFacts | None) -> list[list[str]]:
             always.append(speed(facts.tokens_per_second))
         if tokens := tokens_text(facts):
             always.append(tokens)
-        money = [word for word in (cost_text(facts), state_text(facts)) if word]
+        money = _outcome(facts)
         if facts.n_prompt:
             cached = f", {facts.n_cached} cached" if facts.n_cached else ""
             prompt.append(f"prompt {facts.n_prompt}{cached}")
@@ -145,11 +147,16 @@ def facts_lines(facts: AnswerFacts | None) -> list[list[str]]:
     ]
 
 
+def _outcome(facts: AnswerFacts) -> list[str]:
+    """What it cost, and what came of it since: never left out."""
+    return [word for word in (cost_text(facts), state_text(facts), verdict_text(facts)) if word]
+
+
 def facts_rows(facts: AnswerFacts | None, width: int, before: int = 0) -> list[list[str]]:
     """The facts in at most `width` cells, after `before` cells of something else: what there is room for in
-    one row; what it cost and who can read it in two rows where one is too short for both."""
+    one row; what it cost, what came of its audit and who can read it in two rows where one is too short."""
     lines = facts_lines(facts)
-    money = [cost_text(facts), state_text(facts)] if facts is not None and facts.bills else []
+    money = _outcome(facts) if facts is not None else []
     for line in lines:
         if set(money) <= set(line) and before + _cells(line) <= width:
             return [line]

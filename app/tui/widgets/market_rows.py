@@ -21,6 +21,7 @@ from infraxa.app.tui.widgets.network_rows import round_trip
 from infraxa.app.tui.widgets.price_line import NO_PAST, PricePast
 from infraxa.app.tui.widgets.table import Cell, Column, Row
 from infraxa.app.tui.widgets.text import one_line
+from infraxa.app.tui.widgets.verdicts import badge, commits
 from infraxa.net.identity import SHORT_LENGTH, display, id_text
 from infraxa.net.status import SeenNode
 
@@ -31,25 +32,26 @@ _WHOLE_ID = 12
 
 DAY_BARS = 8
 """Cells of the price of the last 24 hours, 3 hours each."""
-PAST_FROM = 137
+PAST_FROM = 147
 """Cells of a table from which it has room."""
 
 COLUMNS = (
     Column("★", 2),
     Column("provider", 16, grow=1, tail=SHORT_LENGTH + 1),
     Column("model", 12, grow=2),
-    Column("quant", 8, from_width=102),
-    Column("context", 8, right=True, from_width=147, descending=True),
+    Column("quant", 8, from_width=112),
+    Column("context", 8, right=True, from_width=157, descending=True),
     Column("price", 6, right=True, from_width=52),
     Column("24 h", DAY_BARS, from_width=PAST_FROM),
     Column("stars", 9, right=True, from_width=73, descending=True),
+    Column("verified", 8, from_width=102, descending=True),
     Column("state", 7, from_width=46),
     Column("slots", 6, right=True, from_width=86, descending=True),
     Column("trip", 7, right=True, from_width=94),
-    Column("success", 8, right=True, from_width=123, descending=True),
-    Column("1st token", 10, right=True, from_width=114),
+    Column("success", 8, right=True, from_width=133, descending=True),
+    Column("1st token", 10, right=True, from_width=124),
     Column("tok/s", 6, right=True, from_width=62, descending=True),
-    Column("heard", 6, right=True, from_width=132),
+    Column("heard", 6, right=True, from_width=142),
 )
 BEST = 0
 """The column that keeps offers as Node lists them, the best first."""
@@ -175,6 +177,7 @@ def offer_rows(
                     offer.price_out + offer.price_in,
                     past.points[-1].price_out if past.points else None,
                     None if offer.new else offer.stars,
+                    _proven(offer),
                     node.status,
                     node.slots - busy_slots(node),
                     node.rtt_ms,
@@ -208,6 +211,7 @@ def _cells(
         (price_text(offer), aside or _price_style(offer, most)),
         (past.bars(DAY_BARS), ".table--aside"),
         (rating_text(offer), aside or (".table--mark" if offer.new else "")),
+        _verified(offer, aside),
         _state(offer),
         (f"{busy_slots(node)}/{node.slots}" if node.slots else "–", aside),
         (round_trip(node.rtt_ms), aside),
@@ -237,6 +241,19 @@ def rating_text(offer: OfferSeen) -> str:
     return f"{offer.stars:.1f} ({count})"
 
 
+def _verified(offer: OfferSeen, aside: str) -> Cell:
+    """What own audits found, or how far its answers can be audited: `12 ✓`, `✗ caught`, `signed`."""
+    style = ".table--warn" if offer.caught else ".table--good" if offer.audited.passed else ".table--aside"
+    return (badge(offer), style if offer.caught else aside or style)
+
+
+def _proven(offer: OfferSeen) -> float | None:
+    """To sort by: audits that passed, then signed answers; who was caught below them."""
+    if offer.caught:
+        return -1.0
+    return offer.audited.passed + 0.5 if commits(offer) else offer.audited.passed or None
+
+
 def rate_text(rate: float) -> str:
     """Tokens per second: `812`, `33.8`."""
     return f"{rate:.0f}" if rate >= 99.95 else f"{rate:.1f}"
@@ -253,6 +270,8 @@ def _state(offer: OfferSeen) -> Cell:
     status = offer.node.status
     if offer.mark == "blocked":
         return (status, ".table--aside")
+    if offer.caught:
+        return ("caught", ".table--warn")
     if status == "online" and (offer.cooling_s or offer.problem):
         return ("failed" if offer.cooling_s else "not now", ".table--warn")
     if status == "online":

@@ -39,6 +39,7 @@ from infraxa.app.tui.widgets.facts import (
 from infraxa.app.tui.widgets.markdown import MarkdownView
 from infraxa.app.tui.widgets.streaming import Flusher
 from infraxa.app.tui.widgets.text import Cleaner, clean, one_line
+from infraxa.app.tui.widgets.verdicts import can_audit, verdict_lines, verdict_style, verdict_text
 from infraxa.net.tasks import TaskGroup
 from infraxa.store.records import AnswerFacts, DriverPart, Message, Turn
 
@@ -62,6 +63,7 @@ WORDS = {
     "edit": "edit",
     "continue": "continue",
     "elsewhere": "continue elsewhere",
+    "audit": "audit",
     "drop_oldest": "drop the oldest turns and answer again",
     "stop": "stop",
 }
@@ -85,6 +87,7 @@ class MessageView(MarkdownView, can_focus=True):
         Binding("c", "continue", "Continue", id="message.continue"),
         Binding("c", "elsewhere", "Continue elsewhere", id="message.elsewhere"),
         Binding("d", "drop_oldest", "Drop oldest turns", id="message.drop_oldest"),
+        Binding("v", "audit", "Audit", id="message.audit"),
         *(
             Binding(str(stars), f"rate({stars})", f"Rate {stars}", show=False, id=f"message.rate_{stars}")
             for stars in range(1, MOST_STARS + 1)
@@ -397,6 +400,8 @@ class AnswerView(MessageView):
         actions.append("regenerate")
         if too_long(message):
             actions.append("drop_oldest")
+        if can_audit(message):
+            actions.append("audit")
         return actions
 
     def _word(self, action: str) -> str:
@@ -433,10 +438,13 @@ class AnswerView(MessageView):
         style = "$text-error" if message.state == "failed" else "$text-warning"
         said = Content.styled(end, style) if end else Content("")
         before = said.cell_length + 3 if end else 0
+        styles = STYLES
+        if message.facts is not None and (verdict := verdict_text(message.facts)):
+            styles = {**STYLES, verdict: verdict_style(message.facts)}
         # All of it under the message that is looked at.
         facts = facts_lines(message.facts)[:1] if self.has_focus else facts_rows(message.facts, width, before)
         for at, row in enumerate(facts):
-            words = [Content.styled(fact, STYLES.get(fact, MUTED)) for fact in row]
+            words = [Content.styled(fact, styles.get(fact, MUTED)) for fact in row]
             line = Content.styled(" · ", FAINT).join([said, *words] if end and not at else words)
             if at < len(facts) - 1:
                 lines.append(line)
@@ -449,7 +457,7 @@ class AnswerView(MessageView):
             line = line + Content.styled(" · ", FAINT) + stars
         lines.append(line)
         if self.has_focus:
-            lines += bill_lines(message.facts)
+            lines += bill_lines(message.facts) + verdict_lines(message.facts)
         return Content("\n").join(lines)
 
     def _stars(self) -> Content:
@@ -483,6 +491,9 @@ class AnswerView(MessageView):
 
     def action_elsewhere(self) -> None:
         self.post_message(requests.ElsewhereRequested(self.message.id))
+
+    def action_audit(self) -> None:
+        self.post_message(requests.AuditRequested(self.message.id))
 
     def action_drop_oldest(self) -> None:
         self.post_message(requests.DropOldestRequested(self.message.id))

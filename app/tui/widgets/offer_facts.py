@@ -5,6 +5,7 @@ What the provider claims and what was measured on this machine never stand in on
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from textwrap import wrap
 
@@ -27,6 +28,7 @@ from infraxa.app.tui.widgets.market_rows import (
 from infraxa.app.tui.widgets.network_rows import address_text, round_trip
 from infraxa.app.tui.widgets.price_line import NO_PAST, PricePast
 from infraxa.app.tui.widgets.text import one_line
+from infraxa.app.tui.widgets.verdicts import audits_text, commits
 from infraxa.net.addresses import DEFAULT_PORT
 from infraxa.net.identity import id_text, short_id
 from infraxa.net.status import SeenNode
@@ -63,8 +65,10 @@ def warnings(offer: OfferSeen, older_s: float) -> list[tuple[str, str]]:
     found = []
     if offer.mark == "blocked":
         found.append(("You blocked it: nothing is sent to it. b takes that back.", "$text-error"))
-    elif offer.problem:
+    elif offer.problem and offer.problem != offer.caught:
         found.append((one_line(offer.problem, 200), "$text-error"))
+    if offer.caught:
+        found.append((f"✗ Caught: {one_line(offer.caught, 200)}", "$text-error"))
     if node.same_name_as is not None:
         first = short_id(node.same_name_as)
         found.append((f"Not the first with this name: {first} had it before.", "$text-warning"))
@@ -103,6 +107,11 @@ def answers(offer: OfferSeen) -> str:
         return ""
     share = f" · {percent(offer.success)}" if offer.success is not None else ""
     return f"{offer.answered:,} of {asked:,} whole{share}"
+
+
+def verified(offer: OfferSeen) -> str:
+    """What this machine's own audits of its answers found, or whether they can be audited."""
+    return audits_text(offer.audited) or ("signs every step" if commits(offer) else "commits to nothing")
 
 
 def _limits(offer: OfferSeen) -> str:
@@ -151,10 +160,11 @@ def _state_lines(offer: OfferSeen, older_s: float, past: PricePast) -> list[Cont
     spread = "" if is_free(offer) else past.spread()
     day = f"{asks} (24 h {spread})" if spread else asks
     ago = f"{span(offer.node.age_s + older_s)} ago"
-    rated = reputation(offer)
+    rated, proven = reputation(offer), verified(offer)
     lines = [
-        (day, rated, now, way, f"heard {ago} {_by(offer.node)}"),
-        (day, rated, now, way),
+        (day, rated, proven, now, way, f"heard {ago} {_by(offer.node)}"),
+        (day, rated, proven, now, way),
+        (day, rated, proven, now),
         (day, rated, now),
         (day, now, way.partition(" · ")[0]) if spread else (asks, now, way, ago),
         (asks, now, way, ago),
@@ -247,10 +257,18 @@ def card(offer: OfferSeen, older_s: float, width: int, past: PricePast = NO_PAST
         lines.append(Content.assemble((f"{name:<{NAME}}", _QUIET), f"{here:<{CLAIM}}", (claimed, _QUIET)))
     fact("round trip", round_trip(node.rtt_ms))
     fact("answers", answers(offer) or "none asked for yet")
+    fact("verified", verified(offer))
+    if offer.audited.last_ms:
+        fact("", f"last {_day(offer.audited.last_ms)}")
     fact("reputation", reputation(offer))
     if offer.unweighted:
         fact("", f"{offer.unweighted:,} rating{'s' * (offer.unweighted != 1)} of strangers")
     return Content("\n").join(line.truncate(width, ellipsis=True) for line in lines)
+
+
+def _day(at_ms: int) -> str:
+    """`Sat 21 Nov 17:04`."""
+    return time.strftime("%a %d %b %H:%M", time.localtime(at_ms / 1000))
 
 
 def _time(milliseconds: float | None) -> str:

@@ -32,6 +32,10 @@ class ElsewhereRequested(_AboutMessage, namespace="conversation"):
     """Have another driver go on with this answer, whose driver failed."""
 
 
+class AuditRequested(_AboutMessage, namespace="conversation"):
+    """Find out whether the model that was sold gave this answer."""
+
+
 class RateRequested(Message, namespace="conversation"):
     """Rate this answer with so many stars. `named`: others learn which node it was."""
 

@@ -134,14 +134,14 @@ def can_audit(message: Message) -> bool:
     )
 
 
-def badge(offer: OfferSeen) -> tuple[str, str]:
-    """How far the answers of an offer are verified, in at most 8 cells, and its style: `✗ caught`, `12 ✓`,
-    `signed`; `–`: it commits to nothing."""
+def badge(offer: OfferSeen) -> str:
+    """How far the answers of an offer are verified, in at most 8 cells: `✗ caught`, `12 ✓`, `signed`; `–`: it
+    commits to nothing."""
     if offer.caught:
-        return "✗ caught", "$text-error"
+        return "✗ caught"
     if passed := offer.audited.passed:
-        return f"{min(passed, 9999)} ✓", "$text-success"
-    return ("signed" if commits(offer) else "–"), ""
+        return f"{min(passed, 9999)} ✓"
+    return "signed" if commits(offer) else "–"
 
 
 def commits(offer: OfferSeen) -> bool:
