@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from infraxa.app import bookkeeping
 from infraxa.app.counting import LOST, Improper, judged
+from infraxa.app.verifying import Kept
 from infraxa.net import codec, deals, wire
 from infraxa.net.codec import Signed
 from infraxa.net.deals import Countersign, Receipt
@@ -35,6 +36,8 @@ class Due(NamedTuple):
     """The tokens were counted by the model's vocabulary."""
     now: int
     """Milliseconds since the epoch."""
+    kept: Kept | None = None
+    """What it has to commit to, as long as this runs."""
 
     @property
     def provider(self) -> bytes:
@@ -68,7 +71,7 @@ def agree(conn: Connection, due: Due, *, told: bool = False, lost: bool = False)
     if kept is not None:
         return Step(send=kept if due.asked or order.bill != "closed" else None)
     try:
-        verdict = judged(due.receipt, order, due.account.id, due.request)
+        verdict = judged(due.receipt, order, due.account.id, due.request, due.kept)
     except Improper as error:
         return _noted(conn, provider, bookkeeping.improper(error.what))
     if not bookkeeping.continues(tab := tabs.get_tab(conn, "user", provider), due.receipt):

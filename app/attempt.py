@@ -19,11 +19,12 @@ from infraxa.app.offers import OfferSeen
 from infraxa.app.ordering import delta_of, prompt_tokens
 from infraxa.app.spending import Ended, NotBought, Spending
 from infraxa.app.tally import Part, Tally
+from infraxa.app.verifying import Kept, Secrets
 from infraxa.engine.types import ErrorInfo, Progress
 from infraxa.net.errors import NetError
 from infraxa.net.identity import id_text
 from infraxa.net.names import clean_name
-from infraxa.net.orders import Claimed, Done, Piece, Placed
+from infraxa.net.orders import Checkpoint, Claimed, Done, Piece, Placed
 from infraxa.net.patience import Patience, PatienceLimits
 from infraxa.net.prompts import Prompt
 from infraxa.net.routing import Blame, Outcome
@@ -89,6 +90,15 @@ class Telling(NamedTuple):
     """Returns when the item after it is asked for."""
 
 
+class Checked(NamedTuple):
+    """How the answer can be checked afterwards."""
+
+    why: str = ""
+    """Why it cannot be: a code of store.records.Verdict.why."""
+    secrets: Secrets | None = None
+    """With which its driver is held to it; None: it commits to nothing."""
+
+
 class Attempt:
     """`run` it once."""
 
@@ -102,6 +112,7 @@ class Attempt:
         offer: OfferSeen,
         moved: Moved,
         spending: Spending | None,
+        checked: Checked,
     ) -> None:
         """`moved` is told when the first of its text comes. `spending`: None: nothing of money is asked."""
         self.texts: list[str] = []
@@ -116,8 +127,11 @@ class Attempt:
         self._name = order_words.display_name(offer.node.name, offer.node.id)
         self._moved = moved
         self._spending = spending
+        self._checked = checked
         self._before = 0
-        self._claimed = False
+        self._claimed: Claimed | None = None
+        self._draw = b""
+        self._checkpoints: list[Checkpoint] = []
         self._ids: list[int] = []
         self._vectors: list[purchase.Vector] = []
 
@@ -164,7 +178,7 @@ class Attempt:
         finally:
             part.over()
             if self._spending is not None:
-                self._spending.ended(order.id, self._as_known(ended, bought, part))
+                self._spending.ended(order.id, self._as_known(ended, bought, prompt, part))
             await self._observed(
                 msgspec.structs.replace(
                     outcome, first_token_ms=part.first_token_ms, tokens_per_second=part.tokens_per_second
@@ -177,7 +191,7 @@ class Attempt:
             return not fresh
         return self._spending is not None and await self._spending.mended(code, self._node, order_id)
 
-    def _as_known(self, ended: Ended, bought: Purchase | None, part: Part) -> Ended:
+    def _as_known(self, ended: Ended, bought: Purchase | None, prompt: Prompt, part: Part) -> Ended:
         if bought is None:
             return ended
         return ended._replace(
@@ -187,6 +201,26 @@ class Attempt:
             vectors=[vector.n_tokens for vector in self._vectors],
             text="".join(self.texts),
             tokens_per_second=part.tokens_per_second,
+            why=self._checked.why,
+            kept=self._kept(bought.order, prompt, ended.done),
+        )
+
+    def _kept(self, order: Order, prompt: Prompt, done: Done | None) -> Kept | None:
+        """By what it can be checked, when its driver has committed to something."""
+        secrets, claimed = self._checked.secrets, self._claimed
+        if secrets is None or claimed is None:
+            return None
+        return Kept(
+            provider=self._node,
+            order=order,
+            prompt=prompt,
+            secret=secrets.audit,
+            commit=claimed.commit,
+            draw=self._draw,
+            checkpoints=tuple(self._checkpoints),
+            ids=tuple(self._ids),
+            steps=0 if done is None else done.steps,
+            size=order.prompt_bytes + 8 * len(self._ids) + 1024,
         )
 
     async def _connect(self) -> Link:
@@ -212,6 +246,7 @@ class Attempt:
                     part.piece(len(piece.ids))
                     self.texts.append(piece.text)
                     self._ids.extend(piece.ids)
+                    self._draw = self._draw or piece.draw
                     if first:
                         await self._telling.tell(self._moved)
                     await self._telling.tell(delta_of(piece))
@@ -219,14 +254,16 @@ class Attempt:
                     part.placed()
                     self._before = placed.before
                     self._waits(patience)
-                case Claimed():
+                case Claimed() as claimed:
                     part.claimed()
-                    if not self._claimed:
-                        self._claimed = True
+                    again, self._claimed = self._claimed is not None, claimed
+                    if not again:
                         name = clean_name(self._offer.node.name)
                         await self._telling.tell(Sent(Reader(id_text(self._node), name)))
                     reading = order_words.reading(self._name)
                     self._telling.say(Waits(reading, now_ms(), self._limits.advance))
+                case Checkpoint() as checkpoint:
+                    self._checkpoints.append(checkpoint)
                 case Vector() as vector:
                     self._vectors.append(vector)
                 case Progressed() as progressed:
@@ -253,7 +290,7 @@ class Attempt:
             case "answer":
                 what = order_words.answering(name)
             case "line":
-                what = order_words.in_line(name, self._before, again=self._claimed)
+                what = order_words.in_line(name, self._before, again=self._claimed is not None)
             case "upload":
                 what = order_words.uploading(name)
             case "reading":

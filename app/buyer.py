@@ -101,7 +101,7 @@ class Buyer:
     def _buying(
         self, request: Request, wanted: Wanted, texts: tuple[str, ...] = (), *, drop_oldest: bool = False
     ) -> Buying:
-        return Buying(
+        buying = Buying(
             self._network,
             self._drivers,
             self._limits,
@@ -112,6 +112,9 @@ class Buyer:
             at_driver=self._at_driver,
             drop_oldest=drop_oldest,
         )
+        if self._purse is not None:
+            buying.verify = self._purse.verify
+        return buying
 
     async def bound(self, chat_id: str, said: tuple[ChatMessage, ...], wanted: Wanted) -> Bound:
         """What the next message of the chat, the last of `said`, can cost. Raises StoreError."""

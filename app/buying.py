@@ -10,16 +10,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import secrets
 import time
 from collections.abc import Callable
 from typing import Final
 
 import msgspec
 
-from infraxa.app import order_words
+from infraxa.app import order_words, verifying
 from infraxa.app.answering import Billed, Item, Moved, Waits
 from infraxa.app.at_driver import AtDriver
-from infraxa.app.attempt import NO_PLACE, Attempt, Ordering, Setback, Telling
+from infraxa.app.attempt import NO_PLACE, Attempt, Checked, Ordering, Setback, Telling
 from infraxa.app.config import ANY
 from infraxa.app.drivers import Drivers
 from infraxa.app.errors import NodeError
@@ -39,7 +40,7 @@ from infraxa.net.prompts import Prompt, encode_prompt
 from infraxa.net.records import DOES_ANSWERS, DOES_VECTORS
 from infraxa.net.status import SeenNode
 from infraxa.net.tasks import TaskGroup
-from infraxa.net.wire import Order
+from infraxa.net.wire import Mode, Order
 from infraxa.store.db import now_ms
 from infraxa.store.records import Bill, DriverPart, StoreError
 
@@ -105,6 +106,9 @@ class Buying(Pulled):
         self._rebilled = asyncio.Event()
         self.preferred: OfferSeen | None = None
         """Who is asked first where infraxa chooses."""
+        self.verify: Mode = "none"
+        """What drivers are asked to commit to, where they offer it and the sampling allows it."""
+        self.random: verifying.Random = secrets.token_bytes
 
     def _last(self, end: End) -> list[Item]:
         return [self._tally.times(), Finished(end.reason, self._tally.usage(), end.error)]
@@ -301,12 +305,21 @@ class Buying(Pulled):
             prompt = Prompt(texts=self._texts)
         else:
             prompt = prompt_of(msgspec.structs.replace(self._request, messages=self._said), self._text)
+        order = order_of(os.urandom(16), offer.model.model_id, 1, self._request, left)
+        order = msgspec.structs.replace(order, texts=len(self._texts))
+        asked, drawn = verifying.asked(self.verify, offer.model.modes, order, prompt), None
+        if asked.mode != "none":
+            drawn = verifying.drawn(self.random)
+            prompt = verifying.salted(prompt, drawn)
         try:
-            size = len(encode_prompt(prompt))
+            encoded = encode_prompt(prompt)
         except NetError as error:
             if error.code != "too_large":
                 raise
             return Setback(error.code, ErrorInfo(order_words.PROMPT_TOO_LONG, error.message, error.remedy))
+        order = msgspec.structs.replace(order, prompt_bytes=len(encoded))
+        if drawn is not None:
+            order = verifying.committing(order, asked.mode, drawn, encoded)
         attempt = Attempt(
             self._network,
             self._drivers,
@@ -316,9 +329,8 @@ class Buying(Pulled):
             offer,
             Moved(_part(offer, len(self._text), reason)),
             self.spending,
+            Checked(asked.why, drawn),
         )
-        order = order_of(os.urandom(16), offer.model.model_id, size, self._request, left)
-        order = msgspec.structs.replace(order, texts=len(self._texts))
         with self._drivers.asked(offer.node.id):
             ended = await self._in_turn(offer, attempt, order, prompt)
         self._text += "".join(attempt.texts)

@@ -12,6 +12,8 @@ from typing import Annotated, Final, Literal, NamedTuple
 
 from msgspec import Meta, Struct
 
+from infraxa.app.verifying import Kept, fits
+from infraxa.engine.transcript import output_hash
 from infraxa.net import codec, deals, market
 from infraxa.net.codec import Id, Signature, Signed
 from infraxa.net.deals import Outcome, Receipt
@@ -174,12 +176,15 @@ def rates_of(order: OrderRow) -> Rates:
     return Rates(order.price_in, order.price_out, order.price_cached)
 
 
-def judged(receipt: Receipt, order: OrderRow, account: bytes, request: bytes = b"") -> Verdict:
+def judged(
+    receipt: Receipt, order: OrderRow, account: bytes, request: bytes = b"", kept: Kept | None = None
+) -> Verdict:
     """What of the receipt is agreed to. Raises Improper when it is of something else, or contradicts itself.
 
     `order` as the ledger has it: with `counted`, unless its counts were lost with a crash; then the hold is
     the only bound. `account`: the key towards this provider. `request`: as Agreed has it, for an order that
-    was free; empty when that is not known any more.
+    was free; empty when that is not known any more. `kept`: of an order that is to be checked, as long as it
+    is known.
     """
     if order.outcome == LOST:
         return Verdict(Counts(), 0)
@@ -196,6 +201,7 @@ def judged(receipt: Receipt, order: OrderRow, account: bytes, request: bytes = b
         "tokens": receipt.n_cached <= receipt.n_prompt,
         "outcome": order.outcome not in ("stop", "length", "embedded")
         or receipt.outcome in (order.outcome, "failed"),
+        "transcript": _commits(receipt, order, kept),
     }
     for what, holds in same.items():
         if not holds:
@@ -213,6 +219,16 @@ def judged(receipt: Receipt, order: OrderRow, account: bytes, request: bytes = b
     )
     mine = charge_of(counts, _agreed_outcome(order.outcome, receipt.outcome), rates, order.hold)
     return Verdict(counts, min(receipt.charge, mine, order.held))
+
+
+def _commits(receipt: Receipt, order: OrderRow, kept: Kept | None) -> bool:
+    """Whether the receipt commits to what it has to. What came is not known any more after a restart."""
+    if order.mode == "none":
+        return receipt.transcript is None
+    if kept is None:
+        said = receipt.transcript
+        return receipt.outcome in ("cancelled", "failed") if said is None else said.mode == order.mode
+    return fits(kept, receipt, output_hash)
 
 
 def _agreed_outcome(mine: str, theirs: Outcome) -> Outcome:

@@ -26,10 +26,12 @@ from infraxa.app.offers import OfferSeen
 from infraxa.app.paying import Paying
 from infraxa.app.spending import Count, Spending, Write
 from infraxa.app.trade import Bound
+from infraxa.app.verifying import Checks, Kept, NoChecks
 from infraxa.engine.types import ChatMessage, Sampling
 from infraxa.net.credits import micro
 from infraxa.net.market import FREE, Rates
 from infraxa.net.tasks import TaskGroup
+from infraxa.net.wire import Mode
 from infraxa.store import buying, trade
 from infraxa.store.db import Connection, Store, now_ms
 from infraxa.store.records import Bill, StoreError
@@ -64,6 +66,8 @@ class Purse:
         """Told of the bills of messages: chat, message, the bill."""
         self.vocabulary: Callable[[OfferSeen], Awaitable[Vocabulary | None]] = _no_vocabulary
         """By which tokens of answers of this offer are counted, if it is here."""
+        self.checks: Checks = NoChecks()
+        """Told by what answers can be checked, and when their receipts are signed."""
         self.limits: dict[bytes, int] = {}
         """How much each driver lets this node owe, as it said last."""
         self.locked = LockedRates(network, changed)
@@ -195,6 +199,11 @@ class Purse:
         while len(self._shown) > MOST_SHOWN:
             del self._shown[next(iter(self._shown))]
 
+    @property
+    def verify(self) -> Mode:
+        """What drivers are asked to commit to."""
+        return self._settings.verify
+
     def caps(self, used: int = 0) -> Caps:
         """What may be spent now, by a message whose orders before have cost `used`."""
         settings = self._settings
@@ -211,6 +220,17 @@ class Purse:
         self._spendings[order.id] = spending
         self._told(order)
         self._changed()
+
+    def checkable(
+        self, provider: bytes, order_id: bytes, place: tuple[str, str] | None, why: str, kept: Kept | None
+    ) -> None:
+        """By what the answer to this order can be checked; None: it cannot be, `why`. `place`: its chat and
+        message, when it is kept."""
+        if kept is not None:
+            self.paying.kept[order_id] = kept
+            self.checks.keep(kept, place)
+        elif why:
+            self.checks.unverified(provider, order_id, place, why)
 
     def dropped(self, provider: bytes, order_id: bytes) -> None:
         """It did not leave, or was refused at once: nothing is owed."""
@@ -265,6 +285,8 @@ class Purse:
             self._bills.pop(order.id, None)
         else:
             self._bills[order.id] = bill
+        if order.bill in ("signed", "closed"):
+            self.checks.signed(order)
         self._unpaid[order.peer] += (bill.state == "due" and not settled) - was
         if was and bill.state != "due":
             self._paid.set()

@@ -14,6 +14,7 @@ from infraxa.app import agreeing, bookkeeping
 from infraxa.app.agreeing import Due, Step
 from infraxa.app.counting import LOST
 from infraxa.app.locked import ANSWER_S, Trading
+from infraxa.app.verifying import Kept
 from infraxa.net import codec, wire
 from infraxa.net.codec import Signed
 from infraxa.net.errors import ProtocolError
@@ -45,6 +46,8 @@ class Signing:
         milliseconds since the epoch."""
         self.requests: dict[bytes, bytes] = {}
         """By order: deals.request_hash of those that were free, as long as this runs."""
+        self.kept: dict[bytes, Kept] = {}
+        """By order: what its receipt has to commit to."""
         self.counted: dict[bytes, int] = {}
         """By order: the tokens of its answer, as the model's vocabulary counts them."""
         self.ratable: Callable[[bytes, bytes, Signed], Keep | None] = lambda order, provider, blank: None
@@ -59,6 +62,7 @@ class Signing:
     def forget(self, order_id: bytes) -> None:
         """It is settled."""
         self.requests.pop(order_id, None)
+        self.kept.pop(order_id, None)
         self.counted.pop(order_id, None)
 
     async def pay(self, store: Store, link: Link, order: OrderRow, done: set[bytes]) -> None:
@@ -133,8 +137,17 @@ class Signing:
         return await self._sign(store, link, due, done, lost=billed.state == "signed")
 
     def _due(self, signed: Signed, receipt: Receipt, order: bytes, *, asked: bool) -> Due:
-        account, request = self._network.account(signed.signer), self.requests.get(order, b"")
-        return Due(signed, receipt, order, asked, account, request, order in self.counted, self._clock())
+        return Due(
+            signed,
+            receipt,
+            order,
+            asked,
+            self._network.account(signed.signer),
+            self.requests.get(order, b""),
+            order in self.counted,
+            self._clock(),
+            self.kept.get(order),
+        )
 
     async def _sign(
         self, store: Store, link: Link, due: Due, done: set[bytes], *, lost: bool = False

@@ -27,6 +27,7 @@ from infraxa.app.counting import (
 from infraxa.app.errors import NodeError
 from infraxa.app.locked import LEAVES_S, Locked
 from infraxa.app.offers import OfferSeen
+from infraxa.app.verifying import Kept
 from infraxa.engine.types import ErrorInfo
 from infraxa.net import codec, deals, market, wire
 from infraxa.net.deals import Outcome
@@ -81,6 +82,10 @@ class Ended(NamedTuple):
     """The tokens of the texts whose vectors came, as the driver says."""
     done: Done | None = None
     tokens_per_second: float | None = None
+    why: str = ""
+    """Why it cannot be checked, see store.records.Verdict."""
+    kept: Kept | None = None
+    """By what it can be."""
 
 
 class _Open(NamedTuple):
@@ -151,6 +156,13 @@ class Spending:
         self._bills[bill.order] = bill
         self._tell(tuple(self._bills.values()))
 
+    @property
+    def _place(self) -> tuple[str, str] | None:
+        """Chat and message of the answer, when it is kept."""
+        if self._chat_id is None or self._message_id is None:
+            return None
+        return self._chat_id, self._message_id
+
     def behind(self, provider: bytes) -> bool:
         """See Purse.behind."""
         return self._purse.behind(provider)
@@ -201,6 +213,7 @@ class Spending:
                 price_cached=rates.price_cached,
                 hold=hold,
                 called=self._called,
+                mode=order.mode,
             )
 
         caps = self._purse.caps(self._used)
@@ -275,6 +288,8 @@ class Spending:
             counted = vocabulary.count(ended.ids, ended.text, opened.stop, whole=whole)
             return None if counted is None else vocabulary.fair(ended.text, counted)
 
+        if ended.sent and not opened.texts:
+            self._purse.checkable(opened.offer.node.id, order_id, self._place, ended.why, ended.kept)
         write = self._write(opened, ended, counts)
         self._purse.ended(opened.offer, order_id, count, write, texts=bool(opened.texts))
 
