@@ -38,21 +38,20 @@ _Path = Annotated[bytes, Meta(max_length=MAX_PATH)]
 
 
 class Opening(Struct, array_like=True, frozen=True):
-    """What the driver says of an answer, and by what it fits to what was committed to."""
+    """What the driver says of an answer, and by what it fits to what was committed to: the tree that follows
+    from the leaves when all are here, and nothing more then; else hashes of it."""
 
     tokens: Annotated[bytes, Meta(max_length=TOKEN * MAX_OUT)]
     """All that were sampled, in their order, as uint32, little-endian."""
     leaves: Annotated[tuple[_Leaf, ...], Meta(max_length=MAX_OUT)]
     """Of the steps that were asked for, in their order."""
     paths: Annotated[tuple[_Path, ...], Meta(max_length=OPENED)] = ()
-    """One for each leaf, hashes joined; none when all leaves are here."""
+    """One for each leaf, hashes joined."""
     consistency: Annotated[tuple[_Path, ...], Meta(max_length=MAX_OUT // CHECKPOINT)] = ()
     """One for each checkpoint, hashes joined: the root of the tree as it was then, which the checkpoint has
-    committed with its number of steps, and after it what shows that the whole tree continues that one. None
-    when all leaves are here."""
+    committed with its number of steps, and after it what shows that the whole tree continues that one."""
     root: Annotated[bytes, Meta(max_length=HASH)] = b""
-    """Of the whole tree, which the receipt has committed with its number of steps; empty when all leaves are
-    here."""
+    """Of the whole tree, which the receipt has committed with its number of steps."""
 
     def __repr__(self) -> str:
         """Without what the answer is made of."""
@@ -76,17 +75,20 @@ def decode(data: bytes) -> Opening:
     """Raises ProtocolError for what cannot be an opening of any answer."""
     opening: Opening = codec.decode(data, Opening, MAX_OPENING)
     steps, odd = divmod(len(opening.tokens), TOKEN)
-    hashes = (*opening.paths, *opening.consistency)
+    hashes = (*opening.paths, *opening.consistency, opening.root)
     if odd or any(len(path) % HASH for path in hashes):
         raise ProtocolError("malformed", "a part of an opening")
-    whole = len(opening.leaves) == steps
-    if len(opening.root) not in (0, HASH) or (opening.paths and not opening.root):
-        raise ProtocolError("malformed", "the root of an opening")
-    if len(opening.paths) != len(opening.leaves) and not (whole and not opening.paths):
-        raise ProtocolError("malformed", "another number of paths than of leaves")
-    checkpoints = steps // CHECKPOINT
-    if len(opening.consistency) != checkpoints and not (whole and not opening.consistency):
-        raise ProtocolError("malformed", "another number of proofs than of checkpoints")
+    if len(opening.leaves) == steps:
+        right = not any(hashes) and not opening.paths and not opening.consistency
+    else:
+        right = (
+            len(opening.root) == HASH
+            and len(opening.paths) == len(opening.leaves)
+            and len(opening.consistency) == steps // CHECKPOINT
+            and all(opening.consistency)
+        )
+    if not right:
+        raise ProtocolError("malformed", "the hashes of an opening")
     return opening
 
 
