@@ -112,7 +112,7 @@ class Attempt:
         offer: OfferSeen,
         moved: Moved,
         spending: Spending | None,
-        checked: Checked,
+        checked: Checked = Checked(),
     ) -> None:
         """`moved` is told when the first of its text comes. `spending`: None: nothing of money is asked."""
         self.texts: list[str] = []
