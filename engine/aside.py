@@ -18,6 +18,7 @@ PART: Final = 4
 """While there are answers, one such part of the time is taken."""
 PIECE_SECONDS: Final = 0.1
 """What a piece may add to a step of the answers."""
+PROGRESS_STEP: Final = 0.01
 FIRST_ROWS: Final = 8
 """Of a piece, while nobody knows how long a row takes; and the least."""
 
@@ -47,6 +48,7 @@ class Aside(Generic[Message]):
         self._next = 0.0
         self._running = 0
         """The id of the task that made the last step."""
+        self._told = 0.0
 
     @property
     def busy(self) -> bool:
@@ -84,7 +86,10 @@ class Aside(Generic[Message]):
         self._running = task.id
         try:
             done = next(task.run)
-            return task.progress(done) if task.progress is not None else None
+            if task.progress is None or done < self._told + PROGRESS_STEP:
+                return None
+            self._told = done
+            return task.progress(done)
         except StopIteration as end:
             self._end(task)
             made: Message = end.value
@@ -102,6 +107,7 @@ class Aside(Generic[Message]):
     def _end(self, task: _Task[Message]) -> None:
         if self._queue[0] is task:
             self._context = self._row = None
+            self._told = 0.0
         self._queue.remove(task)
         task.run.close()
 
