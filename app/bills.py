@@ -157,6 +157,7 @@ def _receipt(signer: Signer, row: OrderRow, seq: int, owed_before: int) -> bytes
                 ended=row.ended_at or row.opened_at,
                 seq=seq,
                 owed_before=owed_before,
+                transcript=codec.decode(row.transcript, deals.Transcript) if row.transcript else None,
             ),
             signer,
         )

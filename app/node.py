@@ -187,7 +187,7 @@ class Node(NodeFacade):
         self._provider.on_offer, self._provider.on_load = self._net.offer, self._net.load
         till = self._provider.till
         till.identity, till.cheapest = lambda: self._net.identity, self._cheapest
-        self._net.sell(self._provider.serve, till.bargain)
+        self._net.sell(self._provider.serve, till.bargain, till.transcripts.audit)
         self._heed_settings()
         await self._self_tests.open(store)
         self._purse.paying.ratable = self._ratings.may_rate

@@ -55,6 +55,7 @@ class Offering:
             max_out=min(terms.context, MAX_OUT),
             price_in=base.price_in,
             price_out=base.price_out,
+            modes=terms.modes,
             backend="llama.cpp",
             speed=min(round(self._speed * 1000), 2**31 - 1),
             vocab=terms.entry.vocab,

@@ -24,7 +24,7 @@ from infraxa.app.events import Event
 from infraxa.app.models import Models
 from infraxa.app.offering import servable
 from infraxa.app.serving import ProviderStatus
-from infraxa.app.terms import Refusal, Terms, Why
+from infraxa.app.terms import Refusal, Why, terms_of
 from infraxa.app.till import Till
 from infraxa.engine.types import EngineError
 from infraxa.net.tasks import TaskGroup
@@ -204,7 +204,7 @@ class Provider(Desk):
         served = self._sales.terms is not None
         if engine.state == "ready" and engine.loaded is not None:
             self._retry_at, self._retry = 0.0, self._limits.retry
-            self._open_for(Terms(entry, settings, model_id, engine.loaded.n_ctx), engine.loaded)
+            self._open_for(terms_of(entry, settings, model_id, engine.loaded), engine.loaded)
         elif engine.state in ("starting", "loading", "restarting"):
             if served:
                 self._pause(pauses.Pause("The model is being loaded again."), stay=True)

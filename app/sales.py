@@ -15,6 +15,8 @@ import traceback
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
+import msgspec
+
 from infraxa.app.admission import Admission
 from infraxa.app.errors import NodeError
 from infraxa.app.line import Line, within
@@ -24,12 +26,22 @@ from infraxa.app.served import Records, Row
 from infraxa.app.serving import ServedState
 from infraxa.app.sold import FREE_OUT, Sold
 from infraxa.app.taken import ENDED, LEFT, OUTCOMES, Taken
-from infraxa.app.terms import Refusal, Terms, Why, done_of, max_out, refusal_of
+from infraxa.app.terms import (
+    Refusal,
+    Terms,
+    Why,
+    check_order,
+    check_prompt,
+    done_of,
+    max_out,
+    refusal_of,
+    terms_of,
+)
 from infraxa.app.throttle import Throttle
 from infraxa.app.till import Till
 from infraxa.app.turns import EngineLost, Turns
 from infraxa.engine.types import EngineError, Finished
-from infraxa.net import prompts, vectors
+from infraxa.net import prompts
 from infraxa.net.deals import Outcome
 from infraxa.net.tasks import TaskGroup
 
@@ -40,10 +52,6 @@ _log = logging.getLogger(__name__)
 
 USAGE_S: Final = 2.0
 """For the counts of a generation that was cancelled."""
-TOKEN_BYTES: Final = 32
-"""Of a prompt, for each token of the context: several times what a token of any language has."""
-SPARE_BYTES: Final = 4096
-"""Of a prompt besides its text."""
 
 _DEFECT: Final = "infraxa met a defect of its own: see the log."
 _LOST: Final = {
@@ -184,19 +192,7 @@ class Sales:
         assert terms is not None
         if sale.account in self.blocked:
             raise Refusal("not_allowed", "You have blocked this user.")
-        if sale.order.model != terms.model_id:
-            raise Refusal("model_gone", "It asked for a model that is not served.")
-        if not sale.order.repeat_penalty:
-            raise Refusal("bad_request", "It asked for what cannot be generated.", field="repeat_penalty")
-        if not sale.order.texts and terms.entry.info.embeds_only:
-            raise Refusal("bad_request", "It asked for an answer of a model that gives none.", field="texts")
-        if sale.order.texts and not vectors.fit(sale.order.texts, terms.entry.info.embedding_length):
-            raise Refusal("too_large", "It asked for more vectors than one order can have.", field="texts")
-        # As much for each text, unless it is given away.
-        prompts_most = max(1, sale.order.texts) if sale.order.quote else 1
-        if sale.order.prompt_bytes > prompts_most * terms.context * TOKEN_BYTES + SPARE_BYTES:
-            # It need not be sent, and nobody else has to wait while it is cut into tokens.
-            raise Refusal("too_large", "Its prompt was longer than the context.", limit=terms.context)
+        check_order(sale.order, terms)
         if self.admission.full:
             raise self._line.no_room()
         sold = run.sold = await self._till.admit(sale, terms)
@@ -218,7 +214,7 @@ class Sales:
             raise Refusal("leaving", "The engine was closed.", fault=True)
         # Before it is told, so that the receipt can be had when it is.
         await self._till.end(sold, run.end_of("embedded" if sale.order.texts else finished.reason))
-        await sale.done(done_of(finished, run.row.n_out, run.since - run.arrived))
+        await sale.done(done_of(finished, run.row.n_out, run.steps, run.since - run.arrived))
         self._over(run, "done", "")
 
     async def _serve_in_turn(self, run: Taken, sale: Sale, terms: Terms, sold: Sold) -> Finished:
@@ -229,10 +225,14 @@ class Sales:
             self._turns.tell_alive(run, sale)
             try:
                 async with self._models.held(terms.entry, terms.settings, guest=True) as engine:
-                    prompt = await self._claim(run, sale, self._as_loaded(terms), sold, prompt)
+                    loaded = self._as_loaded(terms)
+                    prompt = await self._claim(run, sale, loaded, sold, prompt)
                     if prompt.texts:
                         return await self._turns.embed(run, sale, engine, prompt.texts, sold.budget)
                     request = request_of(sale.order, prompt, run.max_out, sale.account.hex(), sold.budget)
+                    if run.written is not None:
+                        verified = run.written.begin(prompt, loaded.profile)
+                        request = msgspec.structs.replace(request, verified=verified)
                     return await self._turns.answer(run, sale, engine, request)
             except EngineLost as lost:
                 await self._begin_again(run, sale, terms, sold, lost)
@@ -256,7 +256,7 @@ class Sales:
 
     def _as_loaded(self, terms: Terms) -> Terms:
         loaded = self._models.status_of(terms.entry).loaded
-        return terms if loaded is None else terms._replace(context=loaded.n_ctx)
+        return terms if loaded is None else terms_of(terms.entry, terms.settings, terms.model_id, loaded)
 
     async def _claim(
         self, run: Taken, sale: Sale, terms: Terms, sold: Sold, prompt: prompts.Prompt | None
@@ -265,10 +265,15 @@ class Sales:
         run.row.state = "sending"
         self._changed()
         await self._till.claim(sold)
+        if sale.order.mode != "none" and run.written is None:
+            run.written = self._till.transcripts.write(sale.account, sale.order)
+        commit = b"" if run.written is None else run.written.commit
         if prompt is None:
-            prompt = await sale.claim(terms.context, run.max_out)
+            prompt = await sale.claim(terms.context, run.max_out, commit)
+            if run.written is not None:
+                check_prompt(prompt)
         else:
-            await sale.claim_again(terms.context, run.max_out)
+            await sale.claim_again(terms.context, run.max_out, commit)
         await self._till.process(sold)
         run.row.state = "reading"
         self._changed()

@@ -40,6 +40,8 @@ class End(NamedTuple):
     n_out: int = 0
     gone: bool = False
     """Its user was lost."""
+    transcript: bytes | None = None
+    """What the receipt says of how it was answered: an encoded deals.Transcript."""
 
 
 @dataclass(eq=False)
@@ -73,7 +75,7 @@ class Sold:
         """µcr, by its end."""
         if self.end is None or not self.claimed:
             return 0
-        outcome, n_prompt, n_cached, n_out, _ = self.end
+        outcome, n_prompt, n_cached, n_out = self.end[:4]
         return market.charge_of(outcome, n_prompt, n_prompt, n_cached, n_out, self.rates, self.hold)
 
     @property
@@ -105,6 +107,7 @@ def open_(
         price_out=sold.rates.price_out,
         price_cached=sold.rates.price_cached,
         hold=sold.hold,
+        mode=order.mode,
     )
     used, most = bills.standing(conn, account, limit)
     if sold.hold and used + sold.hold > most:
@@ -134,7 +137,8 @@ def end(conn: Connection, sold: Sold) -> None:
     if not sold.claimed and selling.expire_order(conn, account, sold.order):
         return
     counts = Counts(ended.n_prompt, ended.n_cached, ended.n_out)
-    selling.end_order(conn, account, sold.order, _STATES[ended.outcome], counts, sold.charge, ended.outcome)
+    state, transcript = _STATES[ended.outcome], ended.transcript
+    selling.end_order(conn, account, sold.order, state, counts, sold.charge, ended.outcome, transcript)
 
 
 def end_all(conn: Connection) -> None:

@@ -12,6 +12,7 @@ from typing import Final
 from infraxa.app.served import Row
 from infraxa.app.serving import ServedState
 from infraxa.app.sold import End, Sold
+from infraxa.app.transcripts import Written
 from infraxa.engine.generation import Generation
 from infraxa.engine.types import Usage
 from infraxa.net.deals import Outcome
@@ -50,6 +51,8 @@ class Taken:
     """Tokens that its answer may have."""
     sold: Sold | None = None
     """In the ledger."""
+    written: Written | None = None
+    """What is committed to of its answer; None: nothing is."""
     generation: Generation | None = None
     usage: Usage | None = None
     """When its generation is over."""
@@ -67,7 +70,13 @@ class Taken:
         """Its end, with what was delivered."""
         row, usage = self.row, self.usage or Usage()
         n_prompt = max(usage.n_prompt, row.n_prompt) if row.n_out else row.prompt_read
-        return End(outcome, n_prompt, min(usage.n_cached, n_prompt), row.n_out, self.gone)
+        transcript = None if self.written is None else self.written.end()
+        return End(outcome, n_prompt, min(usage.n_cached, n_prompt), row.n_out, self.gone, transcript)
+
+    @property
+    def steps(self) -> int:
+        """Tokens that were sampled of an answer that can be checked."""
+        return 0 if self.written is None else self.written.steps
 
     def sent(self, tokens: int) -> None:
         """No more tokens than these have left, of those that were counted."""

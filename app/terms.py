@@ -10,9 +10,18 @@ from typing import Final, NamedTuple
 
 from infraxa.app.choices import ModelEntry
 from infraxa.app.config import Settings
-from infraxa.engine.types import ErrorInfo, Finished
-from infraxa.net import orders, wire
+from infraxa.engine.types import ErrorInfo, Finished, Loaded
+from infraxa.net import orders, vectors, wire
+from infraxa.net.prompts import Prompt
+from infraxa.net.records import MODE_FRAUD_PROOF, MODE_MERKLE
 
+TOKEN_BYTES: Final = 32
+"""Of a prompt, for each token of the context: several times what a token of any language has."""
+SPARE_BYTES: Final = 4096
+"""Of a prompt besides its text."""
+MAX_PROFILE: Final = 64
+"""Characters, as in deals.Transcript."""
+_MODES: Final[dict[wire.Mode, int]] = {"none": 0, "merkle": MODE_MERKLE, "fraud_proof": MODE_FRAUD_PROOF}
 PAUSED: Final = "paused"
 """The field of a refusal while nobody is served."""
 
@@ -52,6 +61,60 @@ class Terms(NamedTuple):
     settings: Settings
     model_id: bytes
     context: int
+    modes: int = 0
+    """By which answers can be checked, see records.MODE_*."""
+    profile: str = ""
+    """With what answers are computed."""
+
+
+def terms_of(entry: ModelEntry, settings: Settings, model_id: bytes, loaded: Loaded) -> Terms:
+    """With a model as it is loaded."""
+    # A cache of 4 bits changes what the model says as much as a smaller file does.
+    checkable = loaded.chat and loaded.kv_type != "q4_0"
+    modes = MODE_MERKLE | MODE_FRAUD_PROOF if checkable else 0
+    return Terms(entry, settings, model_id, loaded.n_ctx, modes, profile_of(loaded, settings.flash_attention))
+
+
+def profile_of(loaded: Loaded, flash_attention: str) -> str:
+    """What llama.cpp computes a model with: its version, the backend, the cache, flash attention."""
+    return "/".join((loaded.version, loaded.backend, loaded.kv_type, flash_attention))[:MAX_PROFILE]
+
+
+def backend_of(profile: str) -> str:
+    """What of a profile models give other numbers on; empty: it does not say."""
+    return next(iter(profile.split("/")[1:]), "")
+
+
+def check_order(order: wire.Order, terms: Terms) -> None:
+    """Raises Refusal for one that is not served, whatever its prompt is."""
+    info = terms.entry.info
+    if order.model != terms.model_id:
+        raise Refusal("model_gone", "It asked for a model that is not served.")
+    if not order.repeat_penalty:
+        raise Refusal("bad_request", "It asked for what cannot be generated.", field="repeat_penalty")
+    if not order.texts and info.embeds_only:
+        raise Refusal("bad_request", "It asked for an answer of a model that gives none.", field="texts")
+    if order.texts and not vectors.fit(order.texts, info.embedding_length):
+        raise Refusal("too_large", "It asked for more vectors than one order can have.", field="texts")
+    if order.mode != "none" and not _MODES[order.mode] & terms.modes:
+        raise Refusal("unsupported", "It asked for an answer that can be checked.", field="mode")
+    # As much for each text, unless it is given away.
+    prompts_most = max(1, order.texts) if order.quote else 1
+    if order.prompt_bytes > prompts_most * terms.context * TOKEN_BYTES + SPARE_BYTES:
+        # It need not be sent, and nobody else has to wait while it is cut into tokens.
+        raise Refusal("too_large", "Its prompt was longer than the context.", limit=terms.context)
+
+
+def check_prompt(prompt: Prompt) -> None:
+    """Raises Refusal for one whose answer could not be checked, when it is to be: its tokens have to follow
+    from the model's numbers and the draw alone. What an order says of that is in orders.check_order."""
+    if prompt.format is not None:
+        raise Refusal("unsupported", _UNCHECKED, field="format")
+    if prompt.tools and prompt.tool_choice not in ("auto", "none"):
+        raise Refusal("unsupported", _UNCHECKED, field="tool_choice")
+
+
+_UNCHECKED: Final = "It asked for an answer that can be checked, and for what cannot."
 
 
 def max_out(order: wire.Order, terms: Terms) -> int:
@@ -59,8 +122,8 @@ def max_out(order: wire.Order, terms: Terms) -> int:
     return min(order.max_tokens or terms.context, terms.context, orders.MAX_OUT)
 
 
-def done_of(finished: Finished, n_out: int, in_line_s: float) -> orders.Done:
-    """The end of an answer of which `n_out` tokens were sent."""
+def done_of(finished: Finished, n_out: int, steps: int, in_line_s: float) -> orders.Done:
+    """The end of an answer of which `n_out` tokens were sent; `steps`: see orders.Done."""
     usage = finished.usage
     return orders.Done(
         finish="length" if finished.reason == "length" else "stop",
@@ -70,6 +133,7 @@ def done_of(finished: Finished, n_out: int, in_line_s: float) -> orders.Done:
         queued_ms=round(in_line_s * 1000 + usage.queued_ms),
         first_token_ms=round(usage.first_token_ms or 0),
         decode_ms=round(usage.decode_ms),
+        steps=steps,
     )
 
 

@@ -19,6 +19,7 @@ from infraxa.app.errors import NodeError
 from infraxa.app.intake import PROPOSED, Intake
 from infraxa.app.sold import FREE_OUT
 from infraxa.app.terms import Refusal
+from infraxa.app.transcripts import Transcripts
 from infraxa.net import codec, deals, market, tab, wire
 from infraxa.net.credits import shown
 from infraxa.net.market import FREE
@@ -53,8 +54,15 @@ class Till(Intake):
         """`changed`: told when tabs or receipts are other ones. `clock`: milliseconds since the epoch."""
         super().__init__(changed, clock=clock)
         self._randbytes = randbytes
+        self.transcripts = Transcripts(randbytes)
+        """Of the answers that can be checked."""
         self._proposed: dict[bytes, codec.Signed] = {}
         """By account: the settlement that waits for the person."""
+
+    async def close(self) -> None:
+        """As Intake; nothing can be opened any more."""
+        self.transcripts.close()
+        await super().close()
 
     async def bargain(self, customer: Customer, request: wire.Bargain) -> wire.Answer | wire.Failure:
         """Answer what an account asks about money. Raises ProtocolError."""

@@ -74,13 +74,11 @@ class Turns:
                 stuck.heard()
                 match item:
                     case Delta() if not stuck.over:
-                        if not row.n_out:
-                            self._first_piece(run)
                         if generation.complete:
                             # Whoever waits need not wait until the user has read the rest.
                             self.end(run)
-                        await self._send(sale, item)
-                        self._records.sent(row, len(item.token_ids), time.monotonic())
+                        await self._commit(run, sale, item)
+                        await self._send(run, sale, item)
                         self.count_bytes(run, sale)
                         self._changed()
                     case Progress() if not stuck.over:
@@ -169,13 +167,32 @@ class Turns:
         run.row.state = "answering"
         _stop_telling(run)
 
-    async def _send(self, sale: Sale, delta: Delta) -> None:
+    async def _commit(self, run: Taken, sale: Sale, delta: Delta) -> None:
+        """What is said of an answer that can be checked before what came of it is."""
+        if run.written is None:
+            return
+        for steps, root in run.written.take(delta):
+            if run.row.state != "answering":
+                self._first_piece(run)
+            await sale.checkpoint(steps, root)
+
+    async def _send(self, run: Taken, sale: Sale, delta: Delta) -> None:
+        if not (delta.text or delta.token_ids):
+            return
+        if not run.row.n_out:
+            self._first_piece(run)
+        await self._pieces(run, sale, delta)
+        self._records.sent(run.row, len(delta.token_ids), time.monotonic())
+
+    async def _pieces(self, run: Taken, sale: Sale, delta: Delta) -> None:
+        draw = b"" if run.written is None else run.written.draw()
         if not self._throttle.limited:
-            await sale.piece(delta.text, delta.token_ids, logprobs_told(delta))
+            await sale.piece(delta.text, delta.token_ids, logprobs_told(delta), draw)
             return
         for part, size in parts(delta, self._throttle.part):
             await self._throttle.allow(size)
-            await sale.piece(part.text, part.token_ids, logprobs_told(part))
+            await sale.piece(part.text, part.token_ids, logprobs_told(part), draw)
+            draw = b""
 
 
 def _groups(texts: tuple[str, ...]) -> Iterator[tuple[str, ...]]:

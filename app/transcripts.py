@@ -1,0 +1,258 @@
+"""What this provider commits to of the answers that it sells, and opens when their users ask.
+
+A transcript is begun with its order, grows with its answer and is kept in memory alone, for a while: it holds
+what was said. What a leaf is and how a tree is made is in engine/transcript.py, when what is said in sales.py
+and turns.py, what outlives this program in the ledger.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import struct
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from infraxa.engine.gumbel import seed_of
+from infraxa.engine.transcript import LEAF_BYTES, Tree, challenge, committed, output_hash
+from infraxa.engine.types import Delta, Verified
+from infraxa.net import codec, deals, wire
+from infraxa.net.prompts import Prompt
+
+if TYPE_CHECKING:
+    from infraxa.net.customers import Customer
+
+WINDOW_S: Final = 3600.0
+"""A transcript can be opened for so long after the end of its answer."""
+MAX_BYTES: Final = 64 * 1024 * 1024
+"""Of all transcripts, those that are being written too; the oldest go first."""
+KEPT_BYTES: Final = 1024
+"""What one takes besides its leaves."""
+MAX_ASKED: Final = 8
+"""How often one is opened: its user may have lost the answer, and asks for all steps after some."""
+STEP_BYTES: Final = LEAF_BYTES + 8
+"""Of a step in an opening of all: its leaf, its token, and where they begin."""
+QUICK_STEPS: Final = 1000
+"""The tree of so many is made at once, that of more beside the other work of this program."""
+_TOKEN: Final = slice(56, 60)
+"""Of a leaf: its token, as little-endian uint32."""
+
+
+class Written:
+    """One answer while it is written: what its tokens are drawn by, and what is committed to."""
+
+    def __init__(self, window: Transcripts, account: bytes, order: wire.Order, draw: bytes) -> None:
+        """`draw`: this side's half of the draw, 32 random bytes."""
+        self.order = order
+        self.commit = codec.digest("draw", draw)
+        """What is said of the half before the user's is known."""
+        self.steps = 0
+        """Tokens that were sampled."""
+        self._window = window
+        self._account = account
+        self._draw = draw
+        self._said_draw = False
+        self._prompt = Prompt()
+        self._profile = ""
+        self._ctx0 = b""
+        self._tree = Tree()
+        self._tokens = bytearray()
+        self._leaves: bytearray | None = bytearray()
+        """None: there was no room."""
+        self._over = False
+        self._said: bytes | None = None
+
+    def begin(self, prompt: Prompt, profile: str) -> Verified:
+        """Its prompt is here, and it is answered by an engine of this profile; what another engine wrote that
+        was lost does not count."""
+        self._forget()
+        self._prompt, self._profile, self.steps = prompt, profile, 0
+        order = self.order
+        request = deals.request_hash(codec.encode(order))
+        return Verified(
+            order=order.id,
+            seed=seed_of(order.id, prompt.draw, self._draw, request),
+            salt=prompt.salt,
+            ppm=(order.temperature, order.top_k, order.top_p, order.min_p),
+        )
+
+    def take(self, delta: Delta) -> Iterator[tuple[int, bytes]]:
+        """More was sampled. Gives the checkpoints that are due before any of it is said: each a number of
+        steps, and what is committed to."""
+        from infraxa.net.orders import CHECKPOINT
+
+        self._ctx0 = self._ctx0 or delta.ctx0
+        for leaf in delta.leaves:
+            self.steps += 1
+            self._tree.append(leaf)
+            self._tokens += leaf[_TOKEN]
+            if self._leaves is not None:
+                if self._window.room(len(leaf)):
+                    self._leaves += leaf
+                else:
+                    self._window.give_back(len(self._leaves))
+                    self._leaves = None
+            if self.steps % CHECKPOINT == 0:
+                yield self.steps, committed(self.steps, self._tree.root())
+
+    def draw(self) -> bytes:
+        """This side's half of the draw, to be told with the first piece; after that nothing."""
+        if self._said_draw:
+            return b""
+        self._said_draw = True
+        return self._draw
+
+    def end(self) -> bytes | None:
+        """It is over, and can be opened from now on. Gives what its receipt says of it, encoded; None when
+        nothing was sampled. The same when it is asked again."""
+        if self._over:
+            return self._said
+        self._over = True
+        steps = self.steps
+        if steps and self._ctx0:
+            root = committed(steps, self._tree.root())
+            tokens = struct.unpack(f"<{steps}I", self._tokens)
+            said = deals.Transcript(
+                mode=self.order.mode,
+                ctx0=self._ctx0,
+                steps=steps,
+                root=root,
+                output=output_hash(self._prompt.salt, tokens),
+                draw_u=self._prompt.draw,
+                draw_p=self._draw,
+                profile=self._profile,
+            )
+            self._said = codec.encode(said)
+            if self._leaves is not None:
+                leaves = bytes(self._leaves)
+                self._forget()
+                self._window.keep(self._account, self.order, root, leaves)
+        self._forget()
+        return self._said
+
+    def _forget(self) -> None:
+        self._window.give_back(len(self._leaves or b""))
+        self._ctx0, self._tree = b"", Tree()
+        self._tokens, self._leaves = bytearray(), bytearray()
+
+
+@dataclass(eq=False)
+class _Kept:
+    """One that can be opened."""
+
+    order: bytes
+    audit: bytes
+    """digest("audit", the secret that opens it)."""
+    root: bytes
+    """As in the receipt."""
+    leaves: bytes
+    """Joined."""
+    expires: asyncio.TimerHandle
+    asked: int = 0
+
+    @property
+    def size(self) -> int:
+        """In bytes."""
+        return len(self.leaves) + KEPT_BYTES
+
+    @property
+    def steps(self) -> int:
+        return len(self.leaves) // LEAF_BYTES
+
+
+class Transcripts:
+    """Those of one provider. All methods belong to one event loop."""
+
+    def __init__(self, randbytes: Callable[[int], bytes] = os.urandom) -> None:
+        self._randbytes = randbytes
+        self._kept: OrderedDict[tuple[bytes, bytes], _Kept] = OrderedDict()
+        """By account and order, the oldest first."""
+        self._bytes = 0
+        self._opens = asyncio.Lock()
+        """One tree is made at a time."""
+
+    def close(self) -> None:
+        """Forget all of them."""
+        for key in list(self._kept):
+            self._drop(key)
+
+    def write(self, account: bytes, order: wire.Order) -> Written:
+        """Begin that of an order, before anything of its prompt is known."""
+        return Written(self, account, order, self._randbytes(32))
+
+    async def audit(self, customer: Customer, request: wire.AuditPlease) -> bytes | wire.Failure:
+        """Open an answer of this account: encoded, and the same whenever it is asked for."""
+        from infraxa.net import audits
+
+        kept = self._kept.get((customer.account, request.order))
+        if kept is None:
+            return wire.Failure("audit_refused", field="order")
+        if codec.digest("audit", request.secret) != kept.audit:
+            return wire.Failure("audit_refused", field="secret")
+        if request.all and kept.steps * STEP_BYTES > audits.MAX_OPENING:
+            return wire.Failure("audit_refused", field="all")
+        kept.asked += 1
+        if kept.asked > MAX_ASKED:
+            return wire.Failure("audit_refused", limit=MAX_ASKED)
+        async with self._opens:
+            if kept.steps <= QUICK_STEPS:
+                return _opened(kept, request)
+            return await asyncio.to_thread(_opened, kept, request)
+
+    def keep(self, account: bytes, order: wire.Order, root: bytes, leaves: bytes) -> None:
+        """It can be opened for WINDOW_S, unless there is no room."""
+        key = account, order.id
+        expires = asyncio.get_running_loop().call_later(WINDOW_S, self._drop, key)
+        kept = _Kept(order.id, order.audit, root, leaves, expires)
+        self._drop(key)
+        if self.room(kept.size):
+            self._kept[key] = kept
+        else:
+            expires.cancel()
+
+    def room(self, size: int) -> bool:
+        """Whether so many more bytes may be taken, and are; the oldest that can be opened go for it."""
+        while self._bytes + size > MAX_BYTES:
+            if not self._kept:
+                return False
+            self._drop(next(iter(self._kept)))
+        self._bytes += size
+        return True
+
+    def give_back(self, size: int) -> None:
+        """So many bytes are not needed any more."""
+        self._bytes -= size
+
+    def _drop(self, key: tuple[bytes, bytes]) -> None:
+        kept = self._kept.pop(key, None)
+        if kept is not None:
+            kept.expires.cancel()
+            self._bytes -= kept.size
+
+
+def _opened(kept: _Kept, request: wire.AuditPlease) -> bytes:
+    from infraxa.net import audits
+    from infraxa.net.orders import CHECKPOINT
+
+    steps = kept.steps
+    leaves = [kept.leaves[at : at + LEAF_BYTES] for at in range(0, len(kept.leaves), LEAF_BYTES)]
+    tokens = b"".join(leaf[_TOKEN] for leaf in leaves)
+    if request.all or steps <= audits.OPENED:
+        return audits.encode(audits.Opening(tokens, tuple(leaves)))
+    tree = Tree()
+    for leaf in leaves:
+        tree.append(leaf)
+    opened = challenge(request.secret, kept.root, kept.order, steps, audits.OPENED)
+    return audits.encode(
+        audits.Opening(
+            tokens,
+            tuple(leaves[step] for step in opened),
+            tuple(b"".join(tree.path(step)) for step in opened),
+            tuple(
+                tree.root(n) + b"".join(tree.consistency(n)) for n in range(CHECKPOINT, steps + 1, CHECKPOINT)
+            ),
+            tree.root(),
+        )
+    )
