@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import msgspec
 
+from infraxa.app.audit_words import badge, commits
 from infraxa.app.commands.failures import UsageError
 from infraxa.app.commands.output import GAP, clean
 from infraxa.app.offers import OfferSeen
@@ -58,6 +59,16 @@ class Row(msgspec.Struct, frozen=True):
     """`pinned`, `blocked` or nothing."""
     problem: str | None = None
     """Why it cannot be the driver now."""
+    commits: bool = False
+    """It offers to sign what it computes, step by step, so that answers can be audited."""
+    audits_passed: int = 0
+    """Of this machine's own audits of its answers."""
+    audits_failed: int = 0
+    audits_undetermined: int = 0
+    caught: str | None = None
+    """What an audit or a proof has shown: it is not chosen by itself."""
+    verified: str = ""
+    """All of this in a word."""
 
 
 class _Column(msgspec.Struct, frozen=True):
@@ -111,6 +122,12 @@ def _offer(offer: OfferSeen) -> Row:
         cooling_s=round(offer.cooling_s, 1),
         mark=offer.mark,
         problem=offer.problem or None,
+        commits=commits(offer),
+        audits_passed=offer.audited.passed,
+        audits_failed=offer.audited.failed,
+        audits_undetermined=offer.audited.undetermined,
+        caught=clean(offer.caught) or None,
+        verified=badge(offer),
     )
 
 
@@ -191,6 +208,13 @@ def _taken(row: Row) -> int:
     return round(row.busy * row.slots)
 
 
+def _verified(row: Row) -> int | None:
+    """To sort by: the most audits that passed first, who was caught last."""
+    if row.caught:
+        return 1
+    return -row.audits_passed or (0 if row.commits else None)
+
+
 _STATES = {"online": 0, "busy": 1, "offline": 2}
 
 _COLUMNS: Final = (
@@ -223,6 +247,7 @@ _COLUMNS: Final = (
         True,
     ),
     _Column("success", _success, lambda row: _best_first(row.success), True),
+    _Column("verified", lambda row: row.verified, _verified),
     _Column("heard", lambda row: f"{row.age_s:.0f} s", lambda row: row.age_s, True),
     _Column(
         "reached by",
@@ -240,6 +265,7 @@ _FIRST_TO_GO: Final = (
     "slots",
     "tok/s",
     "success",
+    "verified",
     "price",
 )
 """On a terminal that is too narrow for all columns."""

@@ -256,5 +256,8 @@ Order = Annotated[
     ),
 ]
 Proof = Annotated[
-    str, typer.Argument(metavar="FILE", help="What receipts export wrote; - for standard input.")
+    str,
+    typer.Argument(
+        metavar="FILE", help="What receipts export or receipts proof wrote; - for standard input."
+    ),
 ]

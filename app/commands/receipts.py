@@ -1,4 +1,4 @@
-"""`infraxa receipts`: what was bought and sold, and a file of it that proves it to anybody.
+"""`infraxa receipts`: what was bought and sold, and files that prove it, or a driver's lie, to anybody.
 
 Such a file is checked by verify.py, which needs neither this node nor its store.
 """
@@ -105,9 +105,7 @@ def export(data_dir: Path | None, file: str, *, order: str | None) -> None:
     """
     folders = folders_of(data_dir)
     settings = settings_of(folders, {})
-    path = None if file == STANDARD else whole_path(file)
-    if path is not None and path.exists():
-        raise NodeError("exists", f"The file {path} is there already.", "Choose another name, or remove it.")
+    path = _new_file(file)
 
     async def write(node: NodeFacade) -> int:
         number = None if order is None else (await find_order(node, order)).order
@@ -128,6 +126,34 @@ def export(data_dir: Path | None, file: str, *, order: str | None) -> None:
     elif path is not None:
         receipts = "receipt is" if count == 1 else "receipts are"
         print(clean(f"{count} {receipts} in {path}. Anybody can check them: infraxa verify {path.name}"))
+
+
+def write_proof(data_dir: Path | None, order: str, file: str) -> None:
+    """The proof that the driver of this order lied, one line; a file that is there already stays.
+
+    Raises NodeError `exists`, `not_found`, StoreError, OSError.
+    """
+    folders = folders_of(data_dir)
+    path = _new_file(file)
+
+    async def ask(node: NodeFacade) -> str:
+        return await node.proof_of((await find_order(node, order)).order)
+
+    text = asyncio.run(read(folders, settings_of(folders, {}), ask, ""))
+    if not text:
+        raise no_receipt()
+    with _opened(path) as put:
+        put(text)
+    if path is not None:
+        print(clean(f"The proof is in {path}. Anybody can check it: infraxa verify {path.name}"))
+
+
+def _new_file(file: str) -> Path | None:
+    """Where to write; None: standard output. Raises NodeError `exists`."""
+    path = None if file == STANDARD else whole_path(file)
+    if path is not None and path.exists():
+        raise NodeError("exists", f"The file {path} is there already.", "Choose another name, or remove it.")
+    return path
 
 
 async def _lines(node: NodeFacade, order: str | None) -> AsyncIterator[str]:

@@ -579,9 +579,26 @@ def receipts_export(
     work.export(ctx.obj, file, order=order)
 
 
+@receipts_app.command("proof", epilog="Example: infraxa receipts proof 8f3a2c proof.jsonl")
+def receipts_proof(
+    ctx: typer.Context,
+    order: options.Order,
+    file: Annotated[
+        str, typer.Argument(metavar="[FILE]", help="A new file; standard output otherwise.")
+    ] = "-",
+) -> None:
+    """Write the proof that the driver of an order lied, when one was found.
+
+    It holds no message. Anybody checks it with infraxa verify.
+    """
+    from infraxa.app.commands import receipts as work
+
+    work.write_proof(ctx.obj, order, file)
+
+
 @receipts_app.command("verify", epilog="Example: infraxa receipts verify receipts.jsonl")
 def receipts_verify(file: options.Proof, json: options.Json = False) -> None:
-    """Check a file of receipts, offline; as infraxa verify."""
+    """Check a file of receipts or proofs, offline; as infraxa verify."""
     from infraxa.app.commands import verify as work
 
     raise typer.Exit(work.verify(file, as_json=json))
@@ -589,9 +606,11 @@ def receipts_verify(file: options.Proof, json: options.Json = False) -> None:
 
 @app.command(epilog="Example: infraxa verify receipts.jsonl")
 def verify(file: options.Proof, json: options.Json = False) -> None:
-    """Check a file of receipts, offline: signatures, sums, and that all of it belongs together.
+    """Check a file of receipts, or of proofs that a driver lied, offline: signatures, sums, draws, and that
+    all of it belongs together.
 
-    A line for each that proves nothing; the exit code is 1 when there is one.
+    A line for each proof that holds, and for each line that proves nothing; the exit code is 1 when there is
+    one of these.
     """
     from infraxa.app.commands import verify as work
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from textual.content import Content
 
+from infraxa.app.audit_words import badge
 from infraxa.app.network_words import span
 from infraxa.app.offers import OfferSeen
 from infraxa.app.trade import Bound
@@ -24,7 +25,7 @@ from infraxa.app.tui.widgets.market_rows import (
 from infraxa.app.tui.widgets.model_card import context_rows, row
 from infraxa.app.tui.widgets.network_rows import round_trip
 from infraxa.app.tui.widgets.text import one_line
-from infraxa.app.tui.widgets.verdicts import badge, verdict_style, verdict_text
+from infraxa.app.tui.widgets.verdicts import verdict_style, verdict_text
 from infraxa.net.credits import shown
 from infraxa.net.identity import id_text, short_id
 from infraxa.net.status import SeenNode

@@ -12,6 +12,7 @@ from functools import lru_cache, partial
 from types import MappingProxyType
 from typing import NamedTuple
 
+from infraxa.app.audit_words import badge, commits
 from infraxa.app.network_words import span
 from infraxa.app.offers import OfferSeen
 from infraxa.app.tui.widgets.driver import is_free
@@ -21,7 +22,6 @@ from infraxa.app.tui.widgets.network_rows import round_trip
 from infraxa.app.tui.widgets.price_line import NO_PAST, PricePast
 from infraxa.app.tui.widgets.table import Cell, Column, Row
 from infraxa.app.tui.widgets.text import one_line
-from infraxa.app.tui.widgets.verdicts import badge, commits
 from infraxa.net.identity import SHORT_LENGTH, display, id_text
 from infraxa.net.status import SeenNode
 

@@ -12,6 +12,7 @@ from textwrap import wrap
 from textual.content import Content
 from textual.style import Style
 
+from infraxa.app.audit_words import audits_text, commits
 from infraxa.app.network_words import span
 from infraxa.app.offers import OfferSeen
 from infraxa.app.tui.widgets.driver import is_free
@@ -28,7 +29,6 @@ from infraxa.app.tui.widgets.market_rows import (
 from infraxa.app.tui.widgets.network_rows import address_text, round_trip
 from infraxa.app.tui.widgets.price_line import NO_PAST, PricePast
 from infraxa.app.tui.widgets.text import one_line
-from infraxa.app.tui.widgets.verdicts import audits_text, commits
 from infraxa.net.addresses import DEFAULT_PORT
 from infraxa.net.identity import id_text, short_id
 from infraxa.net.status import SeenNode

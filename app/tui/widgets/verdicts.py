@@ -9,12 +9,9 @@ from typing import Final
 
 from textual.content import Content
 
-from infraxa.app.audits import AuditsSeen
-from infraxa.app.offers import OfferSeen
 from infraxa.app.tui.widgets.driver import named
 from infraxa.app.tui.widgets.figures import thousands
 from infraxa.app.tui.widgets.text import one_line
-from infraxa.net.records import MODE_FRAUD_PROOF, MODE_MERKLE
 from infraxa.store.records import AnswerFacts, Message, Verdict
 
 _RANKS: Final = ("failed", "checking", "undetermined", "unverified", "signed", "passed")
@@ -132,27 +129,3 @@ def can_audit(message: Message) -> bool:
         and (verdict := worst(facts)) is not None
         and verdict.state in ("signed", "undetermined")
     )
-
-
-def badge(offer: OfferSeen) -> str:
-    """How far the answers of an offer are verified, in at most 8 cells: `✗ caught`, `12 ✓`, `signed`; `–`: it
-    commits to nothing."""
-    if offer.caught:
-        return "✗ caught"
-    if passed := offer.audited.passed:
-        return f"{min(passed, 9999)} ✓"
-    return "signed" if commits(offer) else "–"
-
-
-def commits(offer: OfferSeen) -> bool:
-    """Whether it offers to commit to what it computes."""
-    return bool(offer.model.modes & (MODE_MERKLE | MODE_FRAUD_PROOF))
-
-
-def audits_text(seen: AuditsSeen) -> str:
-    """`12 of 14 audits passed · 1 failed`; empty: there was none."""
-    count = seen.passed + seen.failed + seen.undetermined
-    if not count:
-        return ""
-    text = f"{seen.passed:,} of {count:,} audit{'s' * (count != 1)} passed"
-    return f"{text} · {seen.failed:,} failed" if seen.failed else text
