@@ -99,6 +99,10 @@ class Checked(NamedTuple):
     """With which its driver is held to it; None: it commits to nothing."""
 
 
+UNCHECKED: Final = Checked()
+"""Nothing is asked for."""
+
+
 class Attempt:
     """`run` it once."""
 
@@ -112,7 +116,7 @@ class Attempt:
         offer: OfferSeen,
         moved: Moved,
         spending: Spending | None,
-        checked: Checked = Checked(),
+        checked: Checked = UNCHECKED,
     ) -> None:
         """`moved` is told when the first of its text comes. `spending`: None: nothing of money is asked."""
         self.texts: list[str] = []
