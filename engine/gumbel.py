@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import math
+import struct
 from array import array
+from bisect import bisect_right
 from collections.abc import Iterable
 from functools import cache
 from itertools import accumulate
@@ -32,6 +34,8 @@ _EXP: Final = (
     395007542, 145315154, 19666268, 360200, 121, 0,
 )  # fmt: skip
 """exp(-2^(b - 16)) in units of 2^-30, for each bit b."""
+_HIGH: Final = [[_EXP[_TABLE_BITS + bit] for bit in range(5) if high >> bit & 1] for high in range(32)]
+"""Those of the bits from 16 on, for each number of these."""
 
 
 class Draw(msgspec.Struct, frozen=True):
@@ -73,15 +77,14 @@ def seed_of(order: bytes, r_u: bytes, r_p: bytes, request_hash: bytes) -> bytes:
 def noise(seed: bytes, step: int, ids: Iterable[int]) -> list[int]:
     """Gumbel noise of these tokens at that step, in units of 2^-16."""
     keyed = hashlib.blake2b(step.to_bytes(4, "little"), key=seed, digest_size=8, person=_PERSON)
-    log = math.log
-    found = []
+    log, copy, digests = math.log, keyed.copy, []
     for token in ids:
-        hashed = keyed.copy()
+        hashed = copy()
         hashed.update(token.to_bytes(4, "little"))
-        u = ((int.from_bytes(hashed.digest(), "little") >> 12) + 0.5) / 4503599627370496.0
-        # Halves go to the even one, as everywhere.
-        found.append(round(-log(-log(u)) * 65536))
-    return found
+        digests.append(hashed.digest())
+    # Between 0 and 1, and neither of them. Halves are rounded to the even one.
+    uniform = [((u >> 12) + 0.5) * 2.0**-52 for u in struct.unpack(f"<{len(digests)}Q", b"".join(digests))]
+    return [round(-log(-log(u)) * 65536) for u in uniform]
 
 
 def choose(ids: Iterable[int], q: Iterable[int], draw: Draw, seed: bytes, step: int) -> int:
@@ -123,7 +126,7 @@ def _kept(q: list[int], draw: Draw) -> int:
     below = [((top - v) * inv_t) >> Q_BITS for v in q[: draw.top_k]]
     n = len(below)
     if most:
-        n = sum(x <= most for x in below)
+        n = bisect_right(below, most)
     if draw.top_p < _ONE:
         sums = list(accumulate(map(_exp, below[:n])))
         enough = draw.top_p * sums[-1]
@@ -136,9 +139,8 @@ def _exp(x: int) -> int:
     if x >= 1 << 21:
         return 0
     w: int = _low_exp()[x & 0xFFFF]
-    for bit in range(_TABLE_BITS, 21):
-        if x >> bit & 1:
-            w = (w * _EXP[bit] + (1 << 29)) >> 30
+    for factor in _HIGH[x >> _TABLE_BITS]:
+        w = (w * factor + (1 << 29)) >> 30
     return w
 
 
