@@ -10,6 +10,7 @@ from typing import Final, NamedTuple
 
 from infraxa.app.choices import ModelEntry
 from infraxa.app.config import Settings
+from infraxa.engine.transcript import TOP
 from infraxa.engine.types import ErrorInfo, Finished, Loaded
 from infraxa.net import orders, vectors, wire
 from infraxa.net.prompts import Prompt
@@ -70,7 +71,7 @@ class Terms(NamedTuple):
 def terms_of(entry: ModelEntry, settings: Settings, model_id: bytes, loaded: Loaded) -> Terms:
     """With a model as it is loaded."""
     # A cache of 4 bits changes what the model says as much as a smaller file does.
-    checkable = loaded.chat and loaded.kv_type != "q4_0"
+    checkable = loaded.chat and loaded.kv_type != "q4_0" and entry.info.vocabulary >= TOP
     modes = MODE_MERKLE | MODE_FRAUD_PROOF if checkable else 0
     return Terms(entry, settings, model_id, loaded.n_ctx, modes, profile_of(loaded, settings.flash_attention))
 

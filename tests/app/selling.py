@@ -173,10 +173,11 @@ class Shop:
         self.provider = Provider(models, self.events.append, **options)
         self.provider.open(store)
         self.provider.on_offer, self.provider.on_load = self.offers.append, self.loads.append
-        self.customers = Customers()
+        self.identity = Identity(node.secret[:32], bytes(32))
+        self.customers = Customers(self.identity)
         self.customers.handler = self.provider.serve
         self.customers.bargainer = self.provider.till.bargain
-        self.identity = Identity(os.urandom(32), bytes(32))
+        self.customers.auditor = self.provider.till.transcripts.audit
         self.provider.till.identity = lambda: self.identity
         node.handler = self._handle
         node.in_flight = 8
@@ -191,6 +192,8 @@ class Shop:
             await self.customers.serve(link, stream, request)
         elif isinstance(request, wire.Bargain):
             await self.customers.bargain(link, stream, request)
+        elif isinstance(request, wire.AuditPlease):
+            await self.customers.audit(link, stream, request)
 
     @property
     def model_id(self) -> bytes:
