@@ -32,9 +32,18 @@ from infraxa.app.events import (
 from infraxa.app.running import Running
 from infraxa.engine.types import Delta, EngineError, ErrorInfo, Finished, Progress, Usage
 from infraxa.net.tasks import TaskGroup
-from infraxa.store import bills, messages
+from infraxa.store import bills, messages, verdicts
 from infraxa.store.db import Store
-from infraxa.store.records import AnswerFacts, Bill, DriverPart, Message, MessageState, StoreError
+from infraxa.store.records import (
+    AnswerFacts,
+    Bill,
+    DriverPart,
+    Message,
+    MessageState,
+    StoreError,
+    Verdict,
+)
+from infraxa.store.verdicts import with_verdict
 
 _log = logging.getLogger(__name__)
 
@@ -160,6 +169,33 @@ class Answers:
             if not run.ended.is_set():
                 return  # it is stored with the end
         self._tasks.spawn(self._bill(run, chat_id, message_id, bill), name=f"bill {message_id}")
+
+    def judged(self, chat_id: str, message_id: str, verdict: Verdict) -> None:
+        """What is known of how an order of this answer was computed. That an audit runs is not stored: it may
+        never end."""
+        run = self._running.get(chat_id)
+        if run is not None and run.message is not None and run.message.id == message_id:
+            run.judge(verdict)
+            if not run.ended.is_set():
+                return  # it is stored with the end
+        self._tasks.spawn(self._judge(run, chat_id, message_id, verdict), name=f"verdict {message_id}")
+
+    async def _judge(self, run: Running | None, chat_id: str, message_id: str, verdict: Verdict) -> None:
+        if run is not None:
+            await run.over.wait()
+        if (unstored := self._unstored.get(message_id)) is not None:
+            self._unstored[message_id] = Unstored(*(_with_verdict(one, verdict) for one in unstored))
+        try:
+            if verdict.state == "checking":
+                message = await self._store.run(messages.get_message, message_id)
+                facts = with_verdict(message.facts or AnswerFacts(), verdict)
+            else:
+                facts = await self._store.run(verdicts.keep_verdict, message_id, verdict)
+        except StoreError as error:
+            if error.code != "not_found":  # as for bills
+                self._emit(LogLine("infraxa", sentence(error)))
+            return
+        self._emit(FactsChanged(chat_id, message_id, facts))
 
     async def _bill(self, run: Running | None, chat_id: str, message_id: str, bill: Bill) -> None:
         if run is not None:
@@ -288,7 +324,10 @@ class Answers:
             end = msgspec.structs.replace(
                 before,
                 facts=msgspec.structs.replace(
-                    before.facts or AnswerFacts(), readers=run.facts.readers, bills=run.facts.bills
+                    before.facts or AnswerFacts(),
+                    readers=run.facts.readers,
+                    bills=run.facts.bills,
+                    verdicts=run.facts.verdicts,
                 ),
                 error=sentence(error) if error else before.error,
             )
@@ -319,6 +358,11 @@ class Answers:
 
 def _with_bill(message: Message, bill: Bill) -> Message:
     facts = bills.with_bill(message.facts or AnswerFacts(), bill)
+    return msgspec.structs.replace(message, facts=facts)
+
+
+def _with_verdict(message: Message, verdict: Verdict) -> Message:
+    facts = with_verdict(message.facts or AnswerFacts(), verdict)
     return msgspec.structs.replace(message, facts=facts)
 
 

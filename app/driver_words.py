@@ -79,7 +79,12 @@ def nobody(why: Counter[Reason | None], context: int, max_price: int | None, *, 
         return error("There is no other provider to ask.", "Try again, or use this machine.")
     if why["no_way"]:
         return error("No way to the providers that are there is known.", "Try again in a moment.")
-    if why["offline"] or why["blocked"]:
+    if why["caught"] and not why["offline"]:
+        return error(
+            "Every provider that is there failed an audit, or is proven to have cheated.",
+            "The market says why. Wait for another, or use this machine.",
+        )
+    if why["offline"] or why["blocked"] or why["caught"]:
         return error(
             "All known providers are offline or blocked by you.", "Wait for one, or use this machine."
         )

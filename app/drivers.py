@@ -18,6 +18,7 @@ from typing import Final, cast
 import msgspec
 
 from infraxa.app import driver_words, reputations
+from infraxa.app.audited import Audited
 from infraxa.app.errors import NodeError
 from infraxa.app.offers import Mark, OfferSeen
 from infraxa.net import routing
@@ -63,6 +64,7 @@ class Drivers:
         self.fallback: frozenset[bytes] = frozenset()
         """The model_ids that nobody is chosen for who has another one: what every node has anyway."""
         self.reputations = reputations.Reputations()
+        self.audited = Audited()
         self._on_change = on_change
         self._clock = clock
         self._rng = rng or random.Random()
@@ -250,8 +252,9 @@ class Drivers:
                 evidence = routing.of_candidate(of_node, self._of_model(node, model))
                 pinned, blocked = mark == "pinned", mark == "blocked"
                 cost = prices.get(place, (model.price_in, model.price_out))
+                caught = self.audited.caught(node.id, model.model_id)
                 yield Candidate(
-                    node, model, pinned, blocked, evidence, self._pending[node.id], *cost, opinion
+                    node, model, pinned, blocked, evidence, self._pending[node.id], *cost, opinion, caught
                 )
 
     def _of_model(self, node: SeenNode, model: ModelOffer) -> Evidence:
@@ -260,7 +263,8 @@ class Drivers:
     def _seen(self, candidate: Candidate, now: int) -> OfferSeen:
         node, model = candidate.node, candidate.model
         evidence = self._of_model(node, model)
-        score = reputations.score(candidate, self.reputations.said(node.id), now)
+        audits = self.audited.seen(node.id, model.model_id)
+        score = reputations.score(candidate, self.reputations.said(node.id), audits, now)
         return OfferSeen(
             node=node,
             model=model,
@@ -277,6 +281,8 @@ class Drivers:
             unweighted=score.unweighted,
             new=score.new,
             cooling_s=routing.cooling_ms(candidate.evidence, now) / 1000,
+            audited=audits,
+            caught=candidate.caught,
             problem=_PROBLEMS.get(routing.why_not(candidate, _ANY, now), ""),
         )
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
+from infraxa.app.audits import AuditsSeen
 from infraxa.net import reputation, routing
 from infraxa.net.ratings import Rating, day_of
 from infraxa.net.reputation import Counterparty, Score, Weighted
@@ -35,7 +36,7 @@ def opinion(said: Sequence[Weighted], now_ms: int) -> float:
     return reputation.score(_NOTHING, said, day_of(now_ms)).opinion if said else reputation.PRIOR_STARS
 
 
-def score(candidate: Candidate, said: Sequence[Weighted], now_ms: int) -> Score:
+def score(candidate: Candidate, said: Sequence[Weighted], audits: AuditsSeen, now_ms: int) -> Score:
     """What is shown of a provider with one of its models: whether its answers come whole counts for all that
     it offers, how fast they come for this one."""
     evidence = candidate.evidence
@@ -46,6 +47,8 @@ def score(candidate: Candidate, said: Sequence[Weighted], now_ms: int) -> Score:
         broken=broken,
         speed=_ratio(evidence.tokens_per_second, candidate.model.speed / 1000),
         first_token=_ratio(candidate.node.first_token_ms, evidence.first_token_ms),
+        passed=audits.passed * (kept := routing.weight_of_age(now_ms - audits.last_ms)),
+        caught=audits.failed * kept,
     )
     return reputation.score(own, said, day_of(now_ms))
 

@@ -12,7 +12,8 @@ from infraxa.app.answering import Moved, Sent, Source, Waits
 from infraxa.app.events import AnswerGrew, AnswerMoved, AnswerStarted, AnswerWaits, Event
 from infraxa.engine.types import Finished
 from infraxa.store.bills import with_bill
-from infraxa.store.records import AnswerFacts, Bill, DriverPart, Message
+from infraxa.store.records import AnswerFacts, Bill, DriverPart, Message, Verdict
+from infraxa.store.verdicts import with_verdict
 
 
 @dataclass(eq=False)
@@ -89,6 +90,10 @@ class Running:
     def bill(self, bill: Bill) -> None:
         """One of its orders costs something else, or is known better."""
         self.facts = with_bill(self.facts, bill)
+
+    def judge(self, verdict: Verdict) -> None:
+        """More is known of how one of its orders was computed."""
+        self.facts = with_verdict(self.facts, verdict)
 
     def move(self, moved: Moved) -> AnswerMoved | None:
         """Somebody writes from here on; what is to be told, None when it is who wrote before."""

@@ -26,6 +26,7 @@ Reason = Literal[
     "offline",
     "no_way",
     "no_slots",
+    "caught",
     "other_model",
     "too_small",
     "too_dear",
@@ -139,6 +140,8 @@ class Candidate(Struct, frozen=True):
     """Of the answer."""
     opinion: float = PRIOR_STARS
     """What others think of the node: reputation.Score.opinion, 1 to 5."""
+    caught: str = ""
+    """What it was found to have done, as a sentence: then it is chosen by nobody but a person."""
 
 
 class Wanted(Struct, frozen=True):
@@ -223,6 +226,11 @@ def weights(evidence: Evidence, now_ms: int) -> tuple[float, float]:
     return evidence.whole * kept, evidence.broken * kept
 
 
+def weight_of_age(age_ms: int) -> float:
+    """What evidence of this age says of what it said when it was new."""
+    return float(0.5 ** (max(0, age_ms) / HALF_LIFE_MS))
+
+
 def is_new(evidence: Evidence) -> bool:
     return evidence.answered < NEW_ANSWERS
 
@@ -283,6 +291,8 @@ def why_not(candidate: Candidate, wanted: Wanted, now_ms: int) -> Reason | None:
         return "no_way"
     if node.slots == 0:
         return "no_slots"
+    if candidate.caught:
+        return "caught"
     if wanted.model_id is not None and candidate.model.model_id != wanted.model_id:
         return "other_model"
     if not candidate.model.does & wanted.does:
@@ -350,8 +360,7 @@ def _lane(ready: list[Candidate], rng: random.Random) -> list[Candidate]:
 
 def _kept(evidence: Evidence, now_ms: int) -> float:
     """What the weights are multiplied by since they were last weighed."""
-    age_ms = max(0, now_ms - evidence.weighed_ms)
-    return float(0.5 ** (age_ms / HALF_LIFE_MS))
+    return weight_of_age(now_ms - evidence.weighed_ms)
 
 
 def _likelihood(evidence: Evidence, now_ms: int) -> float:

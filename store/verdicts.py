@@ -14,11 +14,13 @@ from infraxa.store.messages import encoded_facts, get_message
 from infraxa.store.records import AnswerFacts, Verdict
 
 VERDICTS_KEPT: Final = 10_000
-"""Of those that failed, all are."""
+"""Of own audits; of those that failed, all are."""
+TOLD_KEPT: Final = 1000
+"""Of those that others proved."""
 
 
 class VerdictRow(msgspec.Struct, frozen=True):
-    """What came of one audit."""
+    """What came of one audit, or what somebody else proved."""
 
     peer: bytes
     """The driver."""
@@ -29,25 +31,32 @@ class VerdictRow(msgspec.Struct, frozen=True):
     proof: str = ""
     """The file that proves a lie; empty: none does."""
 
+    @property
+    def own(self) -> bool:
+        """This node audited it."""
+        return self.verdict.by == "own"
+
 
 def keep(conn: Connection, row: VerdictRow) -> None:
-    """Keep what came of an audit, in place of what came of an earlier one of this order."""
+    """Keep it in place of what is known of this order."""
     verdict = row.verdict
+    state = verdict.state if row.own else _TOLD
     with transaction(conn):
         conn.execute(
             "INSERT INTO verdicts (order_id, peer, model, at_ms, state, verdict, proof) "
             "VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (order_id, peer) DO UPDATE SET at_ms = excluded.at_ms, "
             "state = excluded.state, verdict = excluded.verdict, proof = excluded.proof",
             (
-                bytes.fromhex(verdict.order), row.peer, row.model, row.at_ms, verdict.state,
+                bytes.fromhex(verdict.order), row.peer, row.model, row.at_ms, state,
                 msgspec.json.encode(verdict), row.proof.encode() or None,
             ),
         )  # fmt: skip
-        conn.execute(
-            "DELETE FROM verdicts WHERE rowid IN (SELECT rowid FROM verdicts WHERE state <> 'failed' "
-            "ORDER BY at_ms DESC LIMIT -1 OFFSET ?)",
-            (VERDICTS_KEPT,),
-        )
+        for which, most in (("NOT IN ('failed', 'told')", VERDICTS_KEPT), ("= 'told'", TOLD_KEPT)):
+            conn.execute(
+                f"DELETE FROM verdicts WHERE rowid IN (SELECT rowid FROM verdicts WHERE state {which} "
+                "ORDER BY at_ms DESC LIMIT -1 OFFSET ?)",
+                (most,),
+            )
 
 
 def list_verdicts(conn: Connection) -> list[VerdictRow]:
@@ -101,4 +110,6 @@ def with_verdict(facts: AnswerFacts, verdict: Verdict) -> AnswerFacts:
     return msgspec.structs.replace(facts, verdicts=tuple(verdicts.values()))
 
 
+_TOLD: Final = "told"
+"""In place of a state: somebody else proved it."""
 _BEGUN: Final = ("signed", "unverified", "checking")

@@ -1,0 +1,151 @@
+"""What a driver opened of an answer, checked against all that it signed and sent before: no model is needed.
+
+Each check follows from hashes and integers alone, so whoever computes it finds the same. What the model itself
+would have said is compared in replaying.py. Pure.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from typing import Final, Literal, NamedTuple
+
+from infraxa.app.fraud import Opened
+from infraxa.app.verifying import Kept
+from infraxa.engine import gumbel, transcript
+from infraxa.engine.transcript import EOS, HASH, STOP, Leaf, Tree, committed
+from infraxa.net import deals
+from infraxa.net.audits import Opening
+
+Why = Literal["wrong_token", "wrong_leaf", "bad_opening"]
+
+_WHOLE: Final = ("stop", "length")
+
+
+class Lie(Exception):
+    """The driver did not do what it signed, or cannot show it."""
+
+    def __init__(self, why: Why, opened: Opened | None = None) -> None:
+        super().__init__(why)
+        self.why: Why = why
+        self.opened = opened
+        """What proves it to anybody."""
+
+
+class Shown(NamedTuple):
+    """What holds of an answer, as far as it was opened."""
+
+    tokens: tuple[int, ...]
+    """All that were sampled."""
+    leaves: tuple[Leaf, ...]
+    """In the order of their steps."""
+
+
+def check(kept: Kept, receipt: deals.Receipt, opening: Opening, steps: Sequence[int]) -> Shown:
+    """What was opened, when it is what was committed to and no lie shows. `steps`: those that had to be
+    opened. Raises Lie.
+
+    A lie that its driver signed is looked for before all else, so that it has its proof.
+    """
+    said = receipt.transcript
+    assert said is not None
+    n = said.steps
+    tree = _tree(opening, n)
+    root = opening.root if tree is None else tree.root()
+    if committed(n, root) != said.root or len(opening.leaves) != len(steps):
+        raise Lie("bad_opening")
+    leaves = [
+        _leaf(kept, receipt, Opened(data, step, _path(opening, tree, at, step), root), n)
+        for at, (step, data) in enumerate(zip(steps, opening.leaves, strict=True))
+    ]
+    tokens = struct.unpack(f"<{len(opening.tokens) // 4}I", opening.tokens)
+    _check_tokens(kept, said, tokens, leaves)
+    _check_checkpoints(kept, opening, tree, root, n)
+    _check_end(receipt, leaves, n)
+    return Shown(tokens, tuple(leaves))
+
+
+def _tree(opening: Opening, n: int) -> Tree | None:
+    """Over all leaves; None when only some are here."""
+    if len(opening.leaves) != n:
+        return None
+    tree = Tree()
+    for leaf in opening.leaves:
+        tree.append(leaf)
+    return tree
+
+
+def _path(opening: Opening, tree: Tree | None, at: int, step: int) -> list[bytes]:
+    return tree.path(step) if tree is not None else _hashes(opening.paths[at])
+
+
+def _leaf(kept: Kept, receipt: deals.Receipt, opened: Opened, n: int) -> Leaf:
+    """The leaf of this step, from whose candidates its token was drawn as was agreed."""
+    if not transcript.verify_path(opened.leaf, opened.step, n, opened.path, opened.root):
+        raise Lie("bad_opening")
+    order, said = kept.order, receipt.transcript
+    assert said is not None
+    try:
+        leaf = transcript.decode_leaf(opened.leaf)
+    except ValueError:
+        raise Lie("wrong_leaf", opened) from None
+    if (leaf.order, leaf.step) != (order.id, opened.step):
+        raise Lie("wrong_leaf", opened)
+    draw = gumbel.draw_of(order.temperature, order.top_k, order.top_p, order.min_p)
+    seed = gumbel.seed_of(order.id, said.draw_u, said.draw_p, receipt.request)
+    if not gumbel.is_chosen(leaf.token, leaf.ids, leaf.q, draw, seed, leaf.step):
+        raise Lie("wrong_token", opened)
+    if leaf.tag != transcript.leaf_tag(kept.prompt.salt, leaf.step):
+        raise Lie("bad_opening")
+    return leaf
+
+
+def _check_tokens(
+    kept: Kept, said: deals.Transcript, tokens: tuple[int, ...], leaves: Sequence[Leaf]
+) -> None:
+    """They are what was committed to, stand on each other, and are those that came."""
+    if len(tokens) != said.steps or transcript.output_hash(kept.prompt.salt, tokens) != said.output:
+        raise Lie("bad_opening")
+    asked = {leaf.step: leaf for leaf in leaves}
+    ctx = said.ctx0
+    for step, token in enumerate(tokens):
+        leaf = asked.get(step)
+        if leaf is not None and (leaf.ctx, leaf.token) != (ctx, token):
+            raise Lie("bad_opening")
+        ctx = transcript.ctx_next(ctx, token)
+    # What ends a turn and control tokens do not come as tokens of the answer.
+    rest = iter(tokens)
+    if not all(token in rest for token in kept.ids):
+        raise Lie("bad_opening")
+
+
+def _check_checkpoints(kept: Kept, opening: Opening, tree: Tree | None, root: bytes, n: int) -> None:
+    """What was streamed was not changed afterwards."""
+    if len(opening.consistency) < len(kept.checkpoints) and tree is None:
+        raise Lie("bad_opening")
+    for at, checkpoint in enumerate(kept.checkpoints):
+        if checkpoint.n > n:
+            raise Lie("bad_opening")
+        if tree is not None:
+            before = tree.root(checkpoint.n)
+        else:
+            before, *proof = _hashes(opening.consistency[at]) or [b""]
+            if not transcript.verify_consistency(checkpoint.n, n, before, root, proof):
+                raise Lie("bad_opening")
+        if committed(checkpoint.n, before) != checkpoint.root:
+            raise Lie("bad_opening")
+
+
+def _check_end(receipt: deals.Receipt, leaves: Sequence[Leaf], n: int) -> None:
+    """An answer goes on to its end and no further; one that was cancelled or failed may end anywhere."""
+    for leaf in leaves:
+        last = leaf.step == n - 1
+        if leaf.flags and not last:
+            raise Lie("bad_opening")
+        if last and receipt.outcome in _WHOLE:
+            if not leaf.flags or (receipt.outcome == "stop") != (leaf.flags in (EOS, STOP)):
+                raise Lie("bad_opening")
+
+
+def _hashes(joined: bytes) -> list[bytes]:
+    return [joined[at : at + HASH] for at in range(0, len(joined), HASH)]
