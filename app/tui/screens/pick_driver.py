@@ -57,8 +57,11 @@ class Candidate(NamedTuple):
 
 
 def candidates(offers: Iterable[OfferSeen]) -> list[Candidate]:
-    """What is offered, the best first; what cannot answer now at the end, with the reason."""
-    return [_offered(offer) for offer in sorted(offers, key=lambda offer: bool(offer.problem))]
+    """What is offered, the best first; who was caught and what cannot answer now at the end, with the
+    reason."""
+    return [
+        _offered(offer) for offer in sorted(offers, key=lambda one: (bool(one.problem), bool(one.caught)))
+    ]
 
 
 def _offered(offer: OfferSeen) -> Candidate:
@@ -75,6 +78,8 @@ def _offered(offer: OfferSeen) -> Candidate:
     ]
     said = problem or " · ".join(fact for fact in facts if fact)
     row = Content.styled(who(node), "bold" if not problem else _QUIET)
+    if offer.caught:
+        row += Content.styled("  ✗ caught lying", "$text-error")
     if node.same_name_as is not None:
         row += Content.styled("  ! not the first with this name", "$text-warning")
     row += Content("  ") + Content.styled(said, "$text-error" if problem else _QUIET)

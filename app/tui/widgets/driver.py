@@ -153,11 +153,13 @@ def where_to(driver: Driver) -> Content:
     rest = "".join(f" · {part}" for part in said if part)
     impostor = offer is not None and offer.node.same_name_as is not None
     warned = ("  ! another node had this name first", "$text-warning") if impostor else ""
+    caught = ("  ✗ caught lying", "$text-error") if offer is not None and offer.caught else ""
     return Content.assemble(
         arrow,
         ("goes to ", _QUIET),
         (driver.name, "bold $text-accent"),
         (" only", _QUIET),
+        caught,
         (rest, _QUIET),
         warned,
     )
