@@ -115,6 +115,12 @@ def proves(found: Checked) -> str:
     return f"signed by {display('', found.provider)}, {by}, {quoted}"
 
 
+def committed(found: Checked) -> str:
+    """By what its answer can be audited; empty: by nothing."""
+    kept = found.receipt.transcript
+    return "" if kept is None else f"{kept.steps} steps, {kept.mode}, computed by {kept.profile or 'unknown'}"
+
+
 def _lines(file: str) -> Iterator[tuple[int, str]]:
     """The lines that are not empty, after their numbers; of one that is too long, its beginning."""
     number = 0
@@ -151,6 +157,7 @@ def _show(found: Checked) -> None:
             ("prices per 1M", f"{shown(said.price_in)} prompt, {shown(said.price_out)} answer"),
             ("charge", shown(said.charge)),
             ("agreed", "" if agreed is None else shown(agreed.charge)),
+            ("committed", committed(found)),
             ("proof", proves(found)),
         )
     )
@@ -193,6 +200,7 @@ def _lie_facts(lie: Fraud) -> dict[str, Any]:
 
 def _facts(found: Checked) -> dict[str, Any]:
     said, agreed = found.receipt, found.countersign
+    kept = said.transcript
     return {
         "order": said.order.hex(),
         "provider": id_text(found.provider),
@@ -203,6 +211,9 @@ def _facts(found: Checked) -> dict[str, Any]:
         "charge": said.charge,
         "agreed": None if agreed is None else agreed.charge,
         "quoted": found.quoted,
+        "committed": None
+        if kept is None
+        else {"mode": kept.mode, "steps": kept.steps, "root": kept.root.hex()},
         "outcome": said.outcome,
         "started_ms": said.started,
         "ended_ms": said.ended,
