@@ -70,7 +70,8 @@ class Taken:
         """Its end, with what was delivered."""
         row, usage = self.row, self.usage or Usage()
         n_prompt = max(usage.n_prompt, row.n_prompt) if row.n_out else row.prompt_read
-        transcript = None if self.written is None else self.written.end()
+        whole = outcome in ("stop", "length")
+        transcript = None if self.written is None else self.written.end(whole=whole)
         return End(outcome, n_prompt, min(usage.n_cached, n_prompt), row.n_out, self.gone, transcript)
 
     @property

@@ -104,19 +104,19 @@ class Written:
         self._said_draw = True
         return self._draw
 
-    def end(self) -> bytes | None:
+    def end(self, *, whole: bool) -> bytes | None:
         """It is over, and can be opened from now on. Gives what its receipt says of it, encoded; None when
-        nothing was sampled. The same when it is asked again."""
+        nothing was sampled of an answer that is not `whole`. The same when it is asked again."""
         if self._over:
             return self._said
         self._over = True
         steps = self.steps
-        if steps and self._ctx0:
+        if steps or whole:
             root = committed(steps, self._tree.root())
             tokens = struct.unpack(f"<{steps}I", self._tokens)
             said = deals.Transcript(
                 mode=self.order.mode,
-                ctx0=self._ctx0,
+                ctx0=self._ctx0 or bytes(32),
                 steps=steps,
                 root=root,
                 output=output_hash(self._prompt.salt, tokens),
@@ -125,7 +125,7 @@ class Written:
                 profile=self._profile,
             )
             self._said = codec.encode(said)
-            if self._leaves is not None:
+            if self._leaves:
                 leaves = bytes(self._leaves)
                 self._forget()
                 self._window.keep(self._account, self.order, root, leaves)

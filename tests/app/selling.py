@@ -69,6 +69,9 @@ class ScriptedGeneration:
         self.cancelled = True
         self._items.put_nowait(Finished("cancelled", Usage()))
 
+    def put(self, item: Delta) -> None:
+        self._items.put_nowait(item)
+
     def read(self, done: int, total: int) -> None:
         self._items.put_nowait(Progress(done, total))
 
@@ -103,7 +106,8 @@ class Scripted:
             error, self.error = self.error, None
             self.become("failed", path, error=ErrorInfo("no_memory", "There is no memory.", "Buy some."))
             raise error
-        loaded = Loaded(str(path), self._context, self._context, self._slots, 1, 0, os.getpid(), 1)
+        kv_type = LoadOptions().kv_type if options is None else options.kv_type
+        loaded = Loaded(str(path), self._context, self._context, self._slots, 1, 0, os.getpid(), 1, kv_type)
         self.become("ready", path, loaded=loaded)
         return loaded
 
