@@ -1,6 +1,8 @@
 # make run    open infraxa            make test   run the tests
 # make check  lint and types         make bench  speed and memory, as ratios
 # make attacks  hostile peers, at full size, and a fuzz of every decoder
+# make audit-study  how sure audits of answers are, of 3000 honest ones and of lies of each kind: hours;
+#                   STUDY_FLAGS="medium" in minutes
 # make soak   an hour of 20 streams while providers come, go, die and freeze; SOAK_FLAGS="--minutes 5"
 PYTHON ?= python3
 VENV := .venv
@@ -8,7 +10,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DEV_STAMP := $(VENV)/.installed-dev
 
-.PHONY: run test check bench attacks soak wheel guide pictures clean
+.PHONY: run test check bench attacks audit-study soak wheel guide pictures clean
 
 run: $(STAMP)
 	@$(BIN)/infraxa
@@ -29,6 +31,9 @@ bench: $(DEV_STAMP)
 
 attacks: $(DEV_STAMP)
 	$(BIN)/python -m tests.attacks
+
+audit-study: $(DEV_STAMP)
+	$(BIN)/python -m tests.bench.audit_study $(or $(STUDY_FLAGS),long --threads --middle)
 
 soak: $(DEV_STAMP)
 	$(BIN)/python -m tests.soak $(SOAK_FLAGS)

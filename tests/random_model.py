@@ -10,6 +10,10 @@ import numpy as np
 
 _BLOCK = 32
 _Q8_0_BYTES = 34
+_FREEDOM = 4
+"""Of the t-distribution that the numbers of a `heavy` model are from."""
+_SPREAD = 2.5
+"""Of its logits."""
 
 
 def write_random_model(
@@ -23,11 +27,15 @@ def write_random_model(
     ffn: int | None = None,
     head: int = 64,
     n_vocab: int = 0,
+    heavy: bool = False,
 ) -> None:
     """Writes a Llama of `layers` × `dim` in Q8_0 with tokens and template of the file `vocabulary`.
 
     `n_vocab`: so many tokens, by adding some that no text has. `head`: numbers of one of dim / 64 heads. It
     never says a control token, so its answers do not end.
+
+    `heavy`: in F16, with other numbers in each layer, as far spread as a trained model's are, so that it
+    loses about as much as one of those when it is quantized.
     """
     source = gguf.GGUFReader(vocabulary)
 
@@ -42,7 +50,7 @@ def write_random_model(
     heads, kv_heads, ffn = dim // 64, max(1, dim // 128), ffn or dim * 5 // 2
     writer = gguf.GGUFWriter(path, "llama")
     writer.add_name(f"random {layers}x{dim}")
-    writer.add_file_type(gguf.LlamaFileType.MOSTLY_Q8_0)
+    writer.add_file_type(gguf.LlamaFileType.MOSTLY_F16 if heavy else gguf.LlamaFileType.MOSTLY_Q8_0)
     writer.add_vocab_size(len(tokens))
     writer.add_context_length(context)
     writer.add_embedding_length(dim)
@@ -70,15 +78,19 @@ def write_random_model(
 
     random = np.random.default_rng(seed)
 
-    def matrix(rows: int, columns: int) -> np.ndarray:
+    def matrix(rows: int, columns: int, gain: float = 1.0) -> np.ndarray:
         """Q8_0 blocks: a 16-bit scale and 32 signed bytes each, here with a deviation of about 0.02."""
+        if heavy:
+            numbers = random.standard_t(_FREEDOM, (rows, columns)).astype(np.float32)
+            scaled: np.ndarray = numbers * (gain / (_FREEDOM / (_FREEDOM - 2) * columns) ** 0.5)
+            return scaled.astype(np.float16)
         blocks = random.integers(0, 256, (rows, columns // _BLOCK, _Q8_0_BYTES), dtype=np.uint8)
         scale = np.array([0.02 / 73], dtype=np.float16).view(np.uint8)
         blocks[:, :, :2] = scale
         return blocks.reshape(rows, -1)
 
     width, kv = heads * head, kv_heads * head
-    quantized = gguf.GGMLQuantizationType.Q8_0
+    quantized = None if heavy else gguf.GGMLQuantizationType.Q8_0
     shapes = {
         "attn_q": (width, dim),
         "attn_k": (kv, dim),
@@ -88,19 +100,26 @@ def write_random_model(
         "ffn_up": (ffn, dim),
         "ffn_down": (dim, ffn),
     }
-    # Every layer gets the same numbers: what is measured is how many bytes are read, not what they say.
+    # Every layer of others gets the same numbers: what is measured is how many bytes are read, not what they
+    # say.
     layer = {name: matrix(*shape) for name, shape in shapes.items()}
     norm = np.ones(dim, dtype=np.float32)
-    embeddings = matrix(len(tokens), dim)
+    embeddings = matrix(len(tokens), dim, _SPREAD)
     silent = [i for i, kind in enumerate(types) if kind == gguf.TokenType.CONTROL]
     # Some other token is always likelier than 0.
     embeddings[silent] = 0
     writer.add_tensor("token_embd.weight", embeddings, raw_dtype=quantized)
     writer.add_tensor("output_norm.weight", norm)
+    if heavy:
+        # Else what was said last would always be what is likeliest next.
+        output = matrix(len(tokens), dim, _SPREAD)
+        output[silent] = 0
+        writer.add_tensor("output.weight", output)
     for i in range(layers):
         writer.add_tensor(f"blk.{i}.attn_norm.weight", norm)
         writer.add_tensor(f"blk.{i}.ffn_norm.weight", norm)
-        for name, data in layer.items():
+        own = {name: matrix(*shape) for name, shape in shapes.items()} if heavy else layer
+        for name, data in own.items():
             writer.add_tensor(f"blk.{i}.{name}.weight", data, raw_dtype=quantized)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()

@@ -1,0 +1,263 @@
+"""How sure audits are: of answers that are computed honestly, in many ways, how many are said to be false,
+and of lies of each kind, how many are caught. And what an audit costs.
+
+The bounds are those of engine/verdicts.py, fixed beforehand; the unit, mu0, is what engine/calibration.py
+measures, on texts that are not among those that are judged. Each rate comes with its exact 95 % interval
+(Clopper and Pearson's). Of each cell: caught when all steps are opened, and when 16 are.
+
+    python -m tests.bench.audit_study [quick|medium|long] [--middle] [--threads]
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from math import exp, lgamma, log
+from pathlib import Path
+from random import Random
+from typing import Final, NamedTuple
+
+from infraxa.engine.llama import route_log
+from infraxa.engine.verdicts import LEAST_STEPS
+from tests.bench._study_models import GUIDE, MIDDLE, SMALL, Models, Shape
+from tests.bench._study_sides import (
+    Answer,
+    Auditor,
+    Change,
+    Found,
+    Provider,
+    Way,
+    colder,
+    hidden_prompt,
+    other_seed,
+    requests,
+    with_no_logits,
+    with_true_logits,
+)
+
+SEED: Final = 20251122
+TOKENS: Final = 80
+"""Of an answer, where the model does not end it."""
+LONG_ENOUGH: Final = 64
+"""Steps of the answers that count for detection."""
+DEQUANTISED: Final = "the same weights in F16"
+
+
+class Profile(NamedTuple):
+    honest: int
+    """Answers of each claim, over all ways."""
+    cheats: int
+    """Answers of each kind of lie and claim."""
+    claims: tuple[tuple[Shape, str], ...]
+
+
+PROFILES: Final = {
+    "quick": Profile(48, 8, ((GUIDE, "Q8_0"),)),
+    "medium": Profile(480, 48, ((GUIDE, "Q8_0"), (SMALL, "Q8_0"), (SMALL, "F16"))),
+    "long": Profile(3000, 300, ((GUIDE, "Q8_0"), (SMALL, "Q8_0"), (SMALL, "F16"))),
+}
+WAYS: Final = (
+    Way("one at a time", slots=1),
+    Way("3 at once", slots=3),
+    Way("8 at once"),
+    Way("prompts in pieces of 64", piece=64),
+    Way("prompts in pieces of 16", piece=16),
+    Way("flash attention off", flash="off"),
+    Way("one cache for all", unified=True),
+    Way(DEQUANTISED, kind="dequantised"),
+)
+"""All honest."""
+MORE_THREADS: Final = (
+    Way("2 threads, one at a time", slots=1, threads=2),
+    Way("2 threads, 8 at once", threads=2),
+)
+AUDITORS: Final = (Way("auditor"), Way("auditor without flash attention", flash="off"))
+CHEAPER: Final = {"Q8_0": ("Q6_K", "Q5_K_M", "Q4_K_M", "Q4_0"), "F16": ("Q8_0", "Q6_K", "Q4_0")}
+
+
+class Cell(NamedTuple):
+    """All answers of one way or lie."""
+
+    name: str
+    found: list[Found]
+    target: bool = True
+    """A lie that must be caught."""
+
+
+class Study:
+    """Of one claim: a model and the file type it is said to be computed with."""
+
+    def __init__(self, models: Models, kind: str, random: Random, folder: Path) -> None:
+        self._models = models
+        self._kind = kind
+        self._random = random
+        self.auditors = [Auditor(models.of(kind), way) for way in AUDITORS]
+        self.mu0 = self.auditors[0].calibrated(folder)
+
+    def honest(self, ways: Sequence[Way], n: int) -> Iterator[Cell]:
+        for way in ways:
+            yield self._cell(way.name, self._answers(way, -(-n // len(ways))))
+
+    def lies(self, n: int) -> Iterator[Cell]:
+        """Each kind; those that are no targets last."""
+        plain = WAYS[2]
+        for kind in CHEAPER[self._kind]:
+            yield self._cell(f"{kind} for {self._kind}", self._answers(plain._replace(kind=kind), n))
+        yield self._cell("another model", self._answers(plain._replace(kind="other"), n))
+        yield self._cell("a layer left out", self._answers(plain._replace(kind="cut"), n))
+        yield self._cell("cache in q4_0", self._answers(plain._replace(kv="q4_0"), n))
+        yield self._cell("hidden prompt", self._answers(plain, n, hidden_prompt))
+        honest = self._answers(plain, n)
+        yield self._cell("no logits at all", with_no_logits(honest))
+        random = self._random
+        n_vocab = self.auditors[0].means.model.n_vocab
+        anything = with_true_logits(self.auditors[0], honest, lambda leaf: random.randrange(n_vocab))
+        yield self._cell("random tokens, true logits", anything)
+        for cheap in CHEAPER[self._kind][-1], CHEAPER[self._kind][0]:
+            cheaply = self._answers(plain._replace(kind=cheap), n)
+            spoofed = with_true_logits(self.auditors[0], cheaply, lambda leaf: leaf.token)
+            yield self._cell(f"tokens of {cheap}, true logits", spoofed, target=False)
+        yield self._cell("another seed", self._answers(plain, n, other_seed), target=False)
+        yield self._cell("3/4 of the temperature", self._answers(plain, n, colder), target=False)
+
+    def equals(self, n: int) -> Iterator[Cell]:
+        """What is said to be no difference, or not to be seen."""
+        yield self._cell("cache in q8_0", self._answers(WAYS[2]._replace(kv="q8_0"), n), target=False)
+        if self._kind == "Q8_0" and self._models.shape.layers:
+            yield self._cell("F16 for Q8_0", self._answers(WAYS[2]._replace(kind="F16"), n), target=False)
+
+    def _answers(self, way: Way, n: int, change: Change = lambda request: request) -> list[Answer]:
+        path = self._models.of(self._kind)
+        if way.kind == "dequantised":
+            path = self._models.dequantised(self._kind)
+        elif way.kind:
+            path = self._models.of(way.kind)
+        provider = Provider(path, way)
+        try:
+            return provider.answer(requests(self._random, n, TOKENS), change)
+        finally:
+            provider.close()
+
+    def _cell(self, name: str, answers: Sequence[Answer], target: bool = True) -> Cell:
+        found = [
+            self.auditors[i % len(self.auditors)].audit(answer, self.mu0, self._random)
+            for i, answer in enumerate(answers)
+            if answer[1]
+        ]
+        return Cell(name, found, target)
+
+
+def interval(hits: int, n: int) -> tuple[float, float]:
+    """Clopper and Pearson's, of 95 %."""
+    if not n:
+        return 0.0, 1.0
+    low = 0.0 if not hits else _root(lambda p: 1 - _at_most(hits - 1, n, p) - 0.025)
+    high = 1.0 if hits == n else _root(lambda p: 0.025 - _at_most(hits, n, p))
+    return low, high
+
+
+def _at_most(hits: int, n: int, p: float) -> float:
+    """The chance of no more hits than that."""
+    if p <= 0 or p >= 1:
+        return float(p <= 0)
+    logs = (
+        lgamma(n + 1) - lgamma(k + 1) - lgamma(n - k + 1) + k * log(p) + (n - k) * log(1 - p)
+        for k in range(hits + 1)
+    )
+    return sum(map(exp, logs))
+
+
+def _root(rising: Callable[[float], float]) -> float:
+    low, high = 0.0, 1.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (low, middle) if rising(middle) > 0 else (middle, high)
+    return low
+
+
+def rate(hits: int, n: int) -> str:
+    low, high = interval(hits, n)
+    return f"{hits}/{n} = {hits / max(1, n):.3%} [{low:.2%}, {high:.2%}]"
+
+
+def report(cell: Cell, *, honest: bool) -> None:
+    """One line: of honest answers all count, of lies those that are long enough."""
+    found = cell.found if honest else [one for one in cell.found if one.steps >= LONG_ENOUGH]
+    if not found:
+        print(f"  {cell.name:<32} no answer of {LONG_ENOUGH} tokens ({len(cell.found)} shorter)")
+        return
+    ratios = [one.judged.ratio for one in found]
+    worst = max(ratios) if honest else min(ratios)
+    print(
+        f"  {cell.name:<32} caught {rate(sum(one.caught for one in found), len(found)):<40} "
+        f"of 16 steps {sum(one.few_caught for one in found) / len(found):7.2%}  "
+        f"R {worst:.2f} ({statistics.median(ratios):.2f})  "
+        f"grey {sum(one.judged.state == 'grey' for one in found)}",
+        flush=True,
+    )
+
+
+def study(models: Models, kind: str, profile: Profile, ways: Sequence[Way], folder: Path) -> list[Cell]:
+    """Of one claim, printed as it goes. Returns honest cells first, then lies."""
+    began = time.perf_counter()
+    one = Study(models, kind, Random(SEED), folder)
+    print(f"== {models.shape.name} {kind}: mu0 {one.mu0:.4f} logits", flush=True)
+    print(f" honest, caught = false alarm; R: largest (median); {LEAST_STEPS} steps or more are judged by R")
+    cells = []
+    for cell in one.honest(ways, profile.honest):
+        report(cell, honest=True)
+        cells.append(cell)
+    everything = [found for cell in cells for found in cell.found]
+    report(Cell("all of these", everything), honest=True)
+    print(f" lies of {LONG_ENOUGH} tokens or more; R: least (median)")
+    for cell in one.lies(profile.cheats):
+        report(cell, honest=False)
+        cells.append(cell)
+    print(" what is said to be the same")
+    for cell in one.equals(profile.cheats):
+        report(cell, honest=True)
+        cells.append(cell)
+    print(f" {time.perf_counter() - began:.0f} s", flush=True)
+    return cells
+
+
+def cost(models: Models, kind: str) -> None:
+    """The time of an audit of all steps in parts of the time of generating, for one stream."""
+    print(f"== {models.shape.name} {kind}: audit of all steps / generation, prompt of about 128 tokens")
+    path = models.of(kind)
+    auditor = Auditor(path, AUDITORS[0])
+    for tokens in (16, 64, 256, 512):
+        ratios = []
+        for seed in range(5):
+            (asked,) = requests(Random(seed), 1, tokens)
+            provider = Provider(path, Way("one", slots=1))
+            began = time.perf_counter()
+            ((_, leaves),) = provider.answer([asked])
+            generated = time.perf_counter() - began
+            provider.close()
+            began = time.perf_counter()
+            auditor.audit((asked, leaves), 1.0, Random(1))
+            ratios.append((time.perf_counter() - began) / generated)
+        print(f"  {tokens:>4} tokens: {statistics.median(ratios):.2f}", flush=True)
+
+
+def main(arguments: Sequence[str] = ()) -> None:
+    route_log(lambda line: None)
+    name = next((one for one in arguments if not one.startswith("-")), "quick")
+    profile = PROFILES[name]
+    claims = profile.claims
+    if "--middle" in arguments:
+        claims = (*claims, (MIDDLE, "Q8_0"))
+    ways = (*WAYS, *MORE_THREADS) if "--threads" in arguments else WAYS
+    with tempfile.TemporaryDirectory() as folder:
+        for shape, kind in claims:
+            models = Models(shape, Path(folder))
+            study(models, kind, profile, ways, Path(folder))
+            cost(models, kind)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,33 @@
+"""The study of audits, small: no honest answer of the guide is called false, and lies about it are found."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.bench import audit_study
+from tests.bench._study_models import GUIDE, Models
+from tests.bench.audit_study import PROFILES, WAYS, interval, study
+
+
+def test_honest_answers_pass_and_lies_are_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cells = study(Models(GUIDE, tmp_path), "Q8_0", PROFILES["quick"], WAYS, tmp_path)
+    honest, lies = cells[: len(WAYS)], cells[len(WAYS) :]
+    for cell in honest:
+        assert cell.found and not any(one.caught or one.few_caught for one in cell.found), cell.name
+    for cell in lies:
+        if cell.target:
+            assert cell.found and all(one.caught for one in cell.found if one.steps >= 16), cell.name
+    assert "all of these" in capsys.readouterr().out
+
+
+def test_intervals_are_exact() -> None:
+    for (hits, n), (low, high) in {
+        (0, 3000): (0, 0.001229),
+        (300, 300): (0.98778, 1),
+        (5, 10): (0.18709, 0.81291),
+        (0, 0): (0, 1),
+    }.items():
+        assert list(interval(hits, n)) == pytest.approx([low, high], abs=1e-5)
+    assert audit_study.rate(1, 4).startswith("1/4 = 25.000%")

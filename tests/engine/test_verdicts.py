@@ -1,0 +1,110 @@
+"""What distances say about an answer, and answers about a driver: at each bound, and for any numbers."""
+
+from __future__ import annotations
+
+import math
+import struct
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from infraxa.engine.types import ScoredRow
+from infraxa.engine.verdicts import BOUNDS, FLOOR, LEAST_STEPS, Distance, Record, distance, judge, rate
+
+MU0 = 0.04
+GOOD = Distance(MU0, 3 * MU0, MU0, 1.0)
+
+
+def own(ids: list[int], at: list[int]) -> ScoredRow:
+    return ScoredRow(struct.pack(f"<{len(ids)}I", *ids), b"", struct.pack(f"<{len(at)}i", *at))
+
+
+def test_a_distance_is_in_logits_over_the_committed_candidates() -> None:
+    found = distance([7, 8, 9, 10], [4096, 0, -4096, -8192], 8, own([7, 8, 9, 3], [4096, 2048, 0, -8192]))
+    assert found == Distance((0.5 + 1) / 4, 1.0, 0.5, 0.75)
+    assert distance([7], [0], 5, own([7], [0])).token == math.inf, "it was none of the candidates"
+
+
+@pytest.mark.parametrize(("ids", "q", "at"), [([], [], []), ([1], [], [1]), ([1, 2], [0, 0], [0])])
+def test_what_does_not_belong_together_has_no_distance(ids: list[int], q: list[int], at: list[int]) -> None:
+    with pytest.raises(ValueError):
+        distance(ids, q, 1, own(ids, at))
+
+
+@pytest.mark.parametrize("test", list(BOUNDS))
+def test_each_bound_is_between_two_verdicts(test: str) -> None:
+    accept, fail = BOUNDS[test]  # type: ignore[index] # one of its keys
+
+    def with_(value: float) -> list[Distance]:
+        steps = [GOOD] * LEAST_STEPS
+        if test == "ratio":
+            return [Distance(value * MU0, 3 * MU0, MU0, 1.0)] * LEAST_STEPS
+        worst = {
+            "step": GOOD._replace(mean=value * MU0),
+            "token": GOOD._replace(token=value * MU0),
+            "logit": GOOD._replace(most=value * MU0),
+            "overlap": GOOD._replace(overlap=1 - value),
+        }[test]
+        return [*steps * 15, worst]
+
+    assert judge(with_(accept * 0.99), MU0).state == "passed"
+    grey, failed = judge(with_(accept * 1.01), MU0), judge(with_(fail * 1.01), MU0)
+    assert (grey.state, grey.test) == ("grey", test)
+    assert judge(with_(fail * 0.99), MU0).state == "grey"
+    assert (failed.state, failed.test) == ("failed", test)
+    assert failed.value == pytest.approx(fail * 1.01)
+
+
+def test_few_steps_pass_nothing_but_can_fail() -> None:
+    far = GOOD._replace(mean=3 * MU0)
+    assert judge([], MU0).state == "undetermined"
+    assert judge([GOOD] * (LEAST_STEPS - 1), MU0).test == "short"
+    assert judge([far] * (LEAST_STEPS - 1), MU0).state == "undetermined", "a mean of few says little"
+    assert judge([far] * LEAST_STEPS, MU0).state == "failed", "also those of several answers together"
+    assert judge([GOOD._replace(mean=10 * MU0)], MU0).state == "failed"
+
+
+def test_noise_is_never_taken_for_smaller_than_the_floor() -> None:
+    still = Distance(FLOOR, FLOOR, FLOOR, 1.0)
+    assert judge([still] * LEAST_STEPS, 0.0).ratio == pytest.approx(1)
+
+
+@given(
+    st.lists(
+        st.builds(Distance, *[st.floats(0, 100)] * 3, st.floats(0, 1)),
+        min_size=1,
+        max_size=40,
+    ),
+    st.floats(1e-3, 1),
+)
+def test_a_worse_step_never_makes_a_better_verdict(steps: list[Distance], mu0: float) -> None:
+    order = ["passed", "undetermined", "grey", "failed"]
+    worse = [steps[0]._replace(mean=steps[0].mean + 1, token=steps[0].token + 50), *steps[1:]]
+    assert order.index(judge(worse, mu0).state) >= order.index(judge(steps, mu0).state)
+
+
+def test_trust_is_earned_and_lost() -> None:
+    rates = [rate(n) for n in range(400)]
+    assert rates[:10] == [1.0] * 10 and rates == sorted(rates, reverse=True)
+    assert rates[-1] == 0.05 and rates[100] == pytest.approx(0.1)
+    assert rate(300, 1) == 0.5 and rate(3, 1) == 1.0
+
+
+def test_a_driver_is_left_after_three_confirmed_fails_in_a_row() -> None:
+    record = Record()
+    for state in ("failed", "failed", "passed", "failed", "grey", "failed"):
+        record = record.after(state, 1.0 if state == "passed" else None)
+        assert not record.suspended
+    assert record.after("failed", None).suspended
+
+
+def test_a_driver_that_is_always_a_little_off_is_found_by_its_mean() -> None:
+    record = honest = Record()
+    for _ in range(9):
+        record = record.after("passed", 1.7)
+    assert not record.suspended, "nine are too few"
+    assert record.after("passed", 1.7).suspended
+    for ratio in (1.5, 1.0, 1.1, 0.9, 1.3, 1.6, 1.0, 1.2, 1.1, 1.4, 1.0) * 20:
+        honest = honest.after("passed", ratio)
+        assert not honest.suspended
