@@ -128,7 +128,7 @@ def open_work(
             batcher.read,
             loaded.threads,
             lambda kv_type: cache_bytes(info, kv_type),
-            free_memory,
+            lambda: free_memory() - options.kept_free,
             options.flash_attention,
         )
         return Work(batcher, Embedder(batcher.model, loaded.threads), means), loaded
