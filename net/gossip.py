@@ -104,9 +104,9 @@ class Gossip:
             link = self._links[peer] = _Link(peer, outbound, self._limits, now)
         link.outbound = outbound
         self.ratings.linked(peer, outbound, now)
+        self.proofs.linked(peer, outbound, now)
         self.contacted(peer)
         out.append(Send(peer, self._root()))
-        out += self.proofs.linked(peer, outbound, now)
         own = self.table.entries.get(self._me)
         if own is not None and self._me in self.table.digests:
             # Anti-entropy would heal it too, but what comes by that is not handed on.
@@ -213,6 +213,7 @@ class Gossip:
             out.extend(Send(peer, root) for peer in self._links)
             self._check_anyway(now)
         out += self.ratings.tick(now, now_ms + self.skew_ms)
+        out += self.proofs.tick(now)
         return out + self._flush(now) + self._due_rounds(now) + self._due_heartbeat(now, now_ms)
 
     def next_tick(self, now: float) -> float:
@@ -223,6 +224,7 @@ class Gossip:
             self._root_at,
             self._sweep_at,
             self.ratings.next_tick(),
+            self.proofs.next_tick(),
             self._heartbeat.due_at(now) if self.may_publish else float("inf"),
             *(self._rounds_wanted(now)[:1] or [(float("inf"), b"")])[0][:1],
         )

@@ -1,4 +1,4 @@
-"""How proofs of fraud reach everybody: told from link to link, and to whoever links newly. A pure state
+"""How proofs of fraud reach everybody: told from link to link, and to whoever has linked newly. A pure state
 machine, which gossip.py owns.
 
 A proof shows by itself that a provider lied, so it needs no signature of who tells it. What is in one, and
@@ -25,7 +25,8 @@ from infraxa.net.wire import MAX_PROOF, Proof
 KEPT: Final = 256
 """Proofs, one of each provider: 2 MB at most. The oldest goes first."""
 JOIN: Final = 12
-"""Of those that are kept, what a new link is told."""
+JOIN_S: Final = 30.0
+"""Of those that are kept, what a new link is told, and when: once its node has heard of others."""
 LINK_PER_S: Final = 0.1
 LINK_AT_ONCE: Final = 24
 """Proofs that were not seen before, of one link: each costs a check, about 2 ms."""
@@ -43,10 +44,11 @@ OnCaught = Callable[[bytes, bytes], None]
 
 
 class _Link:
-    __slots__ = ("out", "outbound", "room")
+    __slots__ = ("out", "outbound", "room", "tell_at")
 
-    def __init__(self, outbound: bool) -> None:
+    def __init__(self, outbound: bool, now: float) -> None:
         self.outbound = outbound
+        self.tell_at = now + JOIN_S
         self.room = Bucket(LINK_PER_S, LINK_AT_ONCE)
         # A tenth less than the other side allows.
         self.out = Bucket(0.9 * LINK_PER_S, 0.9 * LINK_AT_ONCE)
@@ -75,17 +77,25 @@ class Proofs:
         """The proof against `provider`, if one is kept."""
         return self._kept.get(provider)
 
-    def linked(self, peer: bytes, outbound: bool, now: float) -> list[Command]:
+    def linked(self, peer: bytes, outbound: bool, now: float) -> None:
         """A link with `peer` stands."""
-        if (link := self._links.get(peer)) is not None:
-            link.outbound = outbound
-            return []
-        link = self._links[peer] = _Link(outbound)
-        told = self._rng.sample([*self._kept.values()], min(JOIN, len(self._kept)))
-        return [Send(peer, Proof(proof)) for proof in told if link.out.take(1, now)]
+        self._links.setdefault(peer, _Link(outbound, now)).outbound = outbound
 
     def unlinked(self, peer: bytes) -> None:
         self._links.pop(peer, None)
+
+    def tick(self, now: float) -> list[Command]:
+        """What new links are told."""
+        out: list[Command] = []
+        for peer, link in self._links.items():
+            if now >= link.tell_at:
+                link.tell_at = float("inf")
+                told = self._rng.sample([*self._kept.values()], min(JOIN, len(self._kept)))
+                out += [Send(peer, Proof(proof)) for proof in told if link.out.take(1, now)]
+        return out
+
+    def next_tick(self) -> float:
+        return min((link.tell_at for link in self._links.values()), default=float("inf"))
 
     def receive(self, peer: bytes, proof: bytes, now: float) -> list[Command]:
         """What `peer` told unasked."""
@@ -96,11 +106,13 @@ class Proofs:
             return [Refused(peer, "rate")]
         if not self._all.take(1, now):
             return []
-        self._see(item)
         try:
             provider = self.check(proof)
         except ProtocolError as error:
-            return [] if error.reason == "version" else _forged(peer)
+            if error.reason == "version":
+                self._see(item)
+                return []
+            provider = None
         if provider is None:
             return _forged(peer)
         return self._keep(provider, proof, peer, now)
@@ -111,11 +123,13 @@ class Proofs:
         provider = None if self.check is None or len(proof) > MAX_PROOF else self.check(proof)
         if provider is None:
             raise ProtocolError("malformed", "a proof that does not hold")
-        self._see(_hash(proof))
         return self._keep(provider, proof, None, now)
 
     def _keep(self, provider: bytes, proof: bytes, source: bytes | None, now: float) -> list[Command]:
-        if provider in self._kept or not self._on_network(provider):
+        if not self._on_network(provider):
+            return []  # its card may come yet
+        self._see(_hash(proof))
+        if provider in self._kept:
             return []
         self._kept[provider] = proof
         if len(self._kept) > KEPT:

@@ -232,13 +232,15 @@ class Counting(Sale):
         super().__init__(link, stream, order)
         self._sold = sold
 
-    async def claim(self, context: int, max_out: int) -> Any:
-        prompt = await super().claim(context, max_out)
+    async def claim(self, context: int, max_out: int, commit: bytes = b"") -> Any:
+        prompt = await super().claim(context, max_out, commit)
         self._sold.n_prompt = sum(map(len, (*(turn.text for turn in prompt.turns), *prompt.texts)))
         return prompt
 
-    async def piece(self, text: str, ids: tuple[int, ...], logprobs: tuple[Logprob, ...] = ()) -> None:
-        await super().piece(text, ids, logprobs)
+    async def piece(
+        self, text: str, ids: tuple[int, ...], logprobs: tuple[Logprob, ...] = (), draw: bytes = b""
+    ) -> None:
+        await super().piece(text, ids, logprobs, draw)
         self._sold.n_out += len(ids)
 
     async def done(self, done: Any) -> None:

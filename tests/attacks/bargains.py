@@ -13,9 +13,13 @@ from infraxa.net.identity import Signer
 PROVIDER, ACCOUNT = Signer(bytes([1]) * 32), Signer(bytes([2]) * 32)
 ORDER: Final = bytes(16)
 QUOTE: Final = deals.Quote(ORDER, ACCOUNT.id, bytes(32), 50_000, 200_000, 12_500, 512, 1_000, 31_000)
-RECEIPT: Final = deals.Receipt(
-    ORDER, ACCOUNT.id, bytes(32), bytes(32), b"", 50_000, 200_000, 12_500, 40, 8, 30, 7, "stop", 1, 2, 3, 4
+TRANSCRIPT: Final = deals.Transcript(
+    "merkle", bytes(32), 31, bytes(32), bytes(32), bytes(32), bytes(32), "1.0 cpu f16"
 )
+RECEIPT: Final = deals.Receipt(
+    ORDER, ACCOUNT.id, bytes(32), bytes(32), b"", 50_000, 200_000, 12_500, 40, 8, 30, 7, "stop", 1, 2, 3, 4,
+    TRANSCRIPT,
+)  # fmt: skip
 SETTLEMENT: Final = deals.Settlement(ORDER, PROVIDER.id, ACCOUNT.id, 5, 6, 7, b"", "for maple syrup", 8)
 LINKED: Final = deals.Linked(PROVIDER.id, ACCOUNT.id, bytes(32))
 
@@ -41,7 +45,8 @@ def messages() -> list[msgspec.Struct]:
         wire.Accepted(3, 4, receipt, ratings.blank(PROVIDER, ACCOUNT.id, 20_000, 7, ORDER)),
         wire.TabPlease(), wire.TabState(3, 4, 5, receipt, agreed), wire.LinkPlease(linked, cosigned),
         wire.LinkedTo(linked, cosigned), wire.SettlePlease(settlement, settlement),
-        wire.Settled("agreed", cosigned, cosigned), wire.VocabPlease(bytes(32)),
+        wire.Settled("agreed", cosigned, cosigned), wire.VocabPlease(bytes(32)), TRANSCRIPT,
+        wire.AuditPlease(ORDER, bytes(32), True),
     ]  # fmt: skip
 
 

@@ -26,6 +26,7 @@ from infraxa.app.control import messages
 from infraxa.engine.frames import FrameError
 from infraxa.net import (
     addresses,
+    audits,
     codec,
     deals,
     hello,
@@ -153,6 +154,22 @@ EMBEDDED: Final[tuple[orders.Frame, ...]] = (
     vectors.Part(bytes(16), 2),
     orders.Done("stop", 7, 0, 0),
 )
+SALTED: Final = prompts.Prompt((TURN,), salt=bytes(32), draw=bytes(32))
+CHECKED: Final = wire.Order(
+    bytes(16), bytes(32), len(prompts.encode_prompt(SALTED)), 100, mode="fraud_proof",
+    prompt_hash=codec.digest("prompt", prompts.encode_prompt(SALTED)), audit=codec.digest("audit", bytes(32)),
+)  # fmt: skip
+PROVEN: Final[tuple[orders.Frame, ...]] = (
+    orders.Claimed(4096, 100, codec.digest("draw", bytes(32))),
+    orders.Piece((7,) * 60, "A tree", (), bytes(32)),
+    orders.checkpoint(CHECKED, 64, bytes(32), bargains.PROVIDER),
+    orders.Piece((7,) * 10, "."),
+    orders.Done("stop", 5, 2, 70, steps=71),
+)
+OPENINGS: Final = (
+    audits.Opening(bytes(4 * 3), (b"leaf",) * 3),
+    audits.Opening(bytes(4 * 70), (b"leaf",) * 16, (bytes(64),) * 16, (bytes(96),), bytes(32)),
+)
 TOOL: Final = prompts.Tool("look", "Looks.", '{"type":"object"}')
 CALLED: Final = prompts.ToolCall("call_1", "look", '{"at":1}')
 FORMAT: Final = prompts.Format("json_schema", '{"type":"object"}')
@@ -166,6 +183,7 @@ PROMPTS: Final = (
         tool_choice="look",
     ),
     prompts.Prompt(texts=("a", "b")),
+    SALTED,
 )
 
 
@@ -192,14 +210,14 @@ def samples() -> list[msgspec.Struct]:
         wire.TryPlease(id_), wire.Tried("busy", "relay", 5, 70, True, id_),
         wire.Push((record, record)), wire.Root(bytes(8), 3), wire.Failure("busy", 1000, 5, "field"),
         wire.Order(bytes(16), id_, 100, 50, seed=7), TURN, prompts.Prompt((TURN, TURN), ("stop",)), *ANSWER,
-        LIKELY, TOOL, CALLED, FORMAT, *PROMPTS, EMBEDDED[1], *bargains.messages(),
-        *bargains.values(),
+        LIKELY, TOOL, CALLED, FORMAT, *PROMPTS, EMBEDDED[1], CHECKED, *PROVEN, *OPENINGS,
+        wire.Proof(b"{}"), *bargains.messages(), *bargains.values(),
     ]  # fmt: skip
 
 
 def message_types() -> Iterator[type[msgspec.Struct]]:
     """Of the modules whose structs cross the network."""
-    modules: tuple[ModuleType, ...] = (wire, records, orders, prompts, vectors, deals)
+    modules: tuple[ModuleType, ...] = (wire, records, orders, prompts, vectors, deals, audits)
     for module in modules:
         for _, kind in inspect.getmembers(module, inspect.isclass):
             if issubclass(kind, msgspec.Struct) and kind.__module__ == module.__name__:
@@ -379,6 +397,7 @@ def _order_decoders() -> Iterator[Decoder]:
     for what, said, asked in (
         ("logprobs", NAMED, replace(order, logprobs=2)),
         ("vectors", EMBEDDED, replace(order, texts=2)),
+        ("to be checked", PROVEN, CHECKED),
     ):
         data = b"".join(map(orders.encode_frame, said))
 
@@ -386,6 +405,13 @@ def _order_decoders() -> Iterator[Decoder]:
             return bool(orders.FrameReader(asked).feed(data))
 
         yield Decoder(f"order, {what}", [data], read, (ProtocolError,))
+
+    def opened(data: bytes) -> bool:
+        found = audits.decode(data)
+        assert audits.decode(audits.encode(found)) == found
+        return True
+
+    yield Decoder("order, an opening", list(map(codec.encode, OPENINGS)), opened, (ProtocolError,))
 
 
 def _deal_decoders() -> Iterator[Decoder]:

@@ -29,7 +29,7 @@ from infraxa.net.overlay import Dial, Overlay
 from infraxa.net.records import Card, Record, State, Status
 from infraxa.net.rounds import Round
 from infraxa.net.sampling import Candidate
-from infraxa.net.wire import BucketsPlease, Push, Root
+from infraxa.net.wire import BucketsPlease, Push, Root, Tell
 
 NETWORK = codec.network_id("simulated")
 GOOD, BAD = b"g" * 64, b"b" * 64
@@ -316,7 +316,7 @@ class Simulation:
             member.tick_at = float("inf")
             self._apply(member, member.gossip.tick(self.now, self.now_ms))
 
-    def _send(self, member: Member, peer: bytes, message: Push | Root) -> None:
+    def _send(self, member: Member, peer: bytes, message: Tell) -> None:
         other = self.by_id[peer]
         if self.measuring and not member.hostile:
             size = len(codec.encode(message))
@@ -332,7 +332,7 @@ class Simulation:
         state: State = codec.decode(record.signed.body, State)
         return (record.signed.signer, state.seq) in self.got
 
-    def _deliver(self, member: Member, other: Member, message: Push | Root) -> None:
+    def _deliver(self, member: Member, other: Member, message: Tell) -> None:
         if not other.up or member.id not in other.links:
             return
         if other.hostile:

@@ -14,7 +14,7 @@ from infraxa.net.commands import Command, Drop, HeartbeatDue, Refused, Send, Syn
 from infraxa.net.errors import ProtocolError
 from infraxa.net.gossip import Gossip
 from infraxa.net.records import Card, PriceNow, Record, Revoke, State, Status, Successor
-from infraxa.net.wire import Push, Root
+from infraxa.net.wire import Push, Tell
 
 NETWORK = codec.network_id("test")
 START = 1000.0
@@ -118,7 +118,7 @@ class World:
         self.ids = [node_id(number) for number in range(count)]
         self.down: set[int] = set()
         self.links: set[tuple[int, int]] = set()
-        self.queue: deque[tuple[int, int, Push | Root]] = deque()
+        self.queue: deque[tuple[int, int, Tell]] = deque()
         self.dropped: list[Drop] = []
         self.refused: list[str] = []
         self.rounds = 0

@@ -16,6 +16,7 @@ import pytest
 
 from infraxa.net import orders, prompts, purchase, ticks, wire
 from infraxa.net.errors import NetError
+from infraxa.net.identity import Signer
 from infraxa.net.link import Link, LinkClosed, Stream, StreamFailed
 from infraxa.net.orders import Claimed, Done, Piece, Placed, encode_frame
 from infraxa.net.patience import Patience, PatienceLimits
@@ -45,6 +46,7 @@ class Shop:
         self.provider = provider
         self.serve: Serve = self.sell
         self.limits = SaleLimits()
+        self.signer = Signer(provider.secret[:32])
         self.patience = PatienceLimits()
         self.prompts: list[Prompt] = []
         self.ends: list[str | None] = []
@@ -66,7 +68,7 @@ class Shop:
     async def _handle(self, link: Link, stream: Stream, request: wire.Request) -> None:
         assert isinstance(request, wire.Order)
         link.account = ACCOUNT
-        sale = Sale(link, stream, request, self.limits)
+        sale = Sale(link, stream, request, self.limits, self.signer)
         try:
             await self.serve(sale)
         except SaleEnded as ended:
