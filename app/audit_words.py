@@ -10,14 +10,18 @@ from infraxa.app.offers import OfferSeen
 from infraxa.net.records import MODE_FRAUD_PROOF, MODE_MERKLE
 
 
-def badge(offer: OfferSeen) -> str:
+def badge(passed: int, *, signs: bool, caught: bool) -> str:
     """How far the answers of an offer are verified, in at most 8 cells: `✗ caught`, `12 ✓`, `signed`; `–`: it
-    commits to nothing."""
-    if offer.caught:
+    commits to nothing. `passed`: audits; `signs`: see `commits`."""
+    if caught:
         return "✗ caught"
-    if passed := offer.audited.passed:
+    if passed:
         return f"{min(passed, 9999)} ✓"
-    return "signed" if commits(offer) else "–"
+    return "signed" if signs else "–"
+
+
+def badge_of(offer: OfferSeen) -> str:
+    return badge(offer.audited.passed, signs=commits(offer), caught=bool(offer.caught))
 
 
 def commits(offer: OfferSeen) -> bool:

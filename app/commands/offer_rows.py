@@ -67,8 +67,6 @@ class Row(msgspec.Struct, frozen=True):
     audits_undetermined: int = 0
     caught: str | None = None
     """What an audit or a proof has shown: it is not chosen by itself."""
-    verified: str = ""
-    """All of this in a word."""
 
 
 class _Column(msgspec.Struct, frozen=True):
@@ -127,7 +125,6 @@ def _offer(offer: OfferSeen) -> Row:
         audits_failed=offer.audited.failed,
         audits_undetermined=offer.audited.undetermined,
         caught=clean(offer.caught) or None,
-        verified=badge(offer),
     )
 
 
@@ -187,6 +184,11 @@ def _price(row: Row) -> str:
     return f"{row.price_in / 1e6:.2f} + {row.price_out / 1e6:.2f}/M"
 
 
+def _state(row: Row) -> str:
+    """`online pinned`, `busy caught`."""
+    return " ".join(word for word in (row.status, row.mark, "caught" if row.caught else "") if word)
+
+
 def _success(row: Row) -> str:
     """`NEW`, `97% of 31`."""
     if row.model is None:
@@ -208,6 +210,11 @@ def _taken(row: Row) -> int:
     return round(row.busy * row.slots)
 
 
+def _badge(row: Row) -> str:
+    """`12 ✓`, `signed`, `✗ caught`."""
+    return "" if row.model is None else badge(row.audits_passed, signs=row.commits, caught=bool(row.caught))
+
+
 def _verified(row: Row) -> int | None:
     """To sort by: the most audits that passed first, who was caught last."""
     if row.caught:
@@ -223,7 +230,7 @@ _COLUMNS: Final = (
         lambda row: f"{row.node} ({row.warning})" if row.warning else row.node,
         lambda row: row.node.casefold(),
     ),
-    _Column("state", lambda row: f"{row.status} {row.mark}".strip(), lambda row: _STATES.get(row.status, 9)),
+    _Column("state", _state, lambda row: _STATES.get(row.status, 9)),
     _Column("model", lambda row: row.model or "no offer", lambda row: row.model and row.model.lower()),
     _Column("quant", lambda row: row.quantization or "", lambda row: row.quantization),
     _Column("price", _price, lambda row: row.price_out, right=True),
@@ -247,7 +254,7 @@ _COLUMNS: Final = (
         True,
     ),
     _Column("success", _success, lambda row: _best_first(row.success), True),
-    _Column("verified", lambda row: row.verified, _verified),
+    _Column("verified", _badge, _verified),
     _Column("heard", lambda row: f"{row.age_s:.0f} s", lambda row: row.age_s, True),
     _Column(
         "reached by",
@@ -259,13 +266,13 @@ _COLUMNS: Final = (
 _FIRST_TO_GO: Final = (
     "reached by",
     "heard",
+    "verified",
     "1st token",
     "quant",
     "trip",
     "slots",
     "tok/s",
     "success",
-    "verified",
     "price",
 )
 """On a terminal that is too narrow for all columns."""

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from infraxa.app.audit_words import audits_text, badge
+from infraxa.app.audit_words import audits_text, badge_of
 from infraxa.app.commands.offer_rows import cells_of, rows_of, sort_rows
 from infraxa.app.offers import OfferSeen
 from infraxa.app.tui.screens.pick_driver import candidates
@@ -37,12 +37,12 @@ def cell(offer: OfferSeen, title: str) -> Any:
     ("offer", "text"), [(JUNIPER, "–"), (SIGNING, "signed"), (AUDITED, "12 ✓"), (CAUGHT, "✗ caught")]
 )
 def test_a_word_for_how_far_an_offer_is_verified(offer: OfferSeen, text: str) -> None:
-    assert badge(offer) == text == cell(offer, "verified")[0]
+    assert badge_of(offer) == text == cell(offer, "verified")[0]
     assert (cell(offer, "state")[0] == "caught") is bool(offer.caught)
     (row,) = rows_of([offer])
     shown = cells_of([row])
     assert dict(zip(shown.titles, shown.rows[0], strict=True))["verified"] == text
-    assert len(badge(replace(offer, audited=seen(10**6)))) <= 8
+    assert len(badge_of(replace(offer, audited=seen(10**6)))) <= 8
 
 
 def test_the_most_verified_is_first_and_who_was_caught_behind() -> None:
@@ -53,8 +53,11 @@ def test_the_most_verified_is_first_and_who_was_caught_behind() -> None:
     _, caught, signed, audited = keys
     assert audited is not None and signed is not None and caught is not None
     assert audited > signed > caught  # type: ignore[operator] # they are floats
-    by_word = [row.verified for row in sort_rows(rows_of(offers), "verified")]
-    assert by_word == ["12 ✓", "signed", "✗ caught", "–"]
+    by_word = sort_rows(rows_of(offers), "verified")
+    assert [(row.audits_passed, row.commits, bool(row.caught)) for row in by_word] == [
+        (12, True, False), (0, True, False), (3, True, True), (0, False, False),
+    ]  # fmt: skip
+    assert cells_of([by_word[2]], 60).rows[0][1] == "online caught"
 
 
 def test_audits_in_words() -> None:

@@ -52,6 +52,7 @@ def test_an_offer_in_cells() -> None:
         "1st token": "211 ms",
         "tok/s": "28.4",
         "success": "97% of 32",
+        "verified": "–",
         "heard": "3 s",
         "reached by": "ws://192.0.2.1:7741",
     }
@@ -120,6 +121,11 @@ def test_an_offer_as_json() -> None:
         "cooling_s": 8.0,
         "mark": "blocked",
         "problem": "You blocked this provider.",
+        "commits": False,
+        "audits_passed": 0,
+        "audits_failed": 0,
+        "audits_undetermined": 0,
+        "caught": None,
     }
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from textual.content import Content
 
-from infraxa.app.audit_words import badge
+from infraxa.app.audit_words import badge_of
 from infraxa.app.network_words import span
 from infraxa.app.offers import OfferSeen
 from infraxa.app.trade import Bound
@@ -162,5 +162,5 @@ def _seen(offer: OfferSeen) -> list[Content]:
         lines.append(row("first token", short_time(offer.first_token_ms)))
     elif first is not None:
         lines.append(row("claims", f"first in {short_time(first)}"))
-    lines.append(row("verified", badge(offer)))
+    lines.append(row("verified", badge_of(offer)))
     return lines

@@ -12,7 +12,7 @@ from functools import lru_cache, partial
 from types import MappingProxyType
 from typing import NamedTuple
 
-from infraxa.app.audit_words import badge, commits
+from infraxa.app.audit_words import badge_of, commits
 from infraxa.app.network_words import span
 from infraxa.app.offers import OfferSeen
 from infraxa.app.tui.widgets.driver import is_free
@@ -244,7 +244,7 @@ def rating_text(offer: OfferSeen) -> str:
 def _verified(offer: OfferSeen, aside: str) -> Cell:
     """What own audits found, or how far its answers can be audited: `12 ✓`, `✗ caught`, `signed`."""
     style = ".table--warn" if offer.caught else ".table--good" if offer.audited.passed else ".table--aside"
-    return (badge(offer), style if offer.caught else aside or style)
+    return (badge_of(offer), style if offer.caught else aside or style)
 
 
 def _proven(offer: OfferSeen) -> float | None:
