@@ -49,6 +49,8 @@ class Means(NamedTuple):
         model: Model | None = None,
     ) -> Context:
         """A context of `slots` times `n_ctx` tokens. Raises EngineError `no_memory`."""
+        if kv_type != "f16":
+            flash_attention = "auto"  # which other caches need
         need = self.token_bytes(kv_type) * n_ctx * slots + 8 * outputs * self.model.n_vocab
         if need > self.free() - KEPT_FREE:
             raise EngineError(
