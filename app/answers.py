@@ -175,7 +175,8 @@ class Answers:
         never end."""
         run = self._running.get(chat_id)
         if run is not None and run.message is not None and run.message.id == message_id:
-            run.judge(verdict)
+            if verdict.state != "checking":
+                run.judge(verdict)
             if not run.ended.is_set():
                 return  # it is stored with the end
         self._tasks.spawn(self._judge(run, chat_id, message_id, verdict), name=f"verdict {message_id}")

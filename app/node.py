@@ -16,10 +16,11 @@ from pathlib import Path
 
 import msgspec
 
-from infraxa.app import choices, prices, self_test_words
+from infraxa.app import choices, fraud, prices, self_test_words
 from infraxa.app import config as configuration
 from infraxa.app.answers import Answers, Prepared
 from infraxa.app.asking import Asking
+from infraxa.app.auditor import Auditor, Parts
 from infraxa.app.audits import AuditPlan
 from infraxa.app.buyer import Buyer, wanted
 from infraxa.app.calling import Calling, Calls
@@ -61,6 +62,7 @@ from infraxa.app.pulled_files import delete_files
 from infraxa.app.pulling import Pulling, remember
 from infraxa.app.purse import Purse
 from infraxa.app.rated import Ratings
+from infraxa.app.replaying import Replaying
 from infraxa.app.self_test import SelfTests
 from infraxa.app.serving import BlockedUser, ProviderStatus, SelfTest, Served
 from infraxa.app.settlements import Settlements
@@ -91,6 +93,7 @@ from infraxa.store.records import (
     SearchHit,
     StoreError,
     Turn,
+    Verdict,
 )
 
 _log = logging.getLogger(__name__)
@@ -144,6 +147,21 @@ class Node(NodeFacade):
         self._settlements = Settlements(
             self._net, self._purse.paying, self._trade_moved, self._provider.till.settled
         )
+        self._replaying = Replaying(self.models, lambda: self.settings, folders.data)
+        self._auditor = Auditor(
+            Parts(
+                self._net.order_link,
+                self._drivers.observed,
+                self._judged,
+                self._net.tell_proof,
+                self._audit_ended,
+            ),
+            self._replaying,
+            self._drivers.audited,
+        )
+        self._purse.checks = self._auditor
+        self._send_guests_away = self.models.send_guests_away
+        self.models.send_guests_away = self._make_room
         self._trade_told = Calm(lambda: self._emit(TradeChanged()), CALM_S)
         self._prices = PriceHistory()
         self._prices_kept_at = 0
@@ -192,6 +210,8 @@ class Node(NodeFacade):
         await self._self_tests.open(store)
         self._purse.paying.ratable = self._ratings.may_rate
         await self._ratings.open(store)
+        await self._auditor.open(store)
+        self._net.judge_proofs(fraud.guilty, self._auditor.convicted)
         await self._purse.open(store)
         self._settlements.open(store)
         kept = await store.run(state.get_value, PRICES, prices.Kept)
@@ -230,6 +250,7 @@ class Node(NodeFacade):
         await asyncio.gather(self._self_tests.close(), self._trials.close())
         await self._provider.close()
         await self._buyer.close()
+        await self._auditor.close()
         await self._settlements.close()
         await self._purse.close()
         await self._vocabularies.close()
@@ -612,6 +633,7 @@ class Node(NodeFacade):
     def _heed_settings(self) -> None:
         """Have those parts follow the settings that need no restart for it."""
         self._purse.use(self.settings)
+        self._auditor.automatic = self.settings.audit == "auto"
         self._self_tests.use(self.settings)
         self._net.try_others(self._trials.run if self.settings.test_others else None)
 
@@ -766,17 +788,25 @@ class Node(NodeFacade):
 
     async def audit_plan(self, chat_id: str, message_id: str) -> AuditPlan:
         """What an audit of this answer would be."""
-        return AuditPlan("none", "What is needed to check this answer is not kept any more.")
+        return await self._auditor.plan((chat_id, message_id))
 
     async def audit_answer(self, chat_id: str, message_id: str, *, referee: bool = False) -> None:
-        """Have it audited now, what comes of it is told as its facts. Raises NodeError `not_audited`.
-        `referee`: by another provider, who sees the chat."""
-        plan = await self.audit_plan(chat_id, message_id)
-        raise NodeError("not_audited", plan.reason, plan.remedy)
+        """Begin to audit it; what comes of it is told as its facts. `referee`: another provider may see the
+        chat for it. Raises NodeError `not_audited`."""
+        if referee:
+            raise NodeError(
+                "not_audited",
+                "No other provider can be asked to audit an answer.",
+                "With the model's file on this machine it is audited here.",
+            )
+        await self._auditor.audit((chat_id, message_id))
 
     async def proof_of(self, order: str) -> str:
-        """The file that proves what the driver of this order did. Raises NodeError `no_proof`."""
-        raise NodeError("no_proof", "There is no proof about this order.")
+        """The file that proves what the driver of this order did, its number in hex. Raises NodeError
+        `no_proof`."""
+        if not (proof := await self._auditor.proof_of(order)):
+            raise NodeError("no_proof", "There is no proof about this order.")
+        return proof
 
     async def list_missed(self) -> list[Missed]:
         """Chances to earn that were lost, and why; the last one first."""
@@ -843,6 +873,20 @@ class Node(NodeFacade):
 
     def _trade_moved(self) -> None:
         self._trade_told.changed()
+
+    def _audit_ended(self) -> None:
+        self._emit(OffersChanged())
+        self._trade_moved()
+
+    def _judged(self, chat_id: str, message_id: str, verdict: Verdict) -> None:
+        if self._answers is not None:
+            self._answers.judged(chat_id, message_id, verdict)
+
+    async def _make_room(self) -> None:
+        """The person wants another model: returns when neither audits nor other nodes hold one."""
+        await self._replaying.step_aside()
+        if self._send_guests_away is not None:
+            await self._send_guests_away()
 
     def _billed(self, chat_id: str, message_id: str, bill: Bill) -> None:
         if self._answers is not None:

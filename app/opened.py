@@ -1,7 +1,7 @@
 """What a driver opened of an answer, checked against all that it signed and sent before: no model is needed.
 
-Each check follows from hashes and integers alone, so whoever computes it finds the same. What the model itself
-would have said is compared in replaying.py. Pure.
+Each check follows from hashes and integers alone, so whoever computes it finds the same. What the model
+itself would have said is compared in replaying.py. Pure.
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ class Lie(Exception):
         self.why: Why = why
         self.opened = opened
         """What proves it to anybody."""
+        self.shown = 0
+        """Steps that were opened."""
 
 
 class Shown(NamedTuple):

@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 from infraxa.app.choices import ModelEntry
 from infraxa.app.config import Settings
 from infraxa.engine.transcript import TOP
-from infraxa.engine.types import ErrorInfo, Finished, Loaded
+from infraxa.engine.types import ErrorInfo, Finished, KvType, Loaded
 from infraxa.net import orders, vectors, wire
 from infraxa.net.prompts import Prompt
 from infraxa.net.records import MODE_FRAUD_PROOF, MODE_MERKLE
@@ -84,6 +84,16 @@ def profile_of(loaded: Loaded, flash_attention: str) -> str:
 def backend_of(profile: str) -> str:
     """What of a profile models give other numbers on; empty: it does not say."""
     return next(iter(profile.split("/")[1:]), "")
+
+
+def version_of(profile: str) -> str:
+    """What of it is llama.cpp's version."""
+    return profile.split("/")[0]
+
+
+def kv_type_of(profile: str) -> KvType:
+    """The cache that it says; that of most when it says none."""
+    return "q8_0" if profile.split("/")[2:3] == ["q8_0"] else "f16"
 
 
 def check_order(order: wire.Order, terms: Terms) -> None:

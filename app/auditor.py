@@ -1,0 +1,320 @@
+"""Audits of the answers that drivers sold to this node: what is kept for them, which are made, what follows.
+
+An audit is decided on only after the driver has signed the receipt. What it opens is checked in opened.py,
+computed again in replaying.py; what is known of a driver by all of its audits is in audited.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple
+
+from infraxa.app import fraud
+from infraxa.app.audited import Audited
+from infraxa.app.audits import AuditPlan
+from infraxa.app.errors import FAILURES, NodeError
+from infraxa.app.examining import Examining, Found, Silent
+from infraxa.app.opened import Lie
+from infraxa.app.replaying import Replaying
+from infraxa.app.verifying import Kept
+from infraxa.net import codec, deals
+from infraxa.net.codec import Signed
+from infraxa.net.errors import NetError, ProtocolError
+from infraxa.net.identity import id_text
+from infraxa.net.routing import Outcome
+from infraxa.net.tasks import TaskGroup
+from infraxa.store import buying, trade, verdicts
+from infraxa.store.db import Store, now_ms
+from infraxa.store.records import StoreError, Verdict
+from infraxa.store.trade_records import OrderRow
+from infraxa.store.verdicts import VerdictRow
+
+if TYPE_CHECKING:
+    from infraxa.net.link import Link
+
+KEPT_S: Final = 3600.0
+"""So long a driver has to be able to open an answer."""
+KEPT_BYTES: Final = 64 * 1024 * 1024
+"""Of all answers that can be audited; the oldest go first."""
+AT_ONCE: Final = 4
+"""Audits; the others wait."""
+PAUSES: Final = (0.0, 5.0, 60.0, 600.0, 1200.0)
+"""Seconds before each time that a driver is asked to open an answer; then it is left undetermined."""
+
+Place = tuple[str, str]
+"""Chat and message."""
+State = Literal["unverified", "signed", "checking", "passed", "failed", "undetermined"]
+_DONE: Final = ("passed", "failed")
+_AUDITED: Final = (*_DONE, "undetermined")
+
+_log = logging.getLogger(__name__)
+
+
+class Parts(NamedTuple):
+    """What is needed of the rest of the node."""
+
+    order_link: Callable[[bytes], Awaitable[Link]]
+    observed: Callable[[bytes, bytes, Outcome], Awaitable[None]]
+    """How a driver did with a model."""
+    told: Callable[[str, str, Verdict], None]
+    """What is known of an order of this message."""
+    publish: Callable[[bytes], object]
+    """Tell others a proof. Raises ProtocolError."""
+    changed: Callable[[], None]
+    """Who may be chosen, or what is owed, is another one."""
+
+
+class _Answer:
+    """One that can be audited."""
+
+    def __init__(self, kept: Kept, place: Place | None, until: float) -> None:
+        self.kept = kept
+        self.place = place
+        self.until = until
+        self.signed: Signed | None = None
+        """Its receipt."""
+        self.receipt: deals.Receipt | None = None
+        self.considered = False
+        self.audit: asyncio.Task[None] | None = None
+        self.verdict: Verdict | None = None
+
+
+class Auditor:
+    """Of one node. `open` it once; `close` it before the network, the models and the store."""
+
+    def __init__(
+        self,
+        node: Parts,
+        replaying: Replaying,
+        audited: Audited,
+        *,
+        rng: random.Random | None = None,
+        pauses: tuple[float, ...] = PAUSES,
+    ) -> None:
+        self.automatic = True
+        """Answers are audited by themselves, as often as their drivers' records ask for."""
+        self._node = node
+        self._replaying = replaying
+        self._audited = audited
+        self._examining = Examining(node.order_link, replaying, pauses)
+        self._rng = rng or random.SystemRandom()
+        self._store: Store | None = None
+        self._answers: OrderedDict[bytes, _Answer] = OrderedDict()
+        """By order, the oldest first."""
+        self._bytes = 0
+        self._turn = asyncio.Semaphore(AT_ONCE)
+        self._tasks = TaskGroup()
+
+    async def open(self, store: Store) -> None:
+        """Remember what audits found before. Raises StoreError."""
+        self._store = store
+        self._replaying.open(store)
+        self._audited.open(await store.run(verdicts.list_verdicts))
+
+    async def close(self) -> None:
+        """End the audits that are under way: what they were about is signed, and not audited."""
+        self._store = None
+        await self._tasks.cancel_all()
+        await self._replaying.close()
+        self._answers.clear()
+
+    def keep(self, kept: Kept, place: Place | None) -> None:
+        """See verifying.Checks, as the next two."""
+        now = asyncio.get_running_loop().time()
+        self._drop(kept.order.id)
+        self._answers[kept.order.id] = _Answer(kept, place, now + KEPT_S)
+        self._bytes += kept.size
+        for order_id, answer in list(self._answers.items()):
+            if self._bytes <= KEPT_BYTES and now < answer.until:
+                break
+            self._drop(order_id)
+
+    def _drop(self, order_id: bytes) -> None:
+        if (answer := self._answers.pop(order_id, None)) is not None:
+            self._bytes -= answer.kept.size
+
+    def unverified(self, provider: bytes, order: bytes, place: Place | None, why: str) -> None:
+        self._tell(place, Verdict(order.hex(), id_text(provider), "unverified", why))
+
+    def signed(self, order: OrderRow) -> None:
+        if order.mode == "none" or self._store is None:
+            return
+        answer = self._answers.get(order.id)
+        if answer is None:  # of an earlier run, or too long ago
+            if order.chat_id is not None and order.message_id is not None:
+                verdict = Verdict(order.id.hex(), id_text(order.peer), "signed")
+                self._tell((order.chat_id, order.message_id), verdict)
+        elif not answer.considered and order.bill == "closed":
+            answer.considered = True
+            self._tasks.spawn(self._consider(answer, self._store), name="consider an audit")
+
+    async def plan(self, place: Place) -> AuditPlan:
+        """What an audit of the answer at that place would be. Raises StoreError."""
+        answers = [answer for answer in self._answers.values() if answer.place == place and answer.receipt]
+        if not answers:
+            return AuditPlan("none", "What is needed to audit this answer is not kept any more.")
+        if any(answer.audit is not None for answer in answers):
+            return AuditPlan("checking", "It is being audited.")
+        left = [answer for answer in answers if not _is_done(answer)]
+        if not left:
+            return AuditPlan("done", "It was audited.")
+        entry = await self._replaying.copy(left[0].kept.order.model)
+        if entry is None:
+            return AuditPlan(
+                "none",
+                "The file of this model is not on this machine, and it takes the model to audit an answer.",
+                "infraxa models pull brings it; then ask again, and audit that answer.",
+            )
+        if not self._replaying.can_load(entry):
+            return AuditPlan(
+                "none", f"{entry.label} has no room in memory beside the other models.", "Unload one first."
+            )
+        return AuditPlan("own", f"{entry.label} on this machine computes it again. Nobody else sees it.")
+
+    async def audit(self, place: Place) -> None:
+        """Begin to audit the answer at that place, whose `plan` is `own`. Raises NodeError `not_audited`,
+        StoreError."""
+        plan = await self.plan(place)
+        if plan.state != "own" or self._store is None:
+            raise NodeError("not_audited", plan.reason, plan.remedy)
+        for answer in self._answers.values():
+            if answer.place == place and answer.receipt and answer.audit is None and not _is_done(answer):
+                self._begin(answer, self._store, asked=True)
+
+    async def proof_of(self, order: str) -> str:
+        """The file that proves what the driver of this order did; empty: there is none. Raises StoreError."""
+        assert self._store is not None
+        try:
+            return await self._store.run(verdicts.proof_of, bytes.fromhex(order))
+        except ValueError:
+            return ""
+
+    def convicted(self, provider: bytes, proof: bytes) -> None:
+        """Somebody else proves that this provider lied; the proof was checked."""
+        if self._store is not None and not self._audited.is_guilty(provider):
+            text = proof.decode("ascii")
+            found = fraud.checked(text)
+            verdict = Verdict(found.order.hex(), id_text(provider), "failed", found.kind, proof=True)
+            row = VerdictRow(provider, found.model, now_ms(), verdict, text)
+            self._tasks.spawn(self._keep(self._store, row), name="keep a proof of fraud")
+
+    async def _consider(self, answer: _Answer, store: Store) -> None:
+        """Its receipt is signed by both."""
+        kept = answer.kept
+        try:
+            row = await store.run(trade.get_receipt, "user", kept.provider, kept.order.id)
+        except StoreError as error:
+            _log.warning("an answer is not audited: %s", error.message)
+            return
+        if row is None:
+            return
+        answer.signed = codec.decode_signed(row.receipt)
+        receipt: deals.Receipt = codec.decode(answer.signed.body, deals.Receipt)
+        said = receipt.transcript
+        if said is None or not said.steps:
+            return
+        answer.receipt = receipt
+        self._judged(answer, self._verdict(answer, "signed"))
+        rate = self._audited.rate(kept.provider, kept.order.model)
+        if self.automatic and self._rng.random() < rate:
+            self._begin(answer, store)
+
+    def _begin(self, answer: _Answer, store: Store, *, asked: bool = False) -> None:
+        task = answer.audit = self._tasks.spawn(self._audit(answer, store, asked), name="audit an answer")
+
+        def over(task: asyncio.Task[None]) -> None:
+            answer.audit = None
+
+        task.add_done_callback(over)
+
+    async def _audit(self, answer: _Answer, store: Store, asked: bool) -> None:
+        checking = self._verdict(answer, "checking")
+        self._judged(answer, checking)
+        try:
+            async with self._turn:
+                await self._examine(answer, store, asked)
+        except FAILURES as error:
+            _log.warning("an audit was not finished: %s", error.code)
+        finally:
+            if answer.verdict is checking and self._store is not None:
+                self._judged(answer, self._verdict(answer, "signed"))
+
+    async def _examine(self, answer: _Answer, store: Store, asked: bool) -> None:
+        assert answer.receipt is not None
+        kept = answer.kept
+        try:
+            found = await self._examining.examine(kept, answer.receipt, asked=asked)
+        except Silent:
+            await self._node.observed(kept.provider, kept.order.model, Outcome("failed"))
+            found = Found("undetermined", "silent")
+        except Lie as lie:
+            await self._caught(answer, store, lie)
+            return
+        verdict = self._verdict(answer, found.state, found.why, found)
+        if found.state != "signed":
+            await self._keep(store, self._row(answer, verdict), grey=found.grey)
+        self._judged(answer, verdict)
+
+    async def _caught(self, answer: _Answer, store: Store, lie: Lie) -> None:
+        """It lied. What proves it to anybody is kept and takes the money back, and is told to others if that
+        was agreed with the order."""
+        kept, proof = answer.kept, ""
+        assert answer.signed is not None
+        if lie.opened is not None:
+            try:
+                proof = fraud.made(answer.signed, order=codec.encode(kept.order), opened=lie.opened)
+            except NetError as error:
+                _log.warning("a lie has no proof: %s", error.message)
+        found = Found("failed", lie.why, opened=lie.shown)
+        verdict = self._verdict(answer, "failed", lie.why, found, proof=bool(proof))
+        await self._keep(store, self._row(answer, verdict, proof))
+        if proof:
+            await store.step(buying.reverse, kept.provider, kept.order.id, proof.encode())
+        self._judged(answer, verdict)
+        self._node.changed()
+        if proof and kept.order.mode == "fraud_proof":
+            try:
+                self._node.publish(proof.encode())
+            except ProtocolError as error:
+                _log.warning("a proof was not told to others: %s", error.reason)
+
+    async def _keep(self, store: Store, row: VerdictRow, *, grey: bool = False) -> None:
+        """Remember it, first of all in memory: nothing is bought there meanwhile."""
+        self._audited.add(row, grey=grey)
+        self._node.changed()
+        await store.step(verdicts.keep, row)
+
+    def _row(self, answer: _Answer, verdict: Verdict, proof: str = "") -> VerdictRow:
+        return VerdictRow(answer.kept.provider, answer.kept.order.model, now_ms(), verdict, proof)
+
+    def _verdict(
+        self, answer: _Answer, state: State, why: str = "", found: Found | None = None, *, proof: bool = False
+    ) -> Verdict:
+        said = None if answer.receipt is None else answer.receipt.transcript
+        return Verdict(
+            order=answer.kept.order.id.hex(),
+            driver=id_text(answer.kept.provider),
+            state=state,
+            why=why,
+            by="own" if state in _AUDITED else "",
+            opened=0 if found is None else found.opened,
+            steps=0 if said is None else said.steps,
+            ratio=None if found is None else found.ratio,
+            proof=proof,
+        )
+
+    def _judged(self, answer: _Answer, verdict: Verdict) -> None:
+        answer.verdict = verdict
+        self._tell(answer.place, verdict)
+
+    def _tell(self, place: Place | None, verdict: Verdict) -> None:
+        if place is not None:
+            self._node.told(*place, verdict)
+
+
+def _is_done(answer: _Answer) -> bool:
+    return answer.verdict is not None and answer.verdict.state in _DONE

@@ -1,0 +1,169 @@
+"""One audit: a driver opens an answer, what it shows is checked, and computed again where the model is here.
+
+What is checked without a model is in opened.py, how it is computed in replaying.py, the bounds of a verdict
+are in engine/verdicts.py. When an answer is audited, and what follows, is decided in auditor.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import math
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple
+
+from infraxa.app import opened
+from infraxa.app.errors import NodeError
+from infraxa.app.opened import Lie, Shown
+from infraxa.app.replaying import Compared, NotCompared, Replaying
+from infraxa.app.verifying import Kept
+from infraxa.engine.transcript import challenge
+from infraxa.engine.verdicts import LEAST_STEPS, Distance, Judged, judge
+from infraxa.net import deals, wire
+from infraxa.net.errors import NetError, ProtocolError
+
+if TYPE_CHECKING:
+    from infraxa.net.audits import Opening
+    from infraxa.net.link import Link
+
+CONNECT_S: Final = 30.0
+POOLED: Final = 16
+"""Short answers of one driver and model that are judged together."""
+MOST_POOLS: Final = 256
+"""Drivers and models of which such steps are remembered."""
+
+_FOR_GOOD: Final = frozenset({"audit_refused", "unsupported", "not_allowed", "unknown"})
+"""Refusals that stay as they are."""
+
+_log = logging.getLogger(__name__)
+
+
+class Silent(Exception):
+    """The driver did not open the answer, however often it was asked."""
+
+
+class _TooLong(Exception):
+    """The driver opens no more than some steps of so long an answer."""
+
+
+class Found(NamedTuple):
+    """What came of an audit; as store.records.Verdict."""
+
+    state: Literal["signed", "passed", "failed", "undetermined"]
+    why: str = ""
+    opened: int = 0
+    ratio: float | None = None
+    grey: bool = False
+    """The first look at it was not clear."""
+
+
+class Examining:
+    """Of one node."""
+
+    def __init__(
+        self, order_link: Callable[[bytes], Awaitable[Link]], replaying: Replaying, pauses: tuple[float, ...]
+    ) -> None:
+        """`pauses`: seconds before each time that a driver is asked."""
+        self._order_link = order_link
+        self._replaying = replaying
+        self._pauses = pauses
+        self._pools: dict[tuple[bytes, bytes], dict[bytes, tuple[Distance, ...]]] = {}
+        """By driver and model, then by order: the steps of short answers."""
+
+    async def examine(self, kept: Kept, receipt: deals.Receipt, *, asked: bool = False) -> Found:
+        """`asked`: by the person, so that the model may be loaded for it. Raises Lie, Silent, StoreError."""
+        said = receipt.transcript
+        assert said is not None
+        shown = await self._shown(kept, receipt)
+        try:
+            first = await self._replaying.compare(kept, said, shown, load=asked)
+            if not first.same_prompt:
+                # Another version may put a prompt together otherwise.
+                certain = first.same_version and first.same_backend
+                return Found("failed" if certain else "undetermined", "other_prompt", len(shown.leaves))
+            judged = self._judged(kept, first)
+            if judged.state in ("grey", "failed"):
+                # Nobody is condemned by one look.
+                with contextlib.suppress(_TooLong):
+                    shown = await self._shown(kept, receipt, all_steps=True)
+                second = await self._replaying.compare(kept, said, shown, load=asked)
+                return _found(self._judged(kept, second), second, shown, grey=True)
+            return _found(judged, first, shown)
+        except NotCompared as error:
+            if error.why == "no_calibration":
+                return Found("undetermined", error.why, len(shown.leaves))
+            return Found("signed", error.why, len(shown.leaves))
+
+    def _judged(self, kept: Kept, compared: Compared) -> Judged:
+        """By its own steps; an answer of few, by those of others of this driver with it."""
+        if len(compared.steps) >= LEAST_STEPS:
+            return judge(compared.steps, compared.mu0)
+        key = kept.provider, kept.order.model
+        pool = self._pools.pop(key, {})
+        pool.pop(kept.order.id, None)
+        self._pools[key] = pool | {kept.order.id: compared.steps}
+        if len(self._pools[key]) > POOLED:
+            del self._pools[key][next(iter(self._pools[key]))]
+        if len(self._pools) > MOST_POOLS:
+            del self._pools[next(iter(self._pools))]
+        return judge([step for steps in self._pools[key].values() for step in steps], compared.mu0)
+
+    async def _shown(self, kept: Kept, receipt: deals.Receipt, *, all_steps: bool = False) -> Shown:
+        """What the driver opens, checked. Raises Lie, Silent, _TooLong."""
+        from infraxa.net.audits import OPENED
+
+        said = receipt.transcript
+        assert said is not None
+        request = wire.AuditPlease(kept.order.id, kept.secret, all_steps)
+        count = said.steps if all_steps else OPENED
+        steps = challenge(kept.secret, said.root, kept.order.id, said.steps, count)
+        opening = await self._ask(kept.provider, request, said.steps)
+        try:
+            return await asyncio.to_thread(opened.check, kept, receipt, opening, steps)
+        except Lie as lie:
+            lie.shown = len(steps)
+            raise
+
+    async def _ask(self, driver: bytes, request: wire.AuditPlease, steps: int) -> Opening:
+        """Raises Silent, _TooLong, and Lie for what is no opening."""
+        from infraxa.net import audits
+        from infraxa.net.stream import LinkClosed, StreamCancelled, StreamFailed
+
+        for pause in self._pauses:
+            await asyncio.sleep(pause)
+            try:
+                async with asyncio.timeout(CONNECT_S):
+                    link = await self._order_link(driver)
+                return await audits.ask(link, request, steps)
+            except ProtocolError as error:
+                _log.debug("what a driver opened is nothing: %s", error.reason)
+                raise Lie("bad_opening") from None
+            except StreamFailed as error:
+                _log.debug("a driver does not open an answer: %s", error.failure.code)
+                if error.failure.code == "audit_refused" and error.failure.field == "all":
+                    raise _TooLong from None
+                if error.failure.code in _FOR_GOOD:
+                    break
+            except (NetError, NodeError, LinkClosed, StreamCancelled, TimeoutError):
+                _log.debug("a driver that is to open an answer is not reached")
+        raise Silent
+
+
+def _found(judged: Judged, compared: Compared, shown: Shown, *, grey: bool = False) -> Found:
+    ratio = judged.ratio if math.isfinite(judged.ratio) else None
+
+    def found(state: Literal["passed", "failed", "undetermined"], why: str = "") -> Found:
+        return Found(state, why, len(shown.leaves), ratio, grey)
+
+    match judged.state:
+        case "passed":
+            return found("passed")
+        case "failed" if compared.same_backend:
+            return found("failed", "other_model")
+        case "failed":
+            return found("undetermined", "backend")
+        case "grey":
+            return found("undetermined", "near")
+        case "undetermined":
+            return found("undetermined", "few")

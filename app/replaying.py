@@ -1,0 +1,238 @@
+"""An answer of a driver, computed again by this machine's own copy of the model.
+
+Only what memory holds anyway is used, or what the person asked to be loaded for it: nothing is taken from the
+person's own answers, and it ends at once when the person wants another model. What the distances mean is in
+engine/verdicts.py, how the noise of a file is measured in engine/calibration.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import math
+import struct
+import tempfile
+from collections.abc import AsyncIterator, Callable, Sequence
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from infraxa.app.choices import ModelEntry
+from infraxa.app.config import Settings
+from infraxa.app.errors import FAILURES, NodeError
+from infraxa.app.models import Models
+from infraxa.app.opened import Shown
+from infraxa.app.ordering import request_of
+from infraxa.app.terms import backend_of, kv_type_of, version_of
+from infraxa.app.verifying import Kept
+from infraxa.engine import transcript
+from infraxa.engine.host import Engine
+from infraxa.engine.types import EngineError, Loaded
+from infraxa.engine.verdicts import Distance, distance
+from infraxa.net import deals
+from infraxa.net.tasks import TaskGroup
+from infraxa.store import verdicts
+from infraxa.store.db import Store
+
+WAIT_S: Final = 600.0
+"""For a model that is not loaded, until an audit that nobody asked for is given up."""
+LOOK_S: Final = 1.0
+SCORE_S: Final = 900.0
+"""For one answer, beside the answers of the person."""
+CALIBRATE_S: Final = 3600.0
+
+_log = logging.getLogger(__name__)
+
+
+_FAR: Final = Distance(math.inf, math.inf, math.inf, 0.0)
+"""Of a token that the model does not have."""
+
+
+class NotCompared(Exception):
+    """It cannot be computed here (now); `why` as in store.records.Verdict."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(why)
+        self.why = why
+
+
+class Compared(NamedTuple):
+    """What this machine computes of an answer, and the driver did."""
+
+    steps: tuple[Distance, ...]
+    mu0: float
+    """The honest noise of the file on this machine, in logits."""
+    same_backend: bool
+    """Both compute with the same kind of hardware."""
+    same_prompt: bool
+    """The driver's model was given the tokens that the prompt has here."""
+    same_version: bool
+    """Both computed with the same llama.cpp."""
+
+
+class Replaying:
+    """Of one node."""
+
+    def __init__(self, models: Models, settings: Callable[[], Settings], scratch: Path) -> None:
+        """`scratch`: a folder in which a copy of a model's weights may be for a while."""
+        self.wait_s = WAIT_S
+        self._models = models
+        self._settings = settings
+        self._scratch = scratch
+        self._store: Store | None = None
+        self._files: dict[bytes, ModelEntry] = {}
+        self._measured: set[bytes] = set()
+        """Models whose noise was, or could not be, in this run."""
+        self._one = asyncio.Lock()
+        """One answer is computed at a time."""
+        self._holding: set[asyncio.Task[object]] = set()
+        self._tasks = TaskGroup()
+
+    def open(self, store: Store) -> None:
+        self._store = store
+
+    async def close(self) -> None:
+        await self.step_aside()
+        await self._tasks.cancel_all()
+        self._store = None
+
+    async def step_aside(self) -> None:
+        """The person wants the memory: returns when no model is held."""
+        for task in list(self._holding):
+            task.cancel()
+        if self._holding:
+            await asyncio.wait(list(self._holding))
+
+    async def copy(self, model_id: bytes) -> ModelEntry | None:
+        """The own file of this model; None: it is not here. Raises StoreError."""
+        for entry in await self._models.entries():
+            if entry.problem:
+                continue
+            with contextlib.suppress(EngineError):
+                if await self._models.model_id(entry) == model_id:
+                    return entry
+        return None
+
+    def can_load(self, entry: ModelEntry) -> bool:
+        """Whether memory has it, or room for it beside the others."""
+        return self._models.room(entry, self._settings()) in ("loaded", "beside")
+
+    async def compare(
+        self, kept: Kept, said: deals.Transcript, shown: Shown, *, load: bool = False
+    ) -> Compared:
+        """`load`: the person asked for it, so that its model may be loaded beside the others. Raises
+        NotCompared, StoreError; CancelledError, also by `step_aside`."""
+        entry = await self.copy(kept.order.model)
+        if entry is None:
+            raise NotCompared("no_file")
+        try:
+            async with asyncio.timeout(self.wait_s):
+                await self._room(entry, load=load)
+        except TimeoutError:
+            raise NotCompared("not_loaded") from None
+        work = self._tasks.spawn(
+            self._compare(entry, kept, said, shown), name="compute an answer again", told=(NotCompared,)
+        )
+        self._holding.add(work)
+        work.add_done_callback(self._holding.discard)
+        try:
+            return await work
+        except asyncio.CancelledError:
+            if work.cancelled() and not _cancelling():
+                raise NotCompared("not_loaded") from None
+            work.cancel()
+            raise
+
+    async def _room(self, entry: ModelEntry, *, load: bool) -> None:
+        while True:
+            room = self._models.room(entry, self._settings())
+            if room == "loaded" or (load and room == "beside"):
+                return
+            await asyncio.sleep(LOOK_S)
+
+    async def _compare(self, entry: ModelEntry, kept: Kept, said: deals.Transcript, shown: Shown) -> Compared:
+        try:
+            async with self._one, self._held(entry) as (engine, loaded):
+                mu0 = await self._noise(kept.order.model, loaded)
+                if mu0 is None:
+                    self._measure_soon(entry, kept.order.model)
+                    raise NotCompared("no_calibration")
+                async with asyncio.timeout(SCORE_S):
+                    if entry.info.vocabulary and max(shown.tokens) >= entry.info.vocabulary:
+                        return Compared((_FAR,), mu0, True, True, True)
+                    return await self._scored(engine, loaded, mu0, kept, said, shown)
+        except TimeoutError:
+            raise NotCompared("not_loaded") from None
+        except FAILURES as error:
+            _log.debug("an answer was not computed again: %s", error.code)
+            raise NotCompared("not_loaded") from None
+
+    @contextlib.asynccontextmanager
+    async def _held(self, entry: ModelEntry) -> AsyncIterator[tuple[Engine, Loaded]]:
+        """Raises what FAILURES lists."""
+        async with self._models.held(entry, self._settings(), guest=True) as engine:
+            loaded = engine.status.loaded
+            if loaded is None:
+                raise NodeError("closed", "The model's process ended.")
+            yield engine, loaded
+
+    async def _scored(
+        self, engine: Engine, loaded: Loaded, mu0: float, kept: Kept, said: deals.Transcript, shown: Shown
+    ) -> Compared:
+        request = request_of(kept.order, kept.prompt, kept.order.max_tokens, "")
+        steps = [leaf.step for leaf in shown.leaves]
+        answer = shown.tokens[: steps[-1] + 1]
+        ids = [_packed(leaf.ids) for leaf in shown.leaves]
+        scored = await engine.score(request, answer, steps, ids, kv_type=kv_type_of(said.profile))
+        prompt = struct.unpack(f"<{scored.n_prompt}I", scored.prompt_ids)
+        return Compared(
+            steps=tuple(
+                distance(leaf.ids, leaf.q, leaf.token, row)
+                for leaf, row in zip(shown.leaves, scored.rows, strict=True)
+            ),
+            mu0=mu0,
+            same_backend=backend_of(said.profile) == loaded.backend,
+            same_prompt=transcript.ctx0(kept.prompt.salt, prompt) == said.ctx0,
+            same_version=version_of(said.profile) == loaded.version,
+        )
+
+    async def _noise(self, model_id: bytes, loaded: Loaded) -> float | None:
+        assert self._store is not None
+        return await self._store.run(verdicts.noise, model_id.hex(), loaded.backend)
+
+    def _measure_soon(self, entry: ModelEntry, model_id: bytes) -> None:
+        """Once in a run."""
+        if model_id in self._measured:
+            return
+        self._measured.add(model_id)
+        task = self._tasks.spawn(self._measure(entry, model_id), name="measure the noise of a model")
+        self._holding.add(task)
+        task.add_done_callback(self._holding.discard)
+
+    async def _measure(self, entry: ModelEntry, model_id: bytes) -> None:
+        store = self._store
+        assert store is not None
+        try:
+            async with asyncio.timeout(CALIBRATE_S), self._held(entry) as (engine, loaded):
+                with tempfile.TemporaryDirectory(prefix="noise-", dir=self._scratch) as scratch:
+                    mu0 = await engine.calibrate(scratch=Path(scratch))
+                await store.run(verdicts.keep_noise, model_id.hex(), loaded.backend, mu0)
+        except TimeoutError:
+            _log.warning("the noise of %s was not measured in time", entry.name)
+        except OSError as error:
+            _log.warning("the noise of %s was not measured: %s", entry.name, error.strerror)
+        except FAILURES as error:
+            _log.warning("the noise of %s was not measured: %s", entry.name, error.message)
+        except asyncio.CancelledError:
+            self._measured.discard(model_id)
+            raise
+
+
+def _packed(ids: Sequence[int]) -> bytes:
+    return struct.pack(f"<{len(ids)}I", *ids)
+
+
+def _cancelling() -> bool:
+    """Whether the one that waits is cancelled, and not what it waits for."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
