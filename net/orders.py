@@ -56,8 +56,8 @@ MAX_NAMED: Final = 6 * 1024
 CHECKPOINT: Final = 64
 """Steps of an answer between two checkpoints. A step is one sampled token, those that end the turn and
 control tokens too, so that there are at least as many steps as tokens in the pieces."""
-RANDOM: Final = 32
-"""Bytes of a hash, a salt, or a half of a draw."""
+HASH: Final = 32
+"""Bytes of a hash, and of a half of a draw."""
 
 Count = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 Nats = Annotated[int, Meta(ge=-(2**31), le=0)]
@@ -162,7 +162,7 @@ _encoder = msgspec.msgpack.Encoder()
 def check_order(order: Order) -> None:
     """Raises ProtocolError for an order that is to be checked and could not be, or that holds what it must
     not."""
-    size = RANDOM if order.mode != "none" else 0
+    size = HASH if order.mode != "none" else 0
     if (len(order.prompt_hash), len(order.audit)) != (size, size):
         raise ProtocolError("malformed", "the hashes of an order")
     if order.mode != "none" and (
@@ -250,7 +250,7 @@ class Course:
     def _take_claimed(self, claimed: Claimed) -> None:
         if not self.in_line:
             raise ProtocolError("not_asked", "a second claim")
-        if len(claimed.commit) != (RANDOM if self._verified else 0):
+        if len(claimed.commit) != (HASH if self._verified else 0):
             raise ProtocolError("malformed", "a commitment to a draw")
         if self.claimed is not None and claimed.commit != self.claimed.commit:
             raise ProtocolError("equivocation", "a commitment to another draw")
@@ -290,7 +290,7 @@ class Course:
         if self._drawn or not self._verified:
             raise ProtocolError("not_asked", "a draw")
         assert self.claimed is not None
-        if len(draw) != RANDOM or codec.digest("draw", draw) != self.claimed.commit:
+        if len(draw) != HASH or codec.digest("draw", draw) != self.claimed.commit:
             raise ProtocolError("equivocation", "another draw than was committed to, or none")
         self._drawn = True
 
