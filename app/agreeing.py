@@ -55,6 +55,8 @@ class Step(NamedTuple):
     """The tab has another note."""
     apart: bool = False
     """It does not continue this side's book, and nothing was written: both are to be compared first."""
+    other: ReceiptRow | None = None
+    """Another receipt of the same order that was signed before."""
 
 
 def agree(conn: Connection, due: Due, *, told: bool = False, lost: bool = False) -> Step:
@@ -67,7 +69,7 @@ def agree(conn: Connection, due: Due, *, told: bool = False, lost: bool = False)
     if kept is not None and kept.receipt != whole:
         # Another receipt for an order that has one: evidence, and never signed.
         state.set_value(conn, f"second receipt {provider.hex()} {order.id.hex()}", whole.hex())
-        return _noted(conn, provider, bookkeeping.TWICE)
+        return _noted(conn, provider, bookkeeping.TWICE)._replace(other=kept)
     if kept is not None:
         return Step(send=kept if due.asked or order.bill != "closed" else None)
     try:

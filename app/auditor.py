@@ -1,7 +1,7 @@
 """Audits of the answers that drivers sold to this node: what is kept for them, which are made, what follows.
 
-An audit is decided on only after the driver has signed the receipt. What it opens is checked in opened.py,
-computed again in replaying.py; what is known of a driver by all of its audits is in audited.py.
+An audit is decided on only after the driver has signed the receipt. How one is made is in examining.py, what
+follows from it in convicting.py, what is known of a driver by all of its audits in audited.py.
 """
 
 from __future__ import annotations
@@ -10,12 +10,11 @@ import asyncio
 import logging
 import random
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Final, Literal, NamedTuple
+from typing import Final, Literal
 
-from infraxa.app import fraud
 from infraxa.app.audited import Audited
 from infraxa.app.audits import AuditPlan
+from infraxa.app.convicting import Convicting, Parts
 from infraxa.app.errors import FAILURES, NodeError
 from infraxa.app.examining import Examining, Found, Silent
 from infraxa.app.opened import Lie
@@ -23,18 +22,14 @@ from infraxa.app.replaying import Replaying
 from infraxa.app.verifying import Kept
 from infraxa.net import codec, deals
 from infraxa.net.codec import Signed
-from infraxa.net.errors import NetError, ProtocolError
 from infraxa.net.identity import id_text
 from infraxa.net.routing import Outcome
 from infraxa.net.tasks import TaskGroup
-from infraxa.store import buying, trade, verdicts
+from infraxa.store import trade
 from infraxa.store.db import Store, now_ms
 from infraxa.store.records import StoreError, Verdict
 from infraxa.store.trade_records import OrderRow
 from infraxa.store.verdicts import VerdictRow
-
-if TYPE_CHECKING:
-    from infraxa.net.link import Link
 
 KEPT_S: Final = 3600.0
 """So long a driver has to be able to open an answer."""
@@ -52,20 +47,6 @@ _DONE: Final = ("passed", "failed")
 _AUDITED: Final = (*_DONE, "undetermined")
 
 _log = logging.getLogger(__name__)
-
-
-class Parts(NamedTuple):
-    """What is needed of the rest of the node."""
-
-    order_link: Callable[[bytes], Awaitable[Link]]
-    observed: Callable[[bytes, bytes, Outcome], Awaitable[None]]
-    """How a driver did with a model."""
-    told: Callable[[str, str, Verdict], None]
-    """What is known of an order of this message."""
-    publish: Callable[[bytes], object]
-    """Tell others a proof. Raises ProtocolError."""
-    changed: Callable[[], None]
-    """Who may be chosen, or what is owed, is another one."""
 
 
 class _Answer:
@@ -91,6 +72,7 @@ class Auditor:
         node: Parts,
         replaying: Replaying,
         audited: Audited,
+        convicting: Convicting,
         *,
         rng: random.Random | None = None,
         pauses: tuple[float, ...] = PAUSES,
@@ -100,6 +82,7 @@ class Auditor:
         self._node = node
         self._replaying = replaying
         self._audited = audited
+        self._convicting = convicting
         self._examining = Examining(node.order_link, replaying, pauses)
         self._rng = rng or random.SystemRandom()
         self._store: Store | None = None
@@ -110,16 +93,17 @@ class Auditor:
         self._tasks = TaskGroup()
 
     async def open(self, store: Store) -> None:
-        """Remember what audits found before. Raises StoreError."""
+        """Audit from now on. Raises StoreError."""
         self._store = store
         self._replaying.open(store)
-        self._audited.open(await store.run(verdicts.list_verdicts))
+        await self._convicting.open(store)
 
     async def close(self) -> None:
         """End the audits that are under way: what they were about is signed, and not audited."""
         self._store = None
         await self._tasks.cancel_all()
         await self._replaying.close()
+        await self._convicting.close()
         self._answers.clear()
 
     def keep(self, kept: Kept, place: Place | None) -> None:
@@ -185,23 +169,6 @@ class Auditor:
             if answer.place == place and answer.receipt and answer.audit is None and not _is_done(answer):
                 self._begin(answer, self._store, asked=True)
 
-    async def proof_of(self, order: str) -> str:
-        """The file that proves what the driver of this order did; empty: there is none. Raises StoreError."""
-        assert self._store is not None
-        try:
-            return await self._store.run(verdicts.proof_of, bytes.fromhex(order))
-        except ValueError:
-            return ""
-
-    def convicted(self, provider: bytes, proof: bytes) -> None:
-        """Somebody else proves that this provider lied; the proof was checked."""
-        if self._store is not None and not self._audited.is_guilty(provider):
-            text = proof.decode("ascii")
-            found = fraud.checked(text)
-            verdict = Verdict(found.order.hex(), id_text(provider), "failed", found.kind, proof=True)
-            row = VerdictRow(provider, found.model, now_ms(), verdict, text)
-            self._tasks.spawn(self._keep(self._store, row), name="keep a proof of fraud")
-
     async def _consider(self, answer: _Answer, store: Store) -> None:
         """Its receipt is signed by both."""
         kept = answer.kept
@@ -252,48 +219,17 @@ class Auditor:
             await self._node.observed(kept.provider, kept.order.model, Outcome("failed"))
             found = Found("undetermined", "silent")
         except Lie as lie:
-            await self._caught(answer, store, lie)
+            assert answer.signed is not None
+            verdict = self._verdict(answer, "failed", lie.why, Found("failed", opened=lie.shown))
+            answer.verdict = await self._convicting.lied(store, kept, answer.signed, verdict, lie.opened)
             return
         verdict = self._verdict(answer, found.state, found.why, found)
         if found.state != "signed":
-            await self._keep(store, self._row(answer, verdict), grey=found.grey)
+            row = VerdictRow(kept.provider, kept.order.model, now_ms(), verdict)
+            await self._convicting.keep(store, row, grey=found.grey)
         self._judged(answer, verdict)
 
-    async def _caught(self, answer: _Answer, store: Store, lie: Lie) -> None:
-        """It lied. What proves it to anybody is kept and takes the money back, and is told to others if that
-        was agreed with the order."""
-        kept, proof = answer.kept, ""
-        assert answer.signed is not None
-        if lie.opened is not None:
-            try:
-                proof = fraud.made(answer.signed, order=codec.encode(kept.order), opened=lie.opened)
-            except NetError as error:
-                _log.warning("a lie has no proof: %s", error.message)
-        found = Found("failed", lie.why, opened=lie.shown)
-        verdict = self._verdict(answer, "failed", lie.why, found, proof=bool(proof))
-        await self._keep(store, self._row(answer, verdict, proof))
-        if proof:
-            await store.step(buying.reverse, kept.provider, kept.order.id, proof.encode())
-        self._judged(answer, verdict)
-        self._node.changed()
-        if proof and kept.order.mode == "fraud_proof":
-            try:
-                self._node.publish(proof.encode())
-            except ProtocolError as error:
-                _log.warning("a proof was not told to others: %s", error.reason)
-
-    async def _keep(self, store: Store, row: VerdictRow, *, grey: bool = False) -> None:
-        """Remember it, first of all in memory: nothing is bought there meanwhile."""
-        self._audited.add(row, grey=grey)
-        self._node.changed()
-        await store.step(verdicts.keep, row)
-
-    def _row(self, answer: _Answer, verdict: Verdict, proof: str = "") -> VerdictRow:
-        return VerdictRow(answer.kept.provider, answer.kept.order.model, now_ms(), verdict, proof)
-
-    def _verdict(
-        self, answer: _Answer, state: State, why: str = "", found: Found | None = None, *, proof: bool = False
-    ) -> Verdict:
+    def _verdict(self, answer: _Answer, state: State, why: str = "", found: Found | None = None) -> Verdict:
         said = None if answer.receipt is None else answer.receipt.transcript
         return Verdict(
             order=answer.kept.order.id.hex(),
@@ -304,7 +240,6 @@ class Auditor:
             opened=0 if found is None else found.opened,
             steps=0 if said is None else said.steps,
             ratio=None if found is None else found.ratio,
-            proof=proof,
         )
 
     def _judged(self, answer: _Answer, verdict: Verdict) -> None:

@@ -9,7 +9,9 @@ from __future__ import annotations
 import time
 from typing import Final
 
-from infraxa.app import choices
+import msgspec
+
+from infraxa.app import choices, verifying
 from infraxa.app.at_driver import AtDriver
 from infraxa.app.attempt import Ordering
 from infraxa.app.buying import Buying
@@ -17,13 +19,14 @@ from infraxa.app.config import ANY, LOCAL, Settings
 from infraxa.app.drivers import Drivers
 from infraxa.app.errors import NodeError
 from infraxa.app.offers import OfferSeen
-from infraxa.app.ordering import tokens
+from infraxa.app.ordering import order_of, tokens
 from infraxa.app.purse import Purse
 from infraxa.app.trade import Bound
 from infraxa.app.wanted import Wanted
 from infraxa.engine.types import ChatMessage, Request
 from infraxa.net.credits import micro
 from infraxa.net.patience import PatienceLimits
+from infraxa.net.prompts import Prompt
 from infraxa.net.tasks import TaskGroup
 from infraxa.store.records import ChatOptions
 
@@ -127,7 +130,10 @@ class Buyer:
             self._shown[chat_id] = time.monotonic(), offer
             while len(self._shown) > MAX_SHOWN:
                 del self._shown[next(iter(self._shown))]
-        return await self._purse.bound(chat_id, offer, said, wanted.sampling)
+        bound = await self._purse.bound(chat_id, offer, said, wanted.sampling)
+        order = order_of(bytes(16), offer.model.model_id, 1, Request(sampling=wanted.sampling), None)
+        why = verifying.asked(self._purse.verify, offer.model.modes, order, Prompt()).why
+        return msgspec.structs.replace(bound, unverified=why)
 
     def _offer(self, chat_id: str, said: tuple[ChatMessage, ...], wanted: Wanted) -> OfferSeen:
         """Who would be asked now. Raises NodeError."""

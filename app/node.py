@@ -20,7 +20,7 @@ from infraxa.app import choices, fraud, prices, self_test_words
 from infraxa.app import config as configuration
 from infraxa.app.answers import Answers, Prepared
 from infraxa.app.asking import Asking
-from infraxa.app.auditor import Auditor, Parts
+from infraxa.app.auditor import Auditor
 from infraxa.app.audits import AuditPlan
 from infraxa.app.buyer import Buyer, wanted
 from infraxa.app.calling import Calling, Calls
@@ -29,6 +29,7 @@ from infraxa.app.calm import Calm
 from infraxa.app.choices import ModelEntry
 from infraxa.app.config import Settings
 from infraxa.app.control.server import ControlServer
+from infraxa.app.convicting import Convicting, Parts
 from infraxa.app.drivers import Drivers
 from infraxa.app.errors import FAILURES, NodeError, sentence
 from infraxa.app.events import (
@@ -148,18 +149,17 @@ class Node(NodeFacade):
             self._net, self._purse.paying, self._trade_moved, self._provider.till.settled
         )
         self._replaying = Replaying(self.models, lambda: self.settings, folders.data)
-        self._auditor = Auditor(
-            Parts(
-                self._net.order_link,
-                self._drivers.observed,
-                self._judged,
-                self._net.tell_proof,
-                self._audit_ended,
-            ),
-            self._replaying,
-            self._drivers.audited,
+        parts = Parts(
+            self._net.order_link,
+            self._drivers.observed,
+            self._judged,
+            self._net.tell_proof,
+            self._audit_ended,
         )
+        self._convicting = Convicting(parts, self._drivers.audited)
+        self._auditor = Auditor(parts, self._replaying, self._drivers.audited, self._convicting)
         self._purse.checks = self._auditor
+        self._purse.paying.twice = self._convicting.twice
         self._send_guests_away = self.models.send_guests_away
         self.models.send_guests_away = self._make_room
         self._trade_told = Calm(lambda: self._emit(TradeChanged()), CALM_S)
@@ -211,7 +211,7 @@ class Node(NodeFacade):
         self._purse.paying.ratable = self._ratings.may_rate
         await self._ratings.open(store)
         await self._auditor.open(store)
-        self._net.judge_proofs(fraud.guilty, self._auditor.convicted)
+        self._net.judge_proofs(fraud.guilty, self._convicting.convicted)
         await self._purse.open(store)
         self._settlements.open(store)
         kept = await store.run(state.get_value, PRICES, prices.Kept)
@@ -804,7 +804,7 @@ class Node(NodeFacade):
     async def proof_of(self, order: str) -> str:
         """The file that proves what the driver of this order did, its number in hex. Raises NodeError
         `no_proof`."""
-        if not (proof := await self._auditor.proof_of(order)):
+        if not (proof := await self._convicting.proof_of(order)):
             raise NodeError("no_proof", "There is no proof about this order.")
         return proof
 

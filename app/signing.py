@@ -52,6 +52,8 @@ class Signing:
         """By order: the tokens of its answer, as the model's vocabulary counts them."""
         self.ratable: Callable[[bytes, bytes, Signed], Keep | None] = lambda order, provider, blank: None
         """Of an order, its driver, and with what the person may rate it: what takes that down."""
+        self.twice: Callable[[Signed, Signed], None] = lambda one, other: None
+        """Told of two receipts that a driver signed for one order."""
         self._lost = Counter[bytes]()
         """By driver: signed in this row, see MAX_LOST."""
         self._network = network
@@ -157,6 +159,8 @@ class Signing:
         if step.apart:
             await bookkeeping.tell(store, link, due.account.id, due.provider)
             step = await store.step(agreeing.agree, due, told=True, lost=lost)
+        if step.other is not None:
+            self.twice(codec.decode_signed(step.other.receipt), due.signed)
         self._took(step)
         return None if step.send is None else await self._send(store, link, step.send, done)
 

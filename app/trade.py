@@ -46,6 +46,9 @@ class Bound(msgspec.Struct, frozen=True):
     """To this driver."""
     limit: int = 0
     """How much the driver lets this node owe; 0: it has not said."""
+    unverified: str = ""
+    """Why its driver will commit to nothing by which the answer can be checked: a code of
+    store.records.Verdict.why; empty: it will, or this machine answers."""
     reason: str = ""
     remedy: str = ""
 
