@@ -57,6 +57,8 @@ class Room:
         self.batcher = Batcher(model, self.context, template, slots=slots, n_ctx=n_ctx, park_bytes=park_bytes)
         self.text: dict[int, str] = {}
         self.ids: dict[int, list[int]] = {}
+        self.leaves: dict[int, list[bytes]] = {}
+        self.ctx0: dict[int, bytes] = {}
         self.ended: dict[int, Finished] = {}
         self.order: list[int] = []
         """Requests in the order of their first token."""
@@ -68,6 +70,11 @@ class Room:
                 self.order.append(emitted.id)
             self.text[emitted.id] = self.text.get(emitted.id, "") + emitted.text
             self.ids.setdefault(emitted.id, []).extend(emitted.token_ids)
+            if emitted.ctx0:
+                assert emitted.id not in self.ctx0, "it is told once"
+                self.ctx0[emitted.id] = emitted.ctx0
+            if emitted.leaves:
+                self.leaves.setdefault(emitted.id, []).extend(emitted.leaves)
         for ended in output.ended:
             self.ended[ended.id] = ended.finished
         return output
