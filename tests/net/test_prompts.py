@@ -40,6 +40,7 @@ WHOLE = (
     conversations()
     | st.builds(Prompt, stop=STOPS, raw=NAME, format=FORMATS)
     | st.builds(Prompt, texts=st.lists(TEXT, min_size=1, max_size=5).map(tuple))
+    | st.builds(replace, conversations(), salt=st.binary(min_size=32, max_size=32), draw=st.just(bytes(32)))
 )
 
 
@@ -130,10 +131,35 @@ def test_nothing_of_it_is_shown() -> None:
             assert secret not in repr(part) and secret not in pretty_repr(part)
 
 
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        Prompt((USER,), salt=bytes(32)),
+        Prompt((USER,), draw=bytes(32)),
+        Prompt((USER,), salt=bytes(31), draw=bytes(32)),
+        Prompt((USER,), salt=bytes(32), draw=bytes(16)),
+        Prompt((USER,), salt=bytes(31), draw=bytes(31)),
+    ],
+)
+def test_half_a_salt_or_a_short_one_is_none(prompt: Prompt) -> None:
+    with pytest.raises(ValueError, match="salt"):
+        encode_prompt(prompt)
+    with pytest.raises(ProtocolError):
+        decode_prompt(codec.encode(prompt))
+
+
+def test_vectors_are_not_checked() -> None:
+    prompt = Prompt(texts=("a",), salt=bytes(32), draw=bytes(32))
+    with pytest.raises(NetError):
+        encode_prompt(prompt)
+    with pytest.raises(ProtocolError):
+        decode_prompt(codec.encode(prompt))
+
+
 def test_an_order_of_before_is_answered_that_it_is_not_known() -> None:
     """Its fields would be read, and what it does not know ignored: so it has another tag."""
     order = codec.encode(wire.Order(bytes(16), bytes(32), 10))
     assert link._decode(order, wire.Request) == wire.Order(bytes(16), bytes(32), 10)
-    before = order.replace(b"\x24", b"\x10", 1)  # 36, 16
+    before = order.replace(b"\x25", b"\x24", 1)  # 37, 36
     assert before != order
     assert link._decode(before, wire.Request) is None, "which becomes `unsupported`"

@@ -97,7 +97,6 @@ def test_an_answer_that_is_to_be_checked_and_one_that_is_not() -> None:
         ([CLAIMED, at(0)], "malformed"),
         ([CLAIMED, at(128)], "malformed"),
         ([CLAIMED, at(64), at(64)], "malformed"),
-        ([CLAIMED, at(128), at(64)], "malformed"),
         ([CLAIMED, at(64), Placed(0)], "not_asked"),  # it cannot begin anew
         (
             [Claimed(63, 100, COMMIT), at(64), Done("stop", 0, 0, 0, steps=64)],
