@@ -74,11 +74,15 @@ class Turns:
                 stuck.heard()
                 match item:
                     case Delta() if not stuck.over:
-                        if generation.complete:
-                            # Whoever waits need not wait until the user has read the rest.
-                            self.end(run)
                         await self._commit(run, sale, item)
-                        await self._send(run, sale, item)
+                        if item.text or item.token_ids:
+                            if not row.n_out:
+                                self._first_piece(run)
+                            if generation.complete:
+                                # Whoever waits need not wait until the user has read the rest.
+                                self.end(run)
+                            await self._send(run, sale, item)
+                            self._records.sent(row, len(item.token_ids), time.monotonic())
                         self.count_bytes(run, sale)
                         self._changed()
                     case Progress() if not stuck.over:
@@ -177,14 +181,6 @@ class Turns:
             await sale.checkpoint(steps, root)
 
     async def _send(self, run: Taken, sale: Sale, delta: Delta) -> None:
-        if not (delta.text or delta.token_ids):
-            return
-        if not run.row.n_out:
-            self._first_piece(run)
-        await self._pieces(run, sale, delta)
-        self._records.sent(run.row, len(delta.token_ids), time.monotonic())
-
-    async def _pieces(self, run: Taken, sale: Sale, delta: Delta) -> None:
         draw = b"" if run.written is None else run.written.draw()
         if not self._throttle.limited:
             await sale.piece(delta.text, delta.token_ids, logprobs_told(delta), draw)
