@@ -57,13 +57,13 @@ def lines_of(
             lines += _money(bound)
     else:
         lines.append(Content.styled(driver.name, "bold $text-primary"))
+    if driver.offer is not None and driver.offer.caught:
+        lines += [Content.styled(f"✗ {one_line(driver.offer.caught, 200)}", "$text-error"), Content("")]
     if driver.offer is not None:
         is_own = bound is not None and bound.driver == id_text(driver.offer.node.id)
         lines += _offer(driver.offer, last if _is_of(last, driver) else None, bound if is_own else None)
     lines += _last_bill(last)
     lines += [Content(""), Content.styled(readable_next(driver), "$text-warning")]
-    if driver.offer is not None and driver.offer.caught:
-        lines += [Content(""), Content.styled(f"✗ {one_line(driver.offer.caught, 200)}", "$text-error")]
     if driver.offer is not None and (first := driver.offer.node.same_name_as) is not None:
         warned = f"Another node had this name first: {short_id(first)}. Is this the one you mean?"
         lines += [Content(""), Content.styled(warned, "$text-warning")]

@@ -257,7 +257,9 @@ def card(offer: OfferSeen, older_s: float, width: int, past: PricePast = NO_PAST
         lines.append(Content.assemble((f"{name:<{NAME}}", _QUIET), f"{here:<{CLAIM}}", (claimed, _QUIET)))
     fact("round trip", round_trip(node.rtt_ms))
     fact("answers", answers(offer) or "none asked for yet")
-    fact("verified", verified(offer))
+    passed, _, failed = verified(offer).partition(" · ")
+    fact("verified", passed)
+    fact("", failed, "$text-error")
     if offer.audited.last_ms:
         fact("", f"last {_day(offer.audited.last_ms)}")
     fact("reputation", reputation(offer))

@@ -93,10 +93,14 @@ def verdict_lines(facts: AnswerFacts | None) -> list[Content]:
         return []
     names = {part.id: part.name for part in facts.drivers}
     names |= {reader.id: reader.name for reader in facts.readers}
-    return [_line(verdict, names.get(verdict.driver, "")) for verdict in facts.verdicts]
+    paid = {bill.order for bill in facts.bills if bill.charge}
+    return [
+        _line(verdict, names.get(verdict.driver, ""), paid=verdict.order in paid)
+        for verdict in facts.verdicts
+    ]
 
 
-def _line(verdict: Verdict, name: str) -> Content:
+def _line(verdict: Verdict, name: str, *, paid: bool) -> Content:
     order = one_line(verdict.order, 32)[:8]
     parts = [named(name, verdict.driver), f"order {order}"]
     if verdict.opened:
@@ -110,7 +114,8 @@ def _line(verdict: Verdict, name: str) -> Content:
     if full := _IN_FULL.get(verdict.why):
         said += Content.styled(f". {full}.", QUIET)
     if verdict.proof:
-        said += Content.styled(f" infraxa receipts proof {order} writes the proof.", QUIET)
+        back = " Its charge is taken back." if paid else ""
+        said += Content.styled(f"{back} infraxa receipts proof {order} writes the proof.", QUIET)
     return said
 
 
