@@ -264,7 +264,7 @@ def watched(world: World) -> list[Caught]:
 
 
 def test_everybody_hears_of_it_and_whoever_comes_later() -> None:
-    count = 60
+    count = 30
     world, rng = World(count), random.Random(4)
     caught = watched(world)
     for number in range(1, count - 1):
