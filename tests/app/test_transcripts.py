@@ -29,6 +29,7 @@ from infraxa.net.orders import Checkpoint, Claimed, Done, Piece
 from infraxa.net.prompts import Format, Prompt, Tool, Turn
 from infraxa.net.purchase import Item, OrderFailed
 from infraxa.net.records import MODE_FRAUD_PROOF, MODE_MERKLE
+from infraxa.net.sale import Sale
 from infraxa.net.tasks import TaskGroup
 from infraxa.store.db import Store
 from tests.app.checked import Wish, bought, ids_of, opened, wish
@@ -279,6 +280,32 @@ async def test_an_answer_is_committed_to_step_by_step(tmp_path: Path) -> None:
         with pytest.raises(StreamFailed) as refused:
             await opened(await shop.user(), wished, 192)
         assert refused.value.failure.code == "audit_refused"
+
+
+async def test_what_is_said_was_committed_to_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[int] = []
+    """Tokens of pieces; steps of checkpoints, below 0."""
+    piece, checkpoint = Sale.piece, Sale.checkpoint
+
+    async def say(sale: Sale, text: str, ids: tuple[int, ...], *rest: Any) -> None:
+        said.append(len(ids))
+        await piece(sale, text, ids, *rest)
+
+    async def commit(sale: Sale, n: int, root: bytes) -> None:
+        said.append(-n)
+        await checkpoint(sale, n, root)
+
+    monkeypatch.setattr(Sale, "piece", say)
+    monkeypatch.setattr(Sale, "checkpoint", commit)
+    async with scripted(tmp_path) as shop:
+        await shop.open()
+        items = asyncio.ensure_future(bought(await shop.user(), wish()))
+        (generation,) = await engine_of(shop).asked(1)
+        for count in (63, 1, 200, 1):
+            say_steps(generation, count)
+        generation.finish()
+        await items
+    assert said == [63, -64, 1, -128, -192, -256, 200, 1]
 
 
 async def test_the_draw_is_told_once_also_in_small_parts(tmp_path: Path) -> None:
