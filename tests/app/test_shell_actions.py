@@ -21,6 +21,7 @@ EVERYTHING = Situation(
     answered=True,
     answering=False,
     ratable=True,
+    auditable=True,
     continuable=True,
     deleted=True,
 )
