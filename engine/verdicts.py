@@ -1,7 +1,8 @@
 """What the distances between committed and own logits say about an answer, and answers about a driver.
 
 All distances are judged in units of mu0, the honest noise of one model file (calibration.py). The bounds
-were fixed before the study that tests them (tests/bench/audit_study.py). Pure: no model computes here.
+were fixed on other answers than those of the study that tests them (tests/bench/audit_study.py). Pure: no
+model computes here.
 """
 
 from __future__ import annotations
@@ -53,25 +54,35 @@ class Judged(NamedTuple):
     ratio: float
     """The mean distance in units of the honest noise."""
     test: Test
-    """What decided; of those that are equally bad, the first."""
+    """What decided."""
     value: float
-    """Of that test, in the units of its bounds."""
+    """Of that test, in the units of its bounds; of single steps, of the worst one."""
 
 
 class _Bounds(NamedTuple):
-    accept: float
-    fail: float
+    """What honest steps reach by themselves."""
+
+    common: float
+    """Up to `FEW` steps of an answer."""
+    rare: float
+    """One step of a hundredth of all answers."""
+    never: float
 
 
+ACCEPT: Final = 1.75
+"""Ratios up to it are honest ones."""
+FAIL: Final = 2.2
+"""Those above it are not."""
 BOUNDS: Final[dict[Test, _Bounds]] = {
-    "ratio": _Bounds(1.75, 2.2),
-    "step": _Bounds(6.0, 9.0),
-    "token": _Bounds(12.0, 20.0),
-    "logit": _Bounds(18.0, 30.0),
+    "step": _Bounds(6.0, 9.0, 27.0),
+    "token": _Bounds(12.0, 20.0, 60.0),
+    "logit": _Bounds(18.0, 30.0, 90.0),
     # What is missing of the overlap.
-    "overlap": _Bounds(0.12, 0.20),
+    "overlap": _Bounds(0.12, 0.20, 0.50),
 }
-"""In units of mu0, but the last: measured honest extremes and the nearest cheats lie apart around them."""
+"""Of single steps, in units of mu0, but the last. Models can be unstable at single steps: of 19 000 honest
+ones of the built-in guide, 4 were beyond `rare`, each of another answer, and 36 beyond `common`."""
+FEW: Final = 2
 
 
 def distance(ids: Sequence[int], q: Sequence[int], token: int, own: ScoredRow) -> Distance:
@@ -89,31 +100,48 @@ def distance(ids: Sequence[int], q: Sequence[int], token: int, own: ScoredRow) -
 
 def judge(steps: Sequence[Distance], mu0: float) -> Judged:
     """What the opened steps of one answer say; those of several short answers may be put together. Fewer than
-    `LEAST_STEPS` never pass: they are `undetermined` unless one of them is too far off by itself."""
+    `LEAST_STEPS` never pass: they are `undetermined` unless some of them are too far off by themselves."""
     if not steps:
         return Judged("undetermined", 0.0, "short", 0.0)
     mu = max(mu0, FLOOR)
     ratio = sum(step.mean for step in steps) / len(steps) / mu
-    values: dict[Test, float] = {
-        "ratio": ratio,
-        "step": max(step.mean for step in steps) / mu,
-        "token": max(step.token for step in steps) / mu,
-        "logit": max(step.most for step in steps) / mu,
-        "overlap": 1.0 - min(step.overlap for step in steps),
-    }
     short = len(steps) < LEAST_STEPS
-    grey: Judged | None = None
-    for test, (accept, fail) in BOUNDS.items():
-        value = values[test]
-        if test == "ratio" and short:
-            continue
-        if value > fail:
-            return Judged("failed", ratio, test, value)
-        if value > accept and grey is None:
-            grey = Judged("grey", ratio, test, value)
-    if grey is not None:
-        return grey
+    if ratio > FAIL and not short:
+        return Judged("failed", ratio, "ratio", ratio)
+    single = [_worst(step, mu) for step in steps]
+    common, rare, never = (sum(one.level > level for one in single) for level in range(3))
+    worst = max(single)
+    if never or rare > FEW:
+        return Judged("failed", ratio, worst.test, worst.value)
+    if ratio > ACCEPT and not short:
+        return Judged("grey", ratio, "ratio", ratio)
+    if rare or common > FEW:
+        return Judged("grey", ratio, worst.test, worst.value)
     return Judged("undetermined", ratio, "short", ratio) if short else Judged("passed", ratio, "ratio", ratio)
+
+
+class _Worst(NamedTuple):
+    """Of one step's tests."""
+
+    level: int
+    """How many of its bounds it is beyond."""
+    beyond: float
+    """In parts of `rare`."""
+    test: Test
+    value: float
+
+
+def _worst(step: Distance, mu: float) -> _Worst:
+    values: dict[Test, float] = {
+        "step": step.mean / mu,
+        "token": step.token / mu,
+        "logit": step.most / mu,
+        "overlap": 1.0 - step.overlap,
+    }
+    return max(
+        _Worst(sum(value > bound for bound in BOUNDS[test]), value / BOUNDS[test].rare, test, value)
+        for test, value in values.items()
+    )
 
 
 def rate(n_audited: int, n_grey_recent: int = 0) -> float:

@@ -24,10 +24,8 @@ from infraxa.engine.scoring import Means, score
 from infraxa.engine.template import ChatTemplate
 from infraxa.engine.transcript import Leaf, decode_leaf, encode_leaf, leaf_tag
 from infraxa.engine.types import ChatMessage, FlashAttention, KvType, Request, Sampling, Scored, Verified
-from infraxa.engine.verdicts import Judged, distance, judge
+from infraxa.engine.verdicts import Distance, Judged, distance, judge
 
-OPENED: Final = 16
-"""Steps that are opened when not all are."""
 _STEPS: Final = 100_000
 
 
@@ -121,23 +119,29 @@ class Provider:
         self.context.close()
 
 
+class Opened(NamedTuple):
+    """One step."""
+
+    drawn: bool
+    """Its token follows from the committed logits."""
+    far: Distance
+
+
 class Found(NamedTuple):
-    """What an audit found, when all steps were opened and when a few were."""
+    """What an audit found."""
 
     steps: int
     drawn: bool
     """All tokens follow from the committed logits."""
     judged: Judged
-    few_drawn: bool
-    few_judged: Judged
 
     @property
     def caught(self) -> bool:
         return not self.drawn or self.judged.state == "failed"
 
-    @property
-    def few_caught(self) -> bool:
-        return not self.few_drawn or self.few_judged.state == "failed"
+
+def found(steps: Sequence[Opened], mu0: float) -> Found:
+    return Found(len(steps), all(one.drawn for one in steps), judge([one.far for one in steps], mu0))
 
 
 class Auditor:
@@ -168,24 +172,20 @@ class Auditor:
         assert isinstance(made, ScoreMade) and made.scored is not None
         return made.scored
 
-    def audit(self, answer: Answer, mu0: float, random: Random) -> Found:
+    def audit(self, answer: Answer) -> list[Opened]:
+        """All steps."""
         request, leaves = answer
         verified = request.verified
         assert verified is not None
         draw = draw_of(*verified.ppm)
-        drawn = [is_chosen(one.token, one.ids, one.q, draw, verified.seed, one.step) for one in leaves]
         scored = self.scored(request, [one.token for one in leaves], [_bytes(one.ids) for one in leaves])
-        far = [
-            distance(leaf.ids, leaf.q, leaf.token, row) for leaf, row in zip(leaves, scored.rows, strict=True)
+        return [
+            Opened(
+                is_chosen(leaf.token, leaf.ids, leaf.q, draw, verified.seed, leaf.step),
+                distance(leaf.ids, leaf.q, leaf.token, row),
+            )
+            for leaf, row in zip(leaves, scored.rows, strict=True)
         ]
-        few = sorted(random.sample(range(len(leaves)), min(OPENED, len(leaves))))
-        return Found(
-            len(leaves),
-            all(drawn),
-            judge(far, mu0),
-            all(drawn[i] for i in few),
-            judge([far[i] for i in few], mu0),
-        )
 
 
 def _run(aside: Aside[Any], run: Any) -> Any:

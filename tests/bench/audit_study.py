@@ -3,7 +3,7 @@ and of lies of each kind, how many are caught. And what an audit costs.
 
 The bounds are those of engine/verdicts.py, fixed beforehand; the unit, mu0, is what engine/calibration.py
 measures, on texts that are not among those that are judged. Each rate comes with its exact 95 % interval
-(Clopper and Pearson's). Of each cell: caught when all steps are opened, and when 16 are.
+(Clopper and Pearson's). All steps are opened unless it says 16.
 
     python -m tests.bench.audit_study [quick|medium|long] [--middle] [--threads]
 """
@@ -28,9 +28,11 @@ from tests.bench._study_sides import (
     Auditor,
     Change,
     Found,
+    Opened,
     Provider,
     Way,
     colder,
+    found,
     hidden_prompt,
     other_seed,
     requests,
@@ -42,7 +44,9 @@ SEED: Final = 20251122
 TOKENS: Final = 80
 """Of an answer, where the model does not end it."""
 LONG_ENOUGH: Final = 64
-"""Steps of the answers that count for detection."""
+"""Steps of an audit that counts for detection. Shorter answers are judged together with the next ones."""
+FEW: Final = 16
+"""Steps that are opened when not all are."""
 DEQUANTISED: Final = "the same weights in F16"
 
 
@@ -63,8 +67,8 @@ WAYS: Final = (
     Way("one at a time", slots=1),
     Way("3 at once", slots=3),
     Way("8 at once"),
-    Way("prompts in pieces of 64", piece=64),
-    Way("prompts in pieces of 16", piece=16),
+    Way("prompts in pieces of 96", piece=96),
+    Way("prompts in pieces of 72", slots=4, piece=72),
     Way("flash attention off", flash="off"),
     Way("one cache for all", unified=True),
     Way(DEQUANTISED, kind="dequantised"),
@@ -82,9 +86,30 @@ class Cell(NamedTuple):
     """All answers of one way or lie."""
 
     name: str
-    found: list[Found]
+    answers: list[list[Opened]]
+    mu0: float
     target: bool = True
     """A lie that must be caught."""
+
+    @property
+    def single(self) -> list[Found]:
+        """Each answer by itself."""
+        return [found(steps, self.mu0) for steps in self.answers]
+
+    @property
+    def audits(self) -> list[Found]:
+        """Answers together that have enough steps."""
+        made, steps = [], list[Opened]()
+        for answer in self.answers:
+            steps += answer
+            if len(steps) >= LONG_ENOUGH:
+                made.append(found(steps, self.mu0))
+                steps = []
+        return made
+
+    def few(self, random: Random) -> list[Found]:
+        """Of each answer, some steps."""
+        return [found(random.sample(steps, min(FEW, len(steps))), self.mu0) for steps in self.answers]
 
 
 class Study:
@@ -142,12 +167,12 @@ class Study:
             provider.close()
 
     def _cell(self, name: str, answers: Sequence[Answer], target: bool = True) -> Cell:
-        found = [
-            self.auditors[i % len(self.auditors)].audit(answer, self.mu0, self._random)
+        audited = [
+            self.auditors[i % len(self.auditors)].audit(answer)
             for i, answer in enumerate(answers)
             if answer[1]
         ]
-        return Cell(name, found, target)
+        return Cell(name, audited, self.mu0, target)
 
 
 def interval(hits: int, n: int) -> tuple[float, float]:
@@ -183,19 +208,28 @@ def rate(hits: int, n: int) -> str:
     return f"{hits}/{n} = {hits / max(1, n):.3%} [{low:.2%}, {high:.2%}]"
 
 
-def report(cell: Cell, *, honest: bool) -> None:
-    """One line: of honest answers all count, of lies those that are long enough."""
-    found = cell.found if honest else [one for one in cell.found if one.steps >= LONG_ENOUGH]
-    if not found:
-        print(f"  {cell.name:<32} no answer of {LONG_ENOUGH} tokens ({len(cell.found)} shorter)")
-        return
-    ratios = [one.judged.ratio for one in found]
-    worst = max(ratios) if honest else min(ratios)
+def report_honest(cell: Cell) -> None:
+    """One line: each answer is judged by itself."""
+    all_ = cell.single
+    ratios = [one.judged.ratio for one in all_ if one.steps >= LEAST_STEPS] or [0.0]
+    few = sum(one.caught for one in cell.few(Random(SEED)))
     print(
-        f"  {cell.name:<32} caught {rate(sum(one.caught for one in found), len(found)):<40} "
-        f"of 16 steps {sum(one.few_caught for one in found) / len(found):7.2%}  "
-        f"R {worst:.2f} ({statistics.median(ratios):.2f})  "
-        f"grey {sum(one.judged.state == 'grey' for one in found)}",
+        f"  {cell.name:<28} false alarms {rate(sum(one.caught for one in all_), len(all_)):<32} "
+        f"of {FEW} steps {few}  grey {sum(one.judged.state == 'grey' for one in all_)}  "
+        f"R {max(ratios):.2f} ({statistics.median(ratios):.2f})",
+        flush=True,
+    )
+
+
+def report_lie(cell: Cell) -> None:
+    """One line: answers are judged together until there are enough steps, and by themselves."""
+    audits, single, few = cell.audits, cell.single, cell.few(Random(SEED))
+    ratios = [one.judged.ratio for one in audits] or [0.0]
+    print(
+        f"  {cell.name:<28} caught {rate(sum(one.caught for one in audits), len(audits)):<36} "
+        f"single answers {sum(one.caught for one in single) / len(single):7.2%}  "
+        f"of {FEW} steps {sum(one.caught for one in few) / len(few):7.2%}  "
+        f"R {min(ratios):.2f} ({statistics.median(ratios):.2f})",
         flush=True,
     )
 
@@ -205,20 +239,19 @@ def study(models: Models, kind: str, profile: Profile, ways: Sequence[Way], fold
     began = time.perf_counter()
     one = Study(models, kind, Random(SEED), folder)
     print(f"== {models.shape.name} {kind}: mu0 {one.mu0:.4f} logits", flush=True)
-    print(f" honest, caught = false alarm; R: largest (median); {LEAST_STEPS} steps or more are judged by R")
+    print(" honest; R: largest (median)")
     cells = []
     for cell in one.honest(ways, profile.honest):
-        report(cell, honest=True)
+        report_honest(cell)
         cells.append(cell)
-    everything = [found for cell in cells for found in cell.found]
-    report(Cell("all of these", everything), honest=True)
-    print(f" lies of {LONG_ENOUGH} tokens or more; R: least (median)")
+    report_honest(Cell("all of these", [answer for cell in cells for answer in cell.answers], one.mu0))
+    print(f" lies, of {LONG_ENOUGH} tokens or more; R: least (median)")
     for cell in one.lies(profile.cheats):
-        report(cell, honest=False)
+        report_lie(cell)
         cells.append(cell)
     print(" what is said to be the same")
     for cell in one.equals(profile.cheats):
-        report(cell, honest=True)
+        report_honest(cell)
         cells.append(cell)
     print(f" {time.perf_counter() - began:.0f} s", flush=True)
     return cells
@@ -239,7 +272,7 @@ def cost(models: Models, kind: str) -> None:
             generated = time.perf_counter() - began
             provider.close()
             began = time.perf_counter()
-            auditor.audit((asked, leaves), 1.0, Random(1))
+            auditor.audit((asked, leaves))
             ratios.append((time.perf_counter() - began) / generated)
         print(f"  {tokens:>4} tokens: {statistics.median(ratios):.2f}", flush=True)
 

@@ -15,10 +15,10 @@ def test_honest_answers_pass_and_lies_are_found(tmp_path: Path, capsys: pytest.C
     cells = study(Models(GUIDE, tmp_path), "Q8_0", PROFILES["quick"], WAYS, tmp_path)
     honest, lies = cells[: len(WAYS)], cells[len(WAYS) :]
     for cell in honest:
-        assert cell.found and not any(one.caught or one.few_caught for one in cell.found), cell.name
+        assert cell.answers and not any(one.caught for one in cell.single), cell.name
     for cell in lies:
         if cell.target:
-            assert cell.found and all(one.caught for one in cell.found if one.steps >= 16), cell.name
+            assert cell.audits and all(one.caught for one in cell.audits), cell.name
     assert "all of these" in capsys.readouterr().out
 
 

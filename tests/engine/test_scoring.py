@@ -29,8 +29,8 @@ Open = Callable[..., Any]
 ONE_THREAD = LoadOptions(threads=1)
 PPM = (800_000, 0, 1_000_000, 0)
 PLENTY = 1 << 40
-MU0 = 0.04
-"""About the guide's noise."""
+MU0 = 0.096
+"""The guide's noise."""
 
 
 def verified(request: Request, order: int = 1) -> Request:

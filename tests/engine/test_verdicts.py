@@ -10,7 +10,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from infraxa.engine.types import ScoredRow
-from infraxa.engine.verdicts import BOUNDS, FLOOR, LEAST_STEPS, Distance, Record, distance, judge, rate
+from infraxa.engine.verdicts import (
+    ACCEPT,
+    BOUNDS,
+    FAIL,
+    FEW,
+    FLOOR,
+    LEAST_STEPS,
+    Distance,
+    Judged,
+    Record,
+    Test,
+    distance,
+    judge,
+    rate,
+)
 
 MU0 = 0.04
 GOOD = Distance(MU0, 3 * MU0, MU0, 1.0)
@@ -32,28 +46,39 @@ def test_what_does_not_belong_together_has_no_distance(ids: list[int], q: list[i
         distance(ids, q, 1, own(ids, at))
 
 
+def off(test: Test, value: float) -> Distance:
+    """A step that is so far off in that test."""
+    return {
+        "step": GOOD._replace(mean=value * MU0),
+        "token": GOOD._replace(token=value * MU0),
+        "logit": GOOD._replace(most=value * MU0),
+        "overlap": GOOD._replace(overlap=1 - value),
+    }[test]
+
+
+def test_the_ratio_is_between_three_verdicts() -> None:
+    def of(ratio: float) -> Judged:
+        return judge([off("step", ratio)] * LEAST_STEPS, MU0)
+
+    assert of(ACCEPT * 0.99).state == "passed"
+    assert of(ACCEPT * 1.01).state == of(FAIL * 0.99).state == "grey"
+    assert (of(FAIL * 1.01).state, of(FAIL * 1.01).test) == ("failed", "ratio")
+
+
 @pytest.mark.parametrize("test", list(BOUNDS))
-def test_each_bound_is_between_two_verdicts(test: str) -> None:
-    accept, fail = BOUNDS[test]  # type: ignore[index] # one of its keys
+def test_single_steps_may_be_far_off_but_not_many_nor_too_far(test: Test) -> None:
+    common, rare, never = BOUNDS[test]
 
-    def with_(value: float) -> list[Distance]:
-        steps = [GOOD] * LEAST_STEPS
-        if test == "ratio":
-            return [Distance(value * MU0, 3 * MU0, MU0, 1.0)] * LEAST_STEPS
-        worst = {
-            "step": GOOD._replace(mean=value * MU0),
-            "token": GOOD._replace(token=value * MU0),
-            "logit": GOOD._replace(most=value * MU0),
-            "overlap": GOOD._replace(overlap=1 - value),
-        }[test]
-        return [*steps * 15, worst]
+    def of(value: float, n: int) -> Judged:
+        return judge([*[GOOD] * 600, *[off(test, value)] * n], MU0)
 
-    assert judge(with_(accept * 0.99), MU0).state == "passed"
-    grey, failed = judge(with_(accept * 1.01), MU0), judge(with_(fail * 1.01), MU0)
-    assert (grey.state, grey.test) == ("grey", test)
-    assert judge(with_(fail * 0.99), MU0).state == "grey"
-    assert (failed.state, failed.test) == ("failed", test)
-    assert failed.value == pytest.approx(fail * 1.01)
+    assert of(common * 1.01, FEW).state == of(common * 0.99, 50).state == "passed"
+    assert (
+        of(common * 1.01, FEW + 1).state == of(rare * 1.01, 1).state == of(never * 0.99, FEW).state == "grey"
+    )
+    assert of(rare * 1.01, FEW + 1).state == of(never * 1.01, 1).state == "failed"
+    worst = judge([*[off("token", 13)] * 20, off(test, never * 1.01), *[GOOD] * 600], MU0)
+    assert worst.test == test and worst.value == pytest.approx(never * 1.01)
 
 
 def test_few_steps_pass_nothing_but_can_fail() -> None:
@@ -62,7 +87,8 @@ def test_few_steps_pass_nothing_but_can_fail() -> None:
     assert judge([GOOD] * (LEAST_STEPS - 1), MU0).test == "short"
     assert judge([far] * (LEAST_STEPS - 1), MU0).state == "undetermined", "a mean of few says little"
     assert judge([far] * LEAST_STEPS, MU0).state == "failed", "also those of several answers together"
-    assert judge([GOOD._replace(mean=10 * MU0)], MU0).state == "failed"
+    assert judge([off("step", 28)], MU0).state == "failed"
+    assert judge([off("step", 10)], MU0).state == "grey"
 
 
 def test_noise_is_never_taken_for_smaller_than_the_floor() -> None:
