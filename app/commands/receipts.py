@@ -15,7 +15,7 @@ from typing import Final
 
 import msgspec
 
-from infraxa.app.commands.books import PAGE, find_order, moment, no_receipt, pages, peer_text, read
+from infraxa.app.commands.books import PAGE, WHOLE, find_order, moment, no_receipt, pages, peer_text, read
 from infraxa.app.commands.given import folders_of, settings_of
 from infraxa.app.commands.output import clean, is_terminal, note, print_json, print_pairs, print_table
 from infraxa.app.errors import NodeError
@@ -129,15 +129,17 @@ def export(data_dir: Path | None, file: str, *, order: str | None) -> None:
 
 
 def write_proof(data_dir: Path | None, order: str, file: str) -> None:
-    """The proof that the driver of this order lied, one line; a file that is there already stays.
+    """The proof that the driver of this order lied, one line; a file that is there already stays. A whole
+    number may be that of somebody else's order, whose proof was told.
 
-    Raises NodeError `exists`, `not_found`, StoreError, OSError.
+    Raises NodeError `exists`, `not_found`, `no_proof`, StoreError, OSError.
     """
     folders = folders_of(data_dir)
     path = _new_file(file)
 
     async def ask(node: NodeFacade) -> str:
-        return await node.proof_of((await find_order(node, order)).order)
+        whole = order.strip().lower()
+        return await node.proof_of(whole if len(whole) == WHOLE else (await find_order(node, order)).order)
 
     text = asyncio.run(read(folders, settings_of(folders, {}), ask, ""))
     if not text:

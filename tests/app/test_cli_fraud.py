@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import stat
 from pathlib import Path
 
 import pytest
 
-from infraxa.app.commands import receipts as work
-from infraxa.app.errors import NodeError
 from infraxa.net.identity import id_text
+from infraxa.store import verdicts
+from infraxa.store.db import Store
+from infraxa.store.records import Verdict
+from infraxa.store.verdicts import VerdictRow
 from tests.app.command_line import Ran, infraxa, one_line
 from tests.app.lies import DRIVER, ORDER
 from tests.app.test_cli_imports import modules
@@ -72,11 +76,36 @@ def test_it_needs_no_model_no_store_and_no_network(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
-def test_there_is_no_proof_about_an_order_that_nobody_made(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def told(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data folder with a proof that somebody else made."""
+    folder = tmp_path_factory.mktemp("told")
+
+    async def fill() -> None:
+        async with await Store.open(folder / "data") as store:
+            verdict = Verdict(ORDER.id.hex(), id_text(DRIVER.id), "failed", "wrong_token", proof=True)
+            row = VerdictRow(DRIVER.id, ORDER.model, 1, verdict, WRONG_TOKEN)
+            await store.run(verdicts.keep, row)
+
+    asyncio.run(fill())
+    return folder
+
+
+def test_the_proof_is_written_and_checked_where_nobody_saw_the_chat(told: Path, tmp_path: Path) -> None:
+    file = told / "proof.jsonl"
+    ran = infraxa("receipts", "proof", ORDER.id.hex(), str(file), data=told / "data")
+    assert (ran.code, ran.err) == (0, "") and "infraxa verify proof.jsonl" in ran.out
+    assert file.read_text() == f"{WRONG_TOKEN}\n" and stat.S_IMODE(file.stat().st_mode) == 0o600
+    checked = infraxa("verify", str(file), data=tmp_path / "elsewhere")
+    assert checked.code == 0 and id_text(DRIVER.id) in checked.out
+    piped = infraxa("receipts", "proof", ORDER.id.hex(), data=told / "data")
+    assert piped.out == f"{WRONG_TOKEN}\n"
+    again = infraxa("receipts", "proof", ORDER.id.hex(), str(file), data=told / "data")
+    one_line(again, "is there already")
+
+
+def test_what_there_is_no_proof_about(told: Path, tmp_path: Path) -> None:
+    one_line(infraxa("receipts", "proof", "ab" * 16, data=told / "data"), "no proof about this order")
+    one_line(infraxa("receipts", "proof", "ab12cd", data=told / "data"), "no receipt of this order")
     one_line(infraxa("receipts", "proof", "ab12cd", data=tmp_path / "data"), "no receipt of this order")
     assert infraxa("receipts", "proof", data=tmp_path / "data").code == 2
-    file = tmp_path / "proof.jsonl"
-    file.write_text("mine")
-    with pytest.raises(NodeError, match="is there already"):
-        work.write_proof(tmp_path / "data", "ab12cd", str(file))
-    assert file.read_text() == "mine"
