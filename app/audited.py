@@ -80,6 +80,12 @@ class Audited:
             return ""
         return self._guilty.get(driver, "") or self._known.get((driver, model), _NOTHING).caught
 
+    def told(self) -> dict[bytes, bytes]:
+        """The proofs that came from others, by driver, the oldest first."""
+        rows = [row for orders in self._rows.values() for row in orders.values()]
+        rows.sort(key=lambda row: row.at_ms)
+        return {row.peer: row.proof.encode() for row in rows if row.proof and not row.own}
+
     def is_guilty(self, driver: bytes) -> bool:
         """A proof of fraud is known."""
         return driver in self._guilty

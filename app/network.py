@@ -71,7 +71,7 @@ class NodeNetwork:
         self._seller: Callable[[Sale], Awaitable[None]] | None = None
         self._bargainer: Bargainer | None = None
         self._auditor: Auditor | None = None
-        self._judge: tuple[Check, OnCaught] | None = None
+        self._judge: tuple[Check, OnCaught, Callable[[], dict[bytes, bytes]]] | None = None
         self._trier: Trier | None = None
         self._offer: Offer | None = None
         self._load = Load()
@@ -163,7 +163,8 @@ class NodeNetwork:
         self._network, self._identity = network, identity
         network.sell(self._seller, self._bargainer, self._auditor)
         if self._judge is not None:
-            network.judge_proofs(*self._judge)
+            check, on_caught, told = self._judge
+            network.judge_proofs(check, on_caught, told())
         if self.find_vocabulary is not None:
             network.give_vocabularies(self.find_vocabulary)
         network.try_others(self._trier)
@@ -224,12 +225,13 @@ class NodeNetwork:
         if self._network is not None:
             self._network.sell(handler, bargainer, auditor)
 
-    def judge_proofs(self, check: Check, on_caught: OnCaught) -> None:
+    def judge_proofs(self, check: Check, on_caught: OnCaught, told: Callable[[], dict[bytes, bytes]]) -> None:
         """Who judges the proofs of fraud that others tell, and is told of each provider that one is against,
-        in this network and in those that are joined later."""
-        self._judge = check, on_caught
+        in this network and in those that are joined later. `told`: what others told before, by provider, the
+        oldest first."""
+        self._judge = check, on_caught, told
         if self._network is not None:
-            self._network.judge_proofs(check, on_caught)
+            self._network.judge_proofs(check, on_caught, told())
 
     def tell_proof(self, proof: bytes) -> bool:
         """Tell others a proof of fraud; False when there is no network now. Raises ProtocolError when it does

@@ -211,7 +211,7 @@ class Node(NodeFacade):
         self._purse.paying.ratable = self._ratings.may_rate
         await self._ratings.open(store)
         await self._auditor.open(store)
-        self._net.judge_proofs(fraud.guilty, self._convicting.convicted)
+        self._net.judge_proofs(fraud.guilty, self._convicting.convicted, self._drivers.audited.told)
         await self._purse.open(store)
         self._settlements.open(store)
         kept = await store.run(state.get_value, PRICES, prices.Kept)

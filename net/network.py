@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import Final, Literal
 
@@ -362,10 +362,14 @@ class Network(Parts):
         )
         return encode_invite(invite)
 
-    def judge_proofs(self, check: Check | None, on_caught: OnCaught) -> None:
+    def judge_proofs(
+        self, check: Check | None, on_caught: OnCaught, told: Mapping[bytes, bytes] | None = None
+    ) -> None:
         """Who judges the proofs of fraud that others tell, and is told of each provider that one is against,
-        once in a run. None: proofs are ignored."""
+        once in a run. None: proofs are ignored. `told`: those that others told in earlier runs, by provider,
+        the oldest first."""
         self._gossip.proofs.check, self._gossip.proofs.on_caught = check, on_caught
+        self._gossip.proofs.restore(told or {})
 
     def tell_proof(self, proof: bytes) -> None:
         """Tell others a proof of fraud, as if another node had told it. Raises ProtocolError when it does not

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from infraxa.net.commands import Command, Drop, Refused, Send
@@ -73,9 +73,10 @@ class Proofs:
     def __len__(self) -> int:
         return len(self._kept)
 
-    def of(self, provider: bytes) -> bytes | None:
-        """The proof against `provider`, if one is kept."""
-        return self._kept.get(provider)
+    def restore(self, proofs: Mapping[bytes, bytes]) -> None:
+        """Those that an earlier run was told by others and judged, by provider, the oldest first."""
+        for provider, proof in proofs.items():
+            self._put(provider, proof)
 
     def linked(self, peer: bytes, outbound: bool, now: float) -> None:
         """A link with `peer` stands."""
@@ -90,7 +91,8 @@ class Proofs:
         for peer, link in self._links.items():
             if now >= link.tell_at:
                 link.tell_at = float("inf")
-                told = self._rng.sample([*self._kept.values()], min(JOIN, len(self._kept)))
+                here = [proof for provider, proof in self._kept.items() if self._on_network(provider)]
+                told = self._rng.sample(here, min(JOIN, len(here)))
                 out += [Send(peer, Proof(proof)) for proof in told if link.out.take(1, now)]
         return out
 
@@ -128,14 +130,20 @@ class Proofs:
     def _keep(self, provider: bytes, proof: bytes, source: bytes | None, now: float) -> list[Command]:
         if not self._on_network(provider):
             return []  # its card may come yet
+        if not self._put(provider, proof):
+            return []
+        self.on_caught(provider, proof)
+        return self._hand_on(proof, {source, provider}, now)
+
+    def _put(self, provider: bytes, proof: bytes) -> bool:
+        """Whether it is the first of this provider."""
         self._see(_hash(proof))
         if provider in self._kept:
-            return []
+            return False
         self._kept[provider] = proof
         if len(self._kept) > KEPT:
             del self._kept[next(iter(self._kept))]
-        self.on_caught(provider, proof)
-        return self._hand_on(proof, {source, provider}, now)
+        return True
 
     def _hand_on(self, proof: bytes, but: set[bytes | None], now: float) -> list[Command]:
         """To half of the links, at least FANOUT, and to two that this node chose itself."""
