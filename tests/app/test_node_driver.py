@@ -77,8 +77,8 @@ async def test_a_driver_answers_a_chat_and_goes_on_with_it(tmp_path: Path) -> No
         provider(tmp_path / "maple", user, network, "maple") as maple,
     ):
         driver = id_text(maple.network.id)
-        async with chat_with(user, driver) as chat:
-            answer = await chat.ended(await user.send(chat.id, "What is 2+2?"))
+        async with chat_with(user, driver) as asked:
+            answer = await asked.ended(await user.send(asked.id, "What is 2+2?"))
         assert answer.state == "complete", answer.error
         assert "4" in answer.content
         facts = answer.facts
@@ -87,7 +87,7 @@ async def test_a_driver_answers_a_chat_and_goes_on_with_it(tmp_path: Path) -> No
         assert facts.readers == (Reader(driver, "maple"),)
         assert facts.n_prompt > 0 and facts.n_out > 0 and facts.first_token_ms is not None
         assert facts.connect_ms is not None and facts.model == facts.drivers[0].model
-        kinds = [type(event) for event in chat.events]
+        kinds = [type(event) for event in asked.events]
         assert kinds.index(AnswerWaits) < kinds.index(AnswerMoved) < kinds.index(AnswerGrew)
         (offer,) = [offer for offer in await user.list_offers() if offer.node.id == maple.network.id]
         assert offer.answered == 1
@@ -103,6 +103,17 @@ async def test_a_driver_answers_a_chat_and_goes_on_with_it(tmp_path: Path) -> No
             # What was said here before went with it.
             assert here.message.facts is not None
             assert here.message.facts.readers == (Reader(driver, "maple"),)
+
+        # The model is loaded here now, so what was said first is audited.
+        for _ in range(600):
+            (_, first) = await user.branch(asked.id)
+            facts = first.message.facts
+            assert facts is not None
+            if any(verdict.opened for verdict in facts.verdicts):
+                break
+            await asyncio.sleep(0.05)
+        (verdict,) = facts.verdicts
+        assert verdict.opened == min(16, verdict.steps) > 0 and verdict.state != "failed", verdict
 
         async with chat_with(user, driver, **ENDLESS) as chat:
             answer_id = await user.send(chat.id, "tell me a story")
