@@ -22,6 +22,7 @@ import msgspec
 from msgspec.structs import replace
 from zeroconf import ServiceInfo
 
+from infraxa.app import fraud
 from infraxa.app.control import messages
 from infraxa.engine.frames import FrameError
 from infraxa.net import (
@@ -51,6 +52,7 @@ from infraxa.net.hello import CardRequest, Dialing, Moment, Prekeys, Reject
 from infraxa.net.mux import Mux
 from infraxa.net.records import Card, ModelOffer, PriceNow, Record, Revoke, State, Successor
 from infraxa.net.session import Session, SessionRecord
+from tests.app import lies
 from tests.attacks import bargains, report
 from tests.attacks.attacker import NETWORK
 from tests.attacks.target import unlimited
@@ -440,7 +442,16 @@ def _deal_decoders() -> Iterator[Decoder]:
         receipt_file.checked(data.decode("utf-8", "surrogateescape"))
         return True
 
+    def accused(data: bytes) -> bool:
+        return fraud.guilty(data) == lies.DRIVER.id
+
+    proofs = [
+        fraud.made(lies.LIAR.receipt, order=lies.LIAR.order, opened=lies.LIAR.opened(17)),
+        fraud.made(lies.FORGER.receipt, opened=lies.FORGER.opened(5)),
+        fraud.made(lies.LIAR.receipt, other=lies.SECOND),
+    ]
     nested = b'{"x":' + b"[" * 9000
+    yield Decoder("proof, told", [*map(str.encode, proofs), nested], accused, (ProtocolError,))
     yield Decoder("receipt, its line", [*map(str.encode, bargains.lines()), nested], line, (NetError,))
 
 
