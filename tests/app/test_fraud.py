@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import random
 
@@ -124,6 +125,37 @@ def test_parts_of_two_proofs_make_none() -> None:
             checked(json.dumps(mixed, separators=(",", ":")))
 
 
+def called(kind: str, ran: Ran, step: int) -> str:
+    """A file that says this of an opened step, whether it is so or not."""
+    said, opened = json.loads(WRONG_LEAF), ran.opened(step)
+    for name, data in (
+        ("receipt", codec.encode(ran.receipt)), ("leaf", opened.leaf), ("path", b"".join(opened.path)),
+        ("root", opened.root), ("request", ran.order),
+    ):  # fmt: skip
+        said[name] = base64.b64encode(data).decode()
+    if kind == "wrong_leaf":
+        del said["request"]
+    return json.dumps({**said, "kind": kind, "step": step}, separators=(",", ":"))
+
+
+def test_a_lie_is_called_what_it_is() -> None:
+    assert called("wrong_token", LIAR, 17) == WRONG_TOKEN and called("wrong_leaf", FORGER, 5) == WRONG_LEAF
+    for text, why in (
+        (called("wrong_leaf", LIAR, 17), "is a leaf of this answer"),
+        (called("wrong_leaf", run(), 17), "is a leaf of this answer"),
+        (called("wrong_token", run(), 17), "the right one"),
+        (called("wrong_token", FORGER, 5), "no sampling"),
+    ):
+        with pytest.raises(NetError, match=why):
+            checked(text)
+
+
+def test_one_that_is_too_long_is_not_read() -> None:
+    cheat = run(leaves={3: bytes(fraud.MAX_PROOF)})
+    with pytest.raises(NetError, match="too long"):
+        made(cheat.receipt, opened=cheat.opened(3))
+
+
 # What is gossiped.
 
 
@@ -190,6 +222,10 @@ def test_a_user_cannot_make_one_of_what_it_asked_otherwise() -> None:
         made(honest.receipt, order=colder, opened=honest.opened(3))
     with pytest.raises(NetError, match="another order"):
         made(honest.receipt, opened=honest.opened(3))
+    misnamed = codec.encode(replace(ORDER, id=b"\x05" * 16, temperature=1))
+    unlike = deals.sign(replace(honest.said, request=deals.request_hash(misnamed)), DRIVER)
+    with pytest.raises(NetError, match="another order"):
+        made(unlike, order=misnamed, opened=honest.opened(3))
     forged = LIAR.opened(17)
     for opened in (
         forged,
