@@ -284,7 +284,7 @@ class SettlePlease(Struct, array_like=True, frozen=True, tag=29):
 
 class AuditPlease(Struct, array_like=True, frozen=True, tag=38):
     """Of an account: open some steps of this answer of mine, whose receipt is signed. Answered with chunks,
-    which joined are an encoded audits.Opening; refused `audit_refused`, `unknown`."""
+    which joined are an encoded audits.Opening; refused `audit_refused`."""
 
     order: Nonce16
     secret: Id
