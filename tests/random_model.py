@@ -78,12 +78,13 @@ def write_random_model(
 
     random = np.random.default_rng(seed)
 
-    def matrix(rows: int, columns: int, gain: float = 1.0) -> np.ndarray:
+    def matrix(rows: int, columns: int, spread: float = 0.0) -> np.ndarray:
         """Q8_0 blocks: a 16-bit scale and 32 signed bytes each, here with a deviation of about 0.02."""
+        if heavy and spread:
+            return np.asarray(random.standard_normal((rows, columns)) * (spread / columns**0.5), np.float16)
         if heavy:
-            numbers = random.standard_t(_FREEDOM, (rows, columns)).astype(np.float32)
-            scaled: np.ndarray = numbers * (gain / (_FREEDOM / (_FREEDOM - 2) * columns) ** 0.5)
-            return scaled.astype(np.float16)
+            deviation = (_FREEDOM / (_FREEDOM - 2) * columns) ** -0.5
+            return np.asarray(random.standard_t(_FREEDOM, (rows, columns)) * deviation, np.float16)
         blocks = random.integers(0, 256, (rows, columns // _BLOCK, _Q8_0_BYTES), dtype=np.uint8)
         scale = np.array([0.02 / 73], dtype=np.float16).view(np.uint8)
         blocks[:, :, :2] = scale

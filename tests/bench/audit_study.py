@@ -3,7 +3,7 @@ and of lies of each kind, how many are caught. And what an audit costs.
 
 The bounds are those of engine/verdicts.py, fixed beforehand; the unit, mu0, is what engine/calibration.py
 measures, on texts that are not among those that are judged. Each rate comes with its exact 95 % interval
-(Clopper and Pearson's). All steps are opened unless it says 16.
+(Clopper and Pearson's). All steps are opened, or 16 first, and all where these do not pass.
 
     python -m tests.bench.audit_study [quick|medium|long] [--middle] [--threads]
 """
@@ -46,7 +46,7 @@ TOKENS: Final = 80
 LONG_ENOUGH: Final = 64
 """Steps of an audit that counts for detection. Shorter answers are judged together with the next ones."""
 FEW: Final = 16
-"""Steps that are opened when not all are."""
+"""Steps that are opened first, when not all are."""
 DEQUANTISED: Final = "the same weights in F16"
 
 
@@ -108,8 +108,13 @@ class Cell(NamedTuple):
         return made
 
     def few(self, random: Random) -> list[Found]:
-        """Of each answer, some steps."""
-        return [found(random.sample(steps, min(FEW, len(steps))), self.mu0) for steps in self.answers]
+        """Of each answer some steps first, and all where these do not pass."""
+        made = []
+        for steps in self.answers:
+            first = found(random.sample(steps, min(FEW, len(steps))), self.mu0)
+            clear = not first.drawn or first.judged.state == "passed"
+            made.append(first if clear else found(steps, self.mu0))
+        return made
 
 
 class Study:
@@ -215,7 +220,7 @@ def report_honest(cell: Cell) -> None:
     few = sum(one.caught for one in cell.few(Random(SEED)))
     print(
         f"  {cell.name:<28} false alarms {rate(sum(one.caught for one in all_), len(all_)):<32} "
-        f"of {FEW} steps {few}  grey {sum(one.judged.state == 'grey' for one in all_)}  "
+        f"{FEW} steps first {few}  grey {sum(one.judged.state == 'grey' for one in all_)}  "
         f"R {max(ratios):.2f} ({statistics.median(ratios):.2f})",
         flush=True,
     )
@@ -228,7 +233,7 @@ def report_lie(cell: Cell) -> None:
     print(
         f"  {cell.name:<28} caught {rate(sum(one.caught for one in audits), len(audits)):<36} "
         f"single answers {sum(one.caught for one in single) / len(single):7.2%}  "
-        f"of {FEW} steps {sum(one.caught for one in few) / len(few):7.2%}  "
+        f"{FEW} steps first {sum(one.caught for one in few) / len(few):7.2%}  "
         f"R {min(ratios):.2f} ({statistics.median(ratios):.2f})",
         flush=True,
     )

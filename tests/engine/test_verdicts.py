@@ -11,9 +11,7 @@ from hypothesis import strategies as st
 
 from infraxa.engine.types import ScoredRow
 from infraxa.engine.verdicts import (
-    ACCEPT,
     BOUNDS,
-    FAIL,
     FEW,
     FLOOR,
     LEAST_STEPS,
@@ -56,13 +54,14 @@ def off(test: Test, value: float) -> Distance:
     }[test]
 
 
-def test_the_ratio_is_between_three_verdicts() -> None:
+@pytest.mark.parametrize(("steps", "accept", "fail"), [(16, 1.75, 2.2), (63, 1.75, 2.2), (64, 1.6, 1.85)])
+def test_the_ratio_is_between_three_verdicts(steps: int, accept: float, fail: float) -> None:
     def of(ratio: float) -> Judged:
-        return judge([off("step", ratio)] * LEAST_STEPS, MU0)
+        return judge([off("step", ratio)] * steps, MU0)
 
-    assert of(ACCEPT * 0.99).state == "passed"
-    assert of(ACCEPT * 1.01).state == of(FAIL * 0.99).state == "grey"
-    assert (of(FAIL * 1.01).state, of(FAIL * 1.01).test) == ("failed", "ratio")
+    assert of(accept * 0.99).state == "passed"
+    assert of(accept * 1.01).state == of(fail * 0.99).state == "grey"
+    assert (of(fail * 1.01).state, of(fail * 1.01).test) == ("failed", "ratio")
 
 
 @pytest.mark.parametrize("test", list(BOUNDS))
