@@ -60,6 +60,7 @@ def test_seeds_noise_and_draws_are_those_of_the_second_implementation() -> None:
 
 def test_settings_at_their_ends() -> None:
     assert draw_of(0, 40, 950_000, 50_000).inv_t == 0
+    assert [draw_of(ppm, 0, 0, 0).inv_t for ppm in (8_388_608, 8_388_607)] == [7812, 7813], "7812.5 and more"
     assert draw_of(1_000_000, 0, 0, 0).top_k == draw_of(1_000_000, 65, 0, 0).top_k == 64
     likeliest, next_ = [9, 4], [8000, 7999]
     for only_one in (draw_of(1_000_000, 0, 0, 0), draw_of(1_000_000, 1, 1_000_000, 0)):
@@ -135,6 +136,7 @@ def test_what_logarithms_differ_by_is_tolerated_and_no_more() -> None:
     q = [0, gap] if gap <= 0 else [gap, 0]
     tokens = [5, 6] if gap <= 0 else [6, 5]
     assert is_chosen(5, tokens, q, level, SEED, 0) and is_chosen(6, tokens, q, level, SEED, 0)
+    assert choose(tokens, q, level, SEED, 0) == 5, "the lowest of what is level"
     least = tokens[1]
     q[1] -= gumbel.TOLERANCE
     assert is_chosen(least, tokens, q, level, SEED, 0)

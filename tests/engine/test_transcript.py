@@ -171,6 +171,7 @@ def test_nothing_else_passes_for_an_opening(n: int, data: st.DataObject) -> None
     assert not verify_path(leaf_of(n + 1), step, n, path, root), "another leaf"
     assert not verify_path(leaf_of(step), step, n, path, sha256(root).digest()), "another root"
     assert not verify_path(leaf_of(step), step, n, [*path, root], root), "more than the path"
+    assert not verify_path(leaf_of(step), step, 2 * n, path, root), "less than the path"
     if path:
         i = data.draw(st.integers(0, len(path) - 1))
         assert not verify_path(leaf_of(step), step, n, path[:i] + path[i + 1 :], root)
@@ -203,6 +204,7 @@ def test_what_was_said_stays_said(n: int, data: st.DataObject) -> None:
     assert not verify_consistency(m, n, root_m, root_n, [*proof, root_m])
     assert not verify_consistency(0, n, sha256().digest(), root_n, [])
     assert not verify_consistency(n + 1, n, root_m, root_n, proof)
+    assert not verify_consistency(m, 2 * n, root_m, root_n, proof)
     if proof:
         assert not verify_consistency(m, n, root_m, root_n, proof[:-1])
         assert not verify_consistency(m, n, root_m, root_n, [proof[0] + b"x", *proof[1:]])
@@ -357,6 +359,9 @@ def test_all_equal_logits_go_by_their_ids(n: int) -> None:
     for value in (0.0, -1e30, 1e30, 2.5):
         ids, _ = quantised(np.full(n, value, np.float32))
         assert ids.tolist() == list(range(64))
+    # What is less than an integer can be is equal, too.
+    ids, q = quantised(np.linspace(-2e6, -1e6, n, dtype=np.float32))
+    assert ids.tolist() == list(range(64)) and set(q.tolist()) == {-(1 << 31) + 1}
 
 
 @pytest.mark.parametrize("n", [64, 10_000])
@@ -369,5 +374,7 @@ def test_what_is_not_finite_is_no_answer(n: int, bad: float) -> None:
         with pytest.raises(EngineError, match="finite") as caught:
             quantised(spoilt)
         assert caught.value.code == "compute_failed"
-    with pytest.raises(EngineError):
-        quantised(np.full(n, bad, np.float32))
+    for many in (n // 2, n):
+        row[:many] = bad
+        with pytest.raises(EngineError):
+            quantised(row)
