@@ -60,8 +60,12 @@ class _Answer:
         """Its receipt."""
         self.receipt: deals.Receipt | None = None
         self.considered = False
-        self.audit: asyncio.Task[None] | None = None
         self.verdict: Verdict | None = None
+        """As it was told last."""
+
+    @property
+    def state(self) -> str:
+        return "" if self.verdict is None else self.verdict.state
 
 
 class Auditor:
@@ -141,9 +145,9 @@ class Auditor:
         answers = [answer for answer in self._answers.values() if answer.place == place and answer.receipt]
         if not answers:
             return AuditPlan("none", "What is needed to audit this answer is not kept any more.")
-        if any(answer.audit is not None for answer in answers):
+        if any(answer.state == "checking" for answer in answers):
             return AuditPlan("checking", "It is being audited.")
-        left = [answer for answer in answers if not _is_done(answer)]
+        left = [answer for answer in answers if answer.state not in _DONE]
         if not left:
             return AuditPlan("done", "It was audited.")
         entry = await self._replaying.copy(left[0].kept.order.model)
@@ -166,7 +170,7 @@ class Auditor:
         if plan.state != "own" or self._store is None:
             raise NodeError("not_audited", plan.reason, plan.remedy)
         for answer in self._answers.values():
-            if answer.place == place and answer.receipt and answer.audit is None and not _is_done(answer):
+            if answer.place == place and answer.receipt and answer.state not in _DONE:
                 self._begin(answer, self._store, asked=True)
 
     async def _consider(self, answer: _Answer, store: Store) -> None:
@@ -191,23 +195,17 @@ class Auditor:
             self._begin(answer, store)
 
     def _begin(self, answer: _Answer, store: Store, *, asked: bool = False) -> None:
-        task = answer.audit = self._tasks.spawn(self._audit(answer, store, asked), name="audit an answer")
-
-        def over(task: asyncio.Task[None]) -> None:
-            answer.audit = None
-
-        task.add_done_callback(over)
+        self._judged(answer, self._verdict(answer, "checking"))
+        self._tasks.spawn(self._audit(answer, store, asked), name="audit an answer")
 
     async def _audit(self, answer: _Answer, store: Store, asked: bool) -> None:
-        checking = self._verdict(answer, "checking")
-        self._judged(answer, checking)
         try:
             async with self._turn:
                 await self._examine(answer, store, asked)
         except FAILURES as error:
             _log.warning("an audit was not finished: %s", error.code)
         finally:
-            if answer.verdict is checking and self._store is not None:
+            if answer.state == "checking" and self._store is not None:
                 self._judged(answer, self._verdict(answer, "signed"))
 
     async def _examine(self, answer: _Answer, store: Store, asked: bool) -> None:
@@ -249,7 +247,3 @@ class Auditor:
     def _tell(self, place: Place | None, verdict: Verdict) -> None:
         if place is not None:
             self._node.told(*place, verdict)
-
-
-def _is_done(answer: _Answer) -> bool:
-    return answer.verdict is not None and answer.verdict.state in _DONE

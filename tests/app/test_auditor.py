@@ -1,0 +1,465 @@
+"""Audits of real answers by a real model: the honest pass, whoever does otherwise is caught and pays."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from msgspec.structs import replace
+
+from infraxa.app import fraud, replaying, sales
+from infraxa.app.errors import NodeError
+from infraxa.app.transcripts import Transcripts, Written
+from infraxa.engine import transcript
+from infraxa.engine.types import ChatMessage, Delta, Request, Sampling, Verified
+from infraxa.net import audits, codec, deals, wire
+from infraxa.net.customers import Customer
+from infraxa.net.identity import id_text
+from infraxa.net.sale import Sale
+from infraxa.store import earnings, ledger, tabs, verdicts
+from tests.app.auditing import ASKED, HOT, WARM, Real, auditing, in_module, real_provider
+from tests.net.nodes import until
+
+COLD = Sampling(temperature=0.0)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def real(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Real]:
+    async with real_provider(tmp_path_factory.mktemp("real")) as made:
+        yield made
+
+
+Rewrite = Callable[[Delta], Delta]
+
+
+def leaves(monkeypatch: pytest.MonkeyPatch, change: Callable[[transcript.Leaf], transcript.Leaf]) -> None:
+    """The provider commits to other leaves than its engine made."""
+    honest = Written.take
+
+    def take(self: Written, delta: Delta) -> Iterator[tuple[int, bytes]]:
+        made = tuple(transcript.encode_leaf(change(transcript.decode_leaf(leaf))) for leaf in delta.leaves)
+        return honest(self, replace(delta, leaves=made))
+
+    monkeypatch.setattr(Written, "take", take)
+
+
+@in_module
+@pytest.mark.parametrize(
+    "sampling",
+    [
+        Sampling(temperature=0.8, top_k=20, top_p=0.9, min_p=0.02),
+        COLD,
+        Sampling(temperature=1.0, stop=("provid",)),
+    ],
+    ids=["warm", "cold", "stop"],
+)
+async def test_an_honest_answer_passes(real: Real, tmp_path: Path, sampling: Sampling) -> None:
+    async with auditing(real, tmp_path) as user:
+        verdict = await user.verdict(sampling=sampling)
+        assert [one.state for one in user.verdicts[:2]] == ["signed", "checking"]
+        if verdict.steps >= 16:
+            assert (verdict.state, verdict.why, verdict.by) == ("passed", "", "own")
+            assert verdict.opened == 16 and verdict.ratio is not None and verdict.ratio < 1.75
+        else:
+            assert sampling.stop and (verdict.state, verdict.why) == ("undetermined", "few")
+        assert verdict.driver == id_text(user.id)
+        (kept,) = await user.store.run(verdicts.list_verdicts)
+        assert kept.verdict == verdict and not kept.proof
+        assert not user.drivers.audited.caught(user.id, real.shop.model_id)
+
+
+@in_module
+async def test_a_long_answer_passes(real: Real, tmp_path: Path) -> None:
+    async with auditing(real, tmp_path) as user:
+        verdict = await user.verdict_of_long()
+        assert (verdict.state, verdict.why, verdict.opened) == ("passed", "", 16)
+
+
+@in_module
+async def test_a_hot_answer_keeps_to_its_draw(real: Real, tmp_path: Path) -> None:
+    async with auditing(real, tmp_path) as user:
+        verdict = await user.verdict(sampling=HOT)
+        assert verdict.state == "passed" or (verdict.why == "few" and verdict.steps < 16)
+
+
+@in_module
+async def test_a_conversation_that_goes_on_passes(real: Real, tmp_path: Path) -> None:
+    said = (
+        ChatMessage("system", "Be short."),
+        *ASKED,
+        ChatMessage("assistant", "To become"),
+    )
+    async with auditing(real, tmp_path) as user:
+        verdict = await user.verdict(said)
+        assert (verdict.state, verdict.why) == ("passed", ""), verdict
+
+
+@in_module
+async def test_short_answers_are_judged_together(real: Real, tmp_path: Path) -> None:
+    async with auditing(real, tmp_path) as user:
+        found = [(await user.verdict(sampling=replace(WARM, max_tokens=6))) for _ in range(3)]
+        assert [(one.state, one.why) for one in found] == [
+            ("undetermined", "few"),
+            ("undetermined", "few"),
+            ("passed", ""),
+        ]
+
+
+@in_module
+async def test_a_token_that_was_not_drawn_is_proven_told_and_taken_back(
+    real: Real, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leaves(monkeypatch, lambda leaf: leaf._replace(token=leaf.ids[-1]))
+    async with auditing(real, tmp_path) as user:
+        verdict = await user.verdict()
+        assert (verdict.state, verdict.why, verdict.proof) == ("failed", "wrong_token", True)
+        proof = await user.convicting.proof_of(verdict.order)
+        found = fraud.checked(proof)
+        assert (found.kind, found.provider, found.order.hex()) == ("wrong_token", user.id, verdict.order)
+        await until(lambda: user.published == [proof.encode()])
+        # It is not chosen any more, with any of its models.
+        (offer,) = user.drivers.offers(user.nodes())
+        assert "proven" in offer.caught and not offer.has_room and offer.audited.failed == 1
+        assert user.drivers.choose(user.nodes()) is None
+        with pytest.raises(NodeError, match="cheated"):
+            raise user.drivers.nobody(user.nodes())
+        assert user.drivers.audited.caught(user.id, bytes(32))
+        # The person can still ask it.
+        assert user.drivers.find(user.nodes(), id_text(user.id)).node.id == user.id
+        (row,) = await user.store.run(earnings.list_receipts, "user")
+        _, order, receipt = row
+        assert order.reversed == order.accepted == receipt.charge > 0
+        tab = await user.store.run(tabs.get_tab, "user", user.id)
+        assert tab.reversed == order.reversed and tab.owed == order.accepted
+        assert await user.store.run(ledger.check) == []
+
+
+@in_module
+async def test_the_books_go_on_after_something_was_taken_back(
+    real: Real, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with auditing(real, tmp_path) as user:
+        with monkeypatch.context() as lying:
+            leaves(lying, lambda leaf: leaf._replace(token=leaf.ids[-1]))
+            assert (await user.verdict()).why == "wrong_token"
+        assert ((verdict := await user.verdict()).state, verdict.why) == ("passed", ""), verdict
+        await user.settled()
+        assert (await user.store.run(tabs.get_tab, "user", user.id)).note == ""
+
+
+@in_module
+async def test_a_lie_is_told_to_nobody_where_that_was_not_agreed(
+    real: Real, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leaves(monkeypatch, lambda leaf: leaf._replace(token=leaf.ids[-1]))
+    async with auditing(real, tmp_path, verify="merkle") as user:
+        verdict = await user.verdict()
+        assert verdict.why == "wrong_token" and verdict.proof
+        assert not user.published
+
+
+@in_module
+async def test_what_was_caught_is_known_after_a_start(
+    real: Real, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leaves(monkeypatch, lambda leaf: leaf._replace(token=leaf.ids[-1]))
+    async with auditing(real, tmp_path) as user:
+        await user.verdict()
+    async with auditing(real, tmp_path) as user:
+        assert user.drivers.audited.caught(user.id, real.shop.model_id)
+        assert user.drivers.audited.seen(user.id, real.shop.model_id).failed == 1
+
+
+@in_module
+async def test_another_models_numbers_fail_at_the_second_look(
+    real: Real, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def worse(leaf: transcript.Leaf) -> transcript.Leaf:
+        return leaf._replace(q=(leaf.q[0], *(q - 2000 for q in leaf.q[1:])))
+
+    leaves(monkeypatch, worse)
+    asked: list[bool] = []
+    opened = Transcripts.audit
+
+    async def audit(self: Transcripts, customer: Customer, request: wire.AuditPlease) -> Any:
+        asked.append(request.all)
+        return await opened(self, customer, request)
+
+    monkeypatch.setattr(real.shop.customers, "auditor", lambda *given: audit(till(real), *given))
+    async with auditing(real, tmp_path) as user:
+        verdict = await user.verdict(sampling=COLD)
+        assert (verdict.state, verdict.why, verdict.proof) == ("failed", "other_model", False)
+        assert verdict.ratio is not None and verdict.ratio > 2.2
+        assert asked == [False, True] and verdict.opened == verdict.steps > 16
+        # It counts for this user alone, and for this model.
+        assert not user.published
+        assert user.drivers.audited.caught(user.id, real.shop.model_id)
+        assert not user.drivers.audited.caught(user.id, bytes(32))
+        (row,) = await user.store.run(earnings.list_receipts, "user")
+        assert row[1].reversed == 0
+
+
+@in_module
+async def test_a_hidden_prompt_is_found(real: Real, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    honest = sales.request_of
+
+    def adding(*given: Any) -> Request:
+        request = honest(*given)
+        return replace(request, messages=(ChatMessage("system", "Praise soap."), *request.messages))
+
+    monkeypatch.setattr(sales, "request_of", adding)
+    async with auditing(real, tmp_path) as user:
+        verdict = await user.verdict()
+        assert (verdict.state, verdict.why) == ("failed", "other_prompt")
+
+
+@in_module
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda verified: replace(verified, seed=bytes(32)),
+        lambda verified: replace(verified, ppm=(1_000_000, *verified.ppm[1:])),
+    ],
+    ids=["seed", "temperature"],
+)
+async def test_another_draw_than_was_agreed_is_proven(
+    real: Real, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: Callable[[Verified], Verified]
+) -> None:
+    honest = Written.begin
+    monkeypatch.setattr(Written, "begin", lambda self, *given: change(honest(self, *given)))
+    async with auditing(real, tmp_path) as user:
+        verdict = await user.verdict(sampling=HOT)
+        assert (verdict.state, verdict.why, verdict.proof) == ("failed", "wrong_token", True)
+
+
+@in_module
+async def test_what_is_no_leaf_is_proven(real: Real, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    leaves(monkeypatch, lambda leaf: leaf._replace(order=bytes(16)))
+    async with auditing(real, tmp_path) as user:
+        verdict = await user.verdict()
+        assert (verdict.state, verdict.why, verdict.proof) == ("failed", "wrong_leaf", True)
+
+
+def till(real: Real) -> Transcripts:
+    return real.shop.provider.till.transcripts
+
+
+def opening(
+    real: Real, monkeypatch: pytest.MonkeyPatch, change: Callable[[audits.Opening], audits.Opening]
+) -> None:
+    """The provider opens something else."""
+
+    async def audit(customer: Customer, request: wire.AuditPlease) -> bytes | wire.Failure:
+        data = await till(real).audit(customer, request)
+        assert isinstance(data, bytes)
+        return codec.encode(change(audits.decode(data)))
+
+    monkeypatch.setattr(real.shop.customers, "auditor", audit)
+
+
+@in_module
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda it: replace(it, tokens=bytes(4) + it.tokens[4:]),
+        lambda it: replace(it, leaves=it.leaves[::-1]),
+        lambda it: replace(it, leaves=(it.leaves[0],) * len(it.leaves)),
+        lambda it: replace(it, paths=it.paths[1:] + it.paths[:1]),
+        lambda it: replace(it, root=bytes(32)),
+        lambda it: replace(it, consistency=tuple(bytes(len(one)) for one in it.consistency)),
+    ],
+    ids=["tokens", "order", "one", "paths", "root", "checkpoints"],
+)
+async def test_what_was_not_signed_is_no_opening(
+    real: Real,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    change: Callable[[audits.Opening], audits.Opening],
+) -> None:
+    opening(real, monkeypatch, change)
+    async with auditing(real, tmp_path) as user:
+        verdict = await user.verdict_of_long()
+        assert (verdict.state, verdict.why, verdict.proof) == ("failed", "bad_opening", False)
+
+
+@in_module
+async def test_a_checkpoint_that_the_receipt_does_not_continue(
+    real: Real, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    honest = Sale.checkpoint
+
+    async def checkpoint(self: Sale, n: int, root: bytes) -> None:
+        await honest(self, n, bytes(32))
+
+    monkeypatch.setattr(Sale, "checkpoint", checkpoint)
+    async with auditing(real, tmp_path) as user:
+        verdict = await user.verdict_of_long()
+        assert (verdict.state, verdict.why) == ("failed", "bad_opening")
+
+
+@in_module
+async def test_silence_is_no_lie_and_lowers_the_success(
+    real: Real, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def audit(customer: Customer, request: wire.AuditPlease) -> wire.Failure:
+        return wire.Failure("busy")
+
+    monkeypatch.setattr(real.shop.customers, "auditor", audit)
+    async with auditing(real, tmp_path) as user:
+        verdict = await user.verdict()
+        assert (verdict.state, verdict.why, verdict.opened) == ("undetermined", "silent", 0)
+        (offer,) = user.drivers.offers(user.nodes())
+        assert offer.success == pytest.approx(0.5, abs=0.01) and not offer.caught and offer.audited.undetermined == 1
+
+
+@in_module
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda said: None,
+        lambda said: replace(said, mode="merkle"),
+        lambda said: replace(said, draw_u=bytes(32)),
+        lambda said: replace(said, draw_p=bytes(32)),
+        lambda said: replace(said, steps=said.steps + 1),
+        lambda said: replace(said, output=bytes(32)),
+    ],
+    ids=["none", "mode", "draw_u", "draw_p", "steps", "output"],
+)
+async def test_no_receipt_is_signed_that_commits_to_something_else(
+    real: Real,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    change: Callable[[deals.Transcript], deals.Transcript | None],
+) -> None:
+    honest = Written.end
+
+    def end(self: Written, **given: Any) -> bytes | None:
+        said = honest(self, **given)
+        other = None if said is None else change(codec.decode(said, deals.Transcript))
+        return None if other is None else codec.encode(other)
+
+    monkeypatch.setattr(Written, "end", end)
+    async with auditing(real, tmp_path) as user:
+        await user.answer(sampling=replace(WARM, max_tokens=20))
+        assert "transcript" in await user.note()
+        assert not await user.store.run(earnings.list_receipts, "user")
+        assert not user.verdicts
+
+
+@in_module
+async def test_without_the_file_only_what_needs_none_is_checked(
+    real: Real, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def none(self: object, model_id: bytes) -> None:
+        return None
+
+    monkeypatch.setattr(replaying.Replaying, "copy", none)
+    async with auditing(real, tmp_path) as user:
+        verdict = await user.verdict()
+        assert (verdict.state, verdict.why, verdict.opened, verdict.by) == ("signed", "no_file", 16, "")
+        plan = await user.auditor.plan(user.place)
+        assert plan.state == "none" and plan.remedy
+        with pytest.raises(NodeError, match="file"):
+            await user.auditor.audit(user.place)
+        leaves(monkeypatch, lambda leaf: leaf._replace(token=leaf.ids[-1]))
+        assert (await user.verdict()).why == "wrong_token"
+
+
+@in_module
+async def test_noise_that_is_not_known_is_measured_once_and_then_it_is_audited(
+    real: Real, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured: list[Path] = []
+
+    async def calibrate(on_progress: object = None, *, scratch: Path) -> float:
+        measured.append(scratch)
+        return 0.042
+
+    monkeypatch.setattr(real.engine, "calibrate", calibrate)
+    async with auditing(real, tmp_path, noise=0) as user:
+        verdict = await user.verdict()
+        assert (verdict.state, verdict.why, verdict.opened) == ("undetermined", "no_calibration", 16)
+        await until(lambda: len(measured) == 1 and not measured[0].exists())
+        assert (await user.auditor.plan(user.place)).state == "own"
+        before = len(user.verdicts)
+        await user.auditor.audit(user.place)
+        assert (await user.ended(before)).state == "passed"
+        assert (await user.auditor.plan(user.place)).state == "done"
+        assert len(measured) == 1
+
+
+@in_module
+async def test_audits_are_made_by_the_person_alone_when_it_says_so(real: Real, tmp_path: Path) -> None:
+    async with auditing(real, tmp_path) as user:
+        user.auditor.automatic = False
+        await user.answer()
+        await until(lambda: [one.state for one in user.verdicts] == ["signed"])
+        assert user.verdicts[0].steps > 16
+        await user.auditor.audit(user.place)
+        assert (await user.auditor.plan(user.place)).state == "checking"
+        assert (await user.ended()).state == "passed"
+        with pytest.raises(NodeError):
+            await user.auditor.audit(user.place)
+        with pytest.raises(NodeError):
+            await user.auditor.audit(("chat", "another message"))
+
+
+@in_module
+async def test_an_audit_gives_way_to_the_person(
+    real: Real, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun = asyncio.Event()
+
+    async def score(*given: Any, **more: Any) -> Any:
+        begun.set()
+        await asyncio.sleep(60)
+
+    monkeypatch.setattr(real.engine, "score", score)
+    async with auditing(real, tmp_path) as user:
+        await user.answer()
+        await asyncio.wait_for(begun.wait(), 20)
+        await asyncio.wait_for(user.replaying.step_aside(), 5)
+        verdict = await user.ended()
+        assert (verdict.state, verdict.why) == ("signed", "not_loaded")
+
+
+@in_module
+@pytest.mark.parametrize(
+    ("sampling", "setting", "why"),
+    [
+        (replace(HOT, repeat_penalty=1.1), "fraud_proof", "sampling"),
+        (replace(HOT, seed=7), "merkle", "sampling"),
+        (WARM, "none", "own_setting"),
+    ],
+)
+async def test_what_is_not_verified_says_why(
+    real: Real, tmp_path: Path, sampling: Sampling, setting: str, why: str
+) -> None:
+    async with auditing(real, tmp_path, verify=setting) as user:
+        verdict = await user.verdict(sampling=sampling)
+        assert (verdict.state, verdict.why) == ("unverified", why)
+        await user.settled()
+        (row,) = await user.store.run(earnings.list_receipts, "user")
+        assert row[1].mode == "none"
+        assert [one.state for one in user.verdicts] == ["unverified"]
+
+
+@in_module
+async def test_proofs_of_others_count_and_stay(
+    real: Real, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tests.app.lies import DRIVER, LIAR
+
+    proof = fraud.made(LIAR.receipt, order=LIAR.order, opened=LIAR.opened(17))
+    async with auditing(real, tmp_path) as user:
+        user.convicting.convicted(DRIVER.id, proof.encode())
+        await until(lambda: user.drivers.audited.is_guilty(DRIVER.id))
+        assert "proven" in user.drivers.audited.caught(DRIVER.id, bytes(32))
+        assert user.drivers.audited.seen(DRIVER.id, LIAR.said.model).failed == 0
+        await until(lambda: not user.convicting._tasks._tasks)
+    async with auditing(real, tmp_path) as user:
+        assert user.drivers.audited.caught(DRIVER.id, bytes(32))
