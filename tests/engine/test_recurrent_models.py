@@ -15,7 +15,8 @@ from infraxa.engine.batching import N_BATCH, Batcher
 from infraxa.engine.guide import GUIDE_PATH
 from infraxa.engine.llama import Context, Model
 from infraxa.engine.template import ChatTemplate
-from infraxa.engine.types import ChatMessage, Request, Sampling
+from infraxa.engine.transcript import ctx_next, decode_leaf
+from infraxa.engine.types import ChatMessage, Request, Sampling, Verified
 
 LAYERS, DIM, STATE, CONV, RANK = 2, 64, 16, 4, 4
 INNER = 2 * DIM
@@ -207,3 +208,25 @@ def test_an_interrupted_step_is_done_again_from_the_beginning(open_room: Callabl
             room.context.abort(False)
         each.run()
     assert room.ids == fresh.ids
+
+
+def test_a_verified_answer_that_is_read_again_commits_to_each_step_once(
+    open_room: Callable[[int], Room],
+) -> None:
+    verified = Verified(bytes(16), bytes(32), bytes(32), (900_000, 0, 1_000_000, 0))
+    request = Request((ChatMessage("user", "one two three"),), Sampling(max_tokens=12), verified=verified)
+    room = open_room(2)
+    room.batcher.submit(1, request)
+    for step in range(8):
+        room.context.abort(step == 5)
+        room.batcher.step()
+    room.context.abort(False)
+    while room.batcher.busy:
+        room.batcher.step()
+    (emitted,) = room.batcher.take().emitted
+    leaves = [decode_leaf(data) for data in emitted.leaves]
+    assert [leaf.step for leaf in leaves] == list(range(12))
+    ctx = emitted.ctx0
+    for leaf in leaves:
+        assert leaf.ctx == ctx
+        ctx = ctx_next(ctx, leaf.token)
