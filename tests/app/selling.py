@@ -41,6 +41,7 @@ from infraxa.net.purchase import Item, OrderFailed, Purchase
 from infraxa.net.status import Load, Offer
 from infraxa.net.tasks import TaskGroup
 from infraxa.store.db import Store
+from tests.app.leaves import CTX0, leaves_of
 from tests.net.nodes import Node, nodes, until
 
 SETTINGS = Settings(
@@ -57,6 +58,7 @@ class ScriptedGeneration:
         self.cancelled = False
         self.complete = False
         self.n_out = 0
+        self._steps = 0
         self._items: asyncio.Queue[Progress | Delta | Finished] = asyncio.Queue()
 
     def __aiter__(self) -> ScriptedGeneration:
@@ -69,15 +71,20 @@ class ScriptedGeneration:
         self.cancelled = True
         self._items.put_nowait(Finished("cancelled", Usage()))
 
-    def put(self, item: Delta) -> None:
-        self._items.put_nowait(item)
-
     def read(self, done: int, total: int) -> None:
         self._items.put_nowait(Progress(done, total))
 
-    def say(self, text: str, tokens: int = 1) -> None:
-        self._items.put_nowait(Delta(text, tuple(range(self.n_out, self.n_out + tokens))))
+    def say(self, text: str, tokens: int = 1, *, hidden: int = 0) -> None:
+        """`hidden`: so many more are sampled that nothing is told of but their leaves."""
+        ids = tuple(range(self.n_out, self.n_out + tokens))
         self.n_out += tokens
+        delta = Delta(text, ids)
+        if (verified := self.request.verified) is not None:
+            sampled = (*ids, *[2**20] * hidden)
+            leaves = leaves_of(verified.order, verified.salt, sampled, self._steps)
+            delta = msgspec.structs.replace(delta, leaves=leaves, ctx0=b"" if self._steps else CTX0)
+            self._steps += len(sampled)
+        self._items.put_nowait(delta)
 
     def finish(self, error: ErrorInfo | None = None) -> None:
         usage = Usage(n_prompt=5, n_out=self.n_out, first_token_ms=10.0, decode_ms=100.0)

@@ -33,6 +33,7 @@ from infraxa.net.sale import Sale
 from infraxa.net.tasks import TaskGroup
 from infraxa.store.db import Store
 from tests.app.checked import Wish, bought, ids_of, opened, wish
+from tests.app.leaves import CTX0, leaves_of
 from tests.app.selling import Scripted, ScriptedGeneration, Shop, scripted, selling
 from tests.app.tills import facts_of, payer, selling_at
 from tests.net.nodes import until
@@ -56,23 +57,16 @@ def order_of(number: int = 0) -> wire.Order:
     )
 
 
-def leaves_of(order: wire.Order, count: int, start: int = 0) -> tuple[bytes, ...]:
-    """Leaves of an answer, whose tokens are the numbers of their steps."""
-    ids = tuple(range(64))
-    q = tuple(range(640, 0, -10))
-    return tuple(
-        transcript.encode_leaf(
-            Leaf(order.id, step, bytes(32), step, 0, ids, q, transcript.leaf_tag(SALT, step))
-        )
-        for step in range(start, start + count)
-    )
+def steps_of(order: wire.Order, count: int, start: int = 0) -> tuple[bytes, ...]:
+    """Leaves of an answer whose tokens are the numbers of their steps."""
+    return leaves_of(order.id, SALT, range(start, start + count), start)
 
 
 def write(window: Transcripts, order: wire.Order, steps: int, account: bytes = ACCOUNT) -> Written:
     """One that was written, and is not over."""
     written = window.write(account, order)
     written.begin(PROMPT, "test")
-    list(written.take(Delta("", (), leaves=leaves_of(order, steps), ctx0=bytes([7]) * 32)))
+    list(written.take(Delta("", (), leaves=steps_of(order, steps), ctx0=CTX0)))
     return written
 
 
@@ -141,14 +135,14 @@ def test_what_is_opened_is_what_was_committed_to(parts: list[int], all_: bool) -
         written.begin(PROMPT, "test")
         points: dict[int, bytes] = {}
         for count in parts:
-            leaves = leaves_of(order, count, written.steps)
-            points.update(written.take(Delta("", (), leaves=leaves, ctx0=bytes([7]) * 32)))
+            leaves = steps_of(order, count, written.steps)
+            points.update(written.take(Delta("", (), leaves=leaves, ctx0=CTX0)))
         steps = sum(parts)
         said = ended(written)
         assert (said.steps, said.mode, said.draw_u) == (steps, "merkle", PROMPT.draw)
         assert codec.digest("draw", said.draw_p) == written.commit
         assert said.output == transcript.output_hash(SALT, range(steps))
-        assert said.ctx0 == (bytes([7]) * 32)
+        assert said.ctx0 == CTX0
         if steps:
             opening = await ask_opened(window, order, all_=all_)
             assert opening.tokens == struct.pack(f"<{steps}I", *range(steps))
@@ -183,7 +177,7 @@ async def test_what_nobody_would_take_is_not_opened_whole(monkeypatch: pytest.Mo
     assert await ask(window, order, all_=True) == wire.Failure("audit_refused", field="all")
     opening = await ask_opened(window, order)
     tree = Tree()
-    for leaf in leaves_of(order, 1100):
+    for leaf in steps_of(order, 1100):
         tree.append(leaf)
     points = {n: transcript.committed(n, tree.root(n)) for n in range(64, 1101, 64)}
     check(said, order.id, SECRET, opening, points)
@@ -218,7 +212,7 @@ async def test_the_oldest_go_when_there_is_no_room(monkeypatch: pytest.MonkeyPat
     large = write(window, order_of(9), 15)
     assert isinstance(await ask(window, order_of(3)), bytes)
     assert isinstance(await ask(window, order_of(2)), wire.Failure)
-    assert list(large.take(Delta("", (), leaves=leaves_of(order_of(9), 85, 15))))
+    assert list(large.take(Delta("", (), leaves=steps_of(order_of(9), 85, 15))))
     assert isinstance(await ask(window, order_of(3)), wire.Failure)
     said = ended(large)
     assert said.steps == 100 and said.output == transcript.output_hash(SALT, range(100))
@@ -233,16 +227,8 @@ def engine_of(shop: Shop) -> Scripted:
 
 def say_steps(generation: ScriptedGeneration, count: int, ids: int | None = None) -> None:
     """So many steps, of which so many tokens are said."""
-    verified = generation.request.verified
-    assert verified is not None
-    start: int = getattr(generation, "steps", 0)
-    generation.__dict__["steps"] = start + count
-    order = wire.Order(verified.order, bytes(32), 1)
-    leaves = leaves_of(order, count, start)
     ids = count if ids is None else ids
-    said = tuple(range(start, start + ids))
-    generation.n_out += ids
-    generation.put(Delta("word " * ids, said, leaves=leaves, ctx0=bytes([7]) * 32))
+    generation.say("word " * ids, ids, hidden=count - ids)
 
 
 async def test_an_answer_is_committed_to_step_by_step(tmp_path: Path) -> None:
