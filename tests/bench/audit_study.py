@@ -62,7 +62,7 @@ class Profile(NamedTuple):
 
 
 PROFILES: Final = {
-    "quick": Profile(48, 8, ((GUIDE, "Q8_0"),)),
+    "quick": Profile(40, 6, ((GUIDE, "Q8_0"),)),
     "medium": Profile(480, 48, ((GUIDE, "Q8_0"), (SMALL, "Q8_0"), (SMALL, "F16"))),
     "long": Profile(3000, 300, ((GUIDE, "Q8_0"), (SMALL, "Q8_0"), (SMALL, "F16"))),
 }
