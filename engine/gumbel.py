@@ -1,7 +1,9 @@
 """The draw of the next token that anybody can repeat: Gumbel-max over the likeliest candidates, in integers.
 
-The noise of each token at each step follows from a seed that neither side chose alone, so from the committed
-logits follows the token, whoever computes it. Pure, and without numpy. What is committed is in transcript.py.
+The token with the largest sum of logit over temperature and Gumbel noise is one drawn by its probability
+(Gumbel 1954). The noise of each token at each step follows from a seed that neither side chose alone, so from
+the committed logits follows the token, whoever computes it. Pure, and without numpy. What is committed is in
+transcript.py.
 """
 
 from __future__ import annotations

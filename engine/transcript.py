@@ -57,8 +57,8 @@ def quantised(row: NDArray[np.float32]) -> tuple[NDArray[np.uint32], NDArray[np.
     _check(float(np.minimum.reduce(row)))
     ids = None
     if len(row) > _FEW:
-        # The maxima of 2048 columns: 64 of them are at least as large as the 64th, so nothing that is
-        # smaller is among the likeliest.
+        # The 64th of the maxima of 2048 columns is no larger than the 64th of all: what is smaller is not
+        # among the likeliest.
         cut = len(row) // _COLUMNS * _COLUMNS
         columns = row[:cut].reshape(-1, _COLUMNS)
         highest = np.maximum.reduce(columns, axis=0)
@@ -136,7 +136,9 @@ def leaf_tag(salt: bytes, step: int) -> bytes:
 
 
 def encode_leaf(leaf: Leaf) -> bytes:
-    """591 bytes. Raises ValueError when a value does not fit."""
+    """591 bytes, little-endian: IXL1, order, step, ctx, token as uint32, flags as uint8, 64 as uint16, then of
+    each candidate its id as uint32 and its logit as int32, then the tag. Raises ValueError when a value does
+    not fit."""
     order, step, ctx, token, flags, ids, q, tag = leaf
     if not (len(order) == 16 and len(ctx) == HASH and len(tag) == _TAG and len(ids) == len(q) == TOP):
         raise ValueError("a part of the leaf has another length")
