@@ -136,9 +136,9 @@ def leaf_tag(salt: bytes, step: int) -> bytes:
 
 
 def encode_leaf(leaf: Leaf) -> bytes:
-    """591 bytes, little-endian: IXL1, order, step, ctx, token as uint32, flags as uint8, 64 as uint16, then of
-    each candidate its id as uint32 and its logit as int32, then the tag. Raises ValueError when a value does
-    not fit."""
+    """591 bytes, little-endian: IXL1, order, step, ctx, token as uint32, flags as uint8, 64 as uint16, then
+    each candidate's id as uint32 and logit as int32, then the tag. Raises ValueError when a value does not
+    fit."""
     order, step, ctx, token, flags, ids, q, tag = leaf
     if not (len(order) == 16 and len(ctx) == HASH and len(tag) == _TAG and len(ids) == len(q) == TOP):
         raise ValueError("a part of the leaf has another length")
