@@ -48,6 +48,8 @@ LONG_ENOUGH: Final = 64
 PROMPT: Final = range(112, 145)
 """Tokens of those whose cost is measured."""
 ROUNDS: Final = 5
+SHORT: Final = 3
+"""Answers of the guide, which ends them itself, make one audit."""
 FEW: Final = 16
 """Steps that are opened first, when not all are."""
 DEQUANTISED: Final = "the same weights in F16"
@@ -56,14 +58,14 @@ DEQUANTISED: Final = "the same weights in F16"
 class Profile(NamedTuple):
     honest: int
     """Answers of each claim, over all ways."""
-    cheats: int
-    """Answers of each kind of lie and claim."""
+    lies: int
+    """Audits of each kind of lie and claim, each of 64 steps or more."""
     claims: tuple[tuple[Shape, str], ...]
 
 
 PROFILES: Final = {
-    "quick": Profile(40, 6, ((GUIDE, "Q8_0"),)),
-    "medium": Profile(480, 48, ((GUIDE, "Q8_0"), (SMALL, "Q8_0"), (SMALL, "F16"))),
+    "quick": Profile(40, 2, ((GUIDE, "Q8_0"),)),
+    "medium": Profile(480, 40, ((GUIDE, "Q8_0"), (SMALL, "Q8_0"), (SMALL, "F16"))),
     "long": Profile(3000, 300, ((GUIDE, "Q8_0"), (SMALL, "Q8_0"), (SMALL, "F16"))),
 }
 WAYS: Final = (
@@ -254,11 +256,11 @@ def study(models: Models, kind: str, profile: Profile, ways: Sequence[Way], fold
         cells.append(cell)
     report_honest(Cell("all of these", [answer for cell in cells for answer in cell.answers], one.mu0))
     print(f" lies, of {LONG_ENOUGH} tokens or more; R: least (median)")
-    for cell in one.lies(profile.cheats):
+    for cell in one.lies(profile.lies * (1 if models.shape.layers else SHORT)):
         report_lie(cell)
         cells.append(cell)
     print(" what is said to be the same")
-    for cell in one.equals(profile.cheats):
+    for cell in one.equals(profile.lies):
         report_honest(cell)
         cells.append(cell)
     print(f" {time.perf_counter() - began:.0f} s", flush=True)

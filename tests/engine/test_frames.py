@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from infraxa.engine import frames
-from infraxa.engine.types import ChatMessage, Finished, Request, Usage
+from infraxa.engine.types import ChatMessage, Finished, Request, Scored, ScoredRow, Usage
 
 MESSAGES: list[frames.ToHost] = [
     frames.Loading(0.5),
@@ -23,6 +23,8 @@ MESSAGES: list[frames.ToHost] = [
     ),
     frames.Beat(9),
     frames.Counted(1, 12),
+    frames.ScoreMade(2, Scored(1, bytes(4), (ScoredRow(b"ids", b"q", b"at"),))),
+    frames.Calibrating(3, 0.5),
 ]
 
 
