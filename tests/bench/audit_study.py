@@ -50,6 +50,8 @@ PROMPT: Final = range(112, 145)
 ROUNDS: Final = 5
 SHORT: Final = 3
 """Answers of the guide, which ends them itself, make one audit."""
+SLOW: Final = 10
+"""One such part of the answers are asked of the largest model."""
 FEW: Final = 16
 """Steps that are opened first, when not all are."""
 DEQUANTISED: Final = "the same weights in F16"
@@ -300,7 +302,10 @@ def main(arguments: Sequence[str] = ()) -> None:
     with tempfile.TemporaryDirectory() as folder:
         for shape, kind in claims:
             models = Models(shape, Path(folder))
-            study(models, kind, profile, ways, Path(folder))
+            fewer = SLOW if shape is MIDDLE else 1
+            study(
+                models, kind, Profile(profile.honest // fewer, profile.lies // fewer, ()), ways, Path(folder)
+            )
             cost(models.of(kind))
 
 
