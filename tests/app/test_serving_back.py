@@ -119,7 +119,7 @@ async def test_a_full_tab_is_emptied_by_serving_back(tmp_path: Path) -> None:
             assert (total.earned, total.spent, total.sold, total.bought) == (bill.charge, bill.charge, 1, 1)
             assert not node._provider.till._credit._taken, "it can be run up again today"
         third = await bought(fern, oak)
-        assert third.state == "complete"
+        assert third.state == "complete", third.error
         with pytest.raises(NodeError, match="no tab"):
             await oak.settle("0" * 52)
 
