@@ -37,6 +37,8 @@ KEPT_BYTES: Final = 64 * 1024 * 1024
 """Of all answers that can be audited; the oldest go first."""
 AT_ONCE: Final = 4
 """Audits; the others wait."""
+WAITING: Final = 32
+"""Audits that nobody asked for: with so many under way no other one begins."""
 PAUSES: Final = (0.0, 5.0, 60.0, 600.0, 1200.0)
 """Seconds before each time that a driver is asked to open an answer; then it is left undetermined."""
 
@@ -52,10 +54,10 @@ _log = logging.getLogger(__name__)
 class _Answer:
     """One that can be audited."""
 
-    def __init__(self, kept: Kept, place: Place | None, until: float) -> None:
+    def __init__(self, kept: Kept, place: Place | None, expires: asyncio.TimerHandle) -> None:
         self.kept = kept
         self.place = place
-        self.until = until
+        self.expires = expires
         self.signed: Signed | None = None
         """Its receipt."""
         self.receipt: deals.Receipt | None = None
@@ -85,6 +87,7 @@ class Auditor:
         """Answers are audited by themselves, as often as their drivers' records ask for."""
         self._node = node
         self._replaying = replaying
+        replaying.measured = self._measured
         self._audited = audited
         self._convicting = convicting
         self._examining = Examining(node.order_link, replaying, pauses)
@@ -93,6 +96,7 @@ class Auditor:
         self._answers: OrderedDict[bytes, _Answer] = OrderedDict()
         """By order, the oldest first."""
         self._bytes = 0
+        self._under_way = 0
         self._turn = asyncio.Semaphore(AT_ONCE)
         self._tasks = TaskGroup()
 
@@ -108,21 +112,22 @@ class Auditor:
         await self._tasks.cancel_all()
         await self._replaying.close()
         await self._convicting.close()
-        self._answers.clear()
+        for order_id in list(self._answers):
+            self._drop(order_id)
 
     def keep(self, kept: Kept, place: Place | None) -> None:
         """See verifying.Checks, as the next two."""
-        now = asyncio.get_running_loop().time()
-        self._drop(kept.order.id)
-        self._answers[kept.order.id] = _Answer(kept, place, now + KEPT_S)
+        order_id = kept.order.id
+        self._drop(order_id)
+        expires = asyncio.get_running_loop().call_later(KEPT_S, self._drop, order_id)
+        self._answers[order_id] = _Answer(kept, place, expires)
         self._bytes += kept.size
-        for order_id, answer in list(self._answers.items()):
-            if self._bytes <= KEPT_BYTES and now < answer.until:
-                break
-            self._drop(order_id)
+        while self._bytes > KEPT_BYTES:
+            self._drop(next(iter(self._answers)))
 
     def _drop(self, order_id: bytes) -> None:
         if (answer := self._answers.pop(order_id, None)) is not None:
+            answer.expires.cancel()
             self._bytes -= answer.kept.size
 
     def unverified(self, provider: bytes, order: bytes, place: Place | None, why: str) -> None:
@@ -191,10 +196,18 @@ class Auditor:
         answer.receipt = receipt
         self._judged(answer, self._verdict(answer, "signed"))
         rate = self._audited.rate(kept.provider, kept.order.model)
-        if self.automatic and self._rng.random() < rate:
+        if self.automatic and self._under_way < WAITING and self._rng.random() < rate:
             self._begin(answer, store)
 
+    def _measured(self, model: bytes) -> None:
+        """The noise of this model is known now: what waited for that is audited."""
+        for answer in self._answers.values():
+            waits = answer.verdict is not None and answer.verdict.why == "no_calibration"
+            if waits and answer.kept.order.model == model and self._store is not None:
+                self._begin(answer, self._store)
+
     def _begin(self, answer: _Answer, store: Store, *, asked: bool = False) -> None:
+        self._under_way += 1
         self._judged(answer, self._verdict(answer, "checking"))
         self._tasks.spawn(self._audit(answer, store, asked), name="audit an answer")
 
@@ -205,6 +218,7 @@ class Auditor:
         except FAILURES as error:
             _log.warning("an audit was not finished: %s", error.code)
         finally:
+            self._under_way -= 1
             if answer.state == "checking" and self._store is not None:
                 self._judged(answer, self._verdict(answer, "signed"))
 

@@ -76,13 +76,15 @@ class Replaying:
     def __init__(self, models: Models, settings: Callable[[], Settings], scratch: Path) -> None:
         """`scratch`: a folder in which a copy of a model's weights may be for a while."""
         self.wait_s = WAIT_S
+        self.measured: Callable[[bytes], None] = lambda model_id: None
+        """Told of each model whose noise is known from now on."""
         self._models = models
         self._settings = settings
         self._scratch = scratch
         self._store: Store | None = None
         self._files: dict[bytes, ModelEntry] = {}
-        self._measured: set[bytes] = set()
-        """Models whose noise was, or could not be, in this run."""
+        self._begun: set[bytes] = set()
+        """Models whose noise was measured in this run, or could not be."""
         self._one = asyncio.Lock()
         """One answer is computed at a time."""
         self._holding: set[asyncio.Task[object]] = set()
@@ -202,9 +204,9 @@ class Replaying:
 
     def _measure_soon(self, entry: ModelEntry, model_id: bytes) -> None:
         """Once in a run."""
-        if model_id in self._measured:
+        if model_id in self._begun:
             return
-        self._measured.add(model_id)
+        self._begun.add(model_id)
         task = self._tasks.spawn(self._measure(entry, model_id), name="measure the noise of a model")
         self._holding.add(task)
         task.add_done_callback(self._holding.discard)
@@ -217,6 +219,7 @@ class Replaying:
                 with tempfile.TemporaryDirectory(prefix="noise-", dir=self._scratch) as scratch:
                     mu0 = await engine.calibrate(scratch=Path(scratch))
                 await store.run(verdicts.keep_noise, model_id.hex(), loaded.backend, mu0)
+            self.measured(model_id)
         except TimeoutError:
             _log.warning("the noise of %s was not measured in time", entry.name)
         except OSError as error:
@@ -224,7 +227,7 @@ class Replaying:
         except FAILURES as error:
             _log.warning("the noise of %s was not measured: %s", entry.name, error.message)
         except asyncio.CancelledError:
-            self._measured.discard(model_id)
+            self._begun.discard(model_id)
             raise
 
 

@@ -14,6 +14,7 @@ import pytest
 from msgspec.structs import replace
 
 from infraxa.app.auditor import Auditor
+from infraxa.app.buying import Buying
 from infraxa.app.convicting import Convicting, Parts
 from infraxa.app.models import Models
 from infraxa.app.provider import Limits
@@ -120,12 +121,16 @@ class Audits(Place):
             await auth.open_account(link, self.account(node))
         return link
 
-    async def answer(self, said: tuple[ChatMessage, ...] = ASKED, sampling: Sampling = WARM) -> Told:
-        """A whole one, of a message of its own."""
+    def source(self, said: tuple[ChatMessage, ...] = ASKED, sampling: Sampling = WARM) -> Buying:
+        """An answer, of a message of its own."""
         self.place = "chat", f"message {len(self.shop.provider.served())} {len(self.verdicts)}"
         wanted = Wanted(id_text(self.id), sampling)
         chat_id, message_id = self.place
-        return await told(self.buyer.generate(said, wanted, chat_id=chat_id, message_id=message_id))
+        return self.buyer.generate(said, wanted, chat_id=chat_id, message_id=message_id)
+
+    async def answer(self, said: tuple[ChatMessage, ...] = ASKED, sampling: Sampling = WARM) -> Told:
+        """A whole one."""
+        return await told(self.source(said, sampling))
 
     async def verdict(self, said: tuple[ChatMessage, ...] = ASKED, sampling: Sampling = WARM) -> Verdict:
         """What comes of the audit of a new answer."""

@@ -1,0 +1,70 @@
+"""What audits say of drivers: how often the next one is made, and who is not chosen any more."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from infraxa.app.audited import Audited
+from infraxa.app.audits import AuditsSeen
+from infraxa.store.records import Verdict
+from infraxa.store.verdicts import VerdictRow
+
+DRIVER, OTHER, MODEL, OTHER_MODEL = (bytes([n]) * 32 for n in range(1, 5))
+
+
+def row(number: int, state: Any = "passed", *, proof: str = "", by: Any = "own", **more: Any) -> VerdictRow:
+    verdict = Verdict(f"{number:032x}", "driver", state, by=by, proof=bool(proof), **more)
+    return VerdictRow(DRIVER, MODEL, number, verdict, proof)
+
+
+def test_of_whom_nothing_is_known_all_is_audited() -> None:
+    audited = Audited()
+    assert audited.seen(DRIVER, MODEL) == AuditsSeen() and audited.caught(DRIVER, MODEL) == ""
+    assert audited.rate(DRIVER, MODEL) == 1.0
+
+
+def test_fewer_are_audited_with_each_that_passes_and_more_after_a_grey_one() -> None:
+    audited, rates = Audited(), []
+    for number in range(300):
+        rates.append(audited.rate(DRIVER, MODEL))
+        audited.add(row(number, ratio=1.0))
+    assert rates[:10] == [1.0] * 10 and rates == sorted(rates, reverse=True)
+    assert rates[-1] == 0.05 and audited.rate(OTHER, MODEL) == 1.0
+    audited.add(row(300, ratio=1.8), grey=True)
+    assert audited.rate(DRIVER, MODEL) == 0.5
+    for number in range(301, 311):
+        audited.add(row(number, ratio=1.0))
+    assert audited.rate(DRIVER, MODEL) == 0.05
+
+
+def test_they_are_counted_once_for_each_order() -> None:
+    audited = Audited()
+    audited.open([row(1, "undetermined", why="no_calibration"), row(2)])
+    audited.add(row(1))
+    assert audited.seen(DRIVER, MODEL) == AuditsSeen(2, 0, 0, 2)
+
+
+def test_a_failed_audit_is_of_its_model_and_a_proof_of_all() -> None:
+    audited = Audited()
+    audited.add(row(1, "failed", why="other_model", ratio=4.0))
+    assert "not those of the model" in audited.caught(DRIVER, MODEL)
+    assert not audited.caught(DRIVER, OTHER_MODEL) and not audited.is_guilty(DRIVER)
+    audited.add(row(2, "failed", why="wrong_token", proof="{}"))
+    assert "proven" in audited.caught(DRIVER, OTHER_MODEL) and audited.is_guilty(DRIVER)
+    assert not audited.caught(OTHER, MODEL)
+
+
+def test_what_others_prove_is_no_audit_of_this_node() -> None:
+    audited = Audited()
+    audited.open([row(1, "failed", why="wrong_leaf", proof="{}", by="")])
+    assert audited.caught(DRIVER, MODEL) and audited.seen(DRIVER, MODEL) == AuditsSeen()
+
+
+@pytest.mark.parametrize(("ratio", "caught"), [(1.3, False), (1.7, True)])
+def test_many_that_are_too_far_off_are_too_many(ratio: float, caught: bool) -> None:
+    audited = Audited()
+    for number in range(20):
+        audited.add(row(number, ratio=ratio))
+    assert bool(audited.caught(DRIVER, MODEL)) == caught
