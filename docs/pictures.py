@@ -10,8 +10,9 @@ import asyncio
 import contextlib
 import re
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 from textual.widgets import TextArea
@@ -23,11 +24,14 @@ from infraxa.app.folders import Folders
 from infraxa.app.hub_values import HubFile, PullAsked, PullChosen, PullEvent, PullMoved, PullPlan
 from infraxa.app.node import Node
 from infraxa.app.offers import OfferSeen
+from infraxa.app.transcripts import Written
 from infraxa.app.tui.app import InfraxaApp
 from infraxa.app.tui.screens.pull import PullScreen
 from infraxa.app.tui.screens.settle import Settle
+from infraxa.engine import transcript
+from infraxa.engine.types import Delta
 from infraxa.net.identity import id_text
-from infraxa.store.records import ChatOptions
+from infraxa.store.records import ChatOptions, Verdict
 
 HERE = Path(__file__).parent
 SIZES = [(80, 24), (120, 36), (200, 60)]
@@ -218,6 +222,68 @@ async def full_tab(folder: Path, size: tuple[int, int], colour: str) -> None:
         await other.close()
 
 
+def lying(honest: Callable[[Written, Delta], Iterator[tuple[int, bytes]]]) -> Any:
+    """What a driver commits to who gives other tokens than were drawn."""
+
+    def take(self: Written, delta: Delta) -> Iterator[tuple[int, bytes]]:
+        leaves = (transcript.decode_leaf(leaf) for leaf in delta.leaves)
+        forged = tuple(transcript.encode_leaf(leaf._replace(token=leaf.ids[-1])) for leaf in leaves)
+        return honest(self, msgspec.structs.replace(delta, leaves=forged))
+
+    return take
+
+
+async def audits(folder: Path, size: tuple[int, int], colour: str) -> None:
+    """An answer whose audit passed, and one whose driver lied."""
+    settings = Settings(listen_port=0, network="pictures", threads=1, slots=4, reduced_motion=True)
+    other = Node(
+        msgspec.structs.replace(settings, name="birch", base_price=0.2), Folders.find(folder / "birch", {})
+    )
+    own = msgspec.structs.replace(settings, name="maple", theme=f"infraxa-{colour}")
+    app = InfraxaApp(own, Folders.find(folder / "maple", {}))
+
+    async def verdict() -> Verdict:
+        """Of the newest answer, once an audit of it has ended."""
+        while True:
+            answer = app.chat_screen.shown_turns[-1].message
+            facts = answer.facts
+            if facts is not None and facts.verdicts and facts.verdicts[-1].state in ("passed", "failed"):
+                return facts.verdicts[-1]
+            if facts is not None and facts.verdicts and facts.verdicts[-1].state == "undetermined":
+                await app.node.audit_answer(answer.chat_id, answer.id)  # the model is measured meanwhile
+            await asyncio.sleep(1)
+
+    honest = Written.take
+    try:
+        await other.start()
+        await other.accept_serving()
+        await other.provide(True)
+        async with app.run_test(size=size) as pilot, asyncio.timeout(3 * SECONDS):
+            while not (app.opened and app.node.engine.state == "ready"):
+                await pilot.pause(0.05)
+            await offered(app.node, 1)
+            await pilot.press("alt+m")
+            await pilot.pause(2)
+            await pilot.press("enter")
+            await pilot.pause(1)
+            for question, state in (
+                ("How do I become a provider?", "passed"),
+                ("What is a receipt?", "failed"),
+            ):
+                if state == "failed":
+                    Written.take = lying(honest)  # type: ignore[method-assign] # the driver lies from now on
+                await pilot.press(*question, "enter")
+                await pilot.pause(2)
+                assert (await verdict()).state == state
+            for text in app.screen.query(TextArea):
+                text.cursor_blink = False
+            await pilot.pause(6)  # what was said meanwhile is over
+            save(app, f"audit-{size[0]}x{size[1]}-{colour}")
+    finally:
+        Written.take = honest  # type: ignore[method-assign]
+        await other.close()
+
+
 class Download:
     """One that has come to three eighths."""
 
@@ -322,6 +388,8 @@ async def main() -> None:
             await roles(Path(folder), (120, 36), colour)
         with tempfile.TemporaryDirectory() as folder:
             await full_tab(Path(folder), (120, 36), colour)
+        with tempfile.TemporaryDirectory() as folder:
+            await audits(Path(folder), (120, 36), colour)
 
 
 if __name__ == "__main__":

@@ -76,6 +76,11 @@ async def on(path: Path, size: tuple[int, int] = (200, 40)) -> AsyncIterator[Aud
         (RUNNING, "audit running…", "$foreground 60%"),
         (CAUGHT, "✗ caught: wrong token", "$text-error"),
         (SILENT, "undetermined: the driver did not show its steps", "$text-warning"),
+        (
+            replace(SILENT, why="no_calibration"),
+            "undetermined: its model is measured first",
+            "$foreground 60%",
+        ),
         (UNVERIFIED, "unverified: its sampling cannot be checked", "$foreground 60%"),
         (replace(UNVERIFIED, why="some_new_reason"), "unverified: some new reason", "$foreground 60%"),
         (replace(SILENT, why="\x1b[2J[b]"), "undetermined: [2J[b]", "$text-warning"),
@@ -144,9 +149,7 @@ def test_the_card_says_how_far_a_driver_is_verified() -> None:
     card = words(lines_of(known, audited(PASSED)))
     assert "verified 12 ✓" in card and "signed ✓ audit passed" in card
     caught = words(lines_of(replace(maple, offer=replace(maple.offer, caught=CAUGHT_MAPLE)), audited(CAUGHT)))
-    assert (
-        f"✗ {CAUGHT_MAPLE}" in caught and "verified ✗ caught" in caught and "✗ caught: wrong token" in caught
-    )
+    assert f"{M} ✗ {CAUGHT_MAPLE} ● online" in caught and "✗ caught: wrong token" in caught
 
 
 def test_the_help_has_the_key_and_the_command() -> None:

@@ -58,7 +58,7 @@ def lines_of(
     else:
         lines.append(Content.styled(driver.name, "bold $text-primary"))
     if driver.offer is not None and driver.offer.caught:
-        lines += [Content.styled(f"✗ {one_line(driver.offer.caught, 200)}", "$text-error"), Content("")]
+        lines.append(Content.styled(f"✗ {one_line(driver.offer.caught, 200)}", "$text-error"))
     if driver.offer is not None:
         is_own = bound is not None and bound.driver == id_text(driver.offer.node.id)
         lines += _offer(driver.offer, last if _is_of(last, driver) else None, bound if is_own else None)
@@ -162,5 +162,6 @@ def _seen(offer: OfferSeen) -> list[Content]:
         lines.append(row("first token", short_time(offer.first_token_ms)))
     elif first is not None:
         lines.append(row("claims", f"first in {short_time(first)}"))
-    lines.append(row("verified", badge_of(offer)))
+    if not offer.caught:  # that stands at the top
+        lines.append(row("verified", badge_of(offer)))
     return lines

@@ -19,12 +19,14 @@ _RANKS: Final = ("failed", "checking", "undetermined", "unverified", "signed", "
 part."""
 _STYLES: Final = {"failed": "$text-error", "passed": "$text-success", "undetermined": "$text-warning"}
 QUIET: Final = "$foreground 60%"
+_OWN_AFFAIRS: Final = ("no_calibration", "few")
+"""Why nothing was determined that says nothing of the driver."""
 
 _WHY: Final = {
     "sampling": "its sampling cannot be checked",
     "not_offered": "its driver commits to nothing",
     "own_setting": "turned off in Settings",
-    "no_calibration": "its model's noise is not known yet",
+    "no_calibration": "its model is measured first",
     "backend": "other hardware computed it",
     "silent": "the driver did not show its steps",
     "few": "too few tokens",
@@ -34,7 +36,7 @@ _WHY: Final = {
     "two_receipts": "two receipts",
     "other_model": "another model",
     "other_prompt": "another prompt",
-    "bad_opening": "steps it did not sign",
+    "bad_opening": "its steps do not fit",
 }
 """Why, in the line of facts."""
 _IN_FULL: Final = {
@@ -43,7 +45,7 @@ _IN_FULL: Final = {
     "own_setting": "The setting verify is none: nothing was asked for that can be checked",
     "no_file": "It was not audited: the model's file is not on this machine",
     "not_loaded": "It was not audited: the model is not loaded here",
-    "no_calibration": "The honest noise of this model is measured first; audit it again later",
+    "no_calibration": "What is honest noise of this model is being measured here; audit it again in a while",
     "backend": "Other hardware computes other numbers, and how far they may be apart is not known",
     "silent": "The driver did not show the steps that it was asked for",
     "few": "The answer has too few tokens to tell noise from another model",
@@ -53,7 +55,7 @@ _IN_FULL: Final = {
     "two_receipts": "The driver signed two different receipts for one answer",
     "other_model": "The numbers are not those of the model that was sold",
     "other_prompt": "The driver's model was not given the prompt that was sent",
-    "bad_opening": "What the driver showed is not what it had signed",
+    "bad_opening": "What the driver showed does not fit what it had signed and sent",
 }
 _TITLES: Final = {
     "unverified": "unverified",
@@ -79,7 +81,11 @@ def verdict_text(facts: AnswerFacts) -> str:
 def verdict_style(facts: AnswerFacts) -> str:
     """That of `verdict_text`."""
     verdict = worst(facts)
-    return QUIET if verdict is None else _STYLES.get(verdict.state, QUIET)
+    return QUIET if verdict is None else _style(verdict)
+
+
+def _style(verdict: Verdict) -> str:
+    return QUIET if verdict.why in _OWN_AFFAIRS else _STYLES.get(verdict.state, QUIET)
 
 
 def worst(facts: AnswerFacts) -> Verdict | None:
@@ -110,7 +116,7 @@ def _line(verdict: Verdict, name: str, *, paid: bool) -> Content:
     if verdict.by:
         parts.append("checked by this machine" if verdict.by == "own" else "checked by a referee")
     said = Content.styled(" · ".join(parts) + " · ", QUIET)
-    said += Content.styled(_TITLES[verdict.state], _STYLES.get(verdict.state, QUIET))
+    said += Content.styled(_TITLES[verdict.state], _style(verdict))
     if full := _IN_FULL.get(verdict.why):
         said += Content.styled(f". {full}.", QUIET)
     if verdict.proof:
