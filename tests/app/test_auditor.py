@@ -11,7 +11,7 @@ import pytest
 import pytest_asyncio
 from msgspec.structs import replace
 
-from infraxa.app import agreeing, fraud, replaying
+from infraxa.app import agreeing, fraud, purse, replaying
 from infraxa.app.agreeing import Due
 from infraxa.app.errors import NodeError
 from infraxa.app.ordering import request_of
@@ -346,6 +346,7 @@ async def test_no_receipt_is_signed_that_commits_to_something_else(
         return None if other is None else codec.encode(other)
 
     monkeypatch.setattr(Written, "end", end)
+    monkeypatch.setattr(purse, "CLOSE_S", 0.1)
     async with auditing(real, tmp_path) as user:
         await user.answer(sampling=replace(WARM, max_tokens=20))
         assert "transcript" in await user.note()

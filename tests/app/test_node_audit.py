@@ -1,0 +1,131 @@
+"""Whole nodes audit each other: what a person sees of it, and what the network hears of one that lies."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from msgspec.structs import replace
+
+from infraxa.app import fraud
+from infraxa.app.audits import AuditPlan
+from infraxa.app.errors import NodeError
+from infraxa.app.events import FactsChanged
+from infraxa.app.node import Node
+from infraxa.app.offers import OfferSeen
+from infraxa.app.transcripts import Written
+from infraxa.engine import transcript
+from infraxa.engine.types import Delta
+from infraxa.net.identity import id_text
+from infraxa.store import verdicts
+from infraxa.store.records import ChatOptions, Verdict
+from tests.app.networked import attached, folders, network_name, running, until
+from tests.app.test_node_driver import chat_with, provider
+
+QUESTION = "How do I become a provider?"
+NOISE = 0.0776
+
+
+async def ready(user: Node) -> None:
+    """It has the model loaded, and its noise was measured."""
+    await user.use_model("guide")
+    (guide,) = await user.list_models()
+    model = await user.models.model_id(guide)
+    await user._store.run(verdicts.keep_noise, model.hex(), "cpu", NOISE)
+
+
+async def verdict_of(user: Node, chat_id: str, *states: str) -> Verdict:
+    """Of the last answer, once it is one of these."""
+    for _ in range(600):
+        facts = (await user.branch(chat_id))[-1].message.facts
+        if facts is not None and facts.verdicts and facts.verdicts[-1].state in states:
+            return facts.verdicts[-1]
+        await asyncio.sleep(0.05)
+    raise AssertionError(f"not {states} within 30 s: {facts}")
+
+
+async def offer_of(user: Node, node: Node) -> OfferSeen:
+    return next(offer for offer in await user.list_offers() if offer.node.id == node.network.id)
+
+
+async def test_answers_are_audited_and_the_message_says_so(tmp_path: Path) -> None:
+    network = network_name(tmp_path)
+    async with (
+        running(folders(tmp_path / "user").data, network=network, threads=1) as user,
+        provider(tmp_path / "maple", user, network, "maple") as maple,
+    ):
+        await ready(user)
+        async with chat_with(user, id_text(maple.network.id)) as chat:
+            message = await user.send(chat.id, QUESTION)
+            await chat.ended(message)
+            verdict = await verdict_of(user, chat.id, "passed")
+            assert verdict.by == "own" and verdict.opened == 16 and verdict.steps > 40
+            told = [event.facts.verdicts for event in chat.events if isinstance(event, FactsChanged)]
+            assert [one[-1].state for one in told if one][-2:] == ["checking", "passed"]
+            offer = await offer_of(user, maple)
+            assert (offer.audited.passed, offer.audited.failed, offer.caught) == (1, 0, "")
+            async with attached(user) as front:
+                assert await front.audit_plan(chat.id, message) == AuditPlan("done", "It was audited.")
+                with pytest.raises(NodeError, match="audited"):
+                    await front.audit_answer(chat.id, message)
+                with pytest.raises(NodeError) as none:
+                    await front.proof_of(verdict.order)
+                assert none.value.code == "no_proof"
+
+            await user.change_setting("audit", "off")
+            message = await user.send(chat.id, QUESTION)
+            await chat.ended(message)
+            await verdict_of(user, chat.id, "signed")
+            assert (await user.audit_plan(chat.id, message)).state == "own"
+            with pytest.raises(NodeError, match="other provider"):
+                await user.audit_answer(chat.id, message, referee=True)
+            await user.audit_answer(chat.id, message)
+            await verdict_of(user, chat.id, "passed")
+
+            assert (await user.bound(chat.id, "?")).unverified == ""
+            await user.change_setting("verify", "none")
+            assert (await user.bound(chat.id, "?")).unverified == "own_setting"
+            message = await user.send(chat.id, QUESTION)
+            await chat.ended(message)
+            assert (await verdict_of(user, chat.id, "unverified")).why == "own_setting"
+            assert (await user.audit_plan(chat.id, message)).state == "none"
+
+
+async def test_a_driver_that_lies_is_known_to_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    honest = Written.take
+
+    def lying(self: Written, delta: Delta) -> Iterator[tuple[int, bytes]]:
+        leaves = [transcript.decode_leaf(leaf) for leaf in delta.leaves]
+        changed = [transcript.encode_leaf(leaf._replace(token=leaf.ids[-1])) for leaf in leaves]
+        return honest(self, replace(delta, leaves=tuple(changed)))
+
+    monkeypatch.setattr(Written, "take", lying)
+    network = network_name(tmp_path)
+    async with (
+        running(folders(tmp_path / "user").data, network=network, threads=1) as user,
+        running(folders(tmp_path / "other").data, network=network, threads=1) as other,
+        provider(tmp_path / "maple", user, network, "maple") as maple,
+    ):
+        await other.join(await maple.invite())
+        await until(lambda: user.network.peers and other.network.peers, "all are linked")
+        async with chat_with(user, id_text(maple.network.id)) as chat:
+            await chat.ended(await user.send(chat.id, QUESTION))
+            verdict = await verdict_of(user, chat.id, "failed")
+        assert (verdict.why, verdict.proof) == ("wrong_token", True)
+        assert fraud.checked(await user.proof_of(verdict.order)).provider == maple.network.id
+        assert "proven" in (await offer_of(user, maple)).caught
+        (receipt,) = await user.list_receipts(role="user")
+        assert receipt.state == "reversed"
+        (tab,) = await user.list_tabs()
+        assert tab.owed == 0
+
+        for _ in range(600):
+            if (await offer_of(other, maple)).caught:
+                break
+            await asyncio.sleep(0.05)
+        assert "proven" in (await offer_of(other, maple)).caught
+        chat_id = (await other.create_chat()).id
+        await other.set_chat_options(chat_id, ChatOptions(driver="auto"))
+        assert (await other.bound(chat_id, "?")).state == "refused"
