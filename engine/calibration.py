@@ -195,6 +195,7 @@ def _read_copy(
     aside: Aside[Any], means: Means, folder: Path, answers: Sequence[_Answer], longest: int
 ) -> Generator[float, None, list[bytes] | None]:
     """As `_read`, from a copy of the weights; None when it cannot be made."""
+    yield from _pause(aside, 0.8)
     copy = Copy(means.model, folder)
     try:
         while not copy.wait(0 if aside.beside else WAIT):
