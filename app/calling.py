@@ -95,12 +95,6 @@ class Calls:
 
     async def route(self, model: str, policy: Policy, does: int = DOES_ANSWERS) -> ModelEntry | Wanted:
         """The model of this machine, or who is to be asked for it. Raises NodeError."""
-        if policy.audited:
-            raise NodeError(
-                "no_audits",
-                "No driver's answers have been audited: this infraxa does not audit yet.",
-                "Ask without the condition that they are.",
-            )
         if policy.where == "local" and policy.driver is not None:
             raise NodeError(
                 "bad_policy",
@@ -162,8 +156,31 @@ class Calls:
                 if driver in (ANY, id_text(offer.node.id)) and offer.model.does & does
             ]
             model_id = _model_id(offers, model, most)
+        if policy.audited:
+            return self._audited(driver, model_id, most, does)
         wanted = Wanted(driver, driver_model=model_id, max_price=most, capped=True, goes_on=False)
         return wanted if policy.driver is not None else wanted._replace(failover="auto")
+
+    def _audited(self, driver: str, model_id: str | None, most: int | None, does: int) -> Wanted:
+        """The best one whose answers with this model passed audits of this node, and no other. Raises
+        NodeError `no_audits`."""
+        for offer in self._offers():
+            fits = driver in (ANY, id_text(offer.node.id)) and model_id in (None, offer.model.model_id.hex())
+            cheap = most is None or max(offer.price_in, offer.price_out) <= most
+            if offer.audited.passed and offer.has_room and fits and cheap and offer.model.does & does:
+                return Wanted(
+                    id_text(offer.node.id),
+                    driver_model=offer.model.model_id.hex(),
+                    failover="off",
+                    max_price=most,
+                    capped=True,
+                    goes_on=False,
+                )
+        raise NodeError(
+            "no_audits",
+            "No driver that is there now has passed an audit of this node with this model.",
+            "Ask without that condition; answers are audited where the model's file is on this machine.",
+        )
 
 
 class Calling(OneOff):

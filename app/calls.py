@@ -29,7 +29,7 @@ class Policy(Struct, frozen=True):
     max_price: int | None = None
     """µcr per 1M tokens, of the answer and of the prompt; None: as the setting says."""
     audited: bool = False
-    """Only drivers whose answers were checked."""
+    """Of drivers, only those whose answers passed audits of this node."""
 
 
 class Call(Struct, frozen=True):

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from infraxa.net.link import Link
 
 CONNECT_S: Final = 30.0
+AGAIN: Final = 3
+"""How often it is asked for all steps after some."""
 POOLED: Final = 16
 """Short answers of one driver and model that are judged together."""
 MOST_POOLS: Final = 256
@@ -84,8 +86,8 @@ class Examining:
                 return Found("failed" if certain else "undetermined", "other_prompt", len(shown.leaves))
             judged = self._judged(kept, first)
             if judged.state in ("grey", "failed"):
-                # Nobody is condemned by one look.
-                with contextlib.suppress(_TooLong):
+                # Nobody is condemned by one look; nor does it help to show no more after that.
+                with contextlib.suppress(_TooLong, Silent):
                     shown = await self._shown(kept, receipt, all_steps=True)
                 second = await self._replaying.compare(kept, said, shown, load=asked)
                 return _found(self._judged(kept, second), second, shown, grey=True)
@@ -118,19 +120,22 @@ class Examining:
         request = wire.AuditPlease(kept.order.id, kept.secret, all_steps)
         count = said.steps if all_steps else OPENED
         steps = challenge(kept.secret, said.root, kept.order.id, said.steps, count)
-        opening = await self._ask(kept.provider, request, said.steps)
+        pauses = self._pauses[:AGAIN] if all_steps else self._pauses
+        opening = await self._ask(kept.provider, request, said.steps, pauses)
         try:
             return await asyncio.to_thread(opened.check, kept, receipt, opening, steps)
         except Lie as lie:
             lie.shown = len(steps)
             raise
 
-    async def _ask(self, driver: bytes, request: wire.AuditPlease, steps: int) -> Opening:
+    async def _ask(
+        self, driver: bytes, request: wire.AuditPlease, steps: int, pauses: tuple[float, ...]
+    ) -> Opening:
         """Raises Silent, _TooLong, and Lie for what is no opening."""
         from infraxa.net import audits
         from infraxa.net.stream import LinkClosed, StreamCancelled, StreamFailed
 
-        for pause in self._pauses:
+        for pause in pauses:
             await asyncio.sleep(pause)
             try:
                 async with asyncio.timeout(CONNECT_S):

@@ -42,6 +42,13 @@ class Shown(NamedTuple):
     leaves: tuple[Leaf, ...]
     """In the order of their steps."""
 
+    def __repr__(self) -> str:
+        """Without what was said."""
+        return f"Shown({len(self.leaves)} of {len(self.tokens)} steps)"
+
+    def __rich_repr__(self) -> list[tuple[str, object]]:
+        return [("leaves", len(self.leaves)), ("tokens", len(self.tokens))]
+
 
 def check(kept: Kept, receipt: deals.Receipt, opening: Opening, steps: Sequence[int]) -> Shown:
     """What was opened, when it is what was committed to and no lie shows. `steps`: those that had to be

@@ -60,7 +60,7 @@ async def test_this_machine_answers_a_call_here_and_over_the_control_socket(tmp_
         (asked("no such", where="local"), "no_model"),
         (asked("/etc/passwd"), "no_model"),
         (asked("guide", where="market"), "no_model"),
-        (asked("guide", audited=True), "no_audits"),
+        (asked("auto", where="market", audited=True), "no_audits"),
         (asked("guide", driver="7777", where="local"), "bad_policy"),
         (asked("guide", driver="nobody"), "no_driver"),
         (Call("guide", Request((ChatMessage("user", "word " * 100_000),), STEADY)), "prompt_too_long"),

@@ -22,7 +22,8 @@ from infraxa.app.node import Node
 from infraxa.engine.types import ChatMessage, Delta, Finished, Format, Request, Sampling, Tool
 from infraxa.net import vectors
 from infraxa.net.identity import id_text
-from infraxa.store.records import ChatOptions
+from infraxa.store.records import ChatOptions, Verdict
+from infraxa.store.verdicts import VerdictRow
 from tests.app.networked import attached, folders, network_name, running, until
 from tests.app.test_calls import ASKED, STEADY, events, text_of
 
@@ -219,6 +220,11 @@ async def test_policies(tmp_path: Path) -> None:
         (offer,) = await user.list_offers()
         found = await events(user.call(market(asked, model=offer.model.model_id.hex())))
         assert isinstance(found[-1], Finished) and found[-1].error is None
+        passed = Verdict("00" * 16, driver, "passed", by="own")
+        user._drivers.audited.add(VerdictRow(offer.node.id, offer.model.model_id, 1, passed))
+        began, *_, end = await events(user.call(market(asked, audited=True)))
+        assert isinstance(began, AskBegan) and began.driver == driver
+        assert isinstance(end, Finished) and end.error is None
         # The model is here too, and this machine is asked first.
         began = (await events(user.call(Call("guide", asked))))[0]
         assert isinstance(began, AskBegan) and not began.driver

@@ -250,7 +250,8 @@ REFUSED: Any = [
     ({"extra_headers": {"X-Infraxa-Max-Price": "-1"}}, openai.BadRequestError, "bad_policy",
      "x-infraxa-max-price"),
     ({"extra_headers": {"X-Infraxa-Maxprice": "1"}}, openai.BadRequestError, None, "x-infraxa-maxprice"),
-    ({"extra_headers": {"X-Infraxa-Audited": "only"}}, openai.BadRequestError, "no_audits", None),
+    ({"extra_headers": {"X-Infraxa-Audited": "only", "X-Infraxa-Where": "market"}, "model": "auto"},
+     openai.BadRequestError, "no_audits", None),
 ]  # fmt: skip
 
 
