@@ -21,6 +21,7 @@ from infraxa.app.spending import Ended, NotBought, Spending
 from infraxa.app.tally import Part, Tally
 from infraxa.app.verifying import Kept, Secrets
 from infraxa.engine.types import ErrorInfo, Progress
+from infraxa.net import deals
 from infraxa.net.errors import NetError
 from infraxa.net.identity import id_text
 from infraxa.net.names import clean_name
@@ -28,6 +29,7 @@ from infraxa.net.orders import Checkpoint, Claimed, Done, Piece, Placed
 from infraxa.net.patience import Patience, PatienceLimits
 from infraxa.net.prompts import Prompt
 from infraxa.net.routing import Blame, Outcome
+from infraxa.net.scores import Scoring
 from infraxa.net.status import NetworkStatus, SeenNode
 from infraxa.net.wire import Order
 from infraxa.store.db import now_ms
@@ -121,6 +123,8 @@ class Attempt:
         """`moved` is told when the first of its text comes. `spending`: None: nothing of money is asked."""
         self.texts: list[str] = []
         """What has come of the answer."""
+        self.scoring: Scoring | None = None
+        """How the scores are computed that came."""
         self._network = network
         self._drivers = drivers
         self._limits = limits
@@ -166,7 +170,7 @@ class Attempt:
                 done = await self._follow(bought, patience, part, order.id)
             # A driver that ends at once and says nothing must not look like the best of all.
             outcome = Outcome("answered" if any(self.texts) or self._vectors else "cancelled")
-            ended = Ended("embedded" if order.texts else done.finish, done=done)
+            ended = Ended(_outcome(order, done), done=done)
             return done
         except NotBought as error:
             return Setback(error.info.code, error.info)
@@ -270,6 +274,8 @@ class Attempt:
                     self._checkpoints.append(checkpoint)
                 case Vector() as vector:
                     self._vectors.append(vector)
+                case Scoring() as scoring:
+                    self.scoring = scoring
                 case Progressed() as progressed:
                     self._telling.say(Progress(progressed.done, progressed.total))
                 case Done() as done:
@@ -352,6 +358,12 @@ class Attempt:
 
     async def _observed(self, outcome: Outcome) -> None:
         await self._drivers.observed(self._node, self._offer.model.model_id, outcome)
+
+
+def _outcome(order: Order, done: Done) -> deals.Outcome:
+    if order.scores:
+        return "scored"
+    return "embedded" if order.texts else done.finish
 
 
 def _vectors(came: list[purchase.Vector]) -> Vectors:

@@ -96,6 +96,14 @@ def texts_most(texts: Iterable[str], context: int = market.UNBOUNDED) -> list[in
     return [min(TEXT_TOKENS + _size(text), context) for text in texts]
 
 
+def read_most(prompt: Prompt, context: int) -> list[int]:
+    """As `texts_most`, of all that is only read: of texts, or of an answer with its prompt; empty: an answer
+    is asked for."""
+    if prompt.steps:
+        return [min(most_of(prompt) + len(prompt.answer) // 4, context)]
+    return texts_most(prompt.texts, context)
+
+
 def most_of(prompt: Prompt) -> int:
     """Tokens that this prompt can have at most."""
     most = prompt_most(turn.text for turn in prompt.turns) + sum(texts_most(prompt.texts))
@@ -199,7 +207,7 @@ def judged(
         "prices": (receipt.price_in, receipt.price_out, receipt.price_cached)
         == (order.price_in, order.price_out, order.price_cached),
         "tokens": receipt.n_cached <= receipt.n_prompt,
-        "outcome": order.outcome not in ("stop", "length", "embedded")
+        "outcome": order.outcome not in ("stop", "length", "embedded", "scored")
         or receipt.outcome in (order.outcome, "failed"),
         "transcript": _commits(receipt, order, kept),
     }
@@ -233,10 +241,11 @@ def _commits(receipt: Receipt, order: OrderRow, kept: Kept | None) -> bool:
 
 def _agreed_outcome(mine: str, theirs: Outcome) -> Outcome:
     """By which it is charged what was read of the prompt, where no token came."""
-    if mine == theirs == "embedded":
-        return "embedded"
+    if mine == theirs and theirs in ("embedded", "scored"):
+        return theirs
     # Vectors may have been whole when they were cancelled, and cost no more for it.
-    return "cancelled" if mine == "cancelled" and theirs in ("cancelled", "embedded") else "failed"
+    whole = theirs in ("cancelled", "embedded", "scored")
+    return "cancelled" if mine == "cancelled" and whole else "failed"
 
 
 def bill_of(order: OrderRow, counted: int | None) -> Bill:

@@ -19,7 +19,7 @@ from infraxa.app.errors import NodeError
 from infraxa.app.events import Event, LogLine, ProviderChanged, ServedChanged
 from infraxa.app.models import Models
 from infraxa.app.offering import Offering
-from infraxa.app.sales import Sales
+from infraxa.app.sales import Noise, Sales, no_noise
 from infraxa.app.served import Records, RequestLog, Row
 from infraxa.app.serving import BlockedUser, Mode, ProviderStatus, SelfTest, Served
 from infraxa.app.terms import PAUSED, Refusal, Terms, Why
@@ -57,6 +57,8 @@ class Desk:
         """Told how busy this node is, when that is news."""
         self.self_test: Callable[[], SelfTest] = lambda: SelfTest("off")
         """What is known of whether strangers are served."""
+        self.noise: Noise = no_noise
+        """How the scores of answers of others are to be judged."""
         self.till = till
         """What it sells for, and who owes it how much."""
         self.till.serving = self._served_with
@@ -74,6 +76,7 @@ class Desk:
             ended=self._log_end,
             again=self._log_again,
             now_ms=clock,
+            noise=lambda *of: self.noise(*of),
         )
         self._on = False
         """Provider mode is."""

@@ -190,7 +190,7 @@ class Intake:
         """As `end`, without waiting for it."""
         if sold.end is None:
             sold.end = ended
-            if sold.claimed and ended.outcome != "embedded":
+            if sold.claimed and ended.outcome not in ("embedded", "scored"):
                 self.pricing.ended(ended.n_out)
         return self._tasks.spawn(self._write_end(sold), name="the end of an order")
 

@@ -15,7 +15,7 @@ from infraxa.app.terms import Terms
 from infraxa.net.credits import micro
 from infraxa.net.market import FREE, Rates
 from infraxa.net.orders import MAX_OUT
-from infraxa.net.records import DOES_ANSWERS, DOES_VECTORS, ModelOffer, PriceNow
+from infraxa.net.records import DOES_ANSWERS, DOES_SCORES, DOES_VECTORS, ModelOffer, PriceNow
 from infraxa.net.status import Load, Offer
 
 SPEED_STEP: Final = 1.25
@@ -59,7 +59,7 @@ class Offering:
             backend="llama.cpp",
             speed=min(round(self._speed * 1000), 2**31 - 1),
             vocab=terms.entry.vocab,
-            does=DOES_VECTORS if info.embeds_only else DOES_ANSWERS | DOES_VECTORS,
+            does=_does(terms),
         )
         settings = terms.settings
         self._base = base
@@ -96,6 +96,13 @@ class Offering:
         if offer != self._offer:
             self._offer = offer
             self._on_offer(offer)
+
+
+def _does(terms: Terms) -> int:
+    """What it can be asked for, see records.DOES_*."""
+    if terms.entry.info.embeds_only:
+        return DOES_VECTORS
+    return DOES_ANSWERS | DOES_VECTORS | (DOES_SCORES if terms.scores else 0)
 
 
 async def servable(

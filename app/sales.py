@@ -12,12 +12,13 @@ import contextlib
 import logging
 import time
 import traceback
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Final, Literal
 
 import msgspec
 
 from infraxa.app.admission import Admission
+from infraxa.app.choices import ModelEntry
 from infraxa.app.errors import NodeError
 from infraxa.app.line import Line, within
 from infraxa.app.models import Models
@@ -30,6 +31,7 @@ from infraxa.app.terms import (
     Refusal,
     Terms,
     Why,
+    backend_of,
     check_order,
     check_prompt,
     done_of,
@@ -41,7 +43,7 @@ from infraxa.app.throttle import Throttle
 from infraxa.app.till import Till
 from infraxa.app.turns import EngineLost, Turns
 from infraxa.engine.types import EngineError, Finished
-from infraxa.net import prompts
+from infraxa.net import prompts, wire
 from infraxa.net.deals import Outcome
 from infraxa.net.tasks import TaskGroup
 
@@ -52,6 +54,15 @@ _log = logging.getLogger(__name__)
 
 USAGE_S: Final = 2.0
 """For the counts of a generation that was cancelled."""
+
+Noise = Callable[[ModelEntry, bytes, str], Awaitable[float | None]]
+"""The honest noise, in logits, of a file with this model_id on this backend; None: it is not known (yet)."""
+
+
+async def no_noise(entry: ModelEntry, model_id: bytes, backend: str) -> float | None:
+    """It is not known."""
+    return None
+
 
 _DEFECT: Final = "infraxa met a defect of its own: see the log."
 _LOST: Final = {
@@ -76,6 +87,7 @@ class Sales:
         ended: Callable[[Row], None],
         again: Callable[[Row], None] = lambda row: None,
         now_ms: Callable[[], int],
+        noise: Noise = no_noise,
     ) -> None:
         """`changed` is called whenever an order moves on, `ended` with each that is over, `again` with each
         that begins anew."""
@@ -84,6 +96,7 @@ class Sales:
         """Why orders that come now are refused; None: they are taken, and there are terms."""
         self.blocked: frozenset[bytes] = frozenset()
         """Users that are not served."""
+        self._noise = noise
         self.throttle = Throttle()
         self._models = models
         self._records = records
@@ -210,10 +223,10 @@ class Sales:
             raise refusal_of(error.info, self._as_loaded(terms), self.terms) from None
         if finished.error is not None:
             raise refusal_of(finished.error, self._as_loaded(terms), self.terms)
-        if finished.reason not in ("stop", "length"):
+        if finished.reason != "stop" and finished.reason != "length":
             raise Refusal("leaving", "The engine was closed.", fault=True)
         # Before it is told, so that the receipt can be had when it is.
-        await self._till.end(sold, run.end_of("embedded" if sale.order.texts else finished.reason))
+        await self._till.end(sold, run.end_of(_outcome(sale.order, finished.reason)))
         await sale.done(done_of(finished, run.row.n_out, run.steps, run.since - run.arrived))
         self._over(run, "done", "")
 
@@ -227,6 +240,9 @@ class Sales:
                 async with self._models.held(terms.entry, terms.settings, guest=True) as engine:
                     loaded = self._as_loaded(terms)
                     prompt = await self._claim(run, sale, loaded, sold, prompt)
+                    if prompt.steps:
+                        noise = await self._noise(terms.entry, terms.model_id, backend_of(loaded.profile))
+                        return await self._turns.score(run, sale, engine, prompt, loaded, sold.budget, noise)
                     if prompt.texts:
                         return await self._turns.embed(run, sale, engine, prompt.texts, sold.budget)
                     request = request_of(sale.order, prompt, run.max_out, sale.account.hex(), sold.budget)
@@ -310,6 +326,12 @@ class Sales:
         self._turns.end(run)
         self._records.end(run.row, state, code, reason, self._now_ms())
         self._ended(run.row)
+
+
+def _outcome(order: wire.Order, reason: Literal["stop", "length"]) -> Outcome:
+    if order.scores:
+        return "scored"
+    return "embedded" if order.texts else reason
 
 
 async def _fail(sale: Sale, refusal: Refusal) -> None:

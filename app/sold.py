@@ -25,6 +25,7 @@ _STATES: Final[dict[Outcome, OrderState]] = {
     "stop": "completed",
     "length": "completed",
     "embedded": "completed",
+    "scored": "completed",
     "cancelled": "cancelled",
     "failed": "failed",
 }

@@ -21,7 +21,7 @@ from infraxa.app.counting import (
     own_counts,
     planned,
     planned_texts,
-    texts_most,
+    read_most,
     texts_read,
 )
 from infraxa.app.errors import NodeError
@@ -53,6 +53,7 @@ _STATES: Final[dict[Outcome, OrderState]] = {
     "stop": "completed",
     "length": "completed",
     "embedded": "completed",
+    "scored": "completed",
     "cancelled": "cancelled",
     "failed": "failed",
 }
@@ -79,7 +80,7 @@ class Ended(NamedTuple):
     text: str = ""
     """Of them."""
     vectors: Sequence[int] = ()
-    """The tokens of the texts whose vectors came, as the driver says."""
+    """The tokens of the texts whose vectors came, or of the answer whose scores did, as the driver says."""
     done: Done | None = None
     tokens_per_second: float | None = None
     why: str = ""
@@ -95,9 +96,10 @@ class _Open(NamedTuple):
     hold: int
     stop: tuple[str, ...]
     texts: tuple[str, ...]
-    """Without any an answer was asked for."""
+    """Whose vectors were asked for."""
     most: Sequence[int]
-    """The tokens that each of them can have."""
+    """The tokens that each of them can have; or the prompt with the answer whose scores were asked for.
+    Empty: an answer was."""
     left: Callable[[], None]
 
 
@@ -189,7 +191,7 @@ class Spending:
         rates = FREE if locked is None else locked.rates
         context = offer.model.context or market.UNBOUNDED
         max_out = context if locked is None else locked.quote.max_out
-        most = texts_most(prompt.texts, context)
+        most = read_most(prompt, context)
         if most:
             plan = planned_texts(most, rates)
         else:
@@ -268,7 +270,7 @@ class Spending:
             self._purse.dropped(opened.offer.node.id, order_id)
             return
         read = texts_read(opened.most, ended.vectors, ended.outcome)
-        if ended.sent and opened.texts:
+        if ended.sent and opened.most:
             counts = Counts(sum(read))
         elif ended.sent:
             counts = own_counts(
@@ -281,24 +283,26 @@ class Spending:
         def count(vocabulary: Vocabulary) -> int | None:
             if not ended.sent:
                 return None
-            if opened.texts:
+            if opened.most:
                 texts = opened.texts[: len(read)]
+                if not texts:
+                    return None
                 return vocabulary.fair("\n".join(texts), counts.n_prompt) + TEXT_TOKENS * len(texts)
             whole = ended.done is not None
             counted = vocabulary.count(ended.ids, ended.text, opened.stop, whole=whole)
             return None if counted is None else vocabulary.fair(ended.text, counted)
 
-        if ended.sent and not opened.texts:
+        if ended.sent and not opened.most:
             self._purse.checkable(opened.offer.node.id, order_id, self._place, ended.why, ended.kept)
         write = self._write(opened, ended, counts)
-        self._purse.ended(opened.offer, order_id, count, write, texts=bool(opened.texts))
+        self._purse.ended(opened.offer, order_id, count, write, texts=bool(opened.most))
 
     def _write(self, opened: _Open, ended: Ended, counts: Counts) -> Write:
         """What is taken down of an order, once its tokens were counted by the model's vocabulary."""
 
         def write(conn: Connection, provider: bytes, order_id: bytes, counted: int | None) -> None:
             known = counts
-            if opened.texts:
+            if opened.most:
                 if counted is not None:
                     known = Counts(min(counts.n_prompt, counted))
             elif ended.sent:

@@ -67,6 +67,11 @@ class Terms(NamedTuple):
     profile: str = ""
     """With what answers are computed."""
 
+    @property
+    def scores(self) -> bool:
+        """It computes the steps of answers of others, as it can be asked to show its own."""
+        return bool(self.modes)
+
 
 def terms_of(entry: ModelEntry, settings: Settings, model_id: bytes, loaded: Loaded) -> Terms:
     """With a model as it is loaded."""
@@ -107,6 +112,8 @@ def check_order(order: wire.Order, terms: Terms) -> None:
         raise Refusal("bad_request", "It asked for an answer of a model that gives none.", field="texts")
     if order.texts and not vectors.fit(order.texts, info.embedding_length):
         raise Refusal("too_large", "It asked for more vectors than one order can have.", field="texts")
+    if order.scores and not terms.scores:
+        raise Refusal("unsupported", "It asked for scores of a model that gives none.", field="scores")
     if order.mode != "none" and not _MODES[order.mode] & terms.modes:
         raise Refusal("unsupported", "It asked for an answer that can be checked.", field="mode")
     # As much for each text, unless it is given away.

@@ -6,19 +6,23 @@ Before it has a slot it is in line.py; what becomes of it then, in the ledger to
 from __future__ import annotations
 
 import asyncio
+import struct
 import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Final, Literal
 
 from infraxa.app.counting import EMBED_TEXTS
 from infraxa.app.line import ALIVE_S, Line
-from infraxa.app.ordering import logprobs_told
+from infraxa.app.ordering import logprobs_told, prompt_tokens, request_of
 from infraxa.app.served import Records
 from infraxa.app.taken import Taken
+from infraxa.app.terms import Terms
 from infraxa.app.throttle import Throttle, parts
 from infraxa.engine.generation import Generation
 from infraxa.engine.host import Engine
 from infraxa.engine.types import Budget, Delta, EngineError, Finished, Progress, Request, Usage
+from infraxa.net import scores
+from infraxa.net.prompts import Prompt
 from infraxa.net.tasks import TaskGroup
 
 if TYPE_CHECKING:
@@ -132,6 +136,53 @@ class Turns:
             self._changed()
         self._line.admission.took(time.monotonic() - run.since)
         run.usage = Usage(n_prompt=row.n_prompt, decode_ms=(time.monotonic() - began) * 1000)
+        self.end(run)
+        return Finished("stop", run.usage)
+
+    async def score(
+        self,
+        run: Taken,
+        sale: Sale,
+        engine: Engine,
+        prompt: Prompt,
+        terms: Terms,
+        budget: Budget | None,
+        noise: float | None,
+    ) -> Finished:
+        """Send what the engine computes at the steps of the prompt's answer; else as `answer`. `noise`: the
+        honest one of the file here, if it is known."""
+        row, began = run.row, time.monotonic()
+        answer = struct.unpack(f"<{len(prompt.answer) // 4}I", prompt.answer)
+        # How long the prompt is is known at the end: until then it is told of its share.
+        row.n_prompt = prompt_tokens(prompt) + len(answer)
+
+        def read(done: float) -> None:
+            row.prompt_read = round(done * row.n_prompt)
+            self._changed()
+
+        request = request_of(sale.order, prompt, 1, "")
+        try:
+            scored = await engine.score(
+                request, answer, prompt.steps, kv_type=prompt.kv_type, most=terms.context, on_progress=read
+            )
+        except EngineError as error:
+            match error.code:
+                case "worker_died" | "timeout" as lost:
+                    raise EngineLost(lost) from None
+            raise
+        n_tokens = scored.n_prompt + prompt.steps[-1]
+        if budget is not None and (budget.tokens(n_tokens) or 0) < 0:
+            raise EngineError("over_budget", "The answer costs more than was reserved for it.")
+        self._first_piece(run)
+        row.prompt_read = row.n_prompt = n_tokens
+        await sale.scoring(terms.profile, min(round((noise or 0) * 1e6), scores.MAX_NOISE))
+        for at, one in enumerate(scored.rows):
+            data = scores.encode_row(one.ids, one.q)
+            await self._throttle.allow(len(data))
+            await sale.score(data, 0 if at else n_tokens)
+        self.count_bytes(run, sale)
+        self._line.admission.took(time.monotonic() - run.since)
+        run.usage = Usage(n_prompt=n_tokens, decode_ms=(time.monotonic() - began) * 1000)
         self.end(run)
         return Finished("stop", run.usage)
 

@@ -70,6 +70,8 @@ class Score(msgspec.Struct, frozen=True, tag="score", array_like=True):
     steps: tuple[int, ...]
     ids: tuple[bytes, ...] = ()
     kv_type: KvType = "f16"
+    most: int = 0
+    """Tokens that the prompt and the answer may have; 0: as many as the model was trained for."""
 
 
 class Calibrate(msgspec.Struct, frozen=True, tag="calibrate", array_like=True):
@@ -115,7 +117,9 @@ class Embedding(msgspec.Struct, frozen=True, tag="embedding", array_like=True):
 class ScoreMade(msgspec.Struct, frozen=True, tag="scored", array_like=True):
     id: int
     scored: Scored | None = None
+    """The end."""
     error: ErrorInfo | None = None
+    done: float = 0.0
 
 
 class Calibrating(msgspec.Struct, frozen=True, tag="calibrating", array_like=True):

@@ -323,19 +323,23 @@ class Engine:
         ids: Sequence[bytes] = (),
         *,
         kv_type: KvType = "f16",
+        most: int = 0,
+        on_progress: Callable[[float], None] = lambda done: None,
     ) -> Scored:
         """What the loaded model computes at some steps of an answer that somebody else made.
 
         `answer`: the tokens as they were sampled, the one that ended the turn too; `steps`: rising indices of
         them; `ids`: for each step, up to 64 tokens (little-endian uint32) whose logits are wanted besides the
-        likeliest; one that the model does not have gets the lowest. Raises EngineError. Ends with its caller.
+        likeliest; one that the model does not have gets the lowest. `most`: tokens that the prompt and the
+        answer may have, 0: as many as the model was trained for. `on_progress` gets 0 to 1. Raises
+        EngineError. Ends with its caller.
         """
         check_answer(answer, steps, ids)
 
         def make(number: int) -> frames.Score:
-            return frames.Score(number, request, tuple(answer), tuple(steps), tuple(ids), kv_type)
+            return frames.Score(number, request, tuple(answer), tuple(steps), tuple(ids), kv_type, most)
 
-        return await self._want(Score(), make)
+        return await self._want(Score(on_progress), make)
 
     async def calibrate(
         self, on_progress: Callable[[float], None] = lambda done: None, *, scratch: Path | None = None

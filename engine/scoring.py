@@ -75,7 +75,7 @@ def score(aside: Aside[Any], means: Means, asked: Score) -> Generator[float, Non
     model = means.model
     prompt = means.read(asked.request)
     tokens = [*prompt, *asked.answer[: asked.steps[-1]]]
-    _check_tokens(model, prompt, tokens)
+    _check_tokens(model, prompt, tokens, asked.most)
     first = len(prompt) - 1
     piece = min(PIECE, len(tokens))
     outputs = min(len(asked.steps), piece, max(1, LOGITS // (4 * model.n_vocab)))
@@ -91,9 +91,15 @@ def score(aside: Aside[Any], means: Means, asked: Score) -> Generator[float, Non
     return ScoreMade(asked.id, Scored(len(prompt), _packed(prompt), tuple(rows.made)))
 
 
-def _check_tokens(model: Model, prompt: Sequence[int], tokens: Sequence[int]) -> None:
+def _check_tokens(model: Model, prompt: Sequence[int], tokens: Sequence[int], most: int) -> None:
     if not prompt:
         raise EngineError("bad_request", "There is no prompt to score an answer to.", "Send a message.")
+    if most and len(tokens) > most:
+        raise EngineError(
+            "prompt_too_long",
+            f"The prompt and its answer are {len(tokens)} tokens long, where {most} are allowed.",
+            "Ask for less.",
+        )
     if model.n_ctx_train and len(tokens) > model.n_ctx_train:
         raise EngineError(
             "prompt_too_long",

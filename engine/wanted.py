@@ -42,9 +42,16 @@ class Vectors(Wanted[Embedded]):
 
 
 class Score(Wanted[Scored]):
+    def __init__(self, on_progress: Callable[[float], None]) -> None:
+        super().__init__()
+        self._on_progress = on_progress
+
     def add(self, message: Embedding | ScoreMade | Calibrating) -> None:
         assert isinstance(message, ScoreMade)
-        settle(self.done, message.scored, message.error)
+        if message.error is not None or message.scored is not None:
+            settle(self.done, message.scored, message.error)
+        else:
+            self._on_progress(message.done)
 
 
 class Calibration(Wanted[float]):

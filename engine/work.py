@@ -82,7 +82,7 @@ class Work:
         self._embedder.submit(request_id, texts)
 
     def score(self, asked: Score) -> None:
-        """Gives one ScoreMade."""
+        """Gives ScoreMades, the last with the result or an error."""
         if self._means is None:
             self._made.append(ScoreMade(asked.id, error=_cannot_answer().info))
             return
@@ -90,6 +90,7 @@ class Work:
             asked.id,
             score(self._aside, self._means, asked),
             lambda error: ScoreMade(asked.id, error=error),
+            lambda done: ScoreMade(asked.id, done=done),
         )
 
     def calibrate(self, asked: Calibrate) -> None:

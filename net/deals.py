@@ -31,9 +31,9 @@ Count = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 Amount = Annotated[int, Meta(ge=-(2**62), le=2**62)]
 """µcr; may be owed in either direction."""
 
-Outcome = Literal["stop", "length", "cancelled", "failed", "embedded"]
+Outcome = Literal["stop", "length", "cancelled", "failed", "embedded", "scored"]
 """How an answer ended: whole; at a limit; by its user; by its driver or the way to it. `embedded`: all of the
-vectors came that were asked for."""
+vectors came that were asked for; `scored`: all of the scores."""
 
 
 class Quote(Struct, array_like=True, frozen=True):

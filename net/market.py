@@ -153,9 +153,9 @@ def charge_of(
     outcome: Outcome, n_prefilled: int, n_prompt: int, n_cached: int, n_out: int, rates: Rates, hold: int
 ) -> int:
     """As `charge`, by how the answer ended. Before the first token: nothing when the driver ended it; what
-    was computed of the prompt, `n_prefilled` tokens with those from the cache, when the user did. Vectors are
-    of no tokens."""
-    if n_out > 0 or outcome == "embedded":
+    was computed of the prompt, `n_prefilled` tokens with those from the cache, when the user did. Vectors
+    and scores are of no tokens."""
+    if n_out > 0 or outcome in ("embedded", "scored"):
         return charge(n_prompt, n_cached, n_out, rates, hold)
     if outcome != "cancelled":
         return 0

@@ -4,14 +4,15 @@
     provider                              Placed* Claimed            [Placed+ Claimed]   Piece* Done, the end
                                                                                  for texts: Part* Done
                                                             to be checked: (Checkpoint | Piece)* Done
+                                                            for scores: Scoring Part* Done
 
 The prompt leaves its user only when a place is its own. A provider that has lost its engine before the first
 piece may go back to a place in line, once: it has the prompt. Progress of reading it is the stream's own,
 failures end the stream at any time. A frame is a big-endian uint16 length and so many bytes of msgpack: one
 tagged struct. Frames are joined and cut anywhere by the ticks of an answer, so chunks mean nothing.
 
-The prompt is in prompts.py, vectors are in vectors.py, the waits in patience.py, the two sides on a link in
-sale.py and purchase.py.
+The prompt is in prompts.py, vectors are in vectors.py, scores in scores.py, the waits in patience.py, the
+two sides on a link in sale.py and purchase.py.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from infraxa.net import codec
 from infraxa.net.codec import Id, Signature, Signed
 from infraxa.net.errors import ProtocolError
 from infraxa.net.identity import Signer
+from infraxa.net.scores import Scores, Scoring
 from infraxa.net.vectors import Part, Vectors
 from infraxa.net.wire import MAX_TOP, Order
 
@@ -154,7 +156,7 @@ class Done(Struct, array_like=True, frozen=True, tag=33):
     """Of an answer that is to be checked."""
 
 
-Frame = Placed | Claimed | Piece | Checkpoint | Done | Part
+Frame = Placed | Claimed | Piece | Checkpoint | Done | Part | Scoring
 
 _encoder = msgspec.msgpack.Encoder()
 
@@ -169,6 +171,8 @@ def check_order(order: Order) -> None:
         order.texts or order.repeat_penalty != 1_000_000 or order.presence_penalty or order.frequency_penalty
     ):
         raise ProtocolError("malformed", "an order that cannot be checked")
+    if order.scores and (order.mode != "none" or order.texts or order.logprobs is not None):
+        raise ProtocolError("malformed", "an order for scores and something else")
 
 
 def checkpoint(order: Order, n: int, root: bytes, signer: Signer) -> Checkpoint:
@@ -204,6 +208,7 @@ class Course:
         "done",
         "in_line",
         "n_out",
+        "scores",
         "vectors",
     )
 
@@ -223,8 +228,9 @@ class Course:
         """A piece came."""
         self._text_bytes = 0
         self._logprobs = order.logprobs
-        self.vectors = Vectors(order.texts) if order.texts else None
-        """Where they were asked for, instead of an answer."""
+        self.scores = Scores(order.scores) if order.scores else None
+        self.vectors = self.scores or (Vectors(order.texts) if order.texts else None)
+        """Or scores, where they were asked for instead of an answer."""
         self._verified = order.mode != "none"
         self._checkpoints = 0
         self._drawn = False
@@ -244,6 +250,8 @@ class Course:
             self._take_placed()
         elif isinstance(frame, Part):
             self._take_part(frame)
+        elif isinstance(frame, Scoring):
+            self._take_scoring()
         else:
             self._take_claimed(frame)
 
@@ -315,6 +323,12 @@ class Course:
             raise ProtocolError("malformed", "another number of logprobs than of tokens")
         if any(len(one.top) > self._logprobs for one in piece.logprobs):
             raise ProtocolError("too_large", "more likely tokens than were asked for")
+
+    def _take_scoring(self) -> None:
+        if self.in_line or self.scores is None:
+            raise ProtocolError("not_asked", "scores before the claim, or where something else was asked for")
+        self._begun = True
+        self.scores.begin()
 
     def _take_part(self, part: Part) -> None:
         if self.in_line or self.claimed is None or self.vectors is None:

@@ -1,4 +1,5 @@
-"""What is sent to a driver once a place is its own: a conversation, a text to go on with, or texts to embed.
+"""What is sent to a driver once a place is its own: a conversation, a text to go on with, or texts to embed;
+with the first two maybe an answer whose steps are to be scored.
 
 Values and their limits, which are the same on both sides, so that nobody is blamed for what could be said at
 the other. When it is sent is in orders.py; all numbers of an order are in wire.Order.
@@ -6,6 +7,7 @@ the other. When it is sent is in orders.py; all numbers of an order are in wire.
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Annotated, Final, Literal
 
 import msgspec
@@ -13,7 +15,7 @@ from msgspec import Meta, Struct
 
 from infraxa.net import codec
 from infraxa.net.errors import NetError, ProtocolError
-from infraxa.net.wire import MAX_PROMPT, MAX_TEXTS
+from infraxa.net.wire import MAX_PROMPT, MAX_SCORES, MAX_TEXTS
 
 MAX_TURNS: Final = 4096
 MAX_STOPS: Final = 16
@@ -25,6 +27,9 @@ MAX_NAME: Final = 128
 """Characters of the name of a tool, and of the id of a call."""
 MAX_SCHEMA: Final = 256 * 1024
 """Characters of a JSON Schema, a description, the arguments of a call."""
+
+MAX_SAID: Final = 1024 * 1024
+"""Bytes of the tokens of an answer that is scored."""
 
 SALT: Final = 32
 """Bytes of a salt, and of a draw."""
@@ -119,6 +124,15 @@ class Prompt(Struct, array_like=True, frozen=True):
     is to be checked afterwards, else none; as `draw`."""
     draw: Annotated[bytes, Meta(max_length=32)] = b""
     """The user's half of the chance by which the tokens are drawn."""
+    answer: Annotated[bytes, Meta(max_length=MAX_SAID)] = b""
+    """With `turns` or `raw`: the sampled tokens of an answer, little-endian uint32, of which scores are asked
+    for."""
+    steps: Annotated[
+        tuple[Annotated[int, Meta(ge=0, lt=MAX_SAID // 4)], ...], Meta(max_length=MAX_SCORES)
+    ] = ()
+    """Of which of them, rising."""
+    kv_type: Literal["f16", "q8_0"] = "f16"
+    """The cache that it was computed with."""
 
     def __repr__(self) -> str:
         return f"Prompt({len(self.turns)} turns)"
@@ -164,9 +178,9 @@ def encode_prompt(prompt: Prompt) -> bytes:
         except ProtocolError:
             raise NetError(
                 "bad_request",
-                "The tools, the format or the texts cannot be sent, or do not go together: there can be "
-                f"{MAX_TOOLS} tools with names of {MAX_NAME} characters, schemas of {MAX_SCHEMA >> 10} KiB, "
-                f"and {MAX_TEXTS} texts.",
+                "The tools, the format, the texts or the answer cannot be sent, or do not go together: there "
+                f"can be {MAX_TOOLS} tools with names of {MAX_NAME} characters, schemas of "
+                f"{MAX_SCHEMA >> 10} KiB, {MAX_TEXTS} texts, and {MAX_SCORES} steps of an answer.",
                 "Ask for less.",
             ) from None
     return data
@@ -195,9 +209,19 @@ def _is_more(prompt: Prompt) -> bool:
     return prompt != Prompt(plain, prompt.stop, salt=prompt.salt, draw=prompt.draw)
 
 
+def _can_be_scored(prompt: Prompt) -> bool:
+    """Nothing is told that what a model computes does not depend on."""
+    n, odd = divmod(len(prompt.answer), 4)
+    more = prompt.stop or prompt.salt or prompt.format or prompt.tool_choice not in ("auto", "none")
+    rises = all(a < b for a, b in pairwise(prompt.steps))
+    return not (odd or more) and rises and bool(prompt.steps) and prompt.steps[-1] < n
+
+
 def _goes_together(prompt: Prompt) -> bool:
     if prompt.texts:
         return prompt == Prompt(texts=prompt.texts)
+    if (prompt.answer or prompt.steps or prompt.kv_type != "f16") and not _can_be_scored(prompt):
+        return False
     names = {tool.name for tool in prompt.tools}
     if len(names) < len(prompt.tools) or (names and prompt.raw):
         return False

@@ -17,6 +17,7 @@ from infraxa.net import codec, orders, patience, prompts, wire
 from infraxa.net.errors import NetError, ProtocolError, Refusal
 from infraxa.net.link import Link
 from infraxa.net.patience import Patience
+from infraxa.net.scores import Scoring
 from infraxa.net.stream import LinkClosed, Stream, StreamCancelled, StreamFailed
 from infraxa.net.vectors import Part
 
@@ -36,15 +37,24 @@ class Progressed(Struct, frozen=True):
 
 
 class Vector(Struct, frozen=True):
-    """Of the next text."""
+    """Of the next text; or the scores of the next step."""
 
     data: bytes
-    """float32, little-endian."""
+    """float32, little-endian; of scores see scores.decode_row."""
     n_tokens: int
-    """Of the text."""
+    """Of the text; see scores.Scores."""
 
 
-Item = orders.Placed | orders.Claimed | Progressed | orders.Piece | orders.Checkpoint | Vector | orders.Done
+Item = (
+    orders.Placed
+    | orders.Claimed
+    | Progressed
+    | orders.Piece
+    | orders.Checkpoint
+    | Vector
+    | Scoring
+    | orders.Done
+)
 """Of a piece and a checkpoint that came together the checkpoint is given first."""
 
 
@@ -253,6 +263,8 @@ class Purchase:
                 self._items.append(frame)
             elif isinstance(frame, Part):
                 self._take_part(frame)
+            elif isinstance(frame, Scoring):
+                self._items.append(frame)
             else:
                 done = frame
         if texts:

@@ -67,6 +67,8 @@ MODE_FRAUD_PROOF: Final = 2
 DOES_ANSWERS: Final = 1
 DOES_VECTORS: Final = 2
 """Embeddings of texts."""
+DOES_SCORES: Final = 4
+"""What it computes at the steps of an answer of somebody else."""
 
 
 class Card(Struct, array_like=True, frozen=True):

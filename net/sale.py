@@ -13,7 +13,7 @@ from typing import Final, Literal
 
 from msgspec import Struct
 
-from infraxa.net import addresses, codec, orders, prompts, vectors, wire
+from infraxa.net import addresses, codec, orders, prompts, scores, vectors, wire
 from infraxa.net.errors import ProtocolError
 from infraxa.net.identity import Signer
 from infraxa.net.link import Link
@@ -134,7 +134,8 @@ class Sale:
             ):
                 data = await self._read()
             prompt = prompts.decode_prompt(data)
-            if len(prompt.texts) != self.order.texts or not _is_announced(data, prompt, self.order):
+            asked = (len(prompt.texts), len(prompt.steps))
+            if asked != (self.order.texts, self.order.scores) or not _is_announced(data, prompt, self.order):
                 raise ProtocolError("malformed", "another prompt than was announced")
             return prompt
         except TimeoutError:
@@ -180,6 +181,15 @@ class Sale:
         """That of the next text, which has so many tokens; as `piece`."""
         for part in vectors.parts(vector, n_tokens):
             await self._write(part)
+
+    async def scoring(self, profile: str, noise: int) -> None:
+        """How the scores that follow are computed, see scores.Scoring."""
+        await self._write(scores.Scoring(profile, noise))
+
+    async def score(self, row: bytes, n_tokens: int) -> None:
+        """That of the next step, see scores.encode_row; with the first, how many tokens the prompt and the
+        answer have, with the others 0."""
+        await self._write(vectors.Part(row, n_tokens))
 
     async def done(self, done: orders.Done) -> None:
         """The answer is whole. Raises ValueError for other counts than those of the pieces."""

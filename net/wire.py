@@ -27,6 +27,8 @@ MAX_PROMPT: Final = 4 * 1024 * 1024
 """Bytes of an encoded prompt: a million tokens of text."""
 MAX_TOP: Final = 20
 """Likeliest tokens that are named with each token of an answer."""
+MAX_SCORES: Final = 256
+"""Steps of an answer that are computed again."""
 MAX_TEXTS: Final = 2048
 """Of which one order makes vectors."""
 MAX_PEERS_TOLD: Final = 16
@@ -174,6 +176,8 @@ class Order(Struct, array_like=True, frozen=True, tag=37):
     as `audit`."""
     audit: Annotated[bytes, Meta(max_length=32)] = b""
     """digest("audit", the secret that `AuditPlease` will hold)."""
+    scores: Annotated[int, Meta(ge=0, le=MAX_SCORES)] = 0
+    """So many steps of the answer that the prompt holds are to be computed; 0: none. See scores.py."""
 
 
 class QuotePlease(Struct, array_like=True, frozen=True, tag=17):

@@ -88,7 +88,7 @@ def test_never_more_than_any_of_the_bounds(
     try:
         verdict = judged(receipt, order, ACCOUNT)
     except Improper as error:
-        assert error.what == "outcome" and own in ("stop", "length", "embedded")
+        assert error.what == "outcome" and own in ("stop", "length", "embedded", "scored")
         assert said not in (own, "failed")
         return
     assert 0 <= verdict.accepted <= receipt.charge and verdict.accepted <= order.held <= hold
@@ -99,19 +99,19 @@ def test_never_more_than_any_of_the_bounds(
             assert verdict.accepted == receipt.charge, "who counts alike agrees"
 
 
-@given(RATES, COUNTS, OUTCOMES)
+@given(RATES, COUNTS, OUTCOMES, st.sampled_from(("embedded", "scored")))
 @QUICK
-def test_vectors_are_paid_by_the_prompt_and_only_by_whom_they_came_to(
-    rates: Rates, counts: Counts, own: Outcome
+def test_what_is_only_read_is_paid_by_the_prompt_and_only_by_whom_it_came_to(
+    rates: Rates, counts: Counts, own: Outcome, read: Outcome
 ) -> None:
     counts = replace(counts, n_out=0)
     hold = market.hold(counts.n_prompt, 0, rates)
     whole = market.charge(counts.n_prompt, counts.n_cached, 0, rates, hold)
     order = ordered(rates, hold, counts, own)
     try:
-        verdict = judged(receipt_of(order, counts, "embedded"), order, ACCOUNT)
+        verdict = judged(receipt_of(order, counts, read), order, ACCOUNT)
     except Improper:
-        assert own in ("stop", "length"), "an answer was asked for"
+        assert own not in ("cancelled", "failed", read), "something else was asked for"
         return
     assert verdict.accepted == (0 if own == "failed" else whole)
 

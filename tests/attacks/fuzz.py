@@ -11,6 +11,7 @@ import copy
 import inspect
 import os
 import random
+import struct
 import sys
 import time
 import zlib
@@ -41,6 +42,7 @@ from infraxa.net import (
     receipt_file,
     records,
     relay,
+    scores,
     vectors,
     wire,
 )
@@ -156,6 +158,13 @@ EMBEDDED: Final[tuple[orders.Frame, ...]] = (
     vectors.Part(bytes(16), 2),
     orders.Done("stop", 7, 0, 0),
 )
+SCORED: Final[tuple[orders.Frame, ...]] = (
+    orders.Claimed(4096, 1),
+    scores.Scoring("0.3.36/cpu/f16/auto", 77_600),
+    vectors.Part(struct.pack("<3I3i", 7, 9, 4, 60, 60, -5), 12),
+    vectors.Part(struct.pack("<3I3i", 1, 2, 3, 2**31 - 1, 0, -(2**31)), 0),
+    orders.Done("stop", 12, 0, 0),
+)
 SALTED: Final = prompts.Prompt((TURN,), salt=bytes(32), draw=bytes(32))
 CHECKED: Final = wire.Order(
     bytes(16), bytes(32), len(prompts.encode_prompt(SALTED)), 100, mode="fraud_proof",
@@ -186,6 +195,7 @@ PROMPTS: Final = (
     ),
     prompts.Prompt(texts=("a", "b")),
     SALTED,
+    prompts.Prompt((TURN,), answer=bytes(40), steps=(0, 3, 9), kv_type="q8_0"),
 )
 
 
@@ -212,14 +222,14 @@ def samples() -> list[msgspec.Struct]:
         wire.TryPlease(id_), wire.Tried("busy", "relay", 5, 70, True, id_),
         wire.Push((record, record)), wire.Root(bytes(8), 3), wire.Failure("busy", 1000, 5, "field"),
         wire.Order(bytes(16), id_, 100, 50, seed=7), TURN, prompts.Prompt((TURN, TURN), ("stop",)), *ANSWER,
-        LIKELY, TOOL, CALLED, FORMAT, *PROMPTS, EMBEDDED[1], CHECKED, *PROVEN, *OPENINGS,
+        LIKELY, TOOL, CALLED, FORMAT, *PROMPTS, EMBEDDED[1], SCORED[1], CHECKED, *PROVEN, *OPENINGS,
         wire.Proof(b"{}"), *bargains.messages(), *bargains.values(),
     ]  # fmt: skip
 
 
 def message_types() -> Iterator[type[msgspec.Struct]]:
     """Of the modules whose structs cross the network."""
-    modules: tuple[ModuleType, ...] = (wire, records, orders, prompts, vectors, deals, audits)
+    modules: tuple[ModuleType, ...] = (wire, records, orders, prompts, vectors, scores, deals, audits)
     for module in modules:
         for _, kind in inspect.getmembers(module, inspect.isclass):
             if issubclass(kind, msgspec.Struct) and kind.__module__ == module.__name__:
@@ -399,6 +409,7 @@ def _order_decoders() -> Iterator[Decoder]:
     for what, said, asked in (
         ("logprobs", NAMED, replace(order, logprobs=2)),
         ("vectors", EMBEDDED, replace(order, texts=2)),
+        ("scores", SCORED, replace(order, scores=2)),
         ("to be checked", PROVEN, CHECKED),
     ):
         data = b"".join(map(orders.encode_frame, said))

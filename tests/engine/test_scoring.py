@@ -53,10 +53,15 @@ class Judge:
         made: list[Any] = []
         for _ in range(3000):
             self.work.step()
-            made += self.work.take_made()
+            made += self.made()
             if not self.work.busy:
                 return made
         raise AssertionError("not done")
+
+    def made(self) -> list[Any]:
+        """What is done now."""
+        made: list[Any] = self.work.take_made()
+        return [one for one in made if one.error is not None or one.scored is not None]
 
     def scored(self, request: Request, answer: list[int], steps: list[int], *ids: bytes) -> Scored:
         (made,) = self.run(Score(1, request, tuple(answer), tuple(steps), ids))
@@ -168,12 +173,12 @@ def test_running_answers_go_on_and_are_the_same(open_judge: Open, ask: Ask) -> N
     while judge.batcher.busy:
         judge.work.step()
         judge.room.take()
-        seen += not judge.work.take_made()
+        seen += not judge.made()
     assert judge.room.text[1] == alone
     assert seen and judge.work.step_number > began
     while judge.work.busy:
         judge.work.step()
-    (made,) = judge.work.take_made()
+    (made,) = judge.made()
     assert len(made.scored.rows) == 1
 
 
@@ -302,6 +307,20 @@ async def test_the_engine_scores_beside_its_answers(open_engine: Open, ask: Ask)
     assert (await generation.collect())[1].error is None
     with pytest.raises(EngineError, match="tokens that this model does not have"):
         await engine.score(request, [1 << 30, 5], [1])
+
+
+async def test_it_is_told_how_far_a_score_is_and_no_more_is_read_than_is_allowed(
+    open_engine: Open, ask: Ask
+) -> None:
+    engine = open_engine()
+    await engine.load(GUIDE_PATH, ONE_THREAD)
+    request, told = ask("rain " * 400), list[float]()
+    n_prompt = (await engine.score(request, [5, 6], [1], on_progress=told.append)).n_prompt
+    assert told == sorted(told) and 0 < told[0] < told[-1] <= 1
+    await engine.score(request, [5, 6], [1], most=n_prompt + 1)
+    with pytest.raises(EngineError) as caught:
+        await engine.score(request, [5, 6], [1], most=n_prompt)
+    assert caught.value.code == "prompt_too_long"
 
 
 async def test_a_score_that_nobody_waits_for_is_not_made(open_engine: Open, ask: Ask) -> None:

@@ -36,10 +36,28 @@ def conversations(draw: st.DrawFn) -> Prompt:
     )
 
 
+@st.composite
+def scored(draw: st.DrawFn) -> Prompt:
+    """With an answer, some of whose steps are asked for."""
+    tokens = draw(st.binary(min_size=1, max_size=50)) * 4
+    steps = draw(st.sets(st.integers(0, len(tokens) // 4 - 1), min_size=1))
+    prompt = draw(conversations() | st.builds(Prompt, raw=NAME))
+    return replace(
+        prompt,
+        stop=(),
+        format=None,
+        tool_choice=prompt.tool_choice if prompt.tool_choice in ("auto", "none") else "auto",
+        answer=tokens,
+        steps=tuple(sorted(steps)),
+        kv_type=draw(st.sampled_from(("f16", "q8_0"))),
+    )
+
+
 WHOLE = (
     conversations()
     | st.builds(Prompt, stop=STOPS, raw=NAME, format=FORMATS)
     | st.builds(Prompt, texts=st.lists(TEXT, min_size=1, max_size=5).map(tuple))
+    | scored()
     | st.builds(replace, conversations(), salt=st.binary(min_size=32, max_size=32), draw=st.just(bytes(32)))
 )
 
@@ -52,6 +70,7 @@ def test_a_prompt_arrives_as_it_was(prompt: Prompt) -> None:
 
 USER, TOOL = Turn("user", "a"), Tool("look")
 ASKED = Prompt((USER,), tools=(TOOL,))
+SCORED = Prompt((USER,), answer=bytes(8), steps=(0, 1))
 
 
 @pytest.mark.parametrize(
@@ -65,6 +84,23 @@ ASKED = Prompt((USER,), tools=(TOOL,))
         Prompt(texts=("a",), stop=("b",)),
         Prompt(texts=("a",), format=Format("json_object")),
         Prompt(texts=("a",) * (wire.MAX_TEXTS + 1)),
+        Prompt(answer=bytes(8), steps=(0, 1)),
+        Prompt((USER,), kv_type="q8_0"),
+        Prompt(texts=("a",), answer=bytes(8), steps=(0, 1)),
+        replace(SCORED, answer=b""),
+        replace(SCORED, steps=()),
+        replace(SCORED, answer=bytes(9)),
+        replace(SCORED, steps=(1, 0)),
+        replace(SCORED, steps=(1, 1)),
+        replace(SCORED, steps=(0, 2)),
+        replace(SCORED, steps=(-1,)),
+        replace(SCORED, kv_type="q4_0"),
+        replace(SCORED, stop=("b",)),
+        replace(SCORED, format=Format("json_object")),
+        replace(SCORED, salt=bytes(32), draw=bytes(32)),
+        replace(SCORED, tools=(TOOL,), tool_choice="look"),
+        replace(SCORED, answer=bytes(4 * 300), steps=tuple(range(wire.MAX_SCORES + 1))),
+        replace(SCORED, answer=bytes(prompts.MAX_SAID + 4)),
         replace(ASKED, tools=(TOOL, TOOL)),
         replace(ASKED, tools=tuple(Tool(str(n)) for n in range(prompts.MAX_TOOLS + 1))),
         replace(ASKED, tools=(Tool(""),)),

@@ -77,6 +77,7 @@ _ENDS = {
     "stop": "a whole answer",
     "length": "cut at the limit of tokens",
     "embedded": "vectors of texts",
+    "scored": "scores of an answer",
     "cancelled": "stopped by the user",
     "failed": "failed at the provider",
 }
