@@ -22,7 +22,7 @@ from infraxa.app.replaying import Replaying
 from infraxa.app.wanted import Wanted
 from infraxa.engine.host import Engine
 from infraxa.engine.types import ChatMessage, Sampling
-from infraxa.net import auth
+from infraxa.net import auth, customers
 from infraxa.net.identity import id_text
 from infraxa.net.link import Link
 from infraxa.net.status import SeenNode
@@ -61,12 +61,16 @@ async def real_provider(folder: Path) -> AsyncIterator[Real]:
     models = Models(lambda: engine, tasks)
     store = await Store.open(folder)
     models.open(store)
+    limits = pytest.MonkeyPatch()
+    # All users of a test come from one address.
+    limits.setattr(customers, "AUDITS_BURST", 10_000)
     try:
         async with selling(engine, models, store, limits=Limits(look=0.1), clock=now_ms) as shop:
             models.on_change = shop.provider.engine_changed
             await shop.open(base_price=0.2, stranger_limit=100.0, strangers_daily=100.0)
             yield Real(shop, models, engine)
     finally:
+        limits.undo()
         await tasks.cancel_all()
         await engine.close()
         await store.close()
