@@ -31,6 +31,7 @@ class _Task(NamedTuple, Generic[Message]):
     run: Run[Message]
     progress: Callable[[float], Message] | None
     failed: Callable[[ErrorInfo], Message]
+    patient: bool
 
 
 class Aside(Generic[Message]):
@@ -60,9 +61,13 @@ class Aside(Generic[Message]):
         run: Run[Message],
         failed: Callable[[ErrorInfo], Message],
         progress: Callable[[float], Message] | None = None,
+        *,
+        patient: bool = False,
     ) -> None:
-        """`failed` and `progress` make the messages that tell of an error, and how far it is."""
-        self._queue.append(_Task(request_id, run, progress, failed))
+        """`failed` and `progress` make the messages that tell of an error, and how far it is. `patient`:
+        those that are not go before it, also when it has begun."""
+        at = sum(patient or not task.patient for task in self._queue)
+        self._queue.insert(at, _Task(request_id, run, progress, failed, patient))
 
     def cancel(self, request_id: int) -> None:
         """Nothing more comes of it; does nothing when it is over."""
@@ -83,7 +88,8 @@ class Aside(Generic[Message]):
         self.beside = beside
         self.steps += 1
         task = self._queue[0]
-        self._running = task.id
+        if self._running != task.id:
+            self._running, self._context, self._row, self._told = task.id, None, None, 0.0
         try:
             done = next(task.run)
             if task.progress is None or done < self._told + PROGRESS_STEP:
@@ -105,9 +111,8 @@ class Aside(Generic[Message]):
             self._next = now + (PART - 1) * (now - began)
 
     def _end(self, task: _Task[Message]) -> None:
-        if self._queue[0] is task:
-            self._context = self._row = None
-            self._told = 0.0
+        if self._running == task.id:
+            self._context = None
         self._queue.remove(task)
         task.run.close()
 

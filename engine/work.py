@@ -103,6 +103,7 @@ class Work:
             calibrate(self._aside, self._means, asked),
             lambda error: Calibrating(asked.id, error=error),
             lambda done: Calibrating(asked.id, done),
+            patient=True,
         )
 
     def cancel(self, request_id: int) -> None:

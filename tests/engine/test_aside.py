@@ -93,6 +93,20 @@ def test_one_after_the_other_and_what_fails_says_so(clock: Clock) -> None:
     assert not aside.busy
 
 
+def test_who_is_patient_lets_others_go_before(clock: Clock) -> None:
+    aside: Aside[str] = Aside()
+    aside.submit(1, work(clock, 50, 0.0, "patient"), failed, lambda done: f"{done:.2f}", patient=True)
+    told = [aside.step(beside=False) for _ in range(25)]
+    aside.submit(2, work(clock, 2, 0.0, "also patient"), failed, patient=True)
+    aside.submit(3, work(clock, 2, 0.0, "first"), failed, lambda done: f"first {done}")
+    aside.submit(4, work(clock, 2, 0.0, "second"), failed)
+    while aside.busy:
+        told.append(aside.step(beside=False))
+    done = [one for one in told if one]
+    assert done[24:30] == ["0.50", "first 0.5", "first 1.0", "first", "second", "0.52"]
+    assert done[-2:] == ["patient", "also patient"]
+
+
 def test_progress_is_told_as_often_as_somebody_sees_it(clock: Clock) -> None:
     aside: Aside[str] = Aside()
     aside.submit(1, work(clock, 5000, 0.0), failed, lambda done: f"{done:.3f}")

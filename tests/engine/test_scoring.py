@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from infraxa.engine import checks, scoring
 from infraxa.engine.aside import Aside
 from infraxa.engine.embedding import Embedder
-from infraxa.engine.frames import Score, ScoreMade
+from infraxa.engine.frames import Calibrate, Score, ScoreMade
 from infraxa.engine.guide import GUIDE_PATH
 from infraxa.engine.llama import Model
 from infraxa.engine.logits import row_of_logits
@@ -60,7 +60,7 @@ class Judge:
 
     def made(self) -> list[Any]:
         """What is done now."""
-        made: list[Any] = self.work.take_made()
+        made: list[Any] = list(self.work.take_made())
         return [one for one in made if one.error is not None or one.scored is not None]
 
     def scored(self, request: Request, answer: list[int], steps: list[int], *ids: bytes) -> Scored:
@@ -252,6 +252,21 @@ async def test_what_means_nothing_is_refused_before_it_is_sent(
     with pytest.raises(EngineError) as caught:
         await open_engine().score(ask("hi"), answer, steps, ids)
     assert caught.value.code == "bad_request"
+
+
+def test_a_score_goes_before_the_noise_of_a_model(open_judge: Open, ask: Ask) -> None:
+    judge = open_judge()
+    judge.work.calibrate(Calibrate(1))
+    for _ in range(3):
+        judge.work.step()
+    judge.work.score(Score(2, ask("hi"), (5,), (0,)))
+    made: list[Any] = []
+    while not any(isinstance(one, ScoreMade) and one.scored for one in made):
+        judge.work.step()
+        made += judge.work.take_made()
+        assert len(made) < 50, "that is the noise"
+    judge.work.cancel(1)
+    assert not judge.work.busy
 
 
 def test_what_cannot_be_scored_says_why_and_the_next_is_scored(open_judge: Open, ask: Ask) -> None:
