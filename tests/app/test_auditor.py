@@ -11,7 +11,7 @@ import pytest
 import pytest_asyncio
 from msgspec.structs import replace
 
-from infraxa.app import agreeing, fraud, purse, replaying
+from infraxa.app import agreeing, auditor, fraud, purse, replaying
 from infraxa.app.agreeing import Due
 from infraxa.app.errors import NodeError
 from infraxa.app.ordering import request_of
@@ -498,3 +498,32 @@ async def test_two_receipts_for_one_order_are_proven(real: Real, tmp_path: Path)
         taken = await user.store.run(trade.get_order, "user", user.id, order.id)
         assert taken is not None and taken.reversed == taken.accepted
         assert user.drivers.audited.is_guilty(user.id)
+
+
+@in_module
+@pytest.mark.parametrize(("name", "value"), [("KEPT_BYTES", 1), ("KEPT_S", 0.0)])
+async def test_what_is_needed_for_an_audit_is_kept_for_a_while(
+    real: Real, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: float
+) -> None:
+    monkeypatch.setattr(auditor, name, value)
+    async with auditing(real, tmp_path) as user:
+        await user.answer()
+        await until(lambda: user.verdicts)
+        # That it is signed is known of the books.
+        assert (user.verdicts[0].state, user.verdicts[0].steps) == ("signed", 0)
+        assert not user.auditor._answers and user.auditor._bytes == 0
+        plan = await user.auditor.plan(user.place)
+        assert plan.state == "none" and "not kept" in plan.reason
+
+
+@in_module
+async def test_not_more_is_audited_than_can_be_done(
+    real: Real, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(auditor, "WAITING", 0)
+    async with auditing(real, tmp_path) as user:
+        await user.answer()
+        await until(lambda: user.verdicts and user.verdicts[-1].steps)
+        assert [one.state for one in user.verdicts] == ["signed"]
+        await user.auditor.audit(user.place)
+        assert (await user.ended()).state == "passed"

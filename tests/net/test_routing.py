@@ -349,6 +349,7 @@ def test_why_one_is_not_chosen() -> None:
         "blocked": replace(fits, blocked=True),
         "offline": candidate(1, status="offline"),
         "no_slots": candidate(1, slots=0),
+        "caught": replace(fits, caught="It cheated.", model=replace(OFFER, model_id=OTHER)),
         "other_model": replace(fits, model=replace(OFFER, model_id=OTHER)),
         "too_small": replace(fits, model=replace(OFFER, context=4095)),
         "too_dear": replace(fits, price_out=1001),
