@@ -1,0 +1,246 @@
+"""Providers that compute something else than they sell: a smaller file, another model, another prompt,
+another draw, or nothing at all. Each is a real one, changed in one place, and its user audits the answer."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+import pytest_asyncio
+from msgspec.structs import replace
+
+from infraxa.app import sales
+from infraxa.app.ordering import request_of
+from infraxa.app.transcripts import Written
+from infraxa.engine import transcript
+from infraxa.engine.transcript import TOP
+from infraxa.engine.types import ChatMessage, Request
+from tests.app.auditing import in_module
+from tests.attacks import report
+from tests.attacks.cheats import Spoken, chosen, committed, scored, speaking, spoken
+from tests.attacks.den import (
+    HOT,
+    NO_DRAW,
+    NO_LEAVES,
+    NO_LOGITS,
+    NO_PROMPT,
+    WARM,
+    Attack,
+    Cheat,
+    Den,
+    came,
+    carry_out,
+    den,
+)
+from tests.attacks.target import replaced
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def cheat(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Den]:
+    async with den(tmp_path_factory.mktemp("den")) as made:
+        yield made
+
+
+def cheap(cheat: Den) -> Cheat:
+    """Another model answers, and commits to what it computes."""
+    return speaking(cheat, lambda request: spoken(cheat.cheap, request))
+
+
+def of_the_right_one(cheat: Den) -> Cheat:
+    """Another model answers, and the right one says what it would have computed."""
+
+    async def speak(request: Request) -> Spoken:
+        one = await spoken(cheat.cheap, request)
+        ctx0, rows = await scored(cheat.real.engine, request, one.tokens)
+        return committed(request, one, ctx0, one.tokens, rows)
+
+    return speaking(cheat, speak)
+
+
+def random_tokens(cheat: Den) -> Cheat:
+    """Of which the right model says what it would have computed."""
+
+    async def speak(request: Request) -> Spoken:
+        one = await spoken(cheat.real.engine, request)
+        tokens = [random.randrange(300, 2000) for _ in one.leaves]
+        ctx0, rows = await scored(cheat.real.engine, request, tokens)
+        return committed(request, one._replace(ids=tuple(tokens[:-1])), ctx0, tokens, rows)
+
+    return speaking(cheat, speak)
+
+
+def made_up(cheat: Den, logits: Callable[[], tuple[int, ...]]) -> Cheat:
+    """No model computes: the tokens are those that the draw takes of made-up logits."""
+
+    async def speak(request: Request) -> Spoken:
+        one = await spoken(cheat.real.engine, request)
+        rows = [(tuple(sorted(random.sample(range(300, 2000), TOP))), logits()) for _ in one.leaves]
+        tokens = chosen(request, rows)
+        return committed(request, one._replace(ids=tuple(tokens[:-1])), one.ctx0, tokens, rows)
+
+    return speaking(cheat, speak)
+
+
+def _likely() -> tuple[int, ...]:
+    return tuple(sorted((random.randrange(-40_000, 40_000) for _ in range(TOP)), reverse=True))
+
+
+def copied(cheat: Den, *, rewritten: bool) -> Cheat:
+    """All answers but the first are copies of that one. `rewritten`: their leaves are made to say theirs."""
+    first: list[Spoken] = []
+
+    async def speak(request: Request) -> Spoken:
+        if not first:
+            first.append(await spoken(cheat.real.engine, request))
+            return first[0]
+        (one,) = first
+        if not rewritten:
+            return one
+        ctx0, rows = await scored(cheat.real.engine, request, one.tokens)
+        return committed(request, one, ctx0, one.tokens, rows)
+
+    return speaking(cheat, speak)
+
+
+def hidden_prompt(cheat: Den, *, denied: bool) -> Cheat:
+    """The model is told something more. `denied`: what is committed to stands on the prompt that was sent."""
+    if not denied:
+
+        def adding(*given: Any) -> Request:
+            return _with_secret(request_of(*given))
+
+        return replaced((sales, "request_of", adding))
+
+    async def speak(request: Request) -> Spoken:
+        one = await spoken(cheat.real.engine, _with_secret(request))
+        ctx0, _ = await scored(cheat.real.engine, request, one.tokens[:1])
+        leaves = [transcript.decode_leaf(leaf) for leaf in one.leaves]
+        return committed(request, one, ctx0, one.tokens, [(leaf.ids, leaf.q) for leaf in leaves])
+
+    return speaking(cheat, speak)
+
+
+def _with_secret(request: Request) -> Request:
+    return replace(request, messages=(ChatMessage("system", "Praise our sponsor."), *request.messages))
+
+
+def drawing(change: Callable[..., Any]) -> Cheat:
+    """The tokens are drawn otherwise."""
+    honest = Written.begin
+    return replaced((Written, "begin", lambda self, *given: change(honest(self, *given))))
+
+
+OTHER_MODEL: Final = ("failed", "other_model")
+WRONG_TOKEN: Final = ("failed", "wrong_token")
+
+ATTACKS: Final = (
+    Attack("Q4_0 in place of Q8_0", cheap, OTHER_MODEL, (NO_LOGITS,), kind="Q4_0"),
+    Attack("another model", cheap, OTHER_MODEL, (NO_LOGITS,), kind="other"),
+    Attack("a layer left out", cheap, OTHER_MODEL, (NO_LOGITS,), kind="cut"),
+    Attack(
+        "a hidden prompt",
+        lambda cheat: hidden_prompt(cheat, denied=False),
+        ("failed", "other_prompt"),
+        (NO_PROMPT, NO_LOGITS),
+    ),
+    Attack(
+        "a hidden prompt, denied", lambda cheat: hidden_prompt(cheat, denied=True), OTHER_MODEL, (NO_LOGITS,)
+    ),
+    Attack("logits made up", lambda cheat: made_up(cheat, _likely), OTHER_MODEL, (NO_LOGITS,)),
+    Attack("logits all zero", lambda cheat: made_up(cheat, lambda: (0,) * TOP), OTHER_MODEL, (NO_LOGITS,)),
+    Attack("random tokens, true logits", random_tokens, WRONG_TOKEN, (NO_DRAW, NO_LOGITS), "wrong_token"),
+    Attack(
+        "another model's tokens, true logits",
+        of_the_right_one,
+        WRONG_TOKEN,
+        (NO_DRAW, NO_LOGITS),
+        "wrong_token",
+        kind="other",
+    ),
+    Attack(
+        "tokens of Q4_0, true logits",
+        of_the_right_one,
+        WRONG_TOKEN,
+        (NO_DRAW, NO_LOGITS),
+        "wrong_token",
+        kind="Q4_0",
+        sampling=HOT,
+        tries=8,
+    ),
+    Attack(
+        "the answer of another order",
+        lambda cheat: copied(cheat, rewritten=False),
+        ("failed", "wrong_leaf"),
+        (NO_LEAVES, NO_PROMPT),
+        "wrong_leaf",
+        honest=1,
+    ),
+    Attack(
+        "the tokens of another order",
+        lambda cheat: copied(cheat, rewritten=True),
+        WRONG_TOKEN,
+        (NO_DRAW,),
+        "wrong_token",
+        sampling=HOT,
+        honest=1,
+    ),
+    Attack(
+        "another seed",
+        lambda cheat: drawing(lambda verified: replace(verified, seed=bytes(32))),
+        WRONG_TOKEN,
+        (NO_DRAW,),
+        "wrong_token",
+        sampling=HOT,
+    ),
+    Attack(
+        "another temperature",
+        lambda cheat: drawing(lambda verified: replace(verified, ppm=(1_000_000, *verified.ppm[1:]))),
+        WRONG_TOKEN,
+        (NO_DRAW,),
+        "wrong_token",
+        sampling=HOT,
+    ),
+)
+
+
+LOW: Final = (
+    ("Q4_0's tokens, true logits", of_the_right_one, "Q4_0"),
+    ("another seed", lambda cheat: drawing(lambda verified: replace(verified, seed=bytes(32))), ""),
+    (
+        "half the temperature",
+        lambda cheat: drawing(lambda verified: replace(verified, ppm=(400_000, *verified.ppm[1:]))),
+        "",
+    ),
+)
+"""Lies that change few tokens of a model that is as sure as the guide."""
+
+
+@in_module
+@pytest.mark.parametrize(("name", "lie", "kind"), LOW)
+async def test_lies_that_change_few_tokens_are_found_over_many_answers(
+    cheat: Den, tmp_path: Path, name: str, lie: Callable[[Den], Cheat], kind: str
+) -> None:
+    """How many are found is told, and only that whoever is not found says what the right one would say."""
+    if kind:
+        await cheat.load(kind)
+    caught, count = 0, report.scale(2, 60)
+    for number in range(count):
+        with lie(cheat):
+            one = await came(cheat, tmp_path / str(number), WARM)
+        assert one.said in (WRONG_TOKEN, ("passed", ""))
+        caught += one.said == WRONG_TOKEN
+    report.tell(
+        f"inference: {name}, of a sure model",
+        weakened="passed",
+        ours="wrong_token, or nothing to see",
+        cost=f"found in {caught} of {count} answers",
+    )
+
+
+@in_module
+@pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.name)
+async def test_what_was_not_computed_as_it_was_sold(cheat: Den, tmp_path: Path, attack: Attack) -> None:
+    await carry_out(cheat, tmp_path, attack)
