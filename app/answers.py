@@ -34,12 +34,14 @@ from infraxa.engine.types import Delta, EngineError, ErrorInfo, Finished, Progre
 from infraxa.net.tasks import TaskGroup
 from infraxa.store import bills, messages, verdicts
 from infraxa.store.db import Store
+from infraxa.store.messages import with_reader
 from infraxa.store.records import (
     AnswerFacts,
     Bill,
     DriverPart,
     Message,
     MessageState,
+    Reader,
     StoreError,
     Verdict,
 )
@@ -180,6 +182,18 @@ class Answers:
             if not run.ended.is_set():
                 return  # it is stored with the end
         self._tasks.spawn(self._judge(run, chat_id, message_id, verdict), name=f"verdict {message_id}")
+
+    async def read_by(self, chat_id: str, message_id: str, reader: Reader) -> None:
+        """Store that this node may read the prompt of an answer from now on, and the answer, which has ended.
+        Raises StoreError, and then it is not sent."""
+        run = self._running.get(chat_id)
+        if run is not None and run.message is not None and run.message.id == message_id:
+            run.sent(Sent(reader))  # as it goes on
+            await run.over.wait()
+        if (unstored := self._unstored.get(message_id)) is not None:
+            self._unstored[message_id] = Unstored(*(_with_reader(one, reader) for one in unstored))
+        facts = await self._store.run(messages.add_reader, message_id, reader)
+        self._emit(FactsChanged(chat_id, message_id, facts))
 
     async def _judge(self, run: Running | None, chat_id: str, message_id: str, verdict: Verdict) -> None:
         if run is not None:
@@ -364,6 +378,11 @@ def _with_bill(message: Message, bill: Bill) -> Message:
 
 def _with_verdict(message: Message, verdict: Verdict) -> Message:
     facts = with_verdict(message.facts or AnswerFacts(), verdict)
+    return msgspec.structs.replace(message, facts=facts)
+
+
+def _with_reader(message: Message, reader: Reader) -> Message:
+    facts = with_reader(message.facts or AnswerFacts(), reader)
     return msgspec.structs.replace(message, facts=facts)
 
 

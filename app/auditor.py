@@ -10,6 +10,7 @@ import asyncio
 import logging
 import random
 from collections import OrderedDict
+from collections.abc import Iterable
 from typing import Final, Literal
 
 from infraxa.app.audited import Audited
@@ -18,8 +19,10 @@ from infraxa.app.convicting import Convicting, Parts
 from infraxa.app.errors import FAILURES, NodeError
 from infraxa.app.examining import Examining, Found, Silent
 from infraxa.app.opened import Lie
+from infraxa.app.referees import Panel, Referees
 from infraxa.app.replaying import Replaying
 from infraxa.app.verifying import Kept
+from infraxa.engine.verdicts import LEAST_STEPS
 from infraxa.net import codec, deals
 from infraxa.net.codec import Signed
 from infraxa.net.identity import id_text
@@ -82,7 +85,9 @@ class Auditor:
         *,
         rng: random.Random | None = None,
         pauses: tuple[float, ...] = PAUSES,
+        referees: Referees | None = None,
     ) -> None:
+        """Without `referees` nobody else is asked."""
         self.automatic = True
         """Answers are audited by themselves, as often as their drivers' records ask for."""
         self._node = node
@@ -90,6 +95,7 @@ class Auditor:
         replaying.measured = self._measured
         self._audited = audited
         self._convicting = convicting
+        self._referees = referees
         self._examining = Examining(node.order_link, replaying, pauses)
         self._rng = rng or random.SystemRandom()
         self._store: Store | None = None
@@ -157,26 +163,56 @@ class Auditor:
             return AuditPlan("done", "It was audited.")
         entry = await self._replaying.copy(left[0].kept.order.model)
         if entry is None:
-            return AuditPlan(
-                "none",
-                "The file of this model is not on this machine, and it takes the model to audit an answer.",
-                "infraxa models pull brings it; then ask again, and audit that answer.",
-            )
+            return self._by_referees(left, _drivers(answers))
         if not self._replaying.can_load(entry):
             return AuditPlan(
                 "none", f"{entry.label} has no room in memory beside the other models.", "Unload one first."
             )
         return AuditPlan("own", f"{entry.label} on this machine computes it again. Nobody else sees it.")
 
-    async def audit(self, place: Place) -> None:
-        """Begin to audit the answer at that place, whose `plan` is `own`. Raises NodeError `not_audited`,
-        StoreError."""
+    def _by_referees(self, left: list[_Answer], avoided: frozenset[bytes]) -> AuditPlan:
+        """Where the model's file is not here."""
+        why = "The file of this model is not on this machine, and it takes the model to audit an answer."
+        remedy = "infraxa models pull brings it; then ask again, and audit that answer."
+        long = [one for one in left if _steps(one) >= LEAST_STEPS]
+        if self._referees is None:
+            return AuditPlan("none", why, remedy)
+        if not long:
+            return AuditPlan("none", f"Answers of less than {LEAST_STEPS} tokens are too short for referees.")
+        found, most = list[int](), 0
+        for one in long:
+            assert one.receipt is not None
+            offers = self._referees.available(one.kept, one.receipt, avoided)
+            found.append(len(offers))
+            most += self._referees.cost(one.kept, one.receipt, offers).most
+        if not min(found):
+            return AuditPlan("none", f"{why} No other provider that is online has it, either.", remedy)
+        return AuditPlan("referee", "This machine does not have the model's file.", "", min(found), most)
+
+    async def audit(self, place: Place, *, referee: bool = False) -> None:
+        """Begin to audit the answer at that place, whose `plan` is `own`; or `referee`, where the person has
+        agreed that one reads it. Raises NodeError `not_audited`, and for a cap; StoreError."""
         plan = await self.plan(place)
-        if plan.state != "own" or self._store is None:
+        by_referee = referee and plan.state == "referee"
+        if (plan.state != "own" and not by_referee) or self._store is None:
             raise NodeError("not_audited", plan.reason, plan.remedy)
-        for answer in self._answers.values():
-            if answer.place == place and answer.receipt and answer.state not in _DONE:
-                self._begin(answer, self._store, asked=True)
+        here = [answer for answer in self._answers.values() if answer.place == place and answer.receipt]
+        left = [answer for answer in here if answer.state not in _DONE]
+        avoided = _drivers(here)
+        panels: dict[bytes, Panel] = {}
+        if by_referee:
+            left = [answer for answer in left if _steps(answer) >= LEAST_STEPS]
+            panels = {one.kept.order.id: await self._panel(one, avoided, place) for one in left}
+        for answer in left:
+            self._begin(answer, self._store, asked=True, panel=panels.get(answer.kept.order.id))
+
+    async def _panel(self, answer: _Answer, avoided: frozenset[bytes], place: Place) -> Panel:
+        """Raises NodeError when not even one referee can be paid; StoreError."""
+        assert self._referees is not None and answer.receipt is not None
+        offers = self._referees.available(answer.kept, answer.receipt, avoided)
+        cost = self._referees.cost(answer.kept, answer.receipt, offers)
+        await self._referees.check_caps(place[0], cost.least)
+        return self._referees.panel(answer.kept, answer.receipt, offers, place)
 
     async def _consider(self, answer: _Answer, store: Store) -> None:
         """Its receipt is signed by both."""
@@ -206,15 +242,17 @@ class Auditor:
             if waits and answer.kept.order.model == model and self._store is not None:
                 self._begin(answer, self._store)
 
-    def _begin(self, answer: _Answer, store: Store, *, asked: bool = False) -> None:
+    def _begin(
+        self, answer: _Answer, store: Store, *, asked: bool = False, panel: Panel | None = None
+    ) -> None:
         self._under_way += 1
         self._judged(answer, self._verdict(answer, "checking"))
-        self._tasks.spawn(self._audit(answer, store, asked), name="audit an answer")
+        self._tasks.spawn(self._audit(answer, store, asked, panel), name="audit an answer")
 
-    async def _audit(self, answer: _Answer, store: Store, asked: bool) -> None:
+    async def _audit(self, answer: _Answer, store: Store, asked: bool, panel: Panel | None) -> None:
         try:
             async with self._turn:
-                await self._examine(answer, store, asked)
+                await self._examine(answer, store, asked, panel)
         except FAILURES as error:
             _log.warning("an audit was not finished: %s", error.code)
         finally:
@@ -222,11 +260,14 @@ class Auditor:
             if answer.state == "checking" and self._store is not None:
                 self._judged(answer, self._verdict(answer, "signed"))
 
-    async def _examine(self, answer: _Answer, store: Store, asked: bool) -> None:
+    async def _examine(self, answer: _Answer, store: Store, asked: bool, panel: Panel | None) -> None:
         assert answer.receipt is not None
         kept = answer.kept
         try:
-            found = await self._examining.examine(kept, answer.receipt, asked=asked)
+            if panel is None:
+                found = await self._examining.examine(kept, answer.receipt, asked=asked)
+            else:
+                found = await self._examining.refereed(kept, answer.receipt, panel)
         except Silent:
             await self._node.observed(kept.provider, kept.order.model, Outcome("failed"))
             found = Found("undetermined", "silent")
@@ -248,7 +289,7 @@ class Auditor:
             driver=id_text(answer.kept.provider),
             state=state,
             why=why,
-            by="own" if state in _AUDITED else "",
+            by=("own" if found is None else found.by) if state in _AUDITED else "",
             opened=0 if found is None else found.opened,
             steps=0 if said is None else said.steps,
             ratio=None if found is None else found.ratio,
@@ -261,3 +302,12 @@ class Auditor:
     def _tell(self, place: Place | None, verdict: Verdict) -> None:
         if place is not None:
             self._node.told(*place, verdict)
+
+
+def _drivers(answers: Iterable[_Answer]) -> frozenset[bytes]:
+    return frozenset(answer.kept.provider for answer in answers)
+
+
+def _steps(answer: _Answer) -> int:
+    said = None if answer.receipt is None else answer.receipt.transcript
+    return 0 if said is None else said.steps

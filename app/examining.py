@@ -10,16 +10,18 @@ import asyncio
 import contextlib
 import logging
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 from infraxa.app import opened
 from infraxa.app.errors import NodeError
 from infraxa.app.opened import Lie, Shown
+from infraxa.app.referees import Panel
 from infraxa.app.replaying import Compared, NotCompared, Replaying
+from infraxa.app.terms import backend_of
 from infraxa.app.verifying import Kept
 from infraxa.engine.transcript import challenge
-from infraxa.engine.verdicts import LEAST_STEPS, Distance, Judged, judge
+from infraxa.engine.verdicts import LEAST_STEPS, Distance, Judged, agreed, judge
 from infraxa.net import deals, wire
 from infraxa.net.errors import NetError, ProtocolError
 
@@ -58,6 +60,7 @@ class Found(NamedTuple):
     ratio: float | None = None
     grey: bool = False
     """The first look at it was not clear."""
+    by: Literal["own", "referee"] = "own"
 
 
 class Examining:
@@ -96,6 +99,35 @@ class Examining:
             if error.why == "no_calibration":
                 return Found("undetermined", error.why, len(shown.leaves))
             return Found("signed", error.why, len(shown.leaves))
+
+    async def refereed(self, kept: Kept, receipt: deals.Receipt, panel: Panel) -> Found:
+        """As `examine`, by referees in place of a model of this machine; `panel`: those that may be asked.
+        Raises NodeError too, for a cap."""
+        said = receipt.transcript
+        assert said is not None
+        shown = await self._shown(kept, receipt)
+        known = await self._replaying.known_noise(kept.order.model, backend_of(said.profile))
+        votes: list[Judged] = []
+        unsure = "no_referee"
+        while (state := agreed([vote.state for vote in votes])) == "grey" or not votes:
+            compared = await panel.following(shown)
+            if compared is None:
+                return Found("undetermined", _unsure(votes) or unsure, *_figures(votes, shown))
+            mu0 = known or compared.mu0
+            judged = judge(compared.steps, mu0)
+            if judged.state != "passed" and not mu0:
+                # What is honest by the least noise that there can be is by any; nothing else is known by it.
+                unsure = "no_noise"
+            elif judged.state == "failed" and not compared.same_backend:
+                unsure = "backend"
+            else:
+                votes.append(judged)
+            if judged.state != "passed" and said.steps <= wire.MAX_SCORES:
+                with contextlib.suppress(_TooLong):
+                    shown = await self._shown(kept, receipt, all_steps=True)
+        assert state == "passed" or state == "failed"
+        why = "other_model" if state == "failed" else ""
+        return Found(state, why, *_figures([vote for vote in votes if vote.state == state], shown))
 
     def _judged(self, kept: Kept, compared: Compared) -> Judged:
         """By its own steps; an answer of few, by those of others of this driver with it."""
@@ -172,3 +204,18 @@ def _found(judged: Judged, compared: Compared, shown: Shown, *, grey: bool = Fal
             return found("undetermined", "near")
         case "undetermined":
             return found("undetermined", "few")
+
+
+def _unsure(votes: Sequence[Judged]) -> str:
+    """Why referees came to nothing; empty: none of them said what counts."""
+    states = [vote.state for vote in votes]
+    if "failed" not in states:
+        return "near" if states else ""
+    return "one_referee" if len(states) == 1 else "disagree"
+
+
+def _figures(votes: Sequence[Judged], shown: Shown) -> tuple[int, float | None, bool, Literal["referee"]]:
+    """The rest of what is Found by these, the last of whom saw the most steps."""
+    ratio = votes[-1].ratio if votes and math.isfinite(votes[-1].ratio) else None
+    clear = all(vote.state == "passed" for vote in votes)
+    return len(shown.leaves), ratio, not clear, "referee"

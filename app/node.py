@@ -63,6 +63,7 @@ from infraxa.app.pulled_files import delete_files
 from infraxa.app.pulling import Pulling, remember
 from infraxa.app.purse import Purse
 from infraxa.app.rated import Ratings
+from infraxa.app.referees import Referees
 from infraxa.app.replaying import Replaying
 from infraxa.app.self_test import SelfTests
 from infraxa.app.serving import BlockedUser, ProviderStatus, SelfTest, Served
@@ -157,7 +158,11 @@ class Node(NodeFacade):
             self._audit_ended,
         )
         self._convicting = Convicting(parts, self._drivers.audited)
-        self._auditor = Auditor(parts, self._replaying, self._drivers.audited, self._convicting)
+        referees = Referees(self._net, self._drivers, self._purse, self._read_by)
+        self._auditor = Auditor(
+            parts, self._replaying, self._drivers.audited, self._convicting, referees=referees
+        )
+        self._provider.noise = self._replaying.noise
         self._purse.checks = self._auditor
         self._purse.paying.twice = self._convicting.twice
         self._send_guests_away = self.models.send_guests_away
@@ -792,14 +797,8 @@ class Node(NodeFacade):
 
     async def audit_answer(self, chat_id: str, message_id: str, *, referee: bool = False) -> None:
         """Begin to audit it; what comes of it is told as its facts. `referee`: another provider may see the
-        chat for it. Raises NodeError `not_audited`."""
-        if referee:
-            raise NodeError(
-                "not_audited",
-                "No other provider can be asked to audit an answer.",
-                "With the model's file on this machine it is audited here.",
-            )
-        await self._auditor.audit((chat_id, message_id))
+        chat for it. Raises NodeError `not_audited`, and for a cap."""
+        await self._auditor.audit((chat_id, message_id), referee=referee)
 
     async def proof_of(self, order: str) -> str:
         """The file that proves what the driver of this order did, its number in hex. Raises NodeError
@@ -881,6 +880,9 @@ class Node(NodeFacade):
     def _judged(self, chat_id: str, message_id: str, verdict: Verdict) -> None:
         if self._answers is not None:
             self._answers.judged(chat_id, message_id, verdict)
+
+    async def _read_by(self, chat_id: str, message_id: str, reader: Reader) -> None:
+        await self._playing.read_by(chat_id, message_id, reader)
 
     async def _make_room(self) -> None:
         """The person wants another model: returns when neither audits nor other nodes hold one."""

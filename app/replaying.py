@@ -155,9 +155,8 @@ class Replaying:
     async def _compare(self, entry: ModelEntry, kept: Kept, said: deals.Transcript, shown: Shown) -> Compared:
         try:
             async with self._one, self._held(entry) as (engine, loaded):
-                mu0 = await self._noise(kept.order.model, loaded)
+                mu0 = await self.noise(entry, kept.order.model, loaded.backend)
                 if mu0 is None:
-                    self._measure_soon(entry, kept.order.model)
                     raise NotCompared("no_calibration")
                 async with asyncio.timeout(SCORE_S):
                     if entry.info.vocabulary and max(shown.tokens) >= entry.info.vocabulary:
@@ -198,9 +197,19 @@ class Replaying:
             same_version=version_of(said.profile) == loaded.version,
         )
 
-    async def _noise(self, model_id: bytes, loaded: Loaded) -> float | None:
-        assert self._store is not None
-        return await self._store.run(verdicts.noise, model_id.hex(), loaded.backend)
+    async def known_noise(self, model_id: bytes, backend: str) -> float | None:
+        """The honest noise of this model on this kind of machine, in logits, if it was measured here. Raises
+        StoreError."""
+        if self._store is None:
+            return None
+        return await self._store.run(verdicts.noise, model_id.hex(), backend)
+
+    async def noise(self, entry: ModelEntry, model_id: bytes, backend: str) -> float | None:
+        """As `known_noise`; what is not known is measured, once in a run, and None. Raises StoreError."""
+        mu0 = await self.known_noise(model_id, backend)
+        if mu0 is None and self._store is not None:
+            self._measure_soon(entry, model_id)
+        return mu0
 
     def _measure_soon(self, entry: ModelEntry, model_id: bytes) -> None:
         """Once in a run."""

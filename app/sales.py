@@ -46,6 +46,7 @@ from infraxa.engine.types import EngineError, Finished
 from infraxa.net import prompts, wire
 from infraxa.net.deals import Outcome
 from infraxa.net.tasks import TaskGroup
+from infraxa.store.records import StoreError
 
 if TYPE_CHECKING:
     from infraxa.net.sale import Sale
@@ -241,7 +242,7 @@ class Sales:
                     loaded = self._as_loaded(terms)
                     prompt = await self._claim(run, sale, loaded, sold, prompt)
                     if prompt.steps:
-                        noise = await self._noise(terms.entry, terms.model_id, backend_of(loaded.profile))
+                        noise = await self._known_noise(loaded)
                         return await self._turns.score(run, sale, engine, prompt, loaded, sold.budget, noise)
                     if prompt.texts:
                         return await self._turns.embed(run, sale, engine, prompt.texts, sold.budget)
@@ -252,6 +253,13 @@ class Sales:
                     return await self._turns.answer(run, sale, engine, request)
             except EngineLost as lost:
                 await self._begin_again(run, sale, terms, sold, lost)
+
+    async def _known_noise(self, terms: Terms) -> float | None:
+        try:
+            return await self._noise(terms.entry, terms.model_id, backend_of(terms.profile))
+        except StoreError as error:
+            _log.warning("the noise of a model is not known: %s", error.code)
+            return None
 
     async def _begin_again(self, run: Taken, sale: Sale, terms: Terms, sold: Sold, lost: EngineLost) -> None:
         if run.again:

@@ -26,6 +26,8 @@ LEAST_RATE: Final = 0.05
 ALERT_RATE: Final = 0.5
 ALPHA: Final = 0.1
 MOST_EWMA: Final = 1.6
+CONFIRM: Final = 2
+"""Others that have to find the same."""
 MOST_FAILS: Final = 3
 """Confirmed, in a row."""
 _UNIT: Final = 4096.0
@@ -104,6 +106,41 @@ def distance(ids: Sequence[int], q: Sequence[int], token: int, own: ScoredRow) -
     of_token = off[known.index(token)] / _UNIT if token in known else math.inf
     mine = struct.unpack(f"<{len(own.ids) // 4}I", own.ids)
     return Distance(sum(off) / n / _UNIT, max(off) / _UNIT, of_token, len(set(known).intersection(mine)) / n)
+
+
+def distance_of_common(
+    ids: Sequence[int], q: Sequence[int], token: int, own_ids: Sequence[int], own_q: Sequence[int]
+) -> Distance:
+    """As `distance`, from the likeliest tokens of somebody who was not told the committed candidates: as many
+    as those, the likeliest first. The mean is that of the candidates which both have. One that only the
+    committed ones have is no likelier to the other than the last of its own: it is off by that much at least,
+    and by no more for all that is known. Raises ValueError for another number of them."""
+    n = len(ids)
+    if not n or len(q) != n or len(own_ids) != n or len(own_q) != n:
+        raise ValueError(f"{n} candidates, {len(q)} logits and {len(own_ids)} of somebody else")
+    mine, last = dict(zip(map(int, own_ids), map(int, own_q), strict=True)), int(own_q[-1])
+    off, common = {}, []
+    for one, logit in zip(map(int, ids), map(int, q), strict=True):
+        if one in mine:
+            off[one] = abs(logit - mine[one])
+            common.append(off[one])
+        else:
+            off[one] = max(0, logit - last)
+    if not common:
+        return Distance(math.inf, math.inf, math.inf, 0.0)
+    of_token = off[token] / _UNIT if token in off else math.inf
+    return Distance(sum(common) / len(common) / _UNIT, max(off.values()) / _UNIT, of_token, len(common) / n)
+
+
+def agreed(votes: Sequence[State]) -> State:
+    """What several, none of whose word is enough to condemn anybody, find together, each by `judge`; `grey`:
+    another one is to be asked. One that finds nothing wrong is enough while nobody else does, and two are
+    else; two that find the same lie condemn."""
+    passed, failed = votes.count("passed"), votes.count("failed")
+    if failed >= CONFIRM:
+        return "failed"
+    clear = not failed and "grey" not in votes
+    return "passed" if passed >= CONFIRM or (passed and clear) else "grey"
 
 
 def judge(steps: Sequence[Distance], mu0: float) -> Judged:

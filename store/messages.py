@@ -108,6 +108,22 @@ def append_text(conn: Connection, message_id: str, text: str) -> None:
         raise no_message()
 
 
+def add_reader(conn: Connection, message_id: str, reader: Reader) -> AnswerFacts:
+    """Keep that this node may read an answer and what it was asked with; the facts as they are then. Raises
+    StoreError `not_found`."""
+    with transaction(conn):
+        facts = with_reader(get_message(conn, message_id).facts or AnswerFacts(), reader)
+        conn.execute("UPDATE messages SET facts = ? WHERE id = ?", (encoded_facts(facts), message_id))
+    return facts
+
+
+def with_reader(facts: AnswerFacts, reader: Reader) -> AnswerFacts:
+    """The facts with one more reader, or the same ones."""
+    if any(known.id == reader.id for known in facts.readers):
+        return facts
+    return msgspec.structs.replace(facts, readers=(*facts.readers, reader))
+
+
 def keep_facts(conn: Connection, message_id: str, facts: AnswerFacts, text: str = "") -> None:
     """Keep what is known so far of a message that is being written, and add `text` to it.
 

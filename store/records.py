@@ -73,7 +73,9 @@ class Verdict(msgspec.Struct, frozen=True):
     why: str = ""
     """A code. Unverified: `sampling` (this kind of sampling is not verified), `not_offered`, `own_setting`.
     Signed, when an audit was wanted and did not begin or could not go on: `no_file`, `not_loaded`. Not
-    determined: `no_calibration`, `backend`, `silent`, `few` (too few tokens), `other_prompt`, `near`.
+    determined: `no_calibration`, `backend`, `silent`, `few` (too few tokens), `other_prompt`, `near`; by
+    referees also `no_referee` (none computed it), `no_noise` (none knew the noise of the file), `one_referee`
+    (one found a lie, and nobody else confirmed it), `disagree`.
     Failed: `wrong_token`, `wrong_leaf`, `two_receipts`, `other_model`, `other_prompt`, `bad_opening`."""
     by: Literal["", "own", "referee"] = ""
     """Who compared it with the model."""
@@ -107,7 +109,7 @@ class AnswerFacts(msgspec.Struct, frozen=True):
     drivers: tuple[DriverPart, ...] = ()
     """Who answered, in order; empty: this machine alone."""
     readers: tuple[Reader, ...] = ()
-    """Every other node that was sent the prompt, whether it answered or not, in order."""
+    """Every other node that was sent the prompt, whether it answered or not, in order; referees, too."""
     connect_ms: float | None = None
     """Until the session with the driver stood; None: there was one, or none was needed."""
     wait_ms: float | None = None

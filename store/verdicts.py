@@ -33,8 +33,8 @@ class VerdictRow(msgspec.Struct, frozen=True):
 
     @property
     def own(self) -> bool:
-        """This node audited it."""
-        return self.verdict.by == "own"
+        """This node audited it, or had a referee do it."""
+        return self.verdict.by != ""
 
 
 def keep(conn: Connection, row: VerdictRow) -> None:

@@ -15,9 +15,11 @@ from msgspec.structs import replace
 
 from infraxa.app.auditor import Auditor
 from infraxa.app.buying import Buying
+from infraxa.app.choices import ModelEntry
 from infraxa.app.convicting import Convicting, Parts
 from infraxa.app.models import Models
 from infraxa.app.provider import Limits
+from infraxa.app.referees import Referees
 from infraxa.app.replaying import Replaying
 from infraxa.app.wanted import Wanted
 from infraxa.engine.host import Engine
@@ -29,7 +31,7 @@ from infraxa.net.status import SeenNode
 from infraxa.net.tasks import TaskGroup
 from infraxa.store import tabs, verdicts
 from infraxa.store.db import Store, now_ms
-from infraxa.store.records import Verdict
+from infraxa.store.records import Reader, Verdict
 from tests.app.purses import Place, Time
 from tests.app.selling import SETTINGS, Shop, selling
 from tests.app.stalls import Told, told
@@ -79,16 +81,22 @@ async def real_provider(folder: Path) -> AsyncIterator[Real]:
 class Audits(Place):
     """A user of that provider."""
 
-    def __init__(self, real: Real, store: Store, folder: Path, **settings: Any) -> None:
+    def __init__(
+        self, real: Real, store: Store, folder: Path, referees: tuple[Real, ...] = (), **settings: Any
+    ) -> None:
         super().__init__(store, Time(), **{"verify": "fraud_proof"} | settings)
         self.shop = real.shop
+        self.shops = (real.shop, *(one.shop for one in referees))
+        self.readers: list[tuple[str, str, Reader]] = []
+        """Who else was sent the chat."""
         self.secret = os.urandom(32)  # to the provider somebody else in each test
         self.place = ("", "")
         """Of the last answer."""
         self.verdicts: list[Verdict] = []
         """As they were told, the last one last."""
         self.published: list[bytes] = []
-        self.replaying = Replaying(real.models, lambda: SETTINGS, folder)
+        replaying = _WithoutFile if referees else Replaying
+        self.replaying = replaying(real.models, lambda: SETTINGS, folder)
         parts = Parts(
             self.order_link,
             self.drivers.observed,
@@ -104,6 +112,7 @@ class Audits(Place):
             self.convicting,
             rng=random.Random(1),
             pauses=(0.0, 0.05),
+            referees=Referees(self, self.drivers, self.purse, self._read_by) if referees else None,
         )
         self.purse.checks = self.auditor
         self.purse.paying.twice = self.convicting.twice
@@ -112,16 +121,17 @@ class Audits(Place):
     def id(self) -> bytes:
         return self.shop.node.id
 
+    async def _read_by(self, chat_id: str, message_id: str, reader: Reader) -> None:
+        self.readers.append((chat_id, message_id, reader))
+
     def nodes(self) -> list[SeenNode]:
-        offer = next(offer for offer in reversed(self.shop.offers) if offer is not None)
-        return [
-            SeenNode(self.id, "till", "online", 1.0, (self.shop.node.address,), (), 4, 0, offer.models, (), 0)
-        ]
+        return [_seen(shop) for shop in self.shops]
 
     async def order_link(self, node: bytes) -> Link:
         link = self.links.get(node)
         if link is None or link.closed:
-            link = self.links[node] = await self.user.dial(self.shop.node)
+            shop = next(shop for shop in self.shops if shop.node.id == node)
+            link = self.links[node] = await self.user.dial(shop.node)
             await auth.open_account(link, self.account(node))
         return link
 
@@ -180,11 +190,27 @@ class Audits(Place):
         return found()[-1]
 
 
+class _WithoutFile(Replaying):
+    """Of a machine that does not have the model."""
+
+    async def copy(self, model_id: bytes) -> ModelEntry | None:
+        return None
+
+
+def _seen(shop: Shop) -> SeenNode:
+    offer = next(offer for offer in reversed(shop.offers) if offer is not None)
+    node = shop.node
+    return SeenNode(node.id, "till", "online", 1.0, (node.address,), (), 4, 0, offer.models, (), 0)
+
+
 @contextlib.asynccontextmanager
-async def auditing(real: Real, folder: Path, *, noise: float = MU0, **settings: Any) -> AsyncIterator[Audits]:
-    """`noise`: what was measured of the model here; 0: nothing was."""
+async def auditing(
+    real: Real, folder: Path, *, noise: float = MU0, referees: tuple[Real, ...] = (), **settings: Any
+) -> AsyncIterator[Audits]:
+    """`noise`: what was measured of the model here; 0: nothing was. `referees`: others that sell the model,
+    which is not here then."""
     store = await Store.open(folder)
-    place = Audits(real, store, folder, **settings)
+    place = Audits(real, store, folder, referees, **settings)
     if noise:
         await store.run(verdicts.keep_noise, real.shop.model_id.hex(), "cpu", noise)
     await place.purse.open(store)

@@ -19,7 +19,7 @@ _RANKS: Final = ("failed", "checking", "undetermined", "unverified", "signed", "
 part."""
 _STYLES: Final = {"failed": "$text-error", "passed": "$text-success", "undetermined": "$text-warning"}
 QUIET: Final = "$foreground 60%"
-_OWN_AFFAIRS: Final = ("no_calibration", "few")
+_OWN_AFFAIRS: Final = ("no_calibration", "few", "no_referee", "no_noise")
 """Why nothing was determined that says nothing of the driver."""
 
 _WHY: Final = {
@@ -31,6 +31,10 @@ _WHY: Final = {
     "silent": "the driver did not show its steps",
     "few": "too few tokens",
     "near": "too close to call",
+    "no_referee": "no referee computed it",
+    "no_noise": "its noise is not known yet",
+    "one_referee": "nobody confirmed a referee",
+    "disagree": "referees do not agree",
     "wrong_token": "wrong token",
     "wrong_leaf": "forged steps",
     "two_receipts": "two receipts",
@@ -50,6 +54,12 @@ _IN_FULL: Final = {
     "silent": "The driver did not show the steps that it was asked for",
     "few": "The answer has too few tokens to tell noise from another model",
     "near": "Its numbers are farther off than honest ones mostly are, and not as far as a lie's",
+    "no_referee": "No referee computed it: those that were asked refused, failed or could not be reached",
+    "no_noise": "The referee does not know yet how far honest machines are apart with this model; ask again "
+    "in a while",
+    "one_referee": "One referee found other numbers than the model's, and no second one confirmed it: one "
+    "alone condemns nobody",
+    "disagree": "Some referees found other numbers than the model's, and others did not",
     "wrong_token": "A token is not the one that the driver's own numbers choose",
     "wrong_leaf": "What the driver committed as a step of the answer is none",
     "two_receipts": "The driver signed two different receipts for one answer",
@@ -113,7 +123,7 @@ def _line(verdict: Verdict, name: str, *, paid: bool) -> Content:
         parts.append(f"{thousands(verdict.opened)} of {thousands(verdict.steps)} steps shown")
     if verdict.ratio is not None:
         parts.append(f"{verdict.ratio:.2f} × honest noise")
-    if verdict.by:
+    if verdict.by and verdict.why != "no_referee":
         parts.append("checked by this machine" if verdict.by == "own" else "checked by a referee")
     said = Content.styled(" · ".join(parts) + " · ", QUIET)
     said += Content.styled(_TITLES[verdict.state], _style(verdict))

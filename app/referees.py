@@ -1,0 +1,259 @@
+"""Asks other providers of a model to compute the steps of an answer again, for a person without its file.
+
+A referee reads the chat up to the answer, and the answer: nobody is asked but for an answer of which the
+person has agreed to that. What the driver committed to is not told, so there is nothing to copy. One referee
+may lie as any driver may, so what its word counts for is decided by verdicts.agreed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import os
+import struct
+import time
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from typing import Final, NamedTuple
+
+from infraxa.app import order_words
+from infraxa.app.answering import Item, Moved, Sent, Vectors
+from infraxa.app.attempt import Attempt, Ordering, Setback, Telling
+from infraxa.app.bounds import spent_of
+from infraxa.app.counting import planned_texts, read_most
+from infraxa.app.drivers import Drivers
+from infraxa.app.errors import NodeError
+from infraxa.app.offers import OfferSeen
+from infraxa.app.opened import Shown
+from infraxa.app.purse import Purse
+from infraxa.app.replaying import Compared
+from infraxa.app.tally import Tally
+from infraxa.app.terms import backend_of, kv_type_of
+from infraxa.app.verifying import Kept
+from infraxa.engine.verdicts import Distance, distance_of_common
+from infraxa.net import addresses, deals, market
+from infraxa.net.errors import NetError
+from infraxa.net.patience import PatienceLimits
+from infraxa.net.prompts import Prompt, encode_prompt
+from infraxa.net.records import DOES_SCORES
+from infraxa.net.scores import Scoring, decode_row
+from infraxa.net.wire import Order
+from infraxa.store.records import DriverPart, Reader
+from infraxa.store.trade_records import RefusalReason
+
+MOST: Final = 3
+"""Referees that are asked about one answer, those that say nothing useful included."""
+_MILLION: Final = 1_000_000
+
+_log = logging.getLogger(__name__)
+
+Place = tuple[str, str]
+"""Chat and message."""
+
+
+class Cost(NamedTuple):
+    """Of asking all referees that may be asked about one answer, µcr."""
+
+    least: int
+    """Of the cheapest of them alone."""
+    most: int
+
+
+class Referees:
+    """Of one node."""
+
+    def __init__(
+        self,
+        network: Ordering,
+        drivers: Drivers,
+        purse: Purse,
+        read_by: Callable[[str, str, Reader], Awaitable[None]],
+        *,
+        limits: PatienceLimits | None = None,
+    ) -> None:
+        """`read_by`: takes down who may read a message of a chat from now on; raises StoreError."""
+        self._network = network
+        self._drivers = drivers
+        self._purse = purse
+        self._read_by = read_by
+        self._limits = limits or PatienceLimits()
+
+    def available(self, kept: Kept, receipt: deals.Receipt, avoided: Collection[bytes]) -> list[OfferSeen]:
+        """Who can be asked, in the order in which they would be: by chance, which the driver could not know
+        when it answered, nor anybody choose. `avoided`: those that gave the answer; nobody is asked either
+        who probably has the same owner, by the addresses that are known."""
+        said = receipt.transcript
+        assert said is not None
+        nodes = self._network.nodes()
+        groups = {group for node in nodes if node.id in avoided for group in _groups(node.addresses)}
+        found = [
+            offer
+            for offer in self._drivers.offers(nodes)
+            if offer.model.model_id == kept.order.model
+            and offer.model.does & DOES_SCORES
+            and offer.has_room
+            and offer.mark != "blocked"
+            and offer.node.id not in avoided
+            and groups.isdisjoint(_groups(offer.node.addresses))
+            and offer.model.context >= receipt.n_prompt + said.steps
+        ]
+        return sorted(found, key=lambda offer: _lot(kept.secret, said.root, offer.node.id))
+
+    def cost(self, kept: Kept, receipt: deals.Receipt, offers: list[OfferSeen]) -> Cost:
+        """What these can cost, by what they ask for now."""
+        said = receipt.transcript
+        assert said is not None
+        prompt = _prompt(kept, said, [0] * said.steps, [0])
+        costs = sorted((self._cost(offer, prompt) for offer in offers), reverse=True)
+        return Cost(costs[-1], sum(costs[:MOST])) if costs else Cost(0, 0)
+
+    def _cost(self, offer: OfferSeen, prompt: Prompt) -> int:
+        if self._purse.is_free(offer):
+            return 0
+        rates = market.Rates(offer.price_in, offer.price_out, offer.price_in)
+        return planned_texts(read_most(prompt, offer.model.context), rates).most
+
+    async def check_caps(self, chat_id: str, least: int) -> None:
+        """Raises NodeError when the person's caps leave less than that, StoreError."""
+        caps = self._purse.caps()
+        spent = await self._purse.store.run(spent_of, b"", chat_id, caps.day_start_ms)
+        limits: tuple[tuple[RefusalReason, int | None, int], ...] = (
+            ("request_cap", caps.request, 0),
+            ("chat_cap", caps.chat, spent.chat),
+            ("day_cap", caps.day, spent.day),
+        )
+        for reason, cap, used in limits:
+            if least and cap is not None and cap - used < least:
+                raise order_words.cap_reached(reason, cap, used, least)
+
+    def panel(self, kept: Kept, receipt: deals.Receipt, offers: list[OfferSeen], place: Place) -> Panel:
+        """Of those that are `available`, for one audit of the answer at that place, which the person has
+        agreed to."""
+        # Its caps hold for all of them together.
+        spending = self._purse.spending(lambda bills: None, place[0])
+
+        async def told(item: Item) -> None:
+            if isinstance(item, Sent):
+                await self._read_by(*place, item.reader)
+
+        def attempt(offer: OfferSeen, told_too: Callable[[Item], None]) -> Attempt:
+            async def tell(item: Item) -> None:
+                told_too(item)
+                await told(item)
+
+            return Attempt(
+                self._network,
+                self._drivers,
+                self._limits,
+                Telling(lambda item: None, tell),
+                Tally(time.monotonic),
+                offer,
+                Moved(DriverPart()),
+                spending,
+            )
+
+        return Panel(attempt, kept, receipt, offers[:MOST])
+
+
+class Panel:
+    """Of one audit: its referees are asked one after the other."""
+
+    def __init__(
+        self,
+        attempt: Callable[[OfferSeen, Callable[[Item], None]], Attempt],
+        kept: Kept,
+        receipt: deals.Receipt,
+        offers: list[OfferSeen],
+    ) -> None:
+        """`attempt`: one order at a referee, what comes of which is told."""
+        assert receipt.transcript is not None
+        self._attempt = attempt
+        self._kept = kept
+        self._said = receipt.transcript
+        self._offers = offers
+        self._heard = False
+        """One of them computed something."""
+
+    async def following(self, shown: Shown) -> Compared | None:
+        """What the next referee computes of what was shown, each of whom is another one; None: there is
+        nobody left who does. Raises StoreError, and NodeError when the first is not asked, as by a cap."""
+        while self._offers:
+            try:
+                compared = await self._ask(self._offers.pop(0), shown)
+            except NodeError:
+                if not self._heard:
+                    raise
+                return None
+            except NetError as error:
+                _log.debug("an answer cannot be shown to a referee: %s", error.code)
+                return None
+            if compared is not None:
+                self._heard = True
+                return compared
+        return None
+
+    async def _ask(self, offer: OfferSeen, shown: Shown) -> Compared | None:
+        """None: it gave nothing that is of use."""
+        prompt = _prompt(self._kept, self._said, shown.tokens, [leaf.step for leaf in shown.leaves])
+        for _ in range(2):
+            came: list[Item] = []
+            attempt = self._attempt(offer, came.append)
+            order = Order(
+                os.urandom(16), offer.model.model_id, len(encode_prompt(prompt)), 1, scores=len(prompt.steps)
+            )
+            ended = await attempt.run(order, prompt)
+            if not isinstance(ended, Setback):
+                (vectors,) = (item.vectors for item in came if isinstance(item, Vectors))
+                assert attempt.scoring is not None  # which orders.Course sees to
+                return _compared(attempt.scoring, vectors, self._said, shown)
+            _log.debug("a referee gave no scores: %s", ended.code)
+            if not ended.stale:
+                break
+        return None
+
+
+def _prompt(kept: Kept, said: deals.Transcript, tokens: Sequence[int], steps: Sequence[int]) -> Prompt:
+    """All that a referee is told: the conversation, the answer, the steps; nothing of what was committed to,
+    nor anything random by which it could be told from other ones."""
+    return Prompt(
+        turns=kept.prompt.turns,
+        raw=kept.prompt.raw,
+        tools=kept.prompt.tools,
+        tool_choice=kept.prompt.tool_choice,
+        answer=struct.pack(f"<{len(tokens)}I", *tokens),
+        steps=tuple(steps),
+        kv_type="q8_0" if kv_type_of(said.profile) == "q8_0" else "f16",
+    )
+
+
+def _compared(
+    scoring: Scoring, rows: Sequence[bytes], said: deals.Transcript, shown: Shown
+) -> Compared | None:
+    """None: it computed something else."""
+    steps: list[Distance] = []
+    for leaf, data in zip(shown.leaves, rows, strict=True):
+        row = decode_row(data)
+        if len(row.ids) != len(leaf.ids):
+            return None
+        steps.append(distance_of_common(leaf.ids, leaf.q, leaf.token, row.ids, row.q))
+    return Compared(
+        steps=tuple(steps),
+        mu0=scoring.noise / _MILLION,
+        same_backend=backend_of(scoring.profile) == backend_of(said.profile),
+        same_prompt=True,
+        same_version=True,
+    )
+
+
+def _lot(secret: bytes, root: bytes, node: bytes) -> bytes:
+    return hashlib.sha256(b"infraxa/referee/1" + secret + root + node).digest()
+
+
+def _groups(told: Iterable[str]) -> set[str]:
+    """Of public addresses: who probably has the same owner."""
+    found = set()
+    for text in told:
+        with contextlib.suppress(NetError):
+            if (ip := addresses.parse(text).ip) is not None:
+                found.add(addresses.group(str(ip)))
+    return found - {addresses.LOCAL}
