@@ -164,21 +164,24 @@ class Auditor:
         assert isinstance(made, Calibrating) and made.mu0 is not None
         return made.mu0
 
-    def scored(self, request: Request, tokens: Sequence[int], ids: Sequence[bytes] = ()) -> Scored:
+    def scored(
+        self, request: Request, tokens: Sequence[int], ids: Sequence[bytes] = (), kv: KvType = "f16"
+    ) -> Scored:
         """At all steps."""
         aside: Aside[ScoreMade] = Aside()
-        asked = Score(1, request, tuple(tokens), tuple(range(len(tokens))), tuple(ids))
+        asked = Score(1, request, tuple(tokens), tuple(range(len(tokens))), tuple(ids), kv)
         made = _run(aside, score(aside, self.means, asked))
         assert isinstance(made, ScoreMade) and made.scored is not None
         return made.scored
 
-    def audit(self, answer: Answer) -> list[Opened]:
-        """All steps."""
+    def audit(self, answer: Answer, kv: KvType = "f16") -> list[Opened]:
+        """All steps. `kv`: as which the driver says that it keeps its cache."""
         request, leaves = answer
         verified = request.verified
         assert verified is not None
         draw = draw_of(*verified.ppm)
-        scored = self.scored(request, [one.token for one in leaves], [_bytes(one.ids) for one in leaves])
+        ids = [_bytes(one.ids) for one in leaves]
+        scored = self.scored(request, [one.token for one in leaves], ids, kv)
         return [
             Opened(
                 is_chosen(leaf.token, leaf.ids, leaf.q, draw, verified.seed, leaf.step),

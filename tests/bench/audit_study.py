@@ -21,6 +21,7 @@ from random import Random
 from typing import Final, NamedTuple
 
 from infraxa.engine.llama import route_log
+from infraxa.engine.types import KvType
 from infraxa.engine.verdicts import LEAST_STEPS
 from tests.bench._study_models import GUIDE, MIDDLE, SMALL, Models, Shape
 from tests.bench._study_sides import (
@@ -161,8 +162,11 @@ class Study:
         yield self._cell("3/4 of the temperature", self._answers(plain, n, colder), target=False)
 
     def equals(self, n: int) -> Iterator[Cell]:
-        """What is said to be no difference, or not to be seen."""
-        yield self._cell("cache in q8_0", self._answers(WAYS[2]._replace(kv="q8_0"), n), target=False)
+        """What is said to be no difference, or is not to be seen."""
+        smaller = self._answers(WAYS[2]._replace(kv="q8_0"), n)
+        yield self._cell("cache in q8_0, said", smaller, target=False, kv="q8_0")
+        if self._kind == "Q8_0":
+            yield self._cell("cache in q8_0, not said", smaller, target=False)
         if self._kind == "Q8_0" and self._models.shape.layers:
             yield self._cell("F16 for Q8_0", self._answers(WAYS[2]._replace(kind="F16"), n), target=False)
 
@@ -178,9 +182,9 @@ class Study:
         finally:
             provider.close()
 
-    def _cell(self, name: str, answers: Sequence[Answer], target: bool = True) -> Cell:
+    def _cell(self, name: str, answers: Sequence[Answer], target: bool = True, kv: KvType = "f16") -> Cell:
         audited = [
-            self.auditors[i % len(self.auditors)].audit(answer)
+            self.auditors[i % len(self.auditors)].audit(answer, kv)
             for i, answer in enumerate(answers)
             if answer[1]
         ]
