@@ -3,9 +3,12 @@ came of one answer is store.records.Verdict."""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Final, Literal
 
 import msgspec
+
+MOST_REFEREES: Final = 3
+"""Of one answer: those that are asked one after the other, once a person agreed."""
 
 
 class AuditsSeen(msgspec.Struct, frozen=True):

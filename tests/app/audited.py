@@ -14,7 +14,7 @@ from tests.app.offered import CEDAR, MAPLE
 from tests.app.priced import BILL, OF_TWO, PRICED, SIGNED, PricedNode
 
 OWN = AuditPlan("own")
-REFEREE = AuditPlan("referee", "This machine does not have the model's file.", referees=3, most=120)
+REFEREE = AuditPlan("referee", "This machine does not have the model's file.", referees=5, most=120)
 NONE = AuditPlan(
     "none", "No other provider has this file.", "Pull the model, and this machine audits the answer."
 )

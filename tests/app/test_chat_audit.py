@@ -10,6 +10,7 @@ import pytest
 from msgspec.structs import replace
 from textual.widgets import Static
 
+from infraxa.app.audits import MOST_REFEREES
 from infraxa.app.tui.screens.audit import AskReferee, referee_lines
 from infraxa.app.tui.screens.help import sections
 from infraxa.app.tui.widgets.driver import find_driver
@@ -133,11 +134,13 @@ def test_what_can_be_audited() -> None:
 
 def test_the_question_says_who_would_see_what_and_what_it_costs() -> None:
     text = " ".join(referee_lines(REFEREE, M))
-    for part in (REFEREE.reason, "One of the 3 other providers", "by chance", "this chat up to the answer",
-                 "as plain text", "could keep", "unless you agree", "0.00012 credits at most"):  # fmt: skip
+    for part in (REFEREE.reason, "One of 5 other providers", "by chance", f"{MOST_REFEREES} at most",
+                 "Each would read this chat up to the answer", "as plain text", "could keep", M,
+                 "unless you agree", "0.00012 credits at most"):  # fmt: skip
         assert part in text
+    assert "another one is asked: 2 at most" in " ".join(referee_lines(replace(REFEREE, referees=2), M))
     free = " ".join(referee_lines(replace(REFEREE, referees=1, most=0), M))
-    assert "The one other provider" in free and "costs nothing" in free and "chance" not in free
+    assert "Another provider" in free and "costs nothing" in free and "chance" not in free
 
 
 def test_the_card_says_how_far_a_driver_is_verified() -> None:
@@ -226,7 +229,7 @@ async def test_a_referee_sees_the_chat_only_when_the_person_agreed(tmp_path: Pat
         await open_question()
         said = "\n\n".join(str(one.render()) for one in it.app.screen.query(".said").results(Static))
         assert said == "\n\n".join(referee_lines(REFEREE, M))
-        await it.until(lambda: "It costs 0.00012 credits at most." in it.screen_text(), "all of it in sight")
+        await it.until(lambda: "cost 0.00012 credits at most." in it.screen_text(), "all of it in sight")
         await it.until(lambda: "Show it and audit" in it.screen_text(), "the buttons")
         for refused in ("enter", "escape", "n", ""):
             if refused:

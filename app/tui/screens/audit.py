@@ -12,7 +12,7 @@ from textual.containers import Horizontal, Vertical
 from textual.widget import Widget
 from textual.widgets import Button, Static
 
-from infraxa.app.audits import AuditPlan
+from infraxa.app.audits import MOST_REFEREES, AuditPlan
 from infraxa.app.tui.screens.dialogs import Dialog
 from infraxa.net.credits import shown
 
@@ -54,12 +54,25 @@ class AskReferee(Dialog[bool]):
 def referee_lines(plan: AuditPlan, driver: str) -> list[str]:
     """Why one is needed, who would see what, and what it costs at most; one paragraph each."""
     why = plan.reason or "This machine does not have the model's file."
-    one = "The one other provider" if plan.referees == 1 else f"One of the {plan.referees} other providers"
-    chance = "" if plan.referees == 1 else ", drawn by chance,"
-    most = f"It costs {shown(plan.most)} credits at most." if plan.most else "It costs nothing."
+    most = min(plan.referees, MOST_REFEREES)
+    if most == 1:
+        who = "Another provider with the same file can audit the answer instead."
+        read = (
+            "It would read this chat up to the answer, and the answer, as plain text, and could keep them. "
+        )
+        told = "It is not told what"
+    else:
+        who = (
+            f"One of {plan.referees} other providers with the same file, drawn by chance, can audit the "
+            f"answer instead. Where it finds a lie, or fails, another one is asked: {most} at most."
+        )
+        read = (
+            "Each would read this chat up to the answer, and the answer, as plain text, and could keep them. "
+        )
+        told = "None is told what"
+    cost = f"{'It costs' if most == 1 else 'Together they cost'} {shown(plan.most)} credits at most."
     return [
-        f"{why} {one} with the same file{chance} can audit the answer instead.",
-        "It would read this chat up to the answer, and the answer, as plain text, and could keep them. It is "
-        f"not told what {driver} signed. Nothing is sent unless you agree, and only for this answer.",
-        most,
+        f"{why} {who}",
+        f"{read}{told} {driver} signed. Nothing is sent unless you agree, and only for this answer.",
+        cost if plan.most else "It costs nothing.",
     ]
