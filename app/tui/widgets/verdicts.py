@@ -49,7 +49,7 @@ _IN_FULL: Final = {
     "own_setting": "The setting verify is none: nothing was asked for that can be checked",
     "no_file": "It was not audited: the model's file is not on this machine",
     "not_loaded": "It was not audited: the model is not loaded here",
-    "no_calibration": "What is honest noise of this model is being measured here; audit it again in a while",
+    "no_calibration": "What is honest noise of this model is being measured here: it is audited after that",
     "backend": "Other hardware computes other numbers, and how far they may be apart is not known",
     "silent": "The driver did not show the steps that it was asked for",
     "few": "The answer has too few tokens to tell noise from another model",
