@@ -25,7 +25,7 @@ from infraxa.app.drivers import Drivers
 from infraxa.app.errors import NodeError
 from infraxa.app.offers import OfferSeen
 from infraxa.app.opened import Shown
-from infraxa.app.purse import Purse
+from infraxa.app.purse import STEP, Purse
 from infraxa.app.replaying import Compared
 from infraxa.app.tally import Tally
 from infraxa.app.terms import backend_of, kv_type_of
@@ -43,6 +43,8 @@ from infraxa.store.trade_records import RefusalReason
 
 MOST: Final = 3
 """Referees that are asked about one answer, those that say nothing useful included."""
+PATIENCE: Final = PatienceLimits(line=60.0, reading=900.0)
+"""There may be others to ask, and nobody waits at the screen."""
 _MILLION: Final = 1_000_000
 
 _log = logging.getLogger(__name__)
@@ -76,7 +78,7 @@ class Referees:
         self._drivers = drivers
         self._purse = purse
         self._read_by = read_by
-        self._limits = limits or PatienceLimits()
+        self._limits = limits or PATIENCE
 
     def available(self, kept: Kept, receipt: deals.Receipt, avoided: Collection[bytes]) -> list[OfferSeen]:
         """Who can be asked, in the order in which they would be: by chance, which the driver could not know
@@ -110,7 +112,9 @@ class Referees:
     def _cost(self, offer: OfferSeen, prompt: Prompt) -> int:
         if self._purse.is_free(offer):
             return 0
-        rates = market.Rates(offer.price_in, offer.price_out, offer.price_in)
+        # What it locks may be above what was heard of by so much.
+        price_in, price_out = (price + price // STEP for price in (offer.price_in, offer.price_out))
+        rates = market.Rates(price_in, price_out, price_in)
         return planned_texts(read_most(prompt, offer.model.context), rates).most
 
     async def check_caps(self, chat_id: str, least: int) -> None:

@@ -26,7 +26,7 @@ from infraxa.app.events import (
 from infraxa.engine.types import Delta, ErrorInfo, Finished, Progress, Usage
 from infraxa.store import chats, messages, turns
 from infraxa.store.db import Connection, Store, connect
-from infraxa.store.records import AnswerFacts, Bill, DriverPart, Message, Reader
+from infraxa.store.records import AnswerFacts, Bill, DriverPart, Message, Reader, StoreError
 
 MAPLE, BIRCH = DriverPart("aaaa", "maple", "m7"), DriverPart("bbbb", "birch", "b3")
 STOP = Finished("stop", Usage(n_prompt=5, n_out=3, first_token_ms=10.0, decode_ms=4.0))
@@ -357,6 +357,18 @@ async def test_a_bill_that_comes_while_the_end_is_stored_is_not_lost(desk: Desk)
     await _facts_changed(desk, 1)
     kept = facts_of(await desk.store.run(messages.get_message, answer))
     assert kept.bills == (bill("signed", 7), bill("signed", 8, "02"))
+
+
+async def test_who_read_it_after_its_end_is_kept_and_told(desk: Desk) -> None:
+    ended = await desk.play(Scripted(sent(MAPLE), Moved(MAPLE), Delta("one", (1,)), STOP))
+    before = facts_of(ended).readers
+    for _ in range(2):
+        await desk.answers.read_by(desk.chat_id, ended.id, Reader("oak's id", "oak"))
+    kept = await desk.store.run(messages.get_message, ended.id)
+    assert facts_of(kept).readers == (*before, Reader("oak's id", "oak"))
+    assert [event.facts for event in await _facts_changed(desk, 2)] == [kept.facts] * 2
+    with pytest.raises(StoreError):
+        await desk.answers.read_by(desk.chat_id, "nobody", Reader("oak's id", "oak"))
 
 
 async def test_going_on_in_vain_costs_what_it_costs(desk: Desk) -> None:

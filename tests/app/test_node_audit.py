@@ -19,7 +19,7 @@ from infraxa.app.transcripts import Written
 from infraxa.engine import transcript
 from infraxa.engine.types import Delta
 from infraxa.net.identity import id_text
-from infraxa.store import verdicts
+from infraxa.store import messages, verdicts
 from infraxa.store.records import ChatOptions, Verdict
 from tests.app.networked import attached, folders, network_name, running, until
 from tests.app.test_node_driver import chat_with, provider
@@ -79,10 +79,9 @@ async def test_answers_are_audited_and_the_message_says_so(tmp_path: Path) -> No
             await chat.ended(message)
             await verdict_of(user, chat.id, "signed")
             assert (await user.audit_plan(chat.id, message)).state == "own"
-            with pytest.raises(NodeError, match="other provider"):
-                await user.audit_answer(chat.id, message, referee=True)
-            await user.audit_answer(chat.id, message)
-            await verdict_of(user, chat.id, "passed")
+            # With the model here nobody else is asked, whatever the person would let them read.
+            await user.audit_answer(chat.id, message, referee=True)
+            assert (await verdict_of(user, chat.id, "passed")).by == "own"
 
             assert (await user.bound(chat.id, "?")).unverified == ""
             await user.change_setting("verify", "none")
@@ -91,6 +90,44 @@ async def test_answers_are_audited_and_the_message_says_so(tmp_path: Path) -> No
             await chat.ended(message)
             assert (await verdict_of(user, chat.id, "unverified")).why == "own_setting"
             assert (await user.audit_plan(chat.id, message)).state == "none"
+
+
+async def test_a_referee_reads_what_the_person_lets_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def none(model_id: bytes) -> None:
+        return None
+
+    network = network_name(tmp_path)
+    async with (
+        running(folders(tmp_path / "user").data, network=network, threads=1) as user,
+        provider(tmp_path / "maple", user, network, "maple") as maple,
+        provider(tmp_path / "oak", user, network, "oak") as oak,
+    ):
+        monkeypatch.setattr(user._replaying, "copy", none)
+        await ready(oak)
+        async with chat_with(user, id_text(maple.network.id)) as chat, attached(user) as front:
+            message = await user.send(chat.id, QUESTION)
+            await chat.ended(message)
+            await verdict_of(user, chat.id, "signed")
+            plan = await front.audit_plan(chat.id, message)
+            assert (plan.state, plan.referees) == ("referee", 1)
+            with pytest.raises(NodeError):
+                await front.audit_answer(chat.id, message)
+            assert not await oak.list_served()
+            await front.audit_answer(chat.id, message, referee=True)
+            assert (await verdict_of(user, chat.id, "passed")).by == "referee"
+            facts = (await user.branch(chat.id))[-1].message.facts
+            assert facts is not None
+            assert {reader.name for reader in facts.readers} == {"maple", "oak"}
+            kept = await user._store.run(messages.get_message, message)
+            assert kept.facts == facts
+            # The answer is the driver's, and so is what the person says of it.
+            assert [bill.driver for bill in facts.bills] == [id_text(maple.network.id)]
+            (served,) = await oak.list_served()
+            assert served.n_out == 0 and served.n_prompt > 0
+            spent = {one.outcome: one.charge for one in await user.list_receipts(role="user")}
+            assert spent.keys() >= {"scored"} and spent["scored"] <= plan.most
 
 
 async def test_a_driver_that_lies_is_known_to_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

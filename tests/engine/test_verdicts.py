@@ -18,8 +18,11 @@ from infraxa.engine.verdicts import (
     Distance,
     Judged,
     Record,
+    State,
     Test,
+    agreed,
     distance,
+    distance_of_common,
     judge,
     rate,
 )
@@ -42,6 +45,63 @@ def test_a_distance_is_in_logits_over_the_committed_candidates() -> None:
 def test_what_does_not_belong_together_has_no_distance(ids: list[int], q: list[int], at: list[int]) -> None:
     with pytest.raises(ValueError):
         distance(ids, q, 1, own(ids, at))
+
+
+def test_somebody_who_was_not_told_the_candidates_is_compared_by_those_of_both() -> None:
+    found = distance_of_common(
+        [7, 8, 9, 10], [4096, 0, -4096, -6144], 8, [7, 8, 3, 9], [4096, 2048, 0, -8192]
+    )
+    assert found == Distance((0.5 + 1) / 3, 1.0, 0.5, 0.75), "the last one is off by half a logit or more"
+    found = distance_of_common([7, 8], [8192, 4096], 8, [7, 3], [8192, 0])
+    assert found == Distance(0, 1.0, 1.0, 0.5), "it has no more than the last of them"
+    assert distance_of_common([7, 8], [8192, -1], 8, [7, 3], [8192, 0]).most == 0, "and may have as much"
+    assert distance_of_common([7], [0], 5, [7], [0]).token == math.inf, "it was none of the candidates"
+    assert distance_of_common([7], [0], 7, [8], [0]) == Distance(math.inf, math.inf, math.inf, 0)
+    for ids, q, own_ids, own_q in (([], [], [], []), ([1], [1], [1, 2], [1, 0]), ([1], [1], [1], [])):
+        with pytest.raises(ValueError):
+            distance_of_common(ids, q, 1, own_ids, own_q)
+
+
+STEP = st.lists(st.integers(0, 99), min_size=4, max_size=8, unique=True)
+
+
+@given(STEP, STEP, st.data())
+def test_it_is_never_farther_off_than_with_all_that_the_other_computed(
+    committed: list[int], likeliest: list[int], data: st.DataObject
+) -> None:
+    """Whatever the rest of its logits are, which are no larger than those that it told."""
+    n = min(len(committed), len(likeliest))
+    ids, own_ids = committed[:n], likeliest[:n]
+    logits = st.lists(st.integers(-(2**20), 2**20), min_size=n, max_size=n)
+    q, own_q = data.draw(logits), sorted(data.draw(logits), reverse=True)
+    rest = {one: own_q[-1] - data.draw(st.integers(0, 2**20)) for one in ids if one not in own_ids}
+    known = rest | dict(zip(own_ids, own_q, strict=True))
+    row = own(own_ids, [known[one] for one in ids])
+    whole, found = distance(ids, q, ids[0], row), distance_of_common(ids, q, ids[0], own_ids, own_q)
+    assert found.overlap == whole.overlap
+    if found.overlap:
+        assert found.most <= whole.most and found.token <= whole.token
+    if not rest:
+        assert found == whole
+
+
+def test_one_alone_condemns_nobody() -> None:
+    table: dict[tuple[State, ...], State] = {
+        (): "grey",
+        ("passed",): "passed",
+        ("failed",): "grey",
+        ("grey",): "grey",
+        ("failed", "failed"): "failed",
+        ("failed", "grey"): "grey",
+        ("failed", "passed"): "grey",
+        ("failed", "passed", "passed"): "passed",
+        ("failed", "passed", "failed"): "failed",
+        ("grey", "passed"): "grey",
+        ("grey", "passed", "passed"): "passed",
+        ("grey", "grey", "failed"): "grey",
+    }
+    for votes, state in table.items():
+        assert agreed(votes) == state, votes
 
 
 def off(test: Test, value: float) -> Distance:
