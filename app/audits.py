@@ -8,7 +8,8 @@ from typing import Final, Literal
 import msgspec
 
 MOST_REFEREES: Final = 3
-"""Of one answer: those that are asked one after the other, once a person agreed."""
+"""Of one answer: those that are asked one after the other, once a person agreed; those that say nothing
+useful included."""
 
 
 class AuditsSeen(msgspec.Struct, frozen=True):

@@ -19,6 +19,7 @@ from typing import Final, NamedTuple
 from infraxa.app import order_words
 from infraxa.app.answering import Item, Moved, Sent, Vectors
 from infraxa.app.attempt import Attempt, Ordering, Setback, Telling
+from infraxa.app.audits import MOST_REFEREES
 from infraxa.app.bounds import spent_of
 from infraxa.app.counting import planned_texts, read_most
 from infraxa.app.drivers import Drivers
@@ -41,8 +42,6 @@ from infraxa.net.wire import Order
 from infraxa.store.records import DriverPart, Reader
 from infraxa.store.trade_records import RefusalReason
 
-MOST: Final = 3
-"""Referees that are asked about one answer, those that say nothing useful included."""
 PATIENCE: Final = PatienceLimits(line=60.0, reading=900.0)
 """There may be others to ask, and nobody waits at the screen."""
 _MILLION: Final = 1_000_000
@@ -107,7 +106,7 @@ class Referees:
         assert said is not None
         prompt = _prompt(kept, said, [0] * said.steps, [0])
         costs = sorted((self._cost(offer, prompt) for offer in offers), reverse=True)
-        return Cost(costs[-1], sum(costs[:MOST])) if costs else Cost(0, 0)
+        return Cost(costs[-1], sum(costs[:MOST_REFEREES])) if costs else Cost(0, 0)
 
     def _cost(self, offer: OfferSeen, prompt: Prompt) -> int:
         if self._purse.is_free(offer):
@@ -156,7 +155,7 @@ class Referees:
                 spending,
             )
 
-        return Panel(attempt, kept, receipt, offers[:MOST])
+        return Panel(attempt, kept, receipt, offers[:MOST_REFEREES])
 
 
 class Panel:
