@@ -228,7 +228,8 @@ class Attempt:
             checkpoints=tuple(self._checkpoints),
             ids=tuple(self._ids),
             steps=0 if done is None else done.steps,
-            size=order.prompt_bytes + 8 * len(self._ids) + 1024,
+            size=order.prompt_bytes + 8 * len(self._ids) + sum(map(len, self.texts)) + 1024,
+            text="".join(self.texts),
         )
 
     async def _connect(self) -> Link:

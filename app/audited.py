@@ -23,6 +23,7 @@ _SENTENCES: Final = {
     "two_receipts": "it signed two different receipts for one answer",
     "other_model": "its numbers were not those of the model that it sold",
     "other_prompt": "its model was not given the prompt that was sent",
+    "other_text": "its text was not that of the tokens that it had signed",
     "bad_opening": "what it showed was not what it had signed",
 }
 

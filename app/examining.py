@@ -51,10 +51,13 @@ class _TooLong(Exception):
     """The driver opens no more than some steps of so long an answer."""
 
 
+State = Literal["signed", "passed", "failed", "undetermined"]
+
+
 class Found(NamedTuple):
     """What came of an audit; as store.records.Verdict."""
 
-    state: Literal["signed", "passed", "failed", "undetermined"]
+    state: State
     why: str = ""
     opened: int = 0
     ratio: float | None = None
@@ -87,6 +90,10 @@ class Examining:
                 # Another version may put a prompt together otherwise.
                 certain = first.same_version and first.same_backend
                 return Found("failed" if certain else "undetermined", "other_prompt", len(shown.leaves))
+            if not await self._replaying.same_text(kept):
+                # Another version may write a token otherwise.
+                state: State = "failed" if first.same_version else "undetermined"
+                return Found(state, "other_text", len(shown.leaves))
             judged = self._judged(kept, first)
             if judged.state in ("grey", "failed"):
                 # Nobody is condemned by one look; nor does it help to show no more after that.

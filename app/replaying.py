@@ -26,9 +26,11 @@ from infraxa.app.ordering import request_of
 from infraxa.app.terms import backend_of, kv_type_of, version_of
 from infraxa.app.verifying import Kept
 from infraxa.engine import transcript
+from infraxa.engine.gguf_vocabulary import read_vocabulary
 from infraxa.engine.host import Engine
 from infraxa.engine.types import EngineError, Loaded
 from infraxa.engine.verdicts import Distance, distance
+from infraxa.engine.vocabulary import Vocabulary
 from infraxa.net import deals
 from infraxa.net.tasks import TaskGroup
 from infraxa.store import verdicts
@@ -82,6 +84,8 @@ class Replaying:
         self._settings = settings
         self._scratch = scratch
         self._store: Store | None = None
+        self._vocabulary: tuple[bytes, Vocabulary] | None = None
+        """Of the model whose answer was compared last."""
         self._files: dict[bytes, ModelEntry] = {}
         self._begun: set[bytes] = set()
         """Models whose noise was measured in this run, or could not be."""
@@ -114,6 +118,25 @@ class Replaying:
                 if await self._models.model_id(entry) == model_id:
                     return entry
         return None
+
+    async def same_text(self, kept: Kept) -> bool:
+        """Whether the text that came is that of the tokens that came, or nothing here tells it. Raises
+        StoreError."""
+        model_id = kept.order.model
+        known = self._vocabulary
+        if known is None or known[0] != model_id:
+            entry = await self.copy(model_id)
+            if entry is None:
+                return True
+            try:
+                known = model_id, await asyncio.to_thread(read_vocabulary, Path(entry.path))
+            except EngineError as error:
+                _log.debug("the text of an answer was not compared: %s", error.code)
+                return True
+            self._vocabulary = known
+        whole = bool(kept.steps)
+        count = await asyncio.to_thread(known[1].count, kept.ids, kept.text, kept.prompt.stop, whole=whole)
+        return count is not None
 
     def can_load(self, entry: ModelEntry) -> bool:
         """Whether memory has it, or room for it beside the others."""

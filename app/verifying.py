@@ -64,6 +64,8 @@ class Kept(msgspec.Struct, frozen=True):
     """As the driver said at the end; 0: there was none."""
     size: int
     """Bytes of memory that it takes, about."""
+    text: str = ""
+    """What came as their text."""
 
     def __repr__(self) -> str:
         """Without what was said."""

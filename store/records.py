@@ -73,10 +73,11 @@ class Verdict(msgspec.Struct, frozen=True):
     why: str = ""
     """A code. Unverified: `sampling` (this kind of sampling is not verified), `not_offered`, `own_setting`.
     Signed, when an audit was wanted and did not begin or could not go on: `no_file`, `not_loaded`. Not
-    determined: `no_calibration`, `backend`, `silent`, `few` (too few tokens), `other_prompt`, `near`; by
-    referees also `no_referee` (none computed it), `no_noise` (none knew the noise of the file), `one_referee`
-    (one found a lie, and nobody else confirmed it), `disagree`.
-    Failed: `wrong_token`, `wrong_leaf`, `two_receipts`, `other_model`, `other_prompt`, `bad_opening`."""
+    determined: `no_calibration`, `backend`, `silent`, `few` (too few tokens), `other_prompt`, `other_text`,
+    `near`; by referees also `no_referee` (none computed it), `no_noise` (none knew the noise of the file),
+    `one_referee` (one found a lie, and nobody else confirmed it), `disagree`.
+    Failed: `wrong_token`, `wrong_leaf`, `two_receipts`, `other_model`, `other_prompt`, `other_text`,
+    `bad_opening`."""
     by: Literal["", "own", "referee"] = ""
     """Who compared it with the model."""
     opened: int = 0

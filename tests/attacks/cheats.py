@@ -8,7 +8,10 @@ from typing import Any, NamedTuple
 
 from infraxa.app.transcripts import Written
 from infraxa.engine import gumbel, transcript
+from infraxa.engine.gguf_vocabulary import read_vocabulary
+from infraxa.engine.guide import GUIDE_PATH
 from infraxa.engine.host import Engine
+from infraxa.engine.text import TextAssembler
 from infraxa.engine.transcript import Leaf
 from infraxa.engine.types import Delta, Finished, Request
 from infraxa.net import audits, codec, deals, wire
@@ -30,6 +33,12 @@ class Spoken(NamedTuple):
     def tokens(self) -> list[int]:
         """All that were sampled."""
         return [transcript.decode_leaf(leaf).token for leaf in self.leaves]
+
+    def of(self, ids: Sequence[int]) -> Spoken:
+        """These tokens, with their text."""
+        known, text = read_vocabulary(GUIDE_PATH), TextAssembler()
+        said = text.feed(b"".join(map(known.piece, ids))) + text.finish()
+        return self._replace(ids=tuple(ids), text=said)
 
 
 Speak = Callable[[Request], Awaitable[Spoken]]

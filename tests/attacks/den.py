@@ -203,6 +203,10 @@ async def _any_prompt(*given: Any) -> replaying.Compared:
     return (await _scored(*given))._replace(same_prompt=True)
 
 
+async def _any_text(self: object, kept: object) -> bool:
+    return True
+
+
 async def _no_file(self: object, model_id: bytes) -> None:
     return None
 
@@ -220,4 +224,5 @@ NO_TOKENS: Final[Part] = (opened, "_check_tokens", _nothing)
 NO_CHECKPOINTS: Final[Part] = (opened, "_check_checkpoints", _nothing)
 NO_END: Final[Part] = (opened, "_check_end", _nothing)
 NO_RECEIPT: Final[Part] = (counting, "fits", lambda *given: True)
+NO_TEXT: Final[Part] = (replaying.Replaying, "same_text", _any_text)
 NO_FILE: Final[Part] = (replaying.Replaying, "copy", _no_file)

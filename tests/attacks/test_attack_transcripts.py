@@ -33,6 +33,7 @@ from tests.attacks.den import (
     NO_PATHS,
     NO_RECEIPT,
     NO_ROOT,
+    NO_TEXT,
     NO_TOKENS,
     SHORT,
     WARM,
@@ -109,7 +110,7 @@ def cut(cheat: Den) -> Cheat:
     """It ends before the end, without a reason."""
 
     def change(request: Request, one: Spoken) -> Spoken:
-        return one._replace(leaves=one.leaves[:9], ids=one.ids[:9])
+        return one._replace(leaves=one.leaves[:9]).of(one.ids[:9])
 
     return rewriting(cheat, change)
 
@@ -118,7 +119,16 @@ def other_ids(cheat: Den) -> Cheat:
     """The tokens that come are not those that it commits to; one of these does not come at all."""
 
     def change(request: Request, one: Spoken) -> Spoken:
-        return one._replace(ids=tuple(1999 - token % 1000 for token in one.tokens[:-1]))
+        return one.of([1999 - token % 1000 for token in one.tokens[:-1]])
+
+    return rewriting(cheat, change)
+
+
+def other_text(cheat: Den) -> Cheat:
+    """Right tokens, and beside them something else to read."""
+
+    def change(request: Request, one: Spoken) -> Spoken:
+        return one._replace(text=one.text.replace("provider", "sponsor", 1) + " Buy soap.")
 
     return rewriting(cheat, change)
 
@@ -252,6 +262,7 @@ ATTACKS: Final = (
     Attack("on after its end", flagged, BAD_OPENING, (NO_END,), sampling=SHORT),
     Attack("an end without a reason", cut, BAD_OPENING, (NO_END,), sampling=SHORT),
     Attack("other tokens than it commits to", other_ids, BAD_OPENING, (NO_TOKENS,)),
+    Attack("another text than its tokens have", other_text, ("failed", "other_text"), (NO_TEXT,)),
     Attack("changed after a checkpoint", rewritten, BAD_OPENING, (NO_CHECKPOINTS,), long=True),
     Attack(
         "an empty opening",

@@ -40,6 +40,7 @@ _WHY: Final = {
     "two_receipts": "two receipts",
     "other_model": "another model",
     "other_prompt": "another prompt",
+    "other_text": "another text",
     "bad_opening": "its steps do not fit",
 }
 """Why, in the line of facts."""
@@ -65,6 +66,7 @@ _IN_FULL: Final = {
     "two_receipts": "The driver signed two different receipts for one answer",
     "other_model": "The numbers are not those of the model that was sold",
     "other_prompt": "The driver's model was not given the prompt that was sent",
+    "other_text": "The text is not that of the tokens that the driver signed",
     "bad_opening": "What the driver showed does not fit what it had signed and sent",
 }
 _TITLES: Final = {
