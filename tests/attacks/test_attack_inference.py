@@ -226,7 +226,7 @@ async def test_lies_that_change_few_tokens_are_found_over_many_answers(
     """How many are found is told, and only that whoever is not found says what the right one would say."""
     if kind:
         await cheat.load(kind)
-    caught, count = 0, report.scale(2, 60)
+    caught, count = 0, report.scale(2, 40)
     for number in range(count):
         with lie(cheat):
             one = await came(cheat, tmp_path / str(number), WARM)
