@@ -116,7 +116,7 @@ class Examining:
         known = await self._replaying.known_noise(kept.order.model, backend_of(said.profile))
         votes: list[Judged] = []
         unsure = "no_referee"
-        while (state := agreed([vote.state for vote in votes])) == "grey" or not votes:
+        while (state := agreed([vote.state for vote in votes])) == "grey":
             compared = await panel.following(shown)
             if compared is None:
                 return Found("undetermined", _unsure(votes) or unsure, *_figures(votes, shown))
@@ -129,8 +129,8 @@ class Examining:
                 unsure = "backend"
             else:
                 votes.append(judged)
-            if judged.state != "passed" and said.steps <= wire.MAX_SCORES:
-                with contextlib.suppress(_TooLong):
+            if judged.state != "passed" and len(shown.leaves) < said.steps <= wire.MAX_SCORES:
+                with contextlib.suppress(_TooLong, Silent):
                     shown = await self._shown(kept, receipt, all_steps=True)
         assert state == "passed" or state == "failed"
         why = "other_model" if state == "failed" else ""

@@ -17,7 +17,8 @@ from infraxa.app.errors import NodeError
 from infraxa.app.transcripts import Written
 from infraxa.engine import transcript
 from infraxa.engine.types import Delta, EngineError, Sampling, Scored, ScoredRow
-from infraxa.net import prompts
+from infraxa.net import prompts, wire
+from infraxa.net.customers import Customer
 from infraxa.net.prompts import Prompt
 from infraxa.net.sale import Sale
 from infraxa.net.scores import MAX_NOISE
@@ -216,6 +217,24 @@ async def test_one_that_cheats_is_caught_by_two(
         await answered(user, COLD)
         verdict = await asked(user)
         assert (verdict.state, verdict.why) == ("undetermined", "one_referee")
+
+
+@in_module
+async def test_it_does_not_help_to_show_no_more_after_the_first_look(
+    court: tuple[Real, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cheats(monkeypatch)
+    driver, *others = court
+    opened = driver.shop.provider.till.transcripts.audit
+
+    async def once(customer: Customer, request: wire.AuditPlease) -> bytes | wire.Failure:
+        return wire.Failure("busy") if request.all else await opened(customer, request)
+
+    monkeypatch.setattr(driver.shop.customers, "auditor", once)
+    async with auditing(driver, tmp_path, referees=tuple(others)) as user:
+        await answered(user, COLD)
+        verdict = await asked(user)
+        assert (verdict.state, verdict.why, verdict.opened) == ("failed", "other_model", 16)
 
 
 @in_module
