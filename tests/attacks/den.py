@@ -17,12 +17,12 @@ from infraxa.app import counting, examining, fraud, opened, replaying
 from infraxa.engine import gumbel, transcript
 from infraxa.engine.host import Engine
 from infraxa.engine.transcript import Leaf
-from infraxa.engine.types import LoadOptions, Sampling
+from infraxa.engine.types import ChatMessage, LoadOptions, Sampling
 from infraxa.engine.verdicts import Judged
 from infraxa.net import customers
 from infraxa.store import earnings
 from infraxa.store.records import Verdict
-from tests.app.auditing import Audits, Real, auditing, real_provider
+from tests.app.auditing import ASKED, Audits, Real, auditing, real_provider
 from tests.attacks import report
 from tests.attacks.target import replaced
 from tests.bench._study_models import GUIDE, Models
@@ -98,6 +98,7 @@ async def came(
     tries: int = 1,
     until: Sequence[str] = (),
     long: bool = False,
+    said: tuple[ChatMessage, ...] = ASKED,
 ) -> Came:
     """What a new user finds out about a driver by `tries` answers, or fewer when one of them is in a state of
     `until`; those too short to be judged do not count. `long`: of one with a checkpoint."""
@@ -105,7 +106,7 @@ async def came(
     judged = 0
     async with auditing(den.real, folder) as user:
         for _ in range(tries + FEW_AT_MOST):
-            verdict = await (user.verdict_of_long() if long else user.verdict(sampling=sampling))
+            verdict = await (user.verdict_of_long() if long else user.verdict(said, sampling))
             judged += verdict.why != "few"
             if verdict.state in until or judged >= tries:
                 break
@@ -167,7 +168,7 @@ async def carry_out(den: Den, folder: Path, attack: Attack) -> None:
             ours = await came(den, folder / str(number), sampling, tries=tries, until=["failed"], long=long)
         assert (*ours.said, ours.kind) == (*attack.ours, attack.proof)
         assert ours.reversed == ours.told == bool(attack.proof) and ours.excluded
-        caught, judged = caught + 1, judged + ours.judged - attack.honest
+        caught, judged = caught + 1, judged + max(1, ours.judged - attack.honest)
     report.tell(
         f"inference: {attack.name}",
         weakened=weak.verdict.why or weak.verdict.state,

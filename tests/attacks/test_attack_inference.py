@@ -133,6 +133,9 @@ def drawing(change: Callable[..., Any]) -> Cheat:
     return replaced((Written, "begin", lambda self, *given: change(honest(self, *given))))
 
 
+UNSURE: Final = (ChatMessage("user", "Tell me a story about the sea, a lamp and a dog."),)
+"""The guide was taught no answer to it."""
+SURE: Final = replace(WARM, top_k=0, top_p=1.0, min_p=0.0)
 OTHER_MODEL: Final = ("failed", "other_model")
 WRONG_TOKEN: Final = ("failed", "wrong_token")
 
@@ -229,7 +232,7 @@ async def test_lies_that_change_few_tokens_are_found_over_many_answers(
     caught, count = 0, report.scale(2, 40)
     for number in range(count):
         with lie(cheat):
-            one = await came(cheat, tmp_path / str(number), WARM)
+            one = await came(cheat, tmp_path / str(number), SURE, said=UNSURE)
         assert one.said in (WRONG_TOKEN, ("passed", ""))
         caught += one.said == WRONG_TOKEN
     report.tell(
