@@ -304,14 +304,17 @@ def committed(n: int, root: bytes) -> bytes:
 
 
 def challenge(secret: bytes, root: bytes, order: bytes, n: int, k: int) -> list[int]:
-    """Which `k` of an answer's `n` steps are to be opened, in order; all, if there are no more.
+    """Which `k` of an answer's `n` steps are to be opened, in order; all, if there are no more. The last one
+    is always among them, since it says how the answer ended.
 
-    Nobody knew them before the secret was told, and nobody could choose them after `root`, as of `committed`,
+    Nobody knew the others before the secret was told, and nobody could choose them after `root`, as of `committed`,
     was signed.
     """
     if k >= n:
         return list(range(n))
-    fair, counter, found = (1 << 64) // n * n, 0, set[int]()
+    if k <= 0:
+        return []
+    fair, counter, found = (1 << 64) // n * n, 0, {n - 1}
     while len(found) < k:
         hashed = sha256(b"infraxa/audit/1" + secret + root + order + _U32.pack(counter)).digest()
         counter += 1

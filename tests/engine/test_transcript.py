@@ -221,9 +221,23 @@ def test_there_is_no_proof_of_what_is_not_there() -> None:
 
 
 @pytest.mark.parametrize("one", VECTORS["challenges"], ids=lambda one: f"{one['k']} of {one['n']}")
-def test_challenges_are_those_of_the_second_implementation(one: Any) -> None:
+def test_challenges_are_the_last_step_and_those_of_the_second_implementation(one: Any) -> None:
+    """Which draws them all, without the last one as given."""
     secret, root, order = (bytes.fromhex(one[name]) for name in ("secret", "root", "order"))
-    assert challenge(secret, root, order, one["n"], one["k"]) == one["steps"]
+    n, k = one["n"], one["k"]
+
+    def drawn(found: set[int]) -> list[int]:
+        counter = 0
+        while len(found) < min(n, k):
+            said = b"infraxa/audit/1" + secret + root + order + counter.to_bytes(4, "little")
+            value = int.from_bytes(sha256(said).digest()[:8], "big")
+            if value < 2**64 - 2**64 % n:
+                found |= {value % n}
+            counter += 1
+        return sorted(found)
+
+    assert drawn(set()) == one["steps"]
+    assert challenge(secret, root, order, n, k) == drawn({n - 1} if min(n, k) else set())
 
 
 @given(st.binary(min_size=32, max_size=32), st.integers(0, 2000), st.integers(0, 64))
@@ -231,6 +245,7 @@ def test_a_challenge_is_of_different_steps_in_order(secret: bytes, n: int, k: in
     steps = challenge(secret, bytes(32), bytes(16), n, k)
     assert steps == sorted(set(steps)) and len(steps) == min(n, k)
     assert all(0 <= step < n for step in steps)
+    assert not steps or steps[-1] == n - 1, "how it ended is always seen"
 
 
 def test_each_secret_asks_for_others() -> None:
