@@ -18,7 +18,7 @@ from infraxa.app.errors import NodeError
 from infraxa.app.opened import Lie, Shown
 from infraxa.app.referees import Panel
 from infraxa.app.replaying import Compared, NotCompared, Replaying
-from infraxa.app.terms import backend_of
+from infraxa.app.terms import backend_of, kv_type_of
 from infraxa.app.verifying import Kept
 from infraxa.engine.transcript import challenge
 from infraxa.engine.verdicts import LEAST_STEPS, Distance, Judged, agreed, judge
@@ -33,9 +33,9 @@ CONNECT_S: Final = 30.0
 AGAIN: Final = 3
 """How often it is asked for all steps after some."""
 POOLED: Final = 16
-"""Short answers of one driver and model that are judged together."""
+"""Short answers that are judged together."""
 MOST_POOLS: Final = 256
-"""Drivers and models of which such steps are remembered."""
+"""Of which the steps are remembered."""
 
 _FOR_GOOD: Final = frozenset({"audit_refused", "unsupported", "not_allowed", "unknown"})
 """Refusals that stay as they are."""
@@ -66,6 +66,15 @@ class Found(NamedTuple):
     by: Literal["own", "referee"] = "own"
 
 
+class _Pool(NamedTuple):
+    """Which short answers are judged together: those that have the same noise."""
+
+    driver: bytes
+    model: bytes
+    kv_type: str
+    mu0: float
+
+
 class Examining:
     """Of one node."""
 
@@ -76,8 +85,8 @@ class Examining:
         self._order_link = order_link
         self._replaying = replaying
         self._pauses = pauses
-        self._pools: dict[tuple[bytes, bytes], dict[bytes, tuple[Distance, ...]]] = {}
-        """By driver and model, then by order: the steps of short answers."""
+        self._pools: dict[_Pool, dict[bytes, tuple[Distance, ...]]] = {}
+        """Then by order: the steps of short answers."""
 
     async def examine(self, kept: Kept, receipt: deals.Receipt, *, asked: bool = False) -> Found:
         """`asked`: by the person, so that the model may be loaded for it. Raises Lie, Silent, StoreError."""
@@ -94,14 +103,16 @@ class Examining:
                 # Another version may write a token otherwise.
                 state: State = "failed" if first.same_version else "undetermined"
                 return Found(state, "other_text", len(shown.leaves))
-            judged = self._judged(kept, first)
-            if judged.state in ("grey", "failed"):
+            judged, last = self._judged(kept, said, first), first
+            grey = judged.state in ("grey", "failed")
+            if grey:
                 # Nobody is condemned by one look; nor does it help to show no more after that.
                 with contextlib.suppress(_TooLong, Silent):
                     shown = await self._shown(kept, receipt, all_steps=True)
-                second = await self._replaying.compare(kept, said, shown, load=asked)
-                return _found(self._judged(kept, second), second, shown, grey=True)
-            return _found(judged, first, shown)
+                last = await self._replaying.compare(kept, said, shown, load=asked)
+                judged = self._judged(kept, said, last)
+            self._remember(kept, said, last, judged)
+            return _found(judged, last, shown, grey=grey)
         except NotCompared as error:
             if error.why == "no_calibration":
                 return Found("undetermined", error.why, len(shown.leaves))
@@ -136,19 +147,39 @@ class Examining:
         why = "other_model" if state == "failed" else ""
         return Found(state, why, *_figures([vote for vote in votes if vote.state == state], shown))
 
-    def _judged(self, kept: Kept, compared: Compared) -> Judged:
+    def _judged(self, kept: Kept, said: deals.Transcript, compared: Compared) -> Judged:
         """By its own steps; an answer of few, by those of others of this driver with it."""
-        if len(compared.steps) >= LEAST_STEPS:
-            return judge(compared.steps, compared.mu0)
-        key = kept.provider, kept.order.model
-        pool = self._pools.pop(key, {})
-        pool.pop(kept.order.id, None)
-        self._pools[key] = pool | {kept.order.id: compared.steps}
-        if len(self._pools[key]) > POOLED:
-            del self._pools[key][next(iter(self._pools[key]))]
+        alone = judge(compared.steps, compared.mu0)
+        if not _is_pooled(compared, alone):
+            return alone
+        return judge(
+            [step for steps in self._pool(kept, said, compared).values() for step in steps], compared.mu0
+        )
+
+    def _remember(self, kept: Kept, said: deals.Transcript, compared: Compared, judged: Judged) -> None:
+        """What was found of a short answer, for the next ones. What condemned this driver once does not do it
+        again."""
+        if not _is_pooled(compared, judge(compared.steps, compared.mu0)):
+            return
+        pool = self._pool(kept, said, compared)
+        key = _pool_of(kept, said, compared)
+        self._pools.pop(key, None)
+        if judged.state == "failed":
+            return
+        self._pools[key] = pool
         if len(self._pools) > MOST_POOLS:
             del self._pools[next(iter(self._pools))]
-        return judge([step for steps in self._pools[key].values() for step in steps], compared.mu0)
+
+    def _pool(
+        self, kept: Kept, said: deals.Transcript, compared: Compared
+    ) -> dict[bytes, tuple[Distance, ...]]:
+        """With this answer as the newest."""
+        pool = dict(self._pools.get(_pool_of(kept, said, compared), {}))
+        pool.pop(kept.order.id, None)
+        pool[kept.order.id] = compared.steps
+        if len(pool) > POOLED:
+            del pool[next(iter(pool))]
+        return pool
 
     async def _shown(self, kept: Kept, receipt: deals.Receipt, *, all_steps: bool = False) -> Shown:
         """What the driver opens, checked. Raises Lie, Silent, _TooLong."""
@@ -194,6 +225,15 @@ class Examining:
         raise Silent
 
 
+def _is_pooled(compared: Compared, alone: Judged) -> bool:
+    """Another kind of hardware is another noise; and what fails by itself is no one else's."""
+    return len(compared.steps) < LEAST_STEPS and compared.same_backend and alone.state != "failed"
+
+
+def _pool_of(kept: Kept, said: deals.Transcript, compared: Compared) -> _Pool:
+    return _Pool(kept.provider, kept.order.model, kv_type_of(said.profile), compared.mu0)
+
+
 def _found(judged: Judged, compared: Compared, shown: Shown, *, grey: bool = False) -> Found:
     ratio = judged.ratio if math.isfinite(judged.ratio) else None
 
@@ -203,10 +243,10 @@ def _found(judged: Judged, compared: Compared, shown: Shown, *, grey: bool = Fal
     match judged.state:
         case "passed":
             return found("passed")
-        case "failed" if compared.same_backend:
-            return found("failed", "other_model")
-        case "failed":
+        case "failed" | "grey" if not compared.same_backend:
             return found("undetermined", "backend")
+        case "failed":
+            return found("failed", "other_model")
         case "grey":
             return found("undetermined", "near")
         case "undetermined":
