@@ -93,6 +93,8 @@ class Answers:
         self._emit = emit
         self._running: dict[str, Running] = {}
         self._unstored: dict[str, Unstored] = {}
+        self._audits: dict[str, dict[str, Verdict]] = {}
+        """Those that run, by message and order. They are not stored: none of them may ever end."""
         self._tasks = TaskGroup()
 
     @contextlib.contextmanager
@@ -158,10 +160,15 @@ class Answers:
                     continue
             self._unstored.pop(message_id, None)
 
-    def as_ended(self, message: Message) -> Message:
-        """The message as it ended, when the store does not have its end yet."""
+    def as_known(self, message: Message) -> Message:
+        """The message as it ended, when the store does not have its end yet, and with the audits that run."""
         unstored = self._unstored.get(message.id)
-        return message if unstored is None else unstored.whole
+        return self._with_audits(message if unstored is None else unstored.whole)
+
+    def _with_audits(self, message: Message) -> Message:
+        for verdict in self._audits.get(message.id, {}).values():
+            message = _with_verdict(message, verdict)
+        return message
 
     def billed(self, chat_id: str, message_id: str, bill: Bill) -> None:
         """What an order of this answer costs; it may have ended, in this run or in one before."""
@@ -173,15 +180,28 @@ class Answers:
         self._tasks.spawn(self._bill(run, chat_id, message_id, bill), name=f"bill {message_id}")
 
     def judged(self, chat_id: str, message_id: str, verdict: Verdict) -> None:
-        """What is known of how an order of this answer was computed. That an audit runs is not stored: it may
-        never end."""
+        """What is known of how an order of this answer was computed."""
+        audit = self._audits.get(message_id, {}).get(verdict.order)
+        """The one that this ends, once that is stored."""
+        if verdict.state == "checking":
+            self._audits.setdefault(message_id, {})[verdict.order] = verdict
         run = self._running.get(chat_id)
         if run is not None and run.message is not None and run.message.id == message_id:
             if verdict.state != "checking":
                 run.judge(verdict)
             if not run.ended.is_set():
+                if verdict.state != "checking":
+                    self._audit_ended(message_id, audit)
                 return  # it is stored with the end
-        self._tasks.spawn(self._judge(run, chat_id, message_id, verdict), name=f"verdict {message_id}")
+        self._tasks.spawn(self._judge(run, chat_id, message_id, verdict, audit), name=f"verdict {message_id}")
+
+    def _audit_ended(self, message_id: str, audit: Verdict | None) -> None:
+        audits = self._audits.get(message_id, {})
+        # Another one of the same order may run already.
+        if audit is not None and audits.get(audit.order) is audit:
+            del audits[audit.order]
+            if not audits:
+                del self._audits[message_id]
 
     async def read_by(self, chat_id: str, message_id: str, reader: Reader) -> None:
         """Store that this node may read the prompt of an answer from now on, and the answer, which has ended.
@@ -193,24 +213,35 @@ class Answers:
         if (unstored := self._unstored.get(message_id)) is not None:
             self._unstored[message_id] = Unstored(*(_with_reader(one, reader) for one in unstored))
         facts = await self._store.run(messages.add_reader, message_id, reader)
+        self.facts_changed(chat_id, message_id, facts)
+
+    def facts_changed(self, chat_id: str, message_id: str, facts: AnswerFacts) -> None:
+        """Tell of what is stored of an answer, and of the audits that run."""
+        for verdict in self._audits.get(message_id, {}).values():
+            facts = with_verdict(facts, verdict)
         self._emit(FactsChanged(chat_id, message_id, facts))
 
-    async def _judge(self, run: Running | None, chat_id: str, message_id: str, verdict: Verdict) -> None:
+    async def _judge(
+        self, run: Running | None, chat_id: str, message_id: str, verdict: Verdict, audit: Verdict | None
+    ) -> None:
+        """`audit`: the one that this ends."""
         if run is not None:
             await run.over.wait()
-        if (unstored := self._unstored.get(message_id)) is not None:
-            self._unstored[message_id] = Unstored(*(_with_verdict(one, verdict) for one in unstored))
         try:
             if verdict.state == "checking":
-                message = await self._store.run(messages.get_message, message_id)
-                facts = with_verdict(message.facts or AnswerFacts(), verdict)
+                facts = (await self._store.run(messages.get_message, message_id)).facts or AnswerFacts()
             else:
+                if (unstored := self._unstored.get(message_id)) is not None:
+                    self._unstored[message_id] = Unstored(*(_with_verdict(one, verdict) for one in unstored))
                 facts = await self._store.run(verdicts.keep_verdict, message_id, verdict)
         except StoreError as error:
             if error.code != "not_found":  # as for bills
                 self._emit(LogLine("infraxa", sentence(error)))
             return
-        self._emit(FactsChanged(chat_id, message_id, facts))
+        finally:
+            if verdict.state != "checking":
+                self._audit_ended(message_id, audit)
+        self.facts_changed(chat_id, message_id, facts)
 
     async def _bill(self, run: Running | None, chat_id: str, message_id: str, bill: Bill) -> None:
         if run is not None:
@@ -223,7 +254,7 @@ class Answers:
             if error.code != "not_found":  # that is: its chat is gone for good, or its end is not stored
                 self._emit(LogLine("infraxa", sentence(error)))
             return
-        self._emit(FactsChanged(chat_id, message_id, facts))
+        self.facts_changed(chat_id, message_id, facts)
 
     async def _play(self, run: Running, message: Message, prepare: Prepare) -> None:
         writer = self._tasks.spawn(self._write_ticks(run, message.id), name=f"write {message.id}")
@@ -244,7 +275,7 @@ class Answers:
         finally:
             del self._running[message.chat_id]
             run.over.set()
-            self._emit(AnswerEnded(ended.chat_id, ended))
+            self._emit(AnswerEnded(ended.chat_id, self._with_audits(ended)))
 
     async def _work(self, run: Running, message: Message, prepare: Prepare) -> Finished:
         try:

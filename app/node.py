@@ -37,7 +37,6 @@ from infraxa.app.events import (
     ChatsChanged,
     EngineChanged,
     Event,
-    FactsChanged,
     GatewayChanged,
     LogLine,
     ModelsChanged,
@@ -362,7 +361,7 @@ class Node(NodeFacade):
         """The shown branch, oldest turn first. Who could read an answer is whoever was sent it since, too."""
         await self._playing.store_again()
         shown, later = await self._store.run(messages.shown_with_readers, chat_id)
-        ended = ((self._playing.as_ended(turn.message), turn.sibling_ids) for turn in shown)
+        ended = ((self._playing.as_known(turn.message), turn.sibling_ids) for turn in shown)
         return [Turn(_with_readers(message, later), siblings) for message, siblings in ended]
 
     async def select_version(self, message_id: str) -> None:
@@ -501,7 +500,7 @@ class Node(NodeFacade):
             # Who answers is kept from the start: an answer that is interrupted never gets its other facts.
             begun = await begin(AnswerFacts(model="" if driver is not None else model))
             answer = begun.answer
-            before = [self._playing.as_ended(message) for message in begun.before]
+            before = [self._playing.as_known(message) for message in begun.before]
 
             @contextlib.asynccontextmanager
             async def prepare() -> AsyncIterator[Prepared]:
@@ -750,7 +749,7 @@ class Node(NodeFacade):
         # The last one is whose answer the person has read to the end.
         await self._ratings.rate(bytes.fromhex(signed[-1].order), stars, named=named)
         facts = await self._store.run(bills.keep_stars, message_id, stars)
-        self._emit(FactsChanged(message.chat_id, message_id, facts))
+        self._playing.facts_changed(message.chat_id, message_id, facts)
 
     async def earnings(self, since_ms: int = 0) -> Earnings:
         """What came of both roles since a time."""

@@ -26,7 +26,7 @@ from infraxa.app.events import (
 from infraxa.engine.types import Delta, ErrorInfo, Finished, Progress, Usage
 from infraxa.store import chats, messages, turns
 from infraxa.store.db import Connection, Store, connect
-from infraxa.store.records import AnswerFacts, Bill, DriverPart, Message, Reader, StoreError
+from infraxa.store.records import AnswerFacts, Bill, DriverPart, Message, Reader, StoreError, Verdict
 
 MAPLE, BIRCH = DriverPart("aaaa", "maple", "m7"), DriverPart("bbbb", "birch", "b3")
 STOP = Finished("stop", Usage(n_prompt=5, n_out=3, first_token_ms=10.0, decode_ms=4.0))
@@ -383,6 +383,59 @@ async def test_a_bill_of_an_answer_that_is_gone_breaks_nothing(desk: Desk) -> No
     desk.answers.billed(desk.chat_id, ended.id, bill("signed"))
     (told,) = await _facts_changed(desk, 1)
     assert told.message_id == ended.id and not desk.told(LogLine)
+
+
+def verdict(state: str, order: str = "01") -> Verdict:
+    return msgspec.convert({"order": order, "driver": "d", "state": state}, Verdict)
+
+
+def states(facts: AnswerFacts | None) -> list[str]:
+    return [] if facts is None else [one.state for one in facts.verdicts]
+
+
+async def test_an_audit_that_runs_is_told_with_all_that_changes_and_is_not_stored(desk: Desk) -> None:
+    ended = await desk.play(Scripted(Moved(MAPLE), Delta("one", (1,)), STOP))
+    place = desk.chat_id, ended.id
+    desk.answers.judged(*place, verdict("signed"))
+    desk.answers.judged(*place, verdict("checking"))
+    assert states((await _facts_changed(desk, 2))[-1].facts) == ["checking"]
+    desk.answers.billed(*place, bill("signed", 7))
+    await _facts_changed(desk, 3)
+    await desk.answers.read_by(*place, Reader("oak's id", "oak"))
+    desk.answers.judged(*place, verdict("passed", "02"))
+    told = await _facts_changed(desk, 5)
+    assert [states(one.facts) for one in told[2:]] == [["checking"], ["checking"], ["checking", "passed"]]
+    kept = await desk.store.run(messages.get_message, ended.id)
+    assert states(kept.facts) == ["signed", "passed"]
+    assert states(desk.answers.as_known(kept).facts) == ["checking", "passed"]
+    desk.answers.judged(*place, verdict("undetermined"))
+    assert states((await _facts_changed(desk, 6))[-1].facts) == ["undetermined", "passed"]
+    kept = await desk.store.run(messages.get_message, ended.id)
+    assert desk.answers.as_known(kept) == kept and states(kept.facts) == ["undetermined", "passed"]
+
+
+async def test_an_audit_that_begins_before_another_one_is_stored_is_told(desk: Desk) -> None:
+    ended = await desk.play(Scripted(Moved(MAPLE), Delta("one", (1,)), STOP))
+    for state in ("checking", "undetermined", "checking"):
+        desk.answers.judged(desk.chat_id, ended.id, verdict(state))
+    assert states((await _facts_changed(desk, 3))[-1].facts) == ["checking"]
+    kept = await desk.store.run(messages.get_message, ended.id)
+    assert states(kept.facts) == ["undetermined"]
+
+
+async def test_an_audit_of_an_answer_that_still_grows_is_told_with_its_end(desk: Desk) -> None:
+    answer = ""
+
+    async def audited() -> None:
+        desk.answers.judged(desk.chat_id, answer, verdict("checking"))
+        desk.answers.judged(desk.chat_id, answer, verdict("checking", "02"))
+        desk.answers.judged(desk.chat_id, answer, verdict("passed"))
+
+    answer = await desk.begin(Scripted(Moved(MAPLE), Delta("one", (1,)), audited, STOP))
+    await desk.ended.wait()
+    (told,) = desk.told(AnswerEnded)
+    assert isinstance(told, AnswerEnded) and states(told.message.facts) == ["passed", "checking"]
+    assert states((await desk.store.run(messages.get_message, answer)).facts) == ["passed"]
 
 
 async def _facts_changed(desk: Desk, count: int) -> list[FactsChanged]:
