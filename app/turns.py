@@ -160,7 +160,7 @@ class Turns:
             row.prompt_read = round(done * row.n_prompt)
             self._changed()
 
-        request = request_of(sale.order, prompt, 1, "")
+        request = request_of(sale.order, prompt, 1, "", budget)
         try:
             scored = await engine.score(
                 request, answer, prompt.steps, kv_type=prompt.kv_type, most=terms.context, on_progress=read
@@ -171,8 +171,6 @@ class Turns:
                     raise EngineLost(lost) from None
             raise
         n_tokens = scored.n_prompt + prompt.steps[-1]
-        if budget is not None and (budget.tokens(n_tokens) or 0) < 0:
-            raise EngineError("over_budget", "The answer costs more than was reserved for it.")
         self._first_piece(run)
         row.prompt_read = row.n_prompt = n_tokens
         await sale.scoring(terms.profile, min(round((noise or 0) * 1e6), scores.MAX_NOISE))

@@ -76,6 +76,11 @@ def score(aside: Aside[Any], means: Means, asked: Score) -> Generator[float, Non
     prompt = means.read(asked.request)
     tokens = [*prompt, *asked.answer[: asked.steps[-1]]]
     _check_tokens(model, prompt, tokens, asked.most)
+    budget = asked.request.budget
+    if budget is not None and (budget.tokens(len(tokens)) or 0) < 0:
+        raise EngineError(
+            "over_budget", "The prompt and its answer cost more than they may.", "Allow it to cost more."
+        )
     first = len(prompt) - 1
     piece = min(PIECE, len(tokens))
     outputs = min(len(asked.steps), piece, max(1, LOGITS // (4 * model.n_vocab)))

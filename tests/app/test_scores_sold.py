@@ -33,7 +33,10 @@ ROW = ScoredRow(struct.pack("<2I", 5, 7), struct.pack("<2i", 9, -9))
 class Asked:
     """Scores that the engine was asked for, and what comes of them."""
 
-    def __init__(self, answer: tuple[int, ...], steps: tuple[int, ...], more: dict[str, Any]) -> None:
+    def __init__(
+        self, request: Request, answer: tuple[int, ...], steps: tuple[int, ...], more: dict[str, Any]
+    ) -> None:
+        self.request = request
         self.answer = answer
         self.steps = steps
         self.kv_type: str = more["kv_type"]
@@ -42,6 +45,11 @@ class Asked:
         self.made: asyncio.Future[Scored] = asyncio.get_running_loop().create_future()
 
     def make(self) -> None:
+        """As the engine, which computes nothing that is not paid for."""
+        budget = self.request.budget
+        if budget is not None and (budget.tokens(N_PROMPT + self.steps[-1]) or 0) < 0:
+            self.made.set_exception(EngineError("over_budget", "It costs more than it may."))
+            return
         self.made.set_result(Scored(N_PROMPT, bytes(4 * N_PROMPT), (ROW,) * len(self.steps)))
 
 
@@ -53,7 +61,7 @@ async def scoring(folder: Path, **settings: Any) -> AsyncIterator[tuple[Shop, Pa
 
         async def score(request: Request, answer: Any, steps: Any, **more: Any) -> Scored:
             assert request.messages[0].content == QUESTION
-            asked.append(Asked(answer, steps, more))
+            asked.append(Asked(request, answer, steps, more))
             return await asked[-1].made
 
         engine_of(shop).score = score  # type: ignore[attr-defined]

@@ -20,7 +20,7 @@ from infraxa.engine.llama import Model
 from infraxa.engine.logits import row_of_logits
 from infraxa.engine.scoring import LOWEST, Means
 from infraxa.engine.transcript import decode_leaf, quantised
-from infraxa.engine.types import EngineError, LoadOptions, Request, Scored, Verified
+from infraxa.engine.types import Budget, EngineError, LoadOptions, Request, Scored, Verified
 from infraxa.engine.verdicts import distance, judge
 from infraxa.engine.work import Work
 
@@ -336,6 +336,14 @@ async def test_it_is_told_how_far_a_score_is_and_no_more_is_read_than_is_allowed
     with pytest.raises(EngineError) as caught:
         await engine.score(request, [5, 6], [1], most=n_prompt)
     assert caught.value.code == "prompt_too_long"
+    n_tokens = n_prompt + 1
+    paid = Budget(n_tokens * 1000, 1_000_000_000, 0)
+    await engine.score(replace(request, budget=paid), [5, 6], [1])
+    told.clear()
+    with pytest.raises(EngineError) as caught:
+        less = replace(paid, most=paid.most - 1)
+        await engine.score(replace(request, budget=less), [5, 6], [1], on_progress=told.append)
+    assert caught.value.code == "over_budget" and not told, "nothing was read"
 
 
 async def test_a_score_that_nobody_waits_for_is_not_made(open_engine: Open, ask: Ask) -> None:
