@@ -13,11 +13,13 @@ from collections import OrderedDict
 from collections.abc import Iterable
 from typing import Final, Literal
 
+from msgspec.structs import replace
+
 from infraxa.app.audited import Audited
 from infraxa.app.audits import AuditPlan
 from infraxa.app.convicting import Convicting, Parts
 from infraxa.app.errors import FAILURES, NodeError
-from infraxa.app.examining import Examining, Found, Silent
+from infraxa.app.examining import Examining, Found, Silent, When
 from infraxa.app.opened import Lie
 from infraxa.app.referees import Panel, Referees
 from infraxa.app.replaying import Replaying
@@ -38,8 +40,8 @@ KEPT_S: Final = 3600.0
 """So long a driver has to be able to open an answer."""
 KEPT_BYTES: Final = 64 * 1024 * 1024
 """Of all answers that can be audited; the oldest go first."""
-AT_ONCE: Final = 4
-"""Audits; the others wait."""
+LATE_S: Final = 60.0
+"""So long before that no driver is asked any more: its hour may have begun before this node's."""
 WAITING: Final = 32
 """Audits that nobody asked for: with so many under way no other one begins."""
 PAUSES: Final = (0.0, 5.0, 60.0, 600.0, 1200.0)
@@ -49,7 +51,8 @@ Place = tuple[str, str]
 """Chat and message."""
 State = Literal["unverified", "signed", "checking", "passed", "failed", "undetermined"]
 _DONE: Final = ("passed", "failed")
-_AUDITED: Final = (*_DONE, "undetermined")
+_UNKNOWN: Final = ("no_calibration", "no_noise")
+"""Why an answer waits for the noise of its model to be measured."""
 
 _log = logging.getLogger(__name__)
 
@@ -61,10 +64,16 @@ class _Answer:
         self.kept = kept
         self.place = place
         self.expires = expires
+        self.until = expires.when() - LATE_S
+        """Until then its driver can be asked to open it."""
         self.signed: Signed | None = None
         """Its receipt."""
         self.receipt: deals.Receipt | None = None
         self.considered = False
+        self.busy = False
+        """An audit of it runs, or is about to."""
+        self.counted = False
+        """An audit of it came to something."""
         self.verdict: Verdict | None = None
         """As it was told last."""
 
@@ -103,7 +112,6 @@ class Auditor:
         """By order, the oldest first."""
         self._bytes = 0
         self._under_way = 0
-        self._turn = asyncio.Semaphore(AT_ONCE)
         self._tasks = TaskGroup()
 
     async def open(self, store: Store) -> None:
@@ -153,10 +161,18 @@ class Auditor:
 
     async def plan(self, place: Place) -> AuditPlan:
         """What an audit of the answer at that place would be. Raises StoreError."""
-        answers = [answer for answer in self._answers.values() if answer.place == place and answer.receipt]
+        here = [answer for answer in self._answers.values() if answer.place == place]
+        answers = [answer for answer in here if answer.receipt]
+        if not answers and any(not answer.considered for answer in here):
+            reason = "The receipt of this answer is not signed by both sides yet."
+            return AuditPlan("none", reason, "Ask again in a moment.")
         if not answers:
-            return AuditPlan("none", "What is needed to audit this answer is not kept any more.")
-        if any(answer.state == "checking" for answer in answers):
+            return AuditPlan(
+                "none",
+                "What is needed to audit this answer is not kept any more.",
+                "Answers can be audited within an hour, and while infraxa stays open.",
+            )
+        if any(answer.busy for answer in answers):
             return AuditPlan("checking", "It is being audited.")
         left = [answer for answer in answers if answer.state not in _DONE]
         if not left:
@@ -194,17 +210,28 @@ class Auditor:
         agreed that one reads it. Raises NodeError `not_audited`, and for a cap; StoreError."""
         plan = await self.plan(place)
         by_referee = referee and plan.state == "referee"
-        if (plan.state != "own" and not by_referee) or self._store is None:
+        store = self._store
+        if (plan.state != "own" and not by_referee) or store is None:
             raise NodeError("not_audited", plan.reason, plan.remedy)
         here = [answer for answer in self._answers.values() if answer.place == place and answer.receipt]
         left = [answer for answer in here if answer.state not in _DONE]
         avoided = _drivers(here)
-        panels: dict[bytes, Panel] = {}
-        if by_referee:
-            left = [answer for answer in left if _steps(answer) >= LEAST_STEPS]
-            panels = {one.kept.order.id: await self._panel(one, avoided, place) for one in left}
+        if any(answer.busy for answer in here):
+            raise NodeError("not_audited", "It is being audited.")
+        if not by_referee:
+            for answer in left:
+                self._begin(answer, store, asked=True)
+            return
+        left = [answer for answer in left if _steps(answer) >= LEAST_STEPS]
         for answer in left:
-            self._begin(answer, self._store, asked=True, panel=panels.get(answer.kept.order.id))
+            answer.busy = True  # whoever asks meanwhile does not pay for another one
+        try:
+            panels = [(one, await self._panel(one, avoided, place)) for one in left]
+        finally:
+            for answer in left:
+                answer.busy = False
+        for answer, panel in panels:
+            self._begin(answer, store, asked=True, panel=panel)
 
     async def _panel(self, answer: _Answer, avoided: frozenset[bytes], place: Place) -> Panel:
         """Raises NodeError when not even one referee can be paid; StoreError."""
@@ -219,6 +246,7 @@ class Auditor:
         kept = answer.kept
         try:
             row = await store.run(trade.get_receipt, "user", kept.provider, kept.order.id)
+            compared = await self._replaying.is_loaded(kept.order.model)
         except StoreError as error:
             _log.warning("an answer is not audited: %s", error.message)
             return
@@ -231,43 +259,53 @@ class Auditor:
             return
         answer.receipt = receipt
         self._judged(answer, self._verdict(answer, "signed"))
-        rate = self._audited.rate(kept.provider, kept.order.model)
+        rate = self._audited.rate(kept.provider, kept.order.model, compared=compared)
         if self.automatic and self._under_way < WAITING and self._rng.random() < rate:
             self._begin(answer, store)
 
-    def _measured(self, model: bytes) -> None:
-        """The noise of this model is known now: what waited for that is audited."""
+    def _measured(self, model: bytes, known: bool) -> None:
+        """The noise of this model is `known` now: what waited for that is audited; or it was not found."""
         for answer in self._answers.values():
-            waits = answer.verdict is not None and answer.verdict.why == "no_calibration"
-            if waits and answer.kept.order.model == model and self._store is not None:
+            verdict = answer.verdict
+            if answer.kept.order.model != model or verdict is None or verdict.why not in _UNKNOWN:
+                continue
+            if known and self._store is not None:
                 self._begin(answer, self._store)
+            elif verdict.why != "no_noise" and self._store is not None:
+                self._judged(answer, replace(verdict, why="no_noise"))
 
     def _begin(
         self, answer: _Answer, store: Store, *, asked: bool = False, panel: Panel | None = None
     ) -> None:
+        if answer.busy or answer.state in _DONE:
+            return
+        answer.busy = True
         self._under_way += 1
         self._judged(answer, self._verdict(answer, "checking"))
         self._tasks.spawn(self._audit(answer, store, asked, panel), name="audit an answer")
 
     async def _audit(self, answer: _Answer, store: Store, asked: bool, panel: Panel | None) -> None:
         try:
-            async with self._turn:
-                await self._examine(answer, store, asked, panel)
+            await self._examine(answer, store, asked, panel)
         except FAILURES as error:
             _log.warning("an audit was not finished: %s", error.code)
         finally:
+            answer.busy = False
             self._under_way -= 1
             if answer.state == "checking" and self._store is not None:
                 self._judged(answer, self._verdict(answer, "signed"))
+        waits = answer.verdict is not None and answer.verdict.why == "no_calibration"
+        if waits and self._store is not None and not self._replaying.measures(answer.kept.order.model):
+            self._begin(answer, store, asked=asked)  # its noise was measured meanwhile
 
     async def _examine(self, answer: _Answer, store: Store, asked: bool, panel: Panel | None) -> None:
         assert answer.receipt is not None
-        kept = answer.kept
+        kept, when = answer.kept, When(answer.until, asked)
         try:
             if panel is None:
-                found = await self._examining.examine(kept, answer.receipt, asked=asked)
+                found = await self._examining.examine(kept, answer.receipt, when)
             else:
-                found = await self._examining.refereed(kept, answer.receipt, panel)
+                found = await self._examining.refereed(kept, answer.receipt, panel, when)
         except Silent:
             await self._node.observed(kept.provider, kept.order.model, Outcome("failed"))
             found = Found("undetermined", "silent")
@@ -277,7 +315,9 @@ class Auditor:
             answer.verdict = await self._convicting.lied(store, kept, answer.signed, verdict, lie.opened)
             return
         verdict = self._verdict(answer, found.state, found.why, found)
-        if found.state != "signed":
+        # What was opened without the model counts, too, but not in place of more.
+        if found.state != "signed" or (found.opened and not answer.counted):
+            answer.counted = found.state != "signed"
             row = VerdictRow(kept.provider, kept.order.model, now_ms(), verdict)
             await self._convicting.keep(store, row, grey=found.grey)
         self._judged(answer, verdict)
@@ -289,7 +329,7 @@ class Auditor:
             driver=id_text(answer.kept.provider),
             state=state,
             why=why,
-            by=("own" if found is None else found.by) if state in _AUDITED else "",
+            by="" if found is None else found.by,
             opened=0 if found is None else found.opened,
             steps=0 if said is None else said.steps,
             ratio=None if found is None else found.ratio,

@@ -20,6 +20,8 @@ class AuditsSeen(msgspec.Struct, frozen=True):
     undetermined: int = 0
     last_ms: int = 0
     """When the last one ended; 0: there was none."""
+    fit: int = 0
+    """Others, without the model: what was opened is what was signed."""
 
 
 class AuditPlan(msgspec.Struct, frozen=True):

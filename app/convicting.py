@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from msgspec.structs import replace
 
@@ -30,9 +30,6 @@ if TYPE_CHECKING:
     from infraxa.app.fraud import Opened
     from infraxa.app.verifying import Kept
     from infraxa.net.link import Link
-
-BY_OTHERS: Final = ""
-"""In place of who audited: somebody else proves it."""
 
 _log = logging.getLogger(__name__)
 
@@ -104,9 +101,7 @@ class Convicting:
             return
         if self._store is not None:
             said: deals.Receipt = codec.decode(one.body, deals.Receipt)
-            verdict = Verdict(
-                said.order.hex(), id_text(one.signer), "failed", "two_receipts", "own", proof=True
-            )
+            verdict = Verdict(said.order.hex(), id_text(one.signer), "failed", "two_receipts", proof=True)
             row = VerdictRow(one.signer, said.model, now_ms(), verdict, proof)
             self._tasks.spawn(self._proven(self._store, row), name="keep a proof of fraud")
 
@@ -115,10 +110,8 @@ class Convicting:
         if self._store is not None and not self._audited.is_guilty(provider):
             text = proof.decode("ascii")
             found = fraud.checked(text)
-            verdict = Verdict(
-                found.order.hex(), id_text(provider), "failed", found.kind, BY_OTHERS, proof=True
-            )
-            row = VerdictRow(provider, found.model, now_ms(), verdict, text)
+            verdict = Verdict(found.order.hex(), id_text(provider), "failed", found.kind, proof=True)
+            row = VerdictRow(provider, found.model, now_ms(), verdict, text, told=True)
             self._tasks.spawn(self.keep(self._store, row), name="keep a proof of fraud")
 
     async def proof_of(self, order: str) -> str:

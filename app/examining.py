@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from infraxa.net.link import Link
 
 CONNECT_S: Final = 30.0
+AT_ONCE: Final = 4
+"""Drivers that are being asked; what the person asked for does not wait for the others."""
 AGAIN: Final = 3
 """How often it is asked for all steps after some."""
 POOLED: Final = 16
@@ -45,6 +47,14 @@ _log = logging.getLogger(__name__)
 
 class Silent(Exception):
     """The driver did not open the answer, however often it was asked."""
+
+
+class _Gone(Exception):
+    """The driver served the answer, and says that it cannot open it any more, as after a restart."""
+
+
+class _TooLate(Exception):
+    """The driver need not be able to open the answer any more."""
 
 
 class _TooLong(Exception):
@@ -63,7 +73,16 @@ class Found(NamedTuple):
     ratio: float | None = None
     grey: bool = False
     """The first look at it was not clear."""
-    by: Literal["own", "referee"] = "own"
+    by: Literal["", "own", "referee"] = ""
+
+
+class When(NamedTuple):
+    """An audit is made."""
+
+    until: float
+    """Until then the driver can be asked, by the clock of the loop: later its silence says nothing."""
+    asked: bool = False
+    """By the person: at once, and the model may be loaded for it."""
 
 
 class _Pool(NamedTuple):
@@ -87,50 +106,63 @@ class Examining:
         self._pauses = pauses
         self._pools: dict[_Pool, dict[bytes, tuple[Distance, ...]]] = {}
         """Then by order: the steps of short answers."""
+        self._turn = asyncio.Semaphore(AT_ONCE)
 
-    async def examine(self, kept: Kept, receipt: deals.Receipt, *, asked: bool = False) -> Found:
-        """`asked`: by the person, so that the model may be loaded for it. Raises Lie, Silent, StoreError."""
+    async def examine(self, kept: Kept, receipt: deals.Receipt, when: When) -> Found:
+        """Raises Lie, Silent, StoreError."""
         said = receipt.transcript
         assert said is not None
-        shown = await self._shown(kept, receipt)
         try:
-            first = await self._replaying.compare(kept, said, shown, load=asked)
+            shown = await self._shown(kept, receipt, when)
+        except _TooLate:
+            return Found("signed")
+        except _Gone:
+            return Found("undetermined", "gone")
+        try:
+            first = await self._replaying.compare(kept, said, shown, load=when.asked)
             if not first.same_prompt:
-                # Another version may put a prompt together otherwise.
-                certain = first.same_version and first.same_backend
-                return Found("failed" if certain else "undetermined", "other_prompt", len(shown.leaves))
-            if not await self._replaying.same_text(kept):
+                # Another version may put a prompt together otherwise, and some templates do at any time.
+                certain = first.same_version and first.same_backend and not first.varying
+                wrong: State = "failed" if certain else "undetermined"
+                return Found(wrong, "other_prompt", len(shown.leaves), by="own")
+            if not await self._replaying.same_text(kept, shown.tokens):
                 # Another version may write a token otherwise.
                 state: State = "failed" if first.same_version else "undetermined"
-                return Found(state, "other_text", len(shown.leaves))
+                return Found(state, "other_text", len(shown.leaves), by="own")
             judged, last = self._judged(kept, said, first), first
             grey = judged.state in ("grey", "failed")
             if grey:
                 # Nobody is condemned by one look; nor does it help to show no more after that.
-                with contextlib.suppress(_TooLong, Silent):
-                    shown = await self._shown(kept, receipt, all_steps=True)
-                last = await self._replaying.compare(kept, said, shown, load=asked)
+                with contextlib.suppress(_TooLong, _TooLate, _Gone, Silent):
+                    shown = await self._shown(kept, receipt, when, all_steps=True)
+                last = await self._replaying.compare(kept, said, shown, load=when.asked)
                 judged = self._judged(kept, said, last)
             self._remember(kept, said, last, judged)
             return _found(judged, last, shown, grey=grey)
         except NotCompared as error:
-            if error.why == "no_calibration":
+            if error.why in ("no_calibration", "no_noise"):
                 return Found("undetermined", error.why, len(shown.leaves))
             return Found("signed", error.why, len(shown.leaves))
 
-    async def refereed(self, kept: Kept, receipt: deals.Receipt, panel: Panel) -> Found:
+    async def refereed(self, kept: Kept, receipt: deals.Receipt, panel: Panel, when: When) -> Found:
         """As `examine`, by referees in place of a model of this machine; `panel`: those that may be asked.
         Raises NodeError too, for a cap."""
         said = receipt.transcript
         assert said is not None
-        shown = await self._shown(kept, receipt)
+        try:
+            shown = await self._shown(kept, receipt, when)
+        except _TooLate:
+            return Found("signed")
+        except _Gone:
+            return Found("undetermined", "gone")
         known = await self._replaying.known_noise(kept.order.model, backend_of(said.profile))
         votes: list[Judged] = []
         unsure = "no_referee"
         while (state := agreed([vote.state for vote in votes])) == "grey":
             compared = await panel.following(shown)
             if compared is None:
-                return Found("undetermined", _unsure(votes) or unsure, *_figures(votes, shown))
+                found = Found("undetermined", _unsure(votes) or unsure, *_figures(votes, shown))
+                return found._replace(by="") if found.why == "no_referee" else found
             mu0 = known or compared.mu0
             judged = judge(compared.steps, mu0)
             if judged.state != "passed" and not mu0:
@@ -141,8 +173,8 @@ class Examining:
             else:
                 votes.append(judged)
             if judged.state != "passed" and len(shown.leaves) < said.steps <= wire.MAX_SCORES:
-                with contextlib.suppress(_TooLong, Silent):
-                    shown = await self._shown(kept, receipt, all_steps=True)
+                with contextlib.suppress(_TooLong, _TooLate, _Gone, Silent):
+                    shown = await self._shown(kept, receipt, when, all_steps=True)
         assert state == "passed" or state == "failed"
         why = "other_model" if state == "failed" else ""
         return Found(state, why, *_figures([vote for vote in votes if vote.state == state], shown))
@@ -181,8 +213,10 @@ class Examining:
             del pool[next(iter(pool))]
         return pool
 
-    async def _shown(self, kept: Kept, receipt: deals.Receipt, *, all_steps: bool = False) -> Shown:
-        """What the driver opens, checked. Raises Lie, Silent, _TooLong."""
+    async def _shown(
+        self, kept: Kept, receipt: deals.Receipt, when: When, *, all_steps: bool = False
+    ) -> Shown:
+        """What the driver opens, checked. Raises Lie, Silent, _Gone, _TooLate, _TooLong."""
         from infraxa.net.audits import OPENED
 
         said = receipt.transcript
@@ -191,7 +225,7 @@ class Examining:
         count = said.steps if all_steps else OPENED
         steps = challenge(kept.secret, said.root, kept.order.id, said.steps, count)
         pauses = self._pauses[:AGAIN] if all_steps else self._pauses
-        opening = await self._ask(kept.provider, request, said.steps, pauses)
+        opening = await self._ask(kept.provider, request, said.steps, pauses, when)
         try:
             return await asyncio.to_thread(opened.check, kept, receipt, opening, steps)
         except Lie as lie:
@@ -199,18 +233,24 @@ class Examining:
             raise
 
     async def _ask(
-        self, driver: bytes, request: wire.AuditPlease, steps: int, pauses: tuple[float, ...]
+        self, driver: bytes, request: wire.AuditPlease, steps: int, pauses: tuple[float, ...], when: When
     ) -> Opening:
-        """Raises Silent, _TooLong, and Lie for what is no opening."""
+        """Raises Silent, _Gone, _TooLate, _TooLong, and Lie for what is no opening."""
         from infraxa.net import audits
         from infraxa.net.stream import LinkClosed, StreamCancelled, StreamFailed
 
+        clock = asyncio.get_running_loop().time
         for pause in pauses:
+            if clock() + pause > when.until:
+                raise _TooLate
             await asyncio.sleep(pause)
             try:
-                async with asyncio.timeout(CONNECT_S):
-                    link = await self._order_link(driver)
-                return await audits.ask(link, request, steps)
+                async with contextlib.nullcontext() if when.asked else self._turn:
+                    if clock() > when.until:
+                        raise _TooLate
+                    async with asyncio.timeout(CONNECT_S):
+                        link = await self._order_link(driver)
+                    return await audits.ask(link, request, steps)
             except ProtocolError as error:
                 _log.debug("what a driver opened is nothing: %s", error.reason)
                 raise Lie("bad_opening") from None
@@ -218,10 +258,14 @@ class Examining:
                 _log.debug("a driver does not open an answer: %s", error.failure.code)
                 if error.failure.code == "audit_refused" and error.failure.field == "all":
                     raise _TooLong from None
+                if error.failure.code == "audit_refused" and error.failure.field == "gone":
+                    raise _Gone from None
                 if error.failure.code in _FOR_GOOD:
                     break
             except (NetError, NodeError, LinkClosed, StreamCancelled, TimeoutError):
                 _log.debug("a driver that is to open an answer is not reached")
+        if clock() > when.until:
+            raise _TooLate
         raise Silent
 
 
@@ -238,7 +282,7 @@ def _found(judged: Judged, compared: Compared, shown: Shown, *, grey: bool = Fal
     ratio = judged.ratio if math.isfinite(judged.ratio) else None
 
     def found(state: Literal["passed", "failed", "undetermined"], why: str = "") -> Found:
-        return Found(state, why, len(shown.leaves), ratio, grey)
+        return Found(state, why, len(shown.leaves), ratio, grey, "own")
 
     match judged.state:
         case "passed":

@@ -23,7 +23,7 @@ from infraxa.app.errors import FAILURES, NodeError
 from infraxa.app.models import Models
 from infraxa.app.opened import Shown
 from infraxa.app.ordering import request_of
-from infraxa.app.terms import backend_of, kv_type_of, version_of
+from infraxa.app.terms import backend_of, kv_type_of, versions, versions_of
 from infraxa.app.verifying import Kept
 from infraxa.engine import transcript
 from infraxa.engine.gguf_vocabulary import read_vocabulary
@@ -42,6 +42,8 @@ LOOK_S: Final = 1.0
 SCORE_S: Final = 900.0
 """For one answer, beside the answers of the person."""
 CALIBRATE_S: Final = 3600.0
+AGAIN_S: Final = 3600.0
+"""After the noise of a model could not be measured, which another time may do."""
 
 _log = logging.getLogger(__name__)
 
@@ -69,7 +71,9 @@ class Compared(NamedTuple):
     same_prompt: bool
     """The driver's model was given the tokens that the prompt has here."""
     same_version: bool
-    """Both computed with the same llama.cpp."""
+    """Both computed with the same llama.cpp and infraxa."""
+    varying: bool = False
+    """An honest driver may have been given other tokens of the same prompt, see Loaded."""
 
 
 class Replaying:
@@ -78,8 +82,8 @@ class Replaying:
     def __init__(self, models: Models, settings: Callable[[], Settings], scratch: Path) -> None:
         """`scratch`: a folder in which a copy of a model's weights may be for a while."""
         self.wait_s = WAIT_S
-        self.measured: Callable[[bytes], None] = lambda model_id: None
-        """Told of each model whose noise is known from now on."""
+        self.measured: Callable[[bytes, bool], None] = lambda model_id, known: None
+        """Told of each model whose noise is not being measured any more, and whether it is known now."""
         self._models = models
         self._settings = settings
         self._scratch = scratch
@@ -87,10 +91,14 @@ class Replaying:
         self._vocabulary: tuple[bytes, Vocabulary] | None = None
         """Of the model whose answer was compared last."""
         self._files: dict[bytes, ModelEntry] = {}
-        self._begun: set[bytes] = set()
-        """Models whose noise was measured in this run, or could not be."""
+        self._measuring: set[bytes] = set()
+        """Models whose noise is being measured."""
+        self._not_before: dict[bytes, float] = {}
+        """By model: when its noise, which could not be measured, may be again; by the clock of the loop."""
         self._one = asyncio.Lock()
         """One answer is computed at a time."""
+        self._queue = asyncio.Lock()
+        """For that, of those that nobody asked for."""
         self._holding: set[asyncio.Task[object]] = set()
         self._tasks = TaskGroup()
 
@@ -119,9 +127,9 @@ class Replaying:
                     return entry
         return None
 
-    async def same_text(self, kept: Kept) -> bool:
-        """Whether the text that came is that of the tokens that came, or nothing here tells it. Raises
-        StoreError."""
+    async def same_text(self, kept: Kept, tokens: Sequence[int]) -> bool:
+        """Whether what came is what the driver sampled, and its text; or nothing here tells it. `tokens`: all
+        that it has committed to. Raises StoreError."""
         model_id = kept.order.model
         known = self._vocabulary
         if known is None or known[0] != model_id:
@@ -134,9 +142,7 @@ class Replaying:
                 _log.debug("the text of an answer was not compared: %s", error.code)
                 return True
             self._vocabulary = known
-        whole = bool(kept.steps)
-        count = await asyncio.to_thread(known[1].count, kept.ids, kept.text, kept.prompt.stop, whole=whole)
-        return count is not None
+        return await asyncio.to_thread(_is_said, known[1], kept, tokens)
 
     def can_load(self, entry: ModelEntry) -> bool:
         """Whether memory has it, or room for it beside the others."""
@@ -156,7 +162,7 @@ class Replaying:
         except TimeoutError:
             raise NotCompared("not_loaded") from None
         work = self._tasks.spawn(
-            self._compare(entry, kept, said, shown), name="compute an answer again", told=(NotCompared,)
+            self._compare(entry, kept, said, shown, load), name="compute an answer again", told=(NotCompared,)
         )
         self._holding.add(work)
         work.add_done_callback(self._holding.discard)
@@ -175,12 +181,15 @@ class Replaying:
                 return
             await asyncio.sleep(LOOK_S)
 
-    async def _compare(self, entry: ModelEntry, kept: Kept, said: deals.Transcript, shown: Shown) -> Compared:
+    async def _compare(
+        self, entry: ModelEntry, kept: Kept, said: deals.Transcript, shown: Shown, asked: bool
+    ) -> Compared:
+        queue = contextlib.nullcontext() if asked else self._queue
         try:
-            async with self._one, self._held(entry) as (engine, loaded):
+            async with queue, self._one, self._held(entry) as (engine, loaded):
                 mu0 = await self.noise(entry, kept.order.model, loaded.backend)
                 if mu0 is None:
-                    raise NotCompared("no_calibration")
+                    raise NotCompared("no_calibration" if self.measures(kept.order.model) else "no_noise")
                 async with asyncio.timeout(SCORE_S):
                     if entry.info.vocabulary and max(shown.tokens) >= entry.info.vocabulary:
                         return Compared((_FAR,), mu0, True, True, True)
@@ -217,7 +226,8 @@ class Replaying:
             mu0=mu0,
             same_backend=backend_of(said.profile) == loaded.backend,
             same_prompt=transcript.ctx0(kept.prompt.salt, prompt) == said.ctx0,
-            same_version=version_of(said.profile) == loaded.version,
+            same_version=versions_of(said.profile) == versions(loaded),
+            varying=loaded.varying,
         )
 
     async def known_noise(self, model_id: bytes, backend: str) -> float | None:
@@ -228,17 +238,26 @@ class Replaying:
         return await self._store.run(verdicts.noise, model_id.hex(), backend)
 
     async def noise(self, entry: ModelEntry, model_id: bytes, backend: str) -> float | None:
-        """As `known_noise`; what is not known is measured, once in a run, and None. Raises StoreError."""
+        """As `known_noise`; what is not known is measured, if it can be, and None. Raises StoreError."""
         mu0 = await self.known_noise(model_id, backend)
         if mu0 is None and self._store is not None:
             self._measure_soon(entry, model_id)
         return mu0
 
+    def measures(self, model_id: bytes) -> bool:
+        """Whether the noise of this model is being measured."""
+        return model_id in self._measuring
+
+    async def is_loaded(self, model_id: bytes) -> bool:
+        """Whether an answer of this model could be computed again at once. Raises StoreError."""
+        entry = await self.copy(model_id)
+        return entry is not None and self._models.room(entry, self._settings()) == "loaded"
+
     def _measure_soon(self, entry: ModelEntry, model_id: bytes) -> None:
-        """Once in a run."""
-        if model_id in self._begun:
+        now = asyncio.get_running_loop().time()
+        if model_id in self._measuring or now < self._not_before.get(model_id, now):
             return
-        self._begun.add(model_id)
+        self._measuring.add(model_id)
         task = self._tasks.spawn(self._measure(entry, model_id), name="measure the noise of a model")
         self._holding.add(task)
         task.add_done_callback(self._holding.discard)
@@ -246,21 +265,38 @@ class Replaying:
     async def _measure(self, entry: ModelEntry, model_id: bytes) -> None:
         store = self._store
         assert store is not None
+        known, again = False, 0.0
         try:
             async with asyncio.timeout(CALIBRATE_S), self._held(entry) as (engine, loaded):
                 with tempfile.TemporaryDirectory(prefix="noise-", dir=self._scratch) as scratch:
                     mu0 = await engine.calibrate(scratch=Path(scratch))
                 await store.run(verdicts.keep_noise, model_id.hex(), loaded.backend, mu0)
-            self.measured(model_id)
+            known = True
         except TimeoutError:
+            again = AGAIN_S
             _log.warning("the noise of %s was not measured in time", entry.name)
         except OSError as error:
+            again = AGAIN_S
             _log.warning("the noise of %s was not measured: %s", entry.name, error.strerror)
         except FAILURES as error:
+            # What this machine or this model cannot do, it cannot do later either.
+            again = math.inf if error.code == "unsupported" else AGAIN_S
             _log.warning("the noise of %s was not measured: %s", entry.name, error.message)
-        except asyncio.CancelledError:
-            self._begun.discard(model_id)
-            raise
+        finally:
+            self._measuring.discard(model_id)
+            self._not_before[model_id] = asyncio.get_running_loop().time() + again
+            self.measured(model_id, known)
+
+
+def _is_said(vocabulary: Vocabulary, kept: Kept, tokens: Sequence[int]) -> bool:
+    whole = bool(kept.finish)
+    if vocabulary.count(kept.ids, kept.text, kept.prompt.stop, whole=whole) is None:
+        return False
+    if tokens and max(tokens) >= len(vocabulary):
+        return False
+    came, sampled = ([token for token in some if vocabulary.piece(token)] for some in (kept.ids, tokens))
+    # No word in the middle may be left out; what was stopped may have ended before all was sent.
+    return came == (sampled if whole else sampled[: len(came)])
 
 
 def _packed(ids: Sequence[int]) -> bytes:

@@ -30,17 +30,14 @@ class VerdictRow(msgspec.Struct, frozen=True):
     verdict: Verdict
     proof: str = ""
     """The file that proves a lie; empty: none does."""
-
-    @property
-    def own(self) -> bool:
-        """This node audited it, or had a referee do it."""
-        return self.verdict.by != ""
+    told: bool = False
+    """Somebody else proved it; this node did not audit it."""
 
 
 def keep(conn: Connection, row: VerdictRow) -> None:
     """Keep it in place of what is known of this order."""
     verdict = row.verdict
-    state = verdict.state if row.own else _TOLD
+    state = _TOLD if row.told else verdict.state
     with transaction(conn):
         conn.execute(
             "INSERT INTO verdicts (order_id, peer, model, at_ms, state, verdict, proof) "
@@ -61,10 +58,19 @@ def keep(conn: Connection, row: VerdictRow) -> None:
 
 def list_verdicts(conn: Connection) -> list[VerdictRow]:
     """All of them, the oldest first."""
-    rows = conn.execute("SELECT peer, model, at_ms, verdict, proof FROM verdicts ORDER BY at_ms, rowid")
+    rows = conn.execute(
+        "SELECT peer, model, at_ms, verdict, proof, state FROM verdicts ORDER BY at_ms, rowid"
+    )
     return [
-        VerdictRow(peer, model, at_ms, msgspec.json.decode(verdict, type=Verdict), (proof or b"").decode())
-        for peer, model, at_ms, verdict, proof in rows
+        VerdictRow(
+            peer,
+            model,
+            at_ms,
+            msgspec.json.decode(verdict, type=Verdict),
+            (proof or b"").decode(),
+            state == _TOLD,
+        )
+        for peer, model, at_ms, verdict, proof, state in rows
     ]
 
 

@@ -14,9 +14,11 @@ from infraxa.store.verdicts import VerdictRow
 DRIVER, OTHER, MODEL, OTHER_MODEL = (bytes([n]) * 32 for n in range(1, 5))
 
 
-def row(number: int, state: Any = "passed", *, proof: str = "", by: Any = "own", **more: Any) -> VerdictRow:
-    verdict = Verdict(f"{number:032x}", "driver", state, by=by, proof=bool(proof), **more)
-    return VerdictRow(DRIVER, MODEL, number, verdict, proof)
+def row(
+    number: int, state: Any = "passed", *, proof: str = "", told: bool = False, **more: Any
+) -> VerdictRow:
+    verdict = Verdict(f"{number:032x}", "driver", state, proof=bool(proof), **more)
+    return VerdictRow(DRIVER, MODEL, number, verdict, proof, told)
 
 
 def test_of_whom_nothing_is_known_all_is_audited() -> None:
@@ -50,15 +52,18 @@ def test_a_failed_audit_is_of_its_model_and_a_proof_of_all() -> None:
     audited = Audited()
     audited.add(row(1, "failed", why="other_model", ratio=4.0))
     assert "not those of the model" in audited.caught(DRIVER, MODEL)
+    assert audited.caught(DRIVER, MODEL).startswith("It failed an audit: ") and not audited.proof(DRIVER)
     assert not audited.caught(DRIVER, OTHER_MODEL) and not audited.is_guilty(DRIVER)
     audited.add(row(2, "failed", why="wrong_token", proof="{}"))
     assert "proven" in audited.caught(DRIVER, OTHER_MODEL) and audited.is_guilty(DRIVER)
+    assert audited.proof(DRIVER) == f"{2:032x}" and not audited.proof(OTHER)
     assert not audited.caught(OTHER, MODEL)
 
 
 def test_what_others_prove_is_no_audit_of_this_node() -> None:
     audited = Audited()
-    audited.open([row(1, "failed", why="wrong_leaf", proof="{}", by="")])
+    audited.open([row(1, "failed", why="wrong_leaf", proof="{}", told=True)])
+    assert audited.proof(DRIVER) == f"{1:032x}"
     assert audited.caught(DRIVER, MODEL) and audited.seen(DRIVER, MODEL) == AuditsSeen()
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from typing import Literal
 
 import pytest
 
@@ -60,16 +59,16 @@ def test_a_newer_one_costs_nobody_anything() -> None:
     assert newer != PROOFS["wrong_token"] and heard(newer.encode()) == ([], [])
 
 
-def row(peer: bytes, at_ms: int, *, by: Literal["", "own"], proof: str) -> VerdictRow:
+def row(peer: bytes, at_ms: int, *, told: bool, proof: str) -> VerdictRow:
     order = at_ms.to_bytes(16, "big").hex()
-    verdict = Verdict(order, id_text(peer), "failed", "wrong_token", by, proof=bool(proof))
-    return VerdictRow(peer, bytes(32), at_ms, verdict, proof)
+    verdict = Verdict(order, id_text(peer), "failed", "wrong_token", proof=bool(proof))
+    return VerdictRow(peer, bytes(32), at_ms, verdict, proof, told)
 
 
 def test_what_others_told_is_told_again_in_a_later_run_and_own_proofs_are_not() -> None:
     """Whether an own one may be told is for who bought the answer to say."""
     it = Audited()
-    it.open([row(TELLER, 3, by="", proof="third"), row(OTHER, 2, by="", proof="second")])
-    it.add(row(DRIVER.id, 4, by="own", proof="own"))
-    it.add(row(b"n" * 32, 5, by="", proof=""))
+    it.open([row(TELLER, 3, told=True, proof="third"), row(OTHER, 2, told=True, proof="second")])
+    it.add(row(DRIVER.id, 4, told=False, proof="own"))
+    it.add(row(b"n" * 32, 5, told=True, proof=""))
     assert [*it.told().items()] == [(OTHER, b"second"), (TELLER, b"third")]

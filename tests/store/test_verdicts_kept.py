@@ -14,11 +14,11 @@ from infraxa.store.verdicts import VerdictRow
 PEER, MODEL = b"p" * 32, b"m" * 32
 
 
-def row(number: int, state: str = "passed", by: str = "own", proof: str = "") -> VerdictRow:
+def row(number: int, state: str = "passed", proof: str = "", told: bool = False) -> VerdictRow:
     verdict = msgspec.convert(
-        {"order": f"{number:032x}", "driver": "d", "state": state, "by": by, "ratio": 1.25}, Verdict
+        {"order": f"{number:032x}", "driver": "d", "state": state, "ratio": 1.25}, Verdict
     )
-    return VerdictRow(PEER, MODEL, number, verdict, proof)
+    return VerdictRow(PEER, MODEL, number, verdict, proof, told)
 
 
 def test_the_last_of_an_order_is_kept(conn: Connection) -> None:
@@ -39,7 +39,7 @@ def test_only_the_newest_are_kept_and_all_that_failed(
     for number in range(5):
         verdicts.keep(conn, row(number, "failed"))
         verdicts.keep(conn, row(10 + number))
-        verdicts.keep(conn, row(20 + number, "failed", by="", proof="{}"))
+        verdicts.keep(conn, row(20 + number, "failed", proof="{}", told=True))
     kept = [found.at_ms for found in verdicts.list_verdicts(conn)]
     assert kept == [0, 1, 2, 3, 4, 12, 13, 14, 23, 24]
 
