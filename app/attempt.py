@@ -6,6 +6,7 @@ What is said on the wire is net/purchase.py's, who is asked buying.py's.
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
@@ -19,13 +20,13 @@ from infraxa.app.offers import OfferSeen
 from infraxa.app.ordering import delta_of, prompt_tokens
 from infraxa.app.spending import Ended, NotBought, Spending
 from infraxa.app.tally import Part, Tally
-from infraxa.app.verifying import Kept, Secrets
+from infraxa.app.verifying import CHECKPOINT_BYTES, ID_BYTES, Kept, Secrets
 from infraxa.engine.types import ErrorInfo, Progress
 from infraxa.net import deals
 from infraxa.net.errors import NetError
 from infraxa.net.identity import id_text
 from infraxa.net.names import clean_name
-from infraxa.net.orders import Checkpoint, Claimed, Done, Piece, Placed
+from infraxa.net.orders import Checkpoint, Claimed, Done, Piece, Placed, max_steps
 from infraxa.net.patience import Patience, PatienceLimits
 from infraxa.net.prompts import Prompt
 from infraxa.net.routing import Blame, Outcome
@@ -218,6 +219,7 @@ class Attempt:
         secrets, claimed = self._checked.secrets, self._claimed
         if secrets is None or claimed is None:
             return None
+        text = "".join(self.texts)
         return Kept(
             provider=self._node,
             order=order,
@@ -228,8 +230,14 @@ class Attempt:
             checkpoints=tuple(self._checkpoints),
             ids=tuple(self._ids),
             steps=0 if done is None else done.steps,
-            size=order.prompt_bytes + 8 * len(self._ids) + sum(map(len, self.texts)) + 1024,
-            text="".join(self.texts),
+            most=max_steps(claimed),
+            size=order.prompt_bytes
+            + ID_BYTES * len(self._ids)
+            + CHECKPOINT_BYTES * len(self._checkpoints)
+            + sys.getsizeof(text)
+            + 1024,
+            finish="" if done is None else done.finish,
+            text=text,
         )
 
     async def _connect(self) -> Link:

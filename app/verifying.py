@@ -22,6 +22,10 @@ from infraxa.store.trade_records import OrderRow
 Random = Callable[[int], bytes]
 """So many random bytes that nobody can guess."""
 
+ID_BYTES: Final = 36
+"""Of memory that a token takes: an int, and its place."""
+CHECKPOINT_BYTES: Final = 400
+"""Likewise a checkpoint, with its hash and signature."""
 _PLAIN: Final = 1_000_000
 """A repeat penalty of 1, which changes nothing."""
 
@@ -62,8 +66,12 @@ class Kept(msgspec.Struct, frozen=True):
     """The tokens that came."""
     steps: int
     """As the driver said at the end; 0: there was none."""
+    most: int
+    """Steps that there can be."""
     size: int
     """Bytes of memory that it takes, about."""
+    finish: str = ""
+    """How it ended, as the driver said: orders.Done.finish; empty: nothing was said."""
     text: str = ""
     """What came as their text."""
 
@@ -140,16 +148,22 @@ def committing(order: Order, mode: Mode, secrets: Secrets, prompt: bytes) -> Ord
 def fits(kept: Kept, receipt: Receipt, whole: Callable[[bytes, Sequence[int]], bytes]) -> bool:
     """Whether the receipt commits to the answer that came. `whole`: transcript.output_hash.
 
-    What was cancelled or failed may end anywhere, and before anything was committed to. The tokens that came
-    are compared where they are all that were sampled; else that waits for an opening.
+    What was cancelled or failed may end anywhere. Nothing is committed to where nothing came, or where
+    nothing is charged, as by a driver that was restarted. The tokens that came are compared where they are
+    all that were sampled; else that waits for an opening.
     """
     said = receipt.transcript
     if said is None:
-        return receipt.outcome in ("cancelled", "failed")
+        came = kept.ids or kept.text or kept.checkpoints or kept.finish
+        return receipt.outcome in ("cancelled", "failed") and not (came and receipt.charge)
+    if kept.finish and receipt.outcome != kept.finish:
+        # Where an answer that failed ends is not looked at.
+        return False
     draws = said.draw_u == kept.prompt.draw and codec.digest("draw", said.draw_p) == kept.commit
     if said.mode != kept.order.mode or not draws:
         return False
-    if said.steps < max(len(kept.ids), orders.CHECKPOINT * len(kept.checkpoints)):
+    # What was sampled before a driver knew that it was cancelled may not have come: no closer bound holds.
+    if not max(len(kept.ids), orders.CHECKPOINT * len(kept.checkpoints)) <= said.steps <= kept.most:
         return False
     if not kept.steps:
         return True

@@ -31,7 +31,8 @@ TOKEN: Final = 4
 """Bytes of a token."""
 WAIT_S: Final = 30.0
 STEPS_PER_S: Final = 100.0
-"""How long an opening may take: so long, and a second more for so many steps of the answer."""
+MOST_WAIT_S: Final = 300.0
+"""An opening may take WAIT_S, and a second more for so many steps of the answer, but at most so long."""
 
 _Leaf = Annotated[bytes, Meta(min_length=1, max_length=MAX_LEAF)]
 _Path = Annotated[bytes, Meta(max_length=MAX_PATH)]
@@ -94,7 +95,7 @@ def decode(data: bytes) -> Opening:
 
 def wait_s(steps: int) -> float:
     """Seconds that an opening of an answer of so many steps may take."""
-    return WAIT_S + steps / STEPS_PER_S
+    return min(WAIT_S + steps / STEPS_PER_S, MOST_WAIT_S)
 
 
 async def ask(link: Link, request: wire.AuditPlease, steps: int) -> Opening:

@@ -156,6 +156,11 @@ class Done(Struct, array_like=True, frozen=True, tag=33):
     """Of an answer that is to be checked."""
 
 
+def max_steps(claimed: Claimed) -> int:
+    """Tokens that can be sampled of an answer to that claim; the last one need not fit."""
+    return min(claimed.context + 1, MAX_OUT)
+
+
 Frame = Placed | Claimed | Piece | Checkpoint | Done | Part | Scoring
 
 _encoder = msgspec.msgpack.Encoder()
@@ -307,14 +312,10 @@ class Course:
             raise ProtocolError("not_asked", "a checkpoint before the claim, or of what is not checked")
         if said.n != CHECKPOINT * (self._checkpoints + 1):
             raise ProtocolError("malformed", "the steps of a checkpoint")
-        if said.n > self._max_steps(self.claimed):
+        if said.n > max_steps(self.claimed):
             raise ProtocolError("too_large", "more steps than there can be")
         self._begun = True
         self._checkpoints += 1
-
-    def _max_steps(self, claimed: Claimed) -> int:
-        """The last token need not fit."""
-        return min(claimed.context + 1, MAX_OUT)
 
     def _check_logprobs(self, piece: Piece) -> None:
         if self._logprobs is None:
@@ -348,7 +349,7 @@ class Course:
         if done.n_cached > done.n_prompt or not right:
             raise ProtocolError("malformed", "the tokens of the prompt, or not all vectors")
         if self._verified:
-            if not self.n_out <= done.steps <= self._max_steps(self.claimed):
+            if not self.n_out <= done.steps <= max_steps(self.claimed):
                 raise ProtocolError("malformed", "another number of steps than there can be")
             if done.steps // CHECKPOINT != self._checkpoints:
                 raise ProtocolError("malformed", "another number of checkpoints than of steps")

@@ -32,7 +32,9 @@ KEPT = Kept(
     checkpoints=(),
     ids=(5, 6, 7),
     steps=3,
+    most=400,
     size=1,
+    finish="stop",
 )
 SAID = deals.Transcript(
     "merkle", bytes(32), 3, bytes(32), output_hash(KEPT.prompt.salt, KEPT.ids), KEPT.prompt.draw, DRAW
@@ -91,8 +93,15 @@ def test_an_order_commits_to_its_prompt_and_its_secret() -> None:
     assert len({secrets.audit, prompt.salt, prompt.draw}) == 3
 
 
-def fits(kept: Kept = KEPT, said: deals.Transcript | None = SAID, outcome: Any = "stop") -> bool:
-    return verifying.fits(kept, replace(RECEIPT, transcript=said, outcome=outcome), output_hash)
+CUT = replace(KEPT, steps=0, finish="")
+"""Of an answer whose end did not come."""
+
+
+def fits(
+    kept: Kept = KEPT, said: deals.Transcript | None = SAID, outcome: Any = "stop", charge: int = 1
+) -> bool:
+    receipt = replace(RECEIPT, transcript=said, outcome=outcome, charge=charge)
+    return verifying.fits(kept, receipt, output_hash)
 
 
 def test_a_receipt_that_commits_to_what_came_fits() -> None:
@@ -118,17 +127,48 @@ def test_one_that_commits_to_something_else_does_not(change: dict[str, Any]) -> 
 
 
 def test_nothing_has_to_be_committed_to_where_nothing_came_to_an_end() -> None:
-    assert not fits(said=None)
-    assert not fits(said=None, outcome="length")
-    assert fits(said=None, outcome="failed") and fits(said=None, outcome="cancelled")
+    nothing = replace(CUT, ids=(), draw=b"")
+    for outcome in ("failed", "cancelled"):
+        assert fits(nothing, None, outcome)
+        # A driver that was restarted does not know what it had sent, and asks for nothing.
+        assert fits(KEPT, None, outcome, charge=0) and fits(CUT, None, outcome, charge=0)
+    assert not fits(said=None) and not fits(said=None, outcome="length", charge=0)
+
+
+@pytest.mark.parametrize("outcome", ["failed", "cancelled"])
+@pytest.mark.parametrize(
+    "kept",
+    [
+        KEPT,
+        CUT,
+        replace(CUT, ids=(), text="?"),
+        replace(CUT, ids=(), checkpoints=(orders.Checkpoint(64, bytes(32), bytes(64)),)),
+        replace(KEPT, ids=(), steps=0),
+    ],
+    ids=["whole", "tokens", "text", "checkpoint", "end"],
+)
+def test_who_is_paid_for_what_came_commits_to_it(kept: Kept, outcome: str) -> None:
+    assert not fits(kept, None, outcome)
+
+
+@pytest.mark.parametrize("outcome", ["length", "failed", "cancelled"])
+def test_an_answer_ends_as_its_driver_said(outcome: str) -> None:
+    assert not fits(outcome=outcome) and not fits(outcome=outcome, charge=0)
+    if outcome != "length":
+        assert fits(CUT, outcome=outcome)
 
 
 @given(st.integers(0, 200), st.integers(0, 3), st.integers(0, 300))
 def test_what_was_stopped_covers_at_least_what_came(ids: int, checkpoints: int, steps: int) -> None:
     point = orders.Checkpoint(64, bytes(32), bytes(64))
-    kept = replace(KEPT, ids=tuple(range(ids)), steps=0, checkpoints=(point,) * checkpoints)
+    kept = replace(CUT, ids=tuple(range(ids)), checkpoints=(point,) * checkpoints)
     covers = steps >= max(ids, 64 * checkpoints)
     assert fits(kept, replace(SAID, steps=steps), "cancelled") == covers
+
+
+def test_there_are_no_more_steps_than_there_can_be() -> None:
+    assert fits(CUT, replace(SAID, steps=KEPT.most), "cancelled")
+    assert not fits(CUT, replace(SAID, steps=KEPT.most + 1), "cancelled")
 
 
 def test_what_was_said_is_not_shown() -> None:
