@@ -21,7 +21,7 @@ from infraxa.app.replaying import Compared, NotCompared, Replaying
 from infraxa.app.terms import backend_of, kv_type_of
 from infraxa.app.verifying import Kept
 from infraxa.engine.transcript import challenge
-from infraxa.engine.verdicts import LEAST_STEPS, Distance, Judged, agreed, judge
+from infraxa.engine.verdicts import FLOOR, LEAST_STEPS, Distance, Judged, agreed, judge
 from infraxa.net import deals, wire
 from infraxa.net.errors import NetError, ProtocolError
 
@@ -38,6 +38,10 @@ POOLED: Final = 16
 """Short answers that are judged together."""
 MOST_POOLS: Final = 256
 """Of which the steps are remembered."""
+
+MOST_TOLD: Final = 0.15
+"""Logits, of the noise that a referee tells of a model whose own is not known here: twice that of the built-in
+guide. What passes does so by the least that any of the referees told."""
 
 _FOR_GOOD: Final = frozenset({"audit_refused", "unsupported", "not_allowed", "unknown"})
 """Refusals that stay as they are."""
@@ -157,14 +161,21 @@ class Examining:
             return Found("undetermined", "gone")
         known = await self._replaying.known_noise(kept.order.model, backend_of(said.profile))
         votes: list[Judged] = []
+        least = MOST_TOLD
         unsure = "no_referee"
         while (state := agreed([vote.state for vote in votes])) == "grey":
             compared = await panel.following(shown)
             if compared is None:
                 found = Found("undetermined", _unsure(votes) or unsure, *_figures(votes, shown))
                 return found._replace(by="") if found.why == "no_referee" else found
-            mu0 = known or compared.mu0
-            judged = judge(compared.steps, mu0)
+            mu0 = known
+            if not known and compared.mu0:
+                # The referee may say anything of it.
+                mu0 = min(max(compared.mu0, FLOOR), MOST_TOLD)
+                least = min(least, mu0)
+            judged = judge(compared.steps, mu0 or 0.0)
+            if judged.state == "passed" and not known and judge(compared.steps, least).state != "passed":
+                judged = judged._replace(state="grey")
             if judged.state != "passed" and not mu0:
                 # What is honest by the least noise that there can be is by any; nothing else is known by it.
                 unsure = "no_noise"

@@ -3,7 +3,7 @@
 Each rests on what the driver itself signed. No message of anybody is in one. What a proof must never do is
 convict an honest driver, so only three lies have one: a token that its own committed logits do not choose,
 what is no leaf where a leaf was committed, and two receipts for one run. Wrong logits need a replay and have
-no proof: see auditor.py.
+no proof: see replaying.py and examining.py.
 """
 
 from __future__ import annotations
@@ -23,8 +23,6 @@ from infraxa.net.errors import NetError, ProtocolError
 from infraxa.net.identity import id_text
 
 FORMAT: Final = 1
-MAX_PROOF: Final = 8 * 1024
-"""Characters of one, all of them ASCII."""
 
 Kind = Literal["wrong_token", "wrong_leaf", "two_receipts"]
 
@@ -57,6 +55,13 @@ class Opened(NamedTuple):
     """As `transcript.verify_path` takes it."""
     root: bytes
     """Of the tree over all leaves; the receipt holds it committed with their number."""
+
+    def __repr__(self) -> str:
+        """Without what was said."""
+        return f"Opened(step {self.step})"
+
+    def __rich_repr__(self) -> list[tuple[str, object]]:
+        return [("step", self.step)]
 
 
 class _File(Struct, frozen=True, omit_defaults=True):
@@ -96,7 +101,7 @@ def made(
 def checked(text: str) -> Fraud:
     """What `text` proves. Raises NetError with the reason why it proves nothing: `bad_proof`, or `newer` for
     one of a kind that is not known here. Of a proof that holds, no byte can be another one."""
-    if len(text) > MAX_PROOF:
+    if len(text) > wire.MAX_PROOF:
         raise _bad("it is too long")
     try:
         file = msgspec.json.decode(text, type=_File)

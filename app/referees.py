@@ -21,7 +21,7 @@ from infraxa.app.answering import Item, Moved, Sent, Vectors
 from infraxa.app.attempt import Attempt, Ordering, Setback, Telling
 from infraxa.app.audits import MOST_REFEREES
 from infraxa.app.bounds import spent_of
-from infraxa.app.counting import planned_texts, read_most
+from infraxa.app.counting import most_of, planned_texts
 from infraxa.app.drivers import Drivers
 from infraxa.app.errors import NodeError
 from infraxa.app.offers import OfferSeen
@@ -38,6 +38,7 @@ from infraxa.net.patience import PatienceLimits
 from infraxa.net.prompts import Prompt, encode_prompt
 from infraxa.net.records import DOES_SCORES
 from infraxa.net.scores import Scoring, decode_row
+from infraxa.net.status import SeenNode
 from infraxa.net.wire import Order
 from infraxa.store.records import DriverPart, Reader
 from infraxa.store.trade_records import RefusalReason
@@ -45,6 +46,8 @@ from infraxa.store.trade_records import RefusalReason
 PATIENCE: Final = PatienceLimits(line=60.0, reading=900.0)
 """There may be others to ask, and nobody waits at the screen."""
 _MILLION: Final = 1_000_000
+_UNKNOWN: Final = ""
+"""The group of those without a public address."""
 
 _log = logging.getLogger(__name__)
 
@@ -81,12 +84,14 @@ class Referees:
 
     def available(self, kept: Kept, receipt: deals.Receipt, avoided: Collection[bytes]) -> list[OfferSeen]:
         """Who can be asked, in the order in which they would be: by chance, which the driver could not know
-        when it answered, nor anybody choose. `avoided`: those that gave the answer; nobody is asked either
-        who probably has the same owner, by the addresses that are known."""
+        when it answered, nor anybody choose. `avoided`: those that gave the answer. No two of them all
+        probably have the same owner, by the addresses that are known, those of their relays too."""
         said = receipt.transcript
         assert said is not None
         nodes = self._network.nodes()
-        groups = {group for node in nodes if node.id in avoided for group in _groups(node.addresses)}
+        groups = _groups(nodes)
+        taken = {_UNKNOWN} if not all(one in groups for one in avoided) else set[str]()
+        taken.update(*(groups.get(one, ()) for one in avoided))
         found = [
             offer
             for offer in self._drivers.offers(nodes)
@@ -95,26 +100,33 @@ class Referees:
             and offer.has_room
             and offer.mark != "blocked"
             and offer.node.id not in avoided
-            and groups.isdisjoint(_groups(offer.node.addresses))
             and offer.model.context >= receipt.n_prompt + said.steps
         ]
-        return sorted(found, key=lambda offer: _lot(kept.secret, said.root, offer.node.id))
+        found.sort(key=lambda offer: _lot(kept.secret, said.root, offer.node.id))
+        chosen: list[OfferSeen] = []
+        for offer in found:
+            of_offer = groups[offer.node.id]
+            if taken.isdisjoint(of_offer):
+                taken |= of_offer
+                chosen.append(offer)
+        return chosen
 
     def cost(self, kept: Kept, receipt: deals.Receipt, offers: list[OfferSeen]) -> Cost:
         """What these can cost, by what they ask for now."""
         said = receipt.transcript
         assert said is not None
-        prompt = _prompt(kept, said, [0] * said.steps, [0])
-        costs = sorted((self._cost(offer, prompt) for offer in offers), reverse=True)
+        most = most_of(_prompt(kept, said, (), (0,))) + said.steps
+        costs = sorted((self._cost(offer, most) for offer in offers), reverse=True)
         return Cost(costs[-1], sum(costs[:MOST_REFEREES])) if costs else Cost(0, 0)
 
-    def _cost(self, offer: OfferSeen, prompt: Prompt) -> int:
+    def _cost(self, offer: OfferSeen, most: int) -> int:
+        """Of so many tokens, or of as many as it can read."""
         if self._purse.is_free(offer):
             return 0
         # What it locks may be above what was heard of by so much.
         price_in, price_out = (price + price // STEP for price in (offer.price_in, offer.price_out))
         rates = market.Rates(price_in, price_out, price_in)
-        return planned_texts(read_most(prompt, offer.model.context), rates).most
+        return planned_texts([min(most, offer.model.context)], rates).most
 
     async def check_caps(self, chat_id: str, least: int) -> None:
         """Raises NodeError when the person's caps leave less than that, StoreError."""
@@ -252,8 +264,17 @@ def _lot(secret: bytes, root: bytes, node: bytes) -> bytes:
     return hashlib.sha256(b"infraxa/referee/1" + secret + root + node).digest()
 
 
-def _groups(told: Iterable[str]) -> set[str]:
-    """Of public addresses: who probably has the same owner."""
+def _groups(nodes: Sequence[SeenNode]) -> dict[bytes, frozenset[str]]:
+    """By node: who probably has the same owner. Of all of whom nothing is known, that is the same one."""
+    own = {node.id: _public(node.addresses) for node in nodes}
+    with_relays = {
+        node.id: own[node.id].union(*(own.get(relay, ()) for relay in node.relays)) for node in nodes
+    }
+    return {one: frozenset(groups or {_UNKNOWN}) for one, groups in with_relays.items()}
+
+
+def _public(told: Iterable[str]) -> set[str]:
+    """The groups of public addresses."""
     found = set()
     for text in told:
         with contextlib.suppress(NetError):

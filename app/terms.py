@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
+from infraxa import __version__
 from infraxa.app.choices import ModelEntry
 from infraxa.app.config import Settings
 from infraxa.engine.transcript import TOP
@@ -66,11 +67,14 @@ class Terms(NamedTuple):
     """By which answers can be checked, see records.MODE_*."""
     profile: str = ""
     """With what answers are computed."""
+    varying: bool = False
+    """Its prompts may be other ones elsewhere, see Loaded."""
 
     @property
     def scores(self) -> bool:
-        """It computes the steps of answers of others, as it can be asked to show its own."""
-        return bool(self.modes)
+        """It computes the steps of answers of others, as it can be asked to show its own. What it computed on
+        another prompt would speak against whoever is honest."""
+        return bool(self.modes) and not self.varying
 
 
 def terms_of(entry: ModelEntry, settings: Settings, model_id: bytes, loaded: Loaded) -> Terms:
@@ -78,12 +82,18 @@ def terms_of(entry: ModelEntry, settings: Settings, model_id: bytes, loaded: Loa
     # A cache of 4 bits changes what the model says as much as a smaller file does.
     checkable = loaded.chat and loaded.kv_type != "q4_0" and entry.info.vocabulary >= TOP
     modes = MODE_MERKLE | MODE_FRAUD_PROOF if checkable else 0
-    return Terms(entry, settings, model_id, loaded.n_ctx, modes, profile_of(loaded, settings.flash_attention))
+    profile = profile_of(loaded, settings.flash_attention)
+    return Terms(entry, settings, model_id, loaded.n_ctx, modes, profile, loaded.varying)
 
 
 def profile_of(loaded: Loaded, flash_attention: str) -> str:
-    """What llama.cpp computes a model with: its version, the backend, the cache, flash attention."""
-    return "/".join((loaded.version, loaded.backend, loaded.kv_type, flash_attention))[:MAX_PROFILE]
+    """What a model is computed with: the versions, the backend, the cache, flash attention."""
+    return "/".join((versions(loaded), loaded.backend, loaded.kv_type, flash_attention))[:MAX_PROFILE]
+
+
+def versions(loaded: Loaded) -> str:
+    """Of llama.cpp, and of infraxa, which puts prompts together."""
+    return f"{loaded.version}+{__version__}"
 
 
 def backend_of(profile: str) -> str:
@@ -91,8 +101,8 @@ def backend_of(profile: str) -> str:
     return next(iter(profile.split("/")[1:]), "")
 
 
-def version_of(profile: str) -> str:
-    """What of it is llama.cpp's version."""
+def versions_of(profile: str) -> str:
+    """What of it are the `versions`."""
     return profile.split("/")[0]
 
 

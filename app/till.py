@@ -25,7 +25,7 @@ from infraxa.net.credits import shown
 from infraxa.net.market import FREE
 from infraxa.net.names import clean_name
 from infraxa.net.orders import MAX_OUT
-from infraxa.store import tabs
+from infraxa.store import tabs, trade
 from infraxa.store.db import Store, now_ms
 from infraxa.store.records import StoreError
 from infraxa.store.trade_records import TabRow
@@ -54,7 +54,7 @@ class Till(Intake):
         """`changed`: told when tabs or receipts are other ones. `clock`: milliseconds since the epoch."""
         super().__init__(changed, clock=clock)
         self._randbytes = randbytes
-        self.transcripts = Transcripts(randbytes)
+        self.transcripts = Transcripts(randbytes, self._committed)
         """Of the answers that can be checked."""
         self._proposed: dict[bytes, codec.Signed] = {}
         """By account: the settlement that waits for the person."""
@@ -63,6 +63,12 @@ class Till(Intake):
         """As Intake; nothing can be opened any more."""
         self.transcripts.close()
         await super().close()
+
+    async def _committed(self, account: bytes, order: bytes) -> bool:
+        """Whether such an order was answered, in this run or an earlier one. Raises NodeError, StoreError."""
+        store = await self._ready()
+        row = await store.run(trade.get_order, "provider", account, order)
+        return row is not None and row.mode != "none" and row.state in ("completed", "failed", "cancelled")
 
     async def bargain(self, customer: Customer, request: wire.Bargain) -> wire.Answer | wire.Failure:
         """Answer what an account asks about money. Raises ProtocolError."""

@@ -11,12 +11,12 @@ import asyncio
 import os
 import struct
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from infraxa.engine.gumbel import seed_of
-from infraxa.engine.transcript import LEAF_BYTES, Tree, challenge, committed, output_hash
+from infraxa.engine.transcript import LEAF_BYTES, Tree, challenge, committed, output_hash, token_of
 from infraxa.engine.types import Delta, Verified
 from infraxa.net import codec, deals, wire
 from infraxa.net.prompts import Prompt
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 WINDOW_S: Final = 3600.0
 """A transcript can be opened for so long after the end of its answer."""
 MAX_BYTES: Final = 64 * 1024 * 1024
-"""Of all transcripts, those that are being written too; the oldest go first."""
+"""Of all transcripts, those that are being written too; the oldest of the account with the most go first."""
 KEPT_BYTES: Final = 1024
 """What one takes besides its leaves."""
 MAX_ASKED: Final = 8
@@ -36,8 +36,6 @@ STEP_BYTES: Final = LEAF_BYTES + 8
 """Of a step in an opening of all: its leaf, its token, and where they begin."""
 QUICK_STEPS: Final = 1000
 """The tree of so many is made at once, that of more beside the other work of this program."""
-_TOKEN: Final = slice(56, 60)
-"""Of a leaf: its token, as little-endian uint32."""
 
 
 class Written:
@@ -87,12 +85,12 @@ class Written:
         for leaf in delta.leaves:
             self.steps += 1
             self._tree.append(leaf)
-            self._tokens += leaf[_TOKEN]
+            self._tokens += token_of(leaf)
             if self._leaves is not None:
-                if self._window.room(len(leaf)):
+                if self._window.room(self._account, len(leaf)):
                     self._leaves += leaf
                 else:
-                    self._window.give_back(len(self._leaves))
+                    self._window.give_back(self._account, len(self._leaves))
                     self._leaves = None
             if self.steps % CHECKPOINT == 0:
                 yield self.steps, committed(self.steps, self._tree.root())
@@ -133,7 +131,7 @@ class Written:
         return self._said
 
     def _forget(self) -> None:
-        self._window.give_back(len(self._leaves or b""))
+        self._window.give_back(self._account, len(self._leaves or b""))
         self._ctx0, self._tree = b"", Tree()
         self._tokens, self._leaves = bytearray(), bytearray()
 
@@ -152,6 +150,13 @@ class _Kept:
     expires: asyncio.TimerHandle
     asked: int = 0
 
+    def __repr__(self) -> str:
+        """Without what was said."""
+        return f"_Kept({self.order.hex()})"
+
+    def __rich_repr__(self) -> list[tuple[str, object]]:
+        return [("order", self.order.hex())]
+
     @property
     def size(self) -> int:
         """In bytes."""
@@ -162,21 +167,35 @@ class _Kept:
         return len(self.leaves) // LEAF_BYTES
 
 
+async def _served_nothing(account: bytes, order: bytes) -> bool:
+    return False
+
+
 class Transcripts:
     """Those of one provider. All methods belong to one event loop."""
 
-    def __init__(self, randbytes: Callable[[int], bytes] = os.urandom) -> None:
+    def __init__(
+        self,
+        randbytes: Callable[[int], bytes] = os.urandom,
+        served: Callable[[bytes, bytes], Awaitable[bool]] = _served_nothing,
+    ) -> None:
+        """`served`: whether an order of this account was answered, and committed to."""
         self._randbytes = randbytes
-        self._kept: OrderedDict[tuple[bytes, bytes], _Kept] = OrderedDict()
-        """By account and order, the oldest first."""
-        self._bytes = 0
+        self._served = served
+        self._kept: dict[bytes, OrderedDict[bytes, _Kept]] = {}
+        """By account and order, the oldest of each account first."""
+        self._bytes: dict[bytes, int] = {}
+        """By account."""
+        self._all = 0
+        """Of all of them."""
         self._opens = asyncio.Lock()
         """One tree is made at a time."""
 
     def close(self) -> None:
         """Forget all of them."""
-        for key in list(self._kept):
-            self._drop(key)
+        for account, orders in list(self._kept.items()):
+            for order in list(orders):
+                self._drop(account, order)
 
     def write(self, account: bytes, order: wire.Order) -> Written:
         """Begin that of an order, before anything of its prompt is known."""
@@ -186,9 +205,11 @@ class Transcripts:
         """Open an answer of this account: encoded, and the same whenever it is asked for."""
         from infraxa.net import audits
 
-        kept = self._kept.get((customer.account, request.order))
+        orders = self._kept.get(customer.account)
+        kept = None if orders is None else orders.get(request.order)
         if kept is None:
-            return wire.Failure("audit_refused", field="order")
+            gone = await self._served(customer.account, request.order)
+            return wire.Failure("audit_refused", field="gone" if gone else "order")
         if codec.digest("audit", request.secret) != kept.audit:
             return wire.Failure("audit_refused", field="secret")
         if request.all and kept.steps * STEP_BYTES > audits.MAX_OPENING:
@@ -203,33 +224,45 @@ class Transcripts:
 
     def keep(self, account: bytes, order: wire.Order, root: bytes, leaves: bytes) -> None:
         """It can be opened for WINDOW_S, unless there is no room."""
-        key = account, order.id
-        expires = asyncio.get_running_loop().call_later(WINDOW_S, self._drop, key)
+        expires = asyncio.get_running_loop().call_later(WINDOW_S, self._drop, account, order.id)
         kept = _Kept(order.id, order.audit, root, leaves, expires)
-        self._drop(key)
-        if self.room(kept.size):
-            self._kept[key] = kept
+        self._drop(account, order.id)
+        if self.room(account, kept.size):
+            self._kept.setdefault(account, OrderedDict())[order.id] = kept
         else:
             expires.cancel()
 
-    def room(self, size: int) -> bool:
-        """Whether so many more bytes may be taken, and are; the oldest that can be opened go for it."""
-        while self._bytes + size > MAX_BYTES:
-            if not self._kept:
+    def room(self, account: bytes, size: int) -> bool:
+        """Whether so many more bytes may be taken for this account, and are. For it goes what can be opened:
+        the oldest of whoever has the most then, so that nobody pushes out what others have."""
+        self._bytes[account] = self._bytes.get(account, 0) + size
+        self._all += size
+        while self._all > MAX_BYTES:
+            most = max(self._kept, key=self._bytes.__getitem__, default=b"")
+            if self._bytes.get(most, 0) < self._bytes[account]:
+                self.give_back(account, size)
                 return False
-            self._drop(next(iter(self._kept)))
-        self._bytes += size
+            self._drop(most, next(iter(self._kept[most])))
         return True
 
-    def give_back(self, size: int) -> None:
+    def give_back(self, account: bytes, size: int) -> None:
         """So many bytes are not needed any more."""
-        self._bytes -= size
+        if not size:
+            return
+        self._all -= size
+        self._bytes[account] -= size
+        if not self._bytes[account]:
+            del self._bytes[account]
 
-    def _drop(self, key: tuple[bytes, bytes]) -> None:
-        kept = self._kept.pop(key, None)
-        if kept is not None:
-            kept.expires.cancel()
-            self._bytes -= kept.size
+    def _drop(self, account: bytes, order: bytes) -> None:
+        orders = self._kept.get(account)
+        kept = None if orders is None else orders.pop(order, None)
+        if orders is None or kept is None:
+            return
+        if not orders:
+            del self._kept[account]
+        kept.expires.cancel()
+        self.give_back(account, kept.size)
 
 
 def _opened(kept: _Kept, request: wire.AuditPlease) -> bytes:
@@ -238,7 +271,7 @@ def _opened(kept: _Kept, request: wire.AuditPlease) -> bytes:
 
     steps = kept.steps
     leaves = [kept.leaves[at : at + LEAF_BYTES] for at in range(0, len(kept.leaves), LEAF_BYTES)]
-    tokens = b"".join(leaf[_TOKEN] for leaf in leaves)
+    tokens = b"".join(token_of(leaf) for leaf in leaves)
     if request.all or steps <= audits.OPENED:
         return audits.encode(audits.Opening(tokens, tuple(leaves)))
     tree = Tree()

@@ -28,7 +28,7 @@ from infraxa.engine.sizing import (
     free_memory,
     next_smaller,
 )
-from infraxa.engine.template import ChatTemplate
+from infraxa.engine.template import ChatTemplate, varies
 from infraxa.engine.types import EngineError, Loaded, LoadOptions
 from infraxa.engine.work import Work
 
@@ -107,6 +107,7 @@ def open_model(
         load_ms=round((time.perf_counter() - started) * 1000),
         backend=backend_of(gpu_layers),
         version=llama.version(),
+        varying=varies(model.chat_template),
     )
     batcher = Batcher(model, context, template, slots=size.slots, n_ctx=size.n_ctx, park_bytes=park_bytes)
     return batcher, loaded

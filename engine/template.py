@@ -8,6 +8,7 @@ not the program.
 from __future__ import annotations
 
 import json
+import re
 import signal
 import sys
 import threading
@@ -15,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from types import FrameType
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, Final, NamedTuple, NoReturn
 
 from infraxa.engine.tool_turns import as_dicts, as_text, tool_dicts, with_tools_told
 from infraxa.engine.types import ChatMessage, EngineError, Tool, ToolCall
@@ -160,6 +161,15 @@ class _Support(NamedTuple):
 _PROBE = Tool(
     "probe_tool", "probe_description", '{"type": "object", "properties": {"probe_key": {"type": "string"}}}'
 )
+
+
+_VARIES: Final = re.compile(r"\bstrftime_now\b|\blipsum\b|\|\s*random\b|(['\"])random\1")
+"""What of Jinja and of this dialect gives something else at another time, in another place or by chance."""
+
+
+def varies(source: str | None) -> bool:
+    """Whether the template may make another prompt of the same conversation at another time, or elsewhere."""
+    return source is not None and _VARIES.search(source) is not None
 
 
 class _TemplateFailed(Exception):

@@ -36,6 +36,7 @@ HASH: Final = 32
 
 _MAGIC: Final = b"IXL1"
 _HEAD: Final = struct.Struct("<4s16sI32sIBH")
+_TOKEN: Final = slice(56, 60)
 _CANDIDATES: Final = struct.Struct("<" + "Ii" * TOP)
 _TAG: Final = 16
 LEAF_BYTES: Final = _HEAD.size + _CANDIDATES.size + _TAG
@@ -130,6 +131,13 @@ class Leaf(NamedTuple):
     tag: bytes
     """Of 16 bytes, so that nobody finds what a leaf says by trying."""
 
+    def __repr__(self) -> str:
+        """Without what was said."""
+        return f"Leaf({self.order.hex()}, step {self.step})"
+
+    def __rich_repr__(self) -> list[tuple[str, object]]:
+        return [("order", self.order.hex()), ("step", self.step)]
+
 
 def leaf_tag(salt: bytes, step: int) -> bytes:
     return hmac.digest(salt, b"leaf" + _U32.pack(step), "sha256")[:_TAG]
@@ -167,6 +175,11 @@ def decode_leaf(data: bytes) -> Leaf:
     if q[-1] < -_MOST_Q or any((-q[i], ids[i]) >= (-q[i + 1], ids[i + 1]) for i in range(TOP - 1)):
         raise ValueError("the candidates are not in order")
     return Leaf(order, step, ctx, token, flags, ids, q, data[-_TAG:])
+
+
+def token_of(data: bytes) -> bytes:
+    """The token of an encoded leaf: 4 bytes, little-endian."""
+    return data[_TOKEN]
 
 
 class Tree:
@@ -307,8 +320,8 @@ def challenge(secret: bytes, root: bytes, order: bytes, n: int, k: int) -> list[
     """Which `k` of an answer's `n` steps are to be opened, in order; all, if there are no more. The last one
     is always among them, since it says how the answer ended.
 
-    Nobody knew the others before the secret was told, and nobody could choose them after `root`, as of `committed`,
-    was signed.
+    Nobody knew the others before the secret was told, and nobody could choose them after `root`, as of
+    `committed`, was signed.
     """
     if k >= n:
         return list(range(n))

@@ -108,6 +108,13 @@ class Verified(msgspec.Struct, frozen=True):
     """Temperature in millionths, top_k, top_p and min_p in millionths: these decide, and not the request's
     own sampling."""
 
+    def __repr__(self) -> str:
+        """Without what nobody else knows."""
+        return f"Verified({self.order.hex()})"
+
+    def __rich_repr__(self) -> list[tuple[str, object]]:
+        return [("order", self.order.hex())]
+
 
 class Request(msgspec.Struct, frozen=True):
     """One generation.
@@ -179,6 +186,8 @@ class Loaded(msgspec.Struct, frozen=True):
     """What computes it: `cpu`, `cuda`, `metal`, `vulkan`, or as llama.cpp calls it."""
     version: str = ""
     """Of llama.cpp."""
+    varying: bool = False
+    """Its chat template may make another prompt of the same conversation: see template.varies."""
 
 
 class Embedded(msgspec.Struct, frozen=True):

@@ -288,7 +288,8 @@ class SettlePlease(Struct, array_like=True, frozen=True, tag=29):
 
 class AuditPlease(Struct, array_like=True, frozen=True, tag=38):
     """Of an account: open some steps of this answer of mine, whose receipt is signed. Answered with chunks,
-    which joined are an encoded audits.Opening; refused `audit_refused`."""
+    which joined are an encoded audits.Opening; refused `audit_refused`, with the field `all` for too long an
+    answer, and `gone` for one that was served and cannot be opened any more."""
 
     order: Nonce16
     secret: Id

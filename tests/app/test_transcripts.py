@@ -13,15 +13,17 @@ import pytest_asyncio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from infraxa import __version__
 from infraxa.app import transcripts
+from infraxa.app.fraud import Opened
 from infraxa.app.models import Models
 from infraxa.app.provider import Limits
 from infraxa.app.till import Till
 from infraxa.app.transcripts import Transcripts, Written
 from infraxa.engine import gumbel, transcript
 from infraxa.engine.host import Engine
-from infraxa.engine.transcript import Leaf, Tree
-from infraxa.engine.types import Delta, ErrorInfo, Loaded
+from infraxa.engine.transcript import LEAF_BYTES, Leaf, Tree, encode_leaf, token_of
+from infraxa.engine.types import Delta, ErrorInfo, Loaded, Verified
 from infraxa.net import audits, codec, deals, wire
 from infraxa.net.customers import Customer
 from infraxa.net.link import StreamFailed
@@ -217,8 +219,42 @@ async def test_the_oldest_go_when_there_is_no_room(monkeypatch: pytest.MonkeyPat
     said = ended(large)
     assert said.steps == 100 and said.output == transcript.output_hash(SALT, range(100))
     assert isinstance(await ask(window, order_of(9)), wire.Failure)
-    assert window.room(3 * one), "nothing is left of it"
+    assert window.room(ACCOUNT, 3 * one), "nothing is left of it"
+    assert not window.room(ACCOUNT, 1)
     window.close()
+
+
+async def test_who_has_much_pushes_out_nothing_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    one = 10 * transcript.LEAF_BYTES + transcripts.KEPT_BYTES
+    monkeypatch.setattr(transcripts, "MAX_BYTES", 4 * one)
+    window, busy = Transcripts(), bytes([8]) * 32
+    ended(write(window, order_of(0), 10))
+    for number in range(1, 9):
+        ended(write(window, order_of(number), 10, busy))
+    assert isinstance(await ask(window, order_of(0)), bytes)
+    there = [isinstance(await ask(window, order_of(number), account=busy), bytes) for number in range(1, 9)]
+    assert there == [False] * 5 + [True] * 3
+    # One that is being written and is the largest of all is not kept, rather than those of others.
+    large = write(window, order_of(9), 10, bytes([7]) * 32)
+    assert list(large.take(Delta("", (), leaves=steps_of(order_of(9), 60, 10)))), "it is committed to"
+    ended(large)
+    assert isinstance(await ask(window, order_of(0)), bytes)
+    assert isinstance(await ask(window, order_of(9), account=bytes([7]) * 32), wire.Failure)
+    # Whoever comes new has a place.
+    ended(write(window, order_of(10), 10, bytes([6]) * 32))
+    assert isinstance(await ask(window, order_of(10), account=bytes([6]) * 32), bytes)
+    assert isinstance(await ask(window, order_of(0)), bytes)
+    window.close()
+
+
+def test_what_was_said_is_not_shown() -> None:
+    opened_ = Opened(b"\x01said\x02", 3, (), b"")
+    leaf = transcript.decode_leaf(steps_of(order_of(), 1)[0])
+    verified = Verified(bytes(16), b"\x01seed" * 6 + bytes(2), b"\x01salt" * 6 + bytes(2), (0, 0, 0, 0))
+    kept = transcripts._Kept(bytes(16), b"\x01audit", b"", b"\x01leaves", cast(asyncio.TimerHandle, None))
+    for one in (opened_, leaf, verified, kept):
+        assert "\\x01" not in repr(one) and len(repr(one)) < 80
+        assert all(not isinstance(value, bytes) for _, value in one.__rich_repr__())
 
 
 def engine_of(shop: Shop) -> Scripted:
@@ -492,7 +528,7 @@ async def test_what_a_real_engine_says_is_drawn_from_what_is_committed_to(real: 
     said = receipt.transcript
     assert said is not None and said.steps == done.steps >= done.n_out == receipt.n_out >= 64
     loaded = cast(Loaded, real.engine.status.loaded)
-    assert said.profile == f"{loaded.version}/cpu/f16/auto" and loaded.version
+    assert said.profile == f"{loaded.version}+{__version__}/cpu/f16/auto" and loaded.version
     opening = await opened(user.user, wished, said.steps, all_=True)
     leaves = check(said, wished.id, wished.secret, opening, points_of(came))
     tokens = [leaf.token for leaf in leaves]
@@ -552,3 +588,11 @@ async def test_answers_that_can_be_checked_run_beside_each_other(real: Real) -> 
         leaves = check(receipt.transcript, one.id, one.secret, opening, points_of(came))
         assert redrawn(one, receipt.transcript, receipt.request, leaves) == [leaf.token for leaf in leaves]
     await until(lambda: not shop.customers.sales)
+
+
+def test_what_is_sent_has_the_sizes_of_what_is_committed_to() -> None:
+    assert (audits.MAX_LEAF, audits.HASH) == (LEAF_BYTES, transcript.HASH)
+    leaf = Leaf(bytes(16), 3, bytes(32), 0x01020304, 0, tuple(range(64)), (0,) * 64, bytes(16))
+    data = encode_leaf(leaf)
+    assert len(data) == audits.MAX_LEAF and len(token_of(data)) == audits.TOKEN
+    assert int.from_bytes(token_of(data), "little") == leaf.token

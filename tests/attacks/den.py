@@ -204,7 +204,7 @@ async def _any_prompt(*given: Any) -> replaying.Compared:
     return (await _scored(*given))._replace(same_prompt=True)
 
 
-async def _any_text(self: object, kept: object) -> bool:
+async def _any_text(self: object, kept: object, tokens: object) -> bool:
     return True
 
 
