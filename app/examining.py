@@ -40,8 +40,8 @@ MOST_POOLS: Final = 256
 """Of which the steps are remembered."""
 
 MOST_TOLD: Final = 0.15
-"""Logits, of the noise that a referee tells of a model whose own is not known here: twice that of the built-in
-guide. What passes does so by the least that any of the referees told."""
+"""Logits, of the noise that a referee tells of a model where it is not known here: about twice that of the
+built-in guide. What passes does so by the least that any of the referees told."""
 
 _FOR_GOOD: Final = frozenset({"audit_refused", "unsupported", "not_allowed", "unknown"})
 """Refusals that stay as they are."""

@@ -125,7 +125,11 @@ class Audits(Place):
         self.readers.append((chat_id, message_id, reader))
 
     def nodes(self) -> list[SeenNode]:
-        return [_seen(shop) for shop in self.shops]
+        # As if they were in different networks.
+        return [
+            replace(_seen(shop), addresses=(f"ws://8.8.{number}.8:7741",))
+            for number, shop in enumerate(self.shops)
+        ]
 
     async def order_link(self, node: bytes) -> Link:
         link = self.links.get(node)
