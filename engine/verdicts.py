@@ -7,6 +7,7 @@ model computes here.
 
 from __future__ import annotations
 
+import functools
 import math
 import struct
 from collections.abc import Sequence
@@ -28,8 +29,6 @@ ALPHA: Final = 0.1
 MOST_EWMA: Final = 1.6
 CONFIRM: Final = 2
 """Others that have to find the same."""
-MOST_FAILS: Final = 3
-"""Confirmed, in a row."""
 _UNIT: Final = 4096.0
 """Of a committed logit."""
 
@@ -65,9 +64,9 @@ class _Bounds(NamedTuple):
     """What honest steps reach by themselves."""
 
     common: float
-    """Up to `FEW` steps of an answer."""
+    """Some steps of an answer."""
     rare: float
-    """One step of a hundredth of all answers."""
+    """One step of a few answers, and more of the longest."""
     never: float
 
 
@@ -92,7 +91,15 @@ BOUNDS: Final[dict[Test, _Bounds]] = {
 }
 """Of single steps, in units of mu0, but the last. Models can be unstable at single steps: of 19 000 honest
 ones of the built-in guide, 4 were beyond `rare`, each of another answer, and 36 beyond `common`."""
+COMMON: Final = 0.003
+"""The part of honest steps beyond `common`, no more of which is likely by that count, and beyond `rare`:"""
+RARE: Final = 0.0005
+NEAR: Final = 0.05
+"""The chance that an honest answer, of so many such steps, is looked at again."""
+FALSE: Final = 1e-4
+"""And that it fails by them."""
 FEW: Final = 2
+"""They are too many from the next one on, in the shortest answer too: unstable steps can come together."""
 
 
 def distance(ids: Sequence[int], q: Sequence[int], token: int, own: ScoredRow) -> Distance:
@@ -156,15 +163,29 @@ def judge(steps: Sequence[Distance], mu0: float) -> Judged:
     single = [_worst(step, mu) for step in steps]
     common, rare, never = (sum(one.level > level for one in single) for level in range(3))
     worst = max(single)
-    if never or rare > FEW:
+    n = len(steps)
+    if never or rare > max(FEW, beyond(n, RARE, FALSE)):
         return Judged("failed", ratio, worst.test, worst.value)
     if bounds is not None and ratio > bounds.accept:
         return Judged("grey", ratio, "ratio", ratio)
-    if rare or common > FEW:
+    if rare > beyond(n, RARE, NEAR) or common > max(FEW, beyond(n, COMMON, NEAR)):
         return Judged("grey", ratio, worst.test, worst.value)
     if bounds is None:
         return Judged("undetermined", ratio, "short", ratio)
     return Judged("passed", ratio, "ratio", ratio)
+
+
+@functools.lru_cache(1024)
+def beyond(n: int, honest: float, chance: float) -> int:
+    """The number that so many of `n` steps exceed with no more than that chance, each by itself beyond a
+    bound with the chance `honest` (the binomial distribution's quantile)."""
+    k, part = 0, (1 - honest) ** n
+    left = 1 - part
+    while left > chance and k < n:
+        part *= (n - k) / (k + 1) * honest / (1 - honest)
+        left -= part
+        k += 1
+    return k
 
 
 class _Worst(NamedTuple):
@@ -206,18 +227,15 @@ class Record(msgspec.Struct, frozen=True):
     """Audits that had a ratio."""
     ewma: float = 0.0
     """Of the ratios, the newest counting `ALPHA`."""
-    fails: int = 0
-    """In a row, confirmed."""
 
-    def after(self, state: State, ratio: float | None) -> Record:
-        """With one more audit. `failed` only when it was confirmed."""
-        fails = self.fails + 1 if state == "failed" else 0 if state == "passed" else self.fails
+    def after(self, ratio: float | None) -> Record:
+        """With one more audit; None: it had no ratio."""
         if ratio is None:
-            return Record(self.n, self.ewma, fails)
+            return self
         ewma = ratio if not self.n else self.ewma + ALPHA * (ratio - self.ewma)
-        return Record(self.n + 1, ewma, fails)
+        return Record(self.n + 1, ewma)
 
     @property
     def suspended(self) -> bool:
         """This driver is not to be asked for this model any more."""
-        return self.fails >= MOST_FAILS or (self.n >= FIRST and self.ewma > MOST_EWMA)
+        return self.n >= FIRST and self.ewma > MOST_EWMA

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import struct
+from math import comb
+from random import Random
 
 import pytest
 from hypothesis import given
@@ -29,6 +31,8 @@ from infraxa.engine.verdicts import (
 
 MU0 = 0.04
 GOOD = Distance(MU0, 3 * MU0, MU0, 1.0)
+COMMON_STEP, RARE_STEP = GOOD._replace(overlap=0.85), GOOD._replace(overlap=0.7)
+ROUNDS = 50
 
 
 def own(ids: list[int], at: list[int]) -> ScoredRow:
@@ -129,15 +133,32 @@ def test_single_steps_may_be_far_off_but_not_many_nor_too_far(test: Test) -> Non
     common, rare, never = BOUNDS[test]
 
     def of(value: float, n: int) -> Judged:
-        return judge([*[GOOD] * 600, *[off(test, value)] * n], MU0)
+        return judge([*[GOOD] * (100 - n), *[off(test, value)] * n], MU0)
 
-    assert of(common * 1.01, FEW).state == of(common * 0.99, 50).state == "passed"
+    assert of(common * 1.01, FEW).state == of(common * 0.99, 6).state == "passed"
     assert (
         of(common * 1.01, FEW + 1).state == of(rare * 1.01, 1).state == of(never * 0.99, FEW).state == "grey"
     )
     assert of(rare * 1.01, FEW + 1).state == of(never * 1.01, 1).state == "failed"
     worst = judge([*[off("token", 13)] * 20, off(test, never * 1.01), *[GOOD] * 600], MU0)
     assert worst.test == test and worst.value == pytest.approx(never * 1.01)
+
+
+@pytest.mark.parametrize("n", [16, 64, 256, 1000, 7000])
+def test_honest_answers_pass_however_long_they_are(n: int) -> None:
+    """By the chances that were counted of honest steps: 36 and 4 of 19 000."""
+    failed = next(k for k in range(n) if judge([GOOD] * (n - k) + [RARE_STEP] * k, MU0).state == "failed")
+    honest = 4 / 19000
+    # Of so many terms the rest does not count.
+    chance = sum(comb(n, k) * honest**k * (1 - honest) ** (n - k) for k in range(failed, min(n, failed + 20)))
+    assert chance <= 1e-4, "it is called false"
+    assert failed <= 4 + n * 0.002, "and what is false is not called honest"
+    rng, passed = Random(n), 0
+    for _ in range(ROUNDS):
+        drawn = [rng.random() * 19000 for _ in range(n)]
+        steps = [RARE_STEP if one < 4 else COMMON_STEP if one < 36 else GOOD for one in drawn]
+        passed += judge(steps, MU0).state == "passed"
+    assert passed >= 0.93 * ROUNDS
 
 
 def test_few_steps_pass_nothing_but_can_fail() -> None:
@@ -176,20 +197,12 @@ def test_trust_is_earned_and_lost() -> None:
     assert rate(300, 1) == 0.5 and rate(3, 1) == 1.0
 
 
-def test_a_driver_is_left_after_three_confirmed_fails_in_a_row() -> None:
-    record = Record()
-    for state in ("failed", "failed", "passed", "failed", "grey", "failed"):
-        record = record.after(state, 1.0 if state == "passed" else None)
-        assert not record.suspended
-    assert record.after("failed", None).suspended
-
-
 def test_a_driver_that_is_always_a_little_off_is_found_by_its_mean() -> None:
     record = honest = Record()
     for _ in range(9):
-        record = record.after("passed", 1.7)
-    assert not record.suspended, "nine are too few"
-    assert record.after("passed", 1.7).suspended
+        record = record.after(1.7)
+    assert not record.after(None).suspended, "nine are too few"
+    assert record.after(1.7).suspended
     for ratio in (1.5, 1.0, 1.1, 0.9, 1.3, 1.6, 1.0, 1.2, 1.1, 1.4, 1.0) * 20:
-        honest = honest.after("passed", ratio)
+        honest = honest.after(ratio)
         assert not honest.suspended
