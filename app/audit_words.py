@@ -5,23 +5,39 @@ What an audit of one answer found is in words in tui/widgets/verdicts.py.
 
 from __future__ import annotations
 
+from typing import Final, Literal
+
 from infraxa.app.audits import AuditsSeen
 from infraxa.app.offers import OfferSeen
 from infraxa.net.records import MODE_FRAUD_PROOF, MODE_MERKLE
 
+Wrong = Literal["", "caught", "failed"]
+"""What a provider is left for: it was caught lying, which a proof shows, or it failed an audit."""
 
-def badge(passed: int, *, signs: bool, caught: bool) -> str:
-    """How far the answers of an offer are verified, in at most 8 cells: `✗ caught`, `12 ✓`, `signed`; `–`: it
-    commits to nothing. `passed`: audits; `signs`: see `commits`."""
-    if caught:
-        return "✗ caught"
+WRONG_TEXTS: Final[dict[Wrong, str]] = {"caught": "✗ caught lying", "failed": "✗ failed an audit"}
+
+
+def wrong(caught: str | None, proof: str | None) -> Wrong:
+    """Of an offer; see OfferSeen."""
+    return "" if not caught else "caught" if proof else "failed"
+
+
+def wrong_of(offer: OfferSeen) -> Wrong:
+    return wrong(offer.caught, offer.proof)
+
+
+def badge(passed: int, *, offered: bool, wrong: Wrong) -> str:
+    """How far the answers of an offer are verified, in at most 8 cells: `✗ caught`, `✗ failed`, `12 ✓`,
+    `offered`: none was audited; `–`: none can be. `passed`: audits; `offered`: see `commits`."""
+    if wrong:
+        return f"✗ {wrong}"
     if passed:
         return f"{min(passed, 9999)} ✓"
-    return "signed" if signs else "–"
+    return "offered" if offered else "–"
 
 
 def badge_of(offer: OfferSeen) -> str:
-    return badge(offer.audited.passed, signs=commits(offer), caught=bool(offer.caught))
+    return badge(offer.audited.passed, offered=commits(offer), wrong=wrong_of(offer))
 
 
 def commits(offer: OfferSeen) -> bool:

@@ -198,11 +198,14 @@ _GatewayPort = Annotated[
 ]
 _Verify = Annotated[
     Literal["fraud_proof", "merkle", "none"],
-    Meta(description="drivers sign what they compute: fraud_proof = and proof of a lie is told to others"),
+    Meta(
+        description="drivers sign what they compute: fraud_proof (a proven lie is told to others), merkle "
+        "(it stays here), none (nothing can be audited)"
+    ),
 ]
 _Audit = Annotated[
     Literal["auto", "off"],
-    Meta(description="check signed answers on this machine now and then; off = only when you ask"),
+    Meta(description="audit answers on this machine: auto (now and then), off (only when you ask)"),
 ]
 _GatewayHost = Annotated[
     str,

@@ -283,6 +283,7 @@ class Drivers:
             cooling_s=routing.cooling_ms(candidate.evidence, now) / 1000,
             audited=audits,
             caught=candidate.caught,
+            proof=self.audited.proof(node.id),
             problem=_PROBLEMS.get(routing.why_not(candidate, _ANY, now), ""),
         )
 

@@ -803,7 +803,11 @@ class Node(NodeFacade):
         """The file that proves what the driver of this order did, its number in hex. Raises NodeError
         `no_proof`."""
         if not (proof := await self._convicting.proof_of(order)):
-            raise NodeError("no_proof", "There is no proof about this order.")
+            raise NodeError(
+                "no_proof",
+                "There is no proof about this order.",
+                "Only a lie that shows by itself has one: infraxa providers --json names its order.",
+            )
         return proof
 
     async def list_missed(self) -> list[Missed]:

@@ -50,6 +50,8 @@ class OfferSeen(msgspec.Struct, frozen=True):
     """What came of this node's audits of its answers with this model."""
     caught: str = ""
     """Why it is not chosen by itself: what an audit or a proof has shown; one sentence."""
+    proof: str = ""
+    """The number of the order of which a proof of its lie is kept, in hex; empty: there is none."""
 
     def same_as(self, other: OfferSeen) -> bool:
         """The same model of the same node."""

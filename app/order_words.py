@@ -64,7 +64,8 @@ _ENDS: Mapping[str, _Words] = {
     ),
     "strangers_full": _Words("{name} has no more credit for strangers today.", _AGAIN),
     "audit_refused": _Words(
-        "{name} asks for an agreement that this infraxa does not know.", f"Update infraxa. {_OTHER}"
+        "{name} does not show the steps of this answer.",
+        f"A driver keeps them for an hour, and not after it stops. {_OTHER}",
     ),
     # Found here.
     "unreachable": _Words("{name} cannot be reached."),

@@ -62,7 +62,7 @@ class Embed(msgspec.Struct, frozen=True, tag="embed", array_like=True):
 
 
 class Score(msgspec.Struct, frozen=True, tag="score", array_like=True):
-    """See `scoring.Asked`."""
+    """See scoring.py."""
 
     id: int
     request: Request

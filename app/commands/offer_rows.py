@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import msgspec
 
-from infraxa.app.audit_words import badge, commits
+from infraxa.app.audit_words import badge, commits, wrong
 from infraxa.app.commands.failures import UsageError
 from infraxa.app.commands.output import GAP, clean
 from infraxa.app.offers import OfferSeen
@@ -67,6 +67,8 @@ class Row(msgspec.Struct, frozen=True):
     audits_undetermined: int = 0
     caught: str | None = None
     """What an audit or a proof has shown: it is not chosen by itself."""
+    proof: str | None = None
+    """The order whose proof `infraxa receipts proof` writes."""
 
 
 class _Column(msgspec.Struct, frozen=True):
@@ -125,6 +127,7 @@ def _offer(offer: OfferSeen) -> Row:
         audits_failed=offer.audited.failed,
         audits_undetermined=offer.audited.undetermined,
         caught=clean(offer.caught) or None,
+        proof=clean(offer.proof) or None,
     )
 
 
@@ -186,7 +189,7 @@ def _price(row: Row) -> str:
 
 def _state(row: Row) -> str:
     """`online pinned`, `busy caught`."""
-    return " ".join(word for word in (row.status, row.mark, "caught" if row.caught else "") if word)
+    return " ".join(word for word in (row.status, row.mark, wrong(row.caught, row.proof)) if word)
 
 
 def _success(row: Row) -> str:
@@ -211,12 +214,14 @@ def _taken(row: Row) -> int:
 
 
 def _badge(row: Row) -> str:
-    """`12 ✓`, `signed`, `✗ caught`."""
-    return "" if row.model is None else badge(row.audits_passed, signs=row.commits, caught=bool(row.caught))
+    """`12 ✓`, `offered`, `✗ caught`."""
+    if row.model is None:
+        return ""
+    return badge(row.audits_passed, offered=row.commits, wrong=wrong(row.caught, row.proof))
 
 
 def _verified(row: Row) -> int | None:
-    """To sort by: the most audits that passed first, who was caught last."""
+    """To sort by: the most audits that passed first, who failed one last."""
     if row.caught:
         return 1
     return -row.audits_passed or (0 if row.commits else None)

@@ -220,10 +220,17 @@ TestOthers = Annotated[
 ]
 Verify = Annotated[
     str | None,
-    typer.Option(metavar="MODE", help="What drivers commit to: fraud_proof, merkle or none."),
+    typer.Option(
+        metavar="MODE",
+        help="What drivers sign: fraud_proof (a proven lie is told to others), merkle (it stays here), "
+        "none (nothing can be audited).",
+    ),
 ]
 Audit = Annotated[
-    str | None, typer.Option(metavar="WHEN", help="Check signed answers on this machine: auto or off.")
+    str | None,
+    typer.Option(
+        metavar="WHEN", help="Audit answers on this machine: auto (now and then) or off (only when you ask)."
+    ),
 ]
 Gateway = Annotated[
     bool | None, typer.Option("--gateway/--no-gateway", help="An OpenAI-compatible API on this machine.")

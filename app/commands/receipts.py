@@ -75,9 +75,11 @@ def show_receipt(data_dir: Path | None, order: str, *, as_json: bool) -> None:
     if found is None:
         raise no_receipt()
     one, line = found
-    proof = _proof(line)
+    signatures = _signatures(line)
     if as_json:
-        print_json({**msgspec.structs.asdict(one), "proof": proof, "line": msgspec.Raw(line.encode())})
+        print_json(
+            {**msgspec.structs.asdict(one), "signatures": signatures, "line": msgspec.Raw(line.encode())}
+        )
         return
     print_pairs(
         (
@@ -93,7 +95,7 @@ def show_receipt(data_dir: Path | None, order: str, *, as_json: bool) -> None:
             ("agreed", "" if one.state == "due" else shown(one.accepted)),
             ("disputed", shown(one.charge - one.accepted) if one.state == "disputed" else ""),
             ("state", _STATES.get(one.state, one.state)),
-            ("proof", proof),
+            ("signatures", signatures),
         )
     )
 
@@ -187,7 +189,7 @@ def _opened(path: Path | None) -> Iterator[Callable[[str], object]]:
         part.unlink(missing_ok=True)
 
 
-def _proof(line: str) -> str:
+def _signatures(line: str) -> str:
     """What the exported line proves to somebody who has nothing but it."""
     from infraxa.app.commands.verify import proves
     from infraxa.net import receipt_file

@@ -589,7 +589,8 @@ def receipts_proof(
 ) -> None:
     """Write the proof that the driver of an order lied, when one was found.
 
-    It holds no message. Anybody checks it with infraxa verify.
+    It holds no message. Anybody checks it with infraxa verify. infraxa providers --json names the orders of
+    lies to others, too, as far as they were told: "proof".
     """
     from infraxa.app.commands import receipts as work
 
@@ -604,13 +605,13 @@ def receipts_verify(file: options.Proof, json: options.Json = False) -> None:
     raise typer.Exit(work.verify(file, as_json=json))
 
 
-@app.command(epilog="Example: infraxa verify receipts.jsonl")
+@app.command(epilog="Examples: infraxa verify receipts.jsonl; infraxa verify proof.jsonl")
 def verify(file: options.Proof, json: options.Json = False) -> None:
     """Check a file of receipts, or of proofs that a driver lied, offline: signatures, sums, draws, and that
     all of it belongs together.
 
-    A line for each proof that holds, and for each line that proves nothing; the exit code is 1 when there is
-    one of these.
+    A line for each proof that holds, and for each line that proves nothing. Exit code 1 only when a line
+    proves nothing; a proof that holds is 0.
     """
     from infraxa.app.commands import verify as work
 

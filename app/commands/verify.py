@@ -158,7 +158,7 @@ def _show(found: Checked) -> None:
             ("charge", shown(said.charge)),
             ("agreed", "" if agreed is None else shown(agreed.charge)),
             ("committed", committed(found)),
-            ("proof", proves(found)),
+            ("signatures", proves(found)),
         )
     )
 

@@ -89,7 +89,7 @@ ACTIONS: tuple[Action, ...] = (
     ),
     Action(
         "answer.audit", "Audit this answer",
-        "Check that the model which was sold gave the focused answer, or the last one.",
+        "Was it the model that was sold? Within an hour of the answer, and while infraxa stays open.",
         "audit", slash="audit", enabled=lambda now: now.auditable,
     ),
     Action(

@@ -22,6 +22,7 @@ VERDICT = Verdict(BILL.order, id_text(MAPLE.id), "signed", steps=413)
 PASSED = replace(VERDICT, state="passed", by="own", opened=16, ratio=0.92)
 RUNNING = replace(VERDICT, state="checking")
 CAUGHT = replace(VERDICT, state="failed", why="wrong_token", opened=16, proof=True)
+JUDGED = replace(CAUGHT, why="other_model", by="own", ratio=2.6, proof=False)
 SILENT = replace(VERDICT, state="undetermined", why="silent")
 UNVERIFIED = replace(VERDICT, state="unverified", why="sampling", steps=0)
 EVERY_MODE = MODE_MERKLE | MODE_FRAUD_PROOF
@@ -30,7 +31,10 @@ COMMITTING = [
     for offer in PRICED
 ]
 """Maple signs what it computes."""
-CAUGHT_MAPLE = "It gave a token that its own numbers do not choose, and its receipt proves it."
+PROVEN = "It is proven: it drew a token otherwise than it had signed."
+FAILED = "It failed an audit: its numbers were not those of the model that it sold."
+PROOF = "ef56" * 8
+"""The order that is proven."""
 
 
 def audited(*verdicts: Verdict) -> AnswerFacts:
@@ -39,7 +43,7 @@ def audited(*verdicts: Verdict) -> AnswerFacts:
 
 
 OF_TWO_AUDITED = replace(
-    OF_TWO, verdicts=(PASSED, replace(CAUGHT, order="ef56" * 8, driver=id_text(CEDAR.id), proof=False))
+    OF_TWO, verdicts=(PASSED, replace(JUDGED, order="ef56" * 8, driver=id_text(CEDAR.id)))
 )
 
 

@@ -20,11 +20,13 @@ from infraxa.app.tui.widgets.verdicts import can_audit, verdict_lines, verdict_s
 from infraxa.store.records import AnswerFacts, Message, Verdict
 from tests.app.audited import (
     CAUGHT,
-    CAUGHT_MAPLE,
     COMMITTING,
+    JUDGED,
     NONE,
     OF_TWO_AUDITED,
     PASSED,
+    PROOF,
+    PROVEN,
     REFEREE,
     RUNNING,
     SILENT,
@@ -75,7 +77,8 @@ async def on(path: Path, size: tuple[int, int] = (200, 40)) -> AsyncIterator[Aud
         (VERDICT, "", "$foreground 60%"),
         (PASSED, "audit passed", "$text-success"),
         (RUNNING, "audit running…", "$foreground 60%"),
-        (CAUGHT, "✗ caught: wrong token", "$text-error"),
+        (CAUGHT, "✗ caught lying: wrong token", "$text-error"),
+        (JUDGED, "✗ failed an audit: another model", "$text-error"),
         (SILENT, "undetermined: the driver did not show its steps", "$text-warning"),
         (
             replace(SILENT, why="no_calibration"),
@@ -100,13 +103,13 @@ def test_what_no_driver_gave_has_no_verdict() -> None:
 
 
 def test_an_answer_of_two_drivers_is_as_good_as_its_worse_part() -> None:
-    assert verdict_text(OF_TWO_AUDITED) == "✗ caught: wrong token"
+    assert verdict_text(OF_TWO_AUDITED) == "✗ failed an audit: another model"
     assert verdict_text(audited(PASSED, VERDICT)) == ""
     assert verdict_text(audited(PASSED, RUNNING)) == "audit running…"
     first, second = [line.plain for line in verdict_lines(OF_TWO_AUDITED)]
     assert first.startswith(f"{M} · order ab12cd34 · 16 of 413 steps shown · 0.92 × honest noise")
     assert "checked by this machine · audit passed" in first
-    assert "order ef56ef56" in second and "not the one that the driver's own numbers choose" in second
+    assert "order ef56ef56" in second and "not those of the model that was sold" in second
     assert "receipts proof" not in second
     (caught,) = [line.plain for line in verdict_lines(audited(CAUGHT))]
     assert caught.endswith("Its charge is taken back. infraxa receipts proof ab12cd34 writes the proof.")
@@ -123,9 +126,27 @@ def test_the_verdict_is_said_at_every_width(verdict: Verdict, width: int) -> Non
     assert verdict_text(facts) in said and "signed ✓" in said and said[-1] == f"readable by {M} only"
 
 
+def test_why_in_full() -> None:
+    def said(verdict: Verdict) -> str:
+        return verdict_lines(audited(verdict))[0].plain
+
+    here = "cannot be measured here"
+    assert here in said(replace(SILENT, why="no_noise", by="own"))
+    by_referee = said(replace(SILENT, why="no_noise", by="referee"))
+    assert here not in by_referee and "Neither this machine nor the referee knows yet" in by_referee
+    assert "is being measured here" in said(replace(SILENT, why="no_calibration"))
+    assert "Its steps were checked; its numbers were not" in said(replace(VERDICT, why="no_file"))
+    assert "Within an hour of the answer, and while infraxa stays open" in said(VERDICT)
+    assert "Within an hour" not in said(replace(VERDICT, why="no_file")) + said(PASSED)
+
+
 def test_what_can_be_audited() -> None:
     answer = Message("a", "c", None, "assistant", "Yes.", "complete", 0, audited(VERDICT))
     assert can_audit(answer) and can_audit(replace(answer, facts=audited(SILENT)))
+    of_two = [audited(PASSED, other) for other in (VERDICT, SILENT)] + [audited(UNVERIFIED, VERDICT)]
+    assert all(can_audit(replace(answer, facts=facts)) for facts in of_two), "a part of it"
+    assert can_audit(replace(answer, facts=audited(CAUGHT, VERDICT)))
+    assert not can_audit(replace(answer, facts=audited(RUNNING, VERDICT)))
     for facts in (None, SIGNED, audited(PASSED), audited(CAUGHT), audited(UNVERIFIED), audited(RUNNING)):
         assert not can_audit(replace(answer, facts=facts))
     assert not can_audit(replace(answer, state="streaming"))
@@ -147,17 +168,19 @@ def test_the_card_says_how_far_a_driver_is_verified() -> None:
     offer = next(offer for offer in COMMITTING if offer.model.modes)
     maple = find_driver(MAPLE_ID, offer.model.model_id.hex(), COMMITTING, {})
     assert maple.offer is not None
-    assert "verified signed" in words(lines_of(maple, None))
+    assert "verified offered" in words(lines_of(maple, None))
     known = replace(maple, offer=replace(maple.offer, audited=seen(12)))
     card = words(lines_of(known, audited(PASSED)))
     assert "verified 12 ✓" in card and "signed ✓ audit passed" in card
-    caught = words(lines_of(replace(maple, offer=replace(maple.offer, caught=CAUGHT_MAPLE)), audited(CAUGHT)))
-    assert f"{M} ✗ {CAUGHT_MAPLE} ● online" in caught and "✗ caught: wrong token" in caught
+    caught = words(
+        lines_of(replace(maple, offer=replace(maple.offer, caught=PROVEN, proof=PROOF)), audited(CAUGHT))
+    )
+    assert f"{M} ✗ {PROVEN} ● online" in caught and "✗ caught lying: wrong token" in caught
 
 
 def test_the_help_has_the_key_and_the_command() -> None:
     text = str(sections())
-    assert "audit the answer of a driver" in text and "/audit" in text
+    assert "audit the answer of a driver" in text and "/audit" in text and "within an hour" in text
 
 
 # On the screen.
@@ -182,7 +205,7 @@ async def test_a_caught_cheater_is_said_at_every_size(tmp_path: Path, size: tupl
     async with on(tmp_path, size) as it:
         answer = await it.answered(audited(VERDICT))
         it.auditing.know(answer, audited(CAUGHT))
-        await it.says("✗ caught: wrong token")
+        await it.says("✗ caught lying: wrong token")
         it.view.focus()
         await it.says("infraxa receipts proof ab12cd34 writes the proof.")
 
@@ -262,7 +285,7 @@ async def test_what_cannot_be_audited_offers_nothing(tmp_path: Path) -> None:
         await it.answered(audited(UNVERIFIED))
         it.view.focus()
         await it.says("its sampling cannot be checked")
-        await it.says("Penalties, formats and forced calls of tools")
+        await it.says("An own seed, penalties, formats and forced calls of tools")
         await it.pilot.press("v")
         await it.pilot.pause(0.1)
         assert it.auditing.audited == [] and not it.chat.situation().auditable

@@ -37,6 +37,16 @@ def test_a_proof_alone_is_shown_in_full(tmp_path: Path) -> None:
     assert infraxa("verify", "-", data=tmp_path / "data", stdin=WRONG_TOKEN) == ran
 
 
+def test_the_help_says_what_the_exit_code_is_and_where_orders_are_named(tmp_path: Path) -> None:
+    for command, text in (
+        (("verify",), "Exit code 1 only when a line proves nothing; a proof that holds is 0."),
+        (("verify",), "infraxa verify proof.jsonl"),
+        (("receipts", "proof"), "infraxa providers --json names the orders"),
+    ):
+        out = infraxa(*command, "--help", data=tmp_path / "data").out
+        assert text in " ".join(out.replace("│", " ").split())
+
+
 def test_each_proof_has_a_line_and_receipts_are_summed_up_beside_them(tmp_path: Path) -> None:
     ran = verify("\n".join([WRONG_TOKEN, LINES[0], WRONG_LEAF, TWO_RECEIPTS]), tmp_path)
     assert (ran.code, ran.err) == (0, "")
@@ -105,7 +115,11 @@ def test_the_proof_is_written_and_checked_where_nobody_saw_the_chat(told: Path, 
 
 
 def test_what_there_is_no_proof_about(told: Path, tmp_path: Path) -> None:
-    one_line(infraxa("receipts", "proof", "ab" * 16, data=told / "data"), "no proof about this order")
+    one_line(
+        infraxa("receipts", "proof", "ab" * 16, data=told / "data"),
+        "no proof about this order",
+        "providers --json",
+    )
     one_line(infraxa("receipts", "proof", "ab12cd", data=told / "data"), "no receipt of this order")
     one_line(infraxa("receipts", "proof", "ab12cd", data=tmp_path / "data"), "no receipt of this order")
     assert infraxa("receipts", "proof", data=tmp_path / "data").code == 2

@@ -192,8 +192,10 @@ def test_one_receipt_and_what_it_proves(kept: Books) -> None:
     assert {key: one[key] for key in last} == last
     assert one["line"]["charge"] == cost(ANSWERS[-1])
     provider, account = (text[:8] for text in (kept.provider, kept.account))
-    assert one["proof"] == (f"signed by {provider}, countersigned by account {account}, keeps to its quote")
-    assert one["proof"] in infraxa("receipts", "show", last["order"].upper(), data=kept.user).out
+    assert one["signatures"] == (
+        f"signed by {provider}, countersigned by account {account}, keeps to its quote"
+    )
+    assert one["signatures"] in infraxa("receipts", "show", last["order"].upper(), data=kept.user).out
     for order in ("ffff" * 8, "", last["order"] + "0"):
         one_line(infraxa("receipts", "show", order, data=kept.user), "There is no receipt of this order")
 

@@ -15,7 +15,7 @@ from infraxa.app import fraud
 from infraxa.app.fraud import Fraud, Opened, checked, guilty, made
 from infraxa.engine import gumbel, transcript
 from infraxa.engine.transcript import Leaf, Tree, encode_leaf
-from infraxa.net import codec, deals
+from infraxa.net import codec, deals, wire
 from infraxa.net.errors import NetError, ProtocolError
 from tests.app.lies import ACCOUNT, DRIVER, FORGER, LIAR, ORDER, OTHER_DRIVER, SECOND, STARTED, Ran, run
 
@@ -58,7 +58,7 @@ def test_two_receipts_for_one_answer_in_either_order() -> None:
 def test_a_proof_is_small_and_holds_no_message() -> None:
     ran = run(200_000 // 100, tokens={1_999: 60})
     text = made(ran.receipt, order=ran.order, opened=ran.opened(1_999))
-    assert len(text) < 3_000 < fraud.MAX_PROOF and text.isascii() and "\n" not in text
+    assert len(text) < 3_000 < wire.MAX_PROOF and text.isascii() and "\n" not in text
     assert set(json.loads(text)) == {
         "infraxa_proof", "kind", "provider", "order", "model", "receipt", "step", "leaf", "path", "root",
         "request",
@@ -151,7 +151,7 @@ def test_a_lie_is_called_what_it_is() -> None:
 
 
 def test_one_that_is_too_long_is_not_read() -> None:
-    cheat = run(leaves={3: bytes(fraud.MAX_PROOF)})
+    cheat = run(leaves={3: bytes(wire.MAX_PROOF)})
     with pytest.raises(NetError, match="too long"):
         made(cheat.receipt, opened=cheat.opened(3))
 

@@ -16,7 +16,7 @@ from infraxa.app.tui.widgets.driver import find_driver, where_to
 from infraxa.app.tui.widgets.market_rows import COLUMNS, offer_rows
 from infraxa.app.tui.widgets.offer_facts import card, in_lines, warnings
 from infraxa.net.identity import display, id_text
-from tests.app.audited import CAUGHT_MAPLE, EVERY_MODE, AuditedNode, seen
+from tests.app.audited import EVERY_MODE, FAILED, PROOF, PROVEN, AuditedNode, seen
 from tests.app.shell import shell
 from tests.app.still import NOW, OFFERS
 
@@ -24,7 +24,9 @@ HEADINGS = [column.title for column in COLUMNS]
 JUNIPER = next(offer for offer in OFFERS if offer.node.name == "juniper")
 SIGNING = replace(JUNIPER, model=replace(JUNIPER.model, modes=EVERY_MODE))
 AUDITED = replace(SIGNING, audited=seen(12, undetermined=1))
-CAUGHT = replace(SIGNING, audited=seen(3, failed=1), caught=CAUGHT_MAPLE)
+CAUGHT = replace(SIGNING, audited=seen(3, failed=1), caught=PROVEN, proof=PROOF)
+JUDGED = replace(CAUGHT, caught=FAILED, proof="")
+"""By its numbers alone."""
 
 
 def cell(offer: OfferSeen, title: str) -> Any:
@@ -34,12 +36,20 @@ def cell(offer: OfferSeen, title: str) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("offer", "text"), [(JUNIPER, "–"), (SIGNING, "signed"), (AUDITED, "12 ✓"), (CAUGHT, "✗ caught")]
+    ("offer", "text"),
+    [
+        (JUNIPER, "–"),
+        (SIGNING, "offered"),
+        (AUDITED, "12 ✓"),
+        (CAUGHT, "✗ caught"),
+        (JUDGED, "✗ failed"),
+    ],
 )
 def test_a_word_for_how_far_an_offer_is_verified(offer: OfferSeen, text: str) -> None:
     assert badge_of(offer) == text == cell(offer, "verified")[0]
-    assert (cell(offer, "state")[0] == "caught") is bool(offer.caught)
+    assert (cell(offer, "state")[0] == text.removeprefix("✗ ")) is bool(offer.caught)
     (row,) = rows_of([offer])
+    assert row.proof == (offer.proof or None)
     shown = cells_of([row])
     assert dict(zip(shown.titles, shown.rows[0], strict=True))["verified"] == text
     assert len(badge_of(replace(offer, audited=seen(10**6)))) <= 8
@@ -58,6 +68,7 @@ def test_the_most_verified_is_first_and_who_was_caught_behind() -> None:
         (12, True, False), (0, True, False), (3, True, True), (0, False, False),
     ]  # fmt: skip
     assert cells_of([by_word[2]], 60).rows[0][1] == "online caught"
+    assert cells_of(rows_of([JUDGED]), 60).rows[0][1] == "online failed"
 
 
 def test_audits_in_words() -> None:
@@ -68,12 +79,17 @@ def test_audits_in_words() -> None:
 
 def test_the_facts_of_an_offer_say_what_audits_found() -> None:
     for offer, text in (
-        (JUNIPER, "commits to nothing"), (SIGNING, "signs every step"), (AUDITED, "12 of 13 audits passed"),
-    ):  # fmt: skip
+        (JUNIPER, "commits to nothing"),
+        (SIGNING, "offered, none audited"),
+        (AUDITED, "12 of 13 audits passed"),
+    ):
         assert text in card(offer, 0.0, 60).plain and text in in_lines(offer, 0.0, 200).plain
-    assert warnings(CAUGHT, 0.0)[0] == (f"✗ Caught: {CAUGHT_MAPLE}", "$text-error")
-    assert f"✗ Caught: {CAUGHT_MAPLE}"[:60] in " ".join(card(CAUGHT, 0.0, 60).plain.split())
-    assert "✗ Caught" in in_lines(CAUGHT, 0.0, 80).plain
+    assert warnings(CAUGHT, 0.0)[0] == (f"✗ Caught lying. {PROVEN}", "$text-error")
+    shown = " ".join(card(CAUGHT, 0.0, 36).plain.split())
+    assert f"✗ Caught lying. {PROVEN}" in shown and f"infraxa receipts proof {PROOF} writes" in shown
+    assert "✗ Caught lying" in in_lines(CAUGHT, 0.0, 80).plain
+    assert warnings(JUDGED, 0.0) == [(f"✗ {FAILED}", "$text-error")]
+    assert f"✗ {FAILED}" in in_lines(JUDGED, 0.0, 200).plain and "aught" not in card(JUDGED, 0.0, 60).plain
     hostile = replace(CAUGHT, caught="\x1b[2J" + "x" * 999)
     assert "\x1b" not in card(hostile, 0.0, 60).plain and len(warnings(hostile, 0.0)[0][0]) < 260
 
@@ -85,7 +101,10 @@ def test_who_was_caught_is_marked_wherever_it_can_be_chosen() -> None:
     driver = find_driver(id_text(CAUGHT.node.id), None, [CAUGHT], {})
     who = display(CAUGHT.node.name, CAUGHT.node.id)
     assert where_to(driver).plain.startswith(f"→ goes to {who} only  ✗ caught lying")
-    assert "caught" not in where_to(find_driver(id_text(JUNIPER.node.id), None, [JUNIPER], {})).plain
+    assert "✗" not in where_to(find_driver(id_text(JUNIPER.node.id), None, [JUNIPER], {})).plain
+    assert "✗ failed an audit" in candidates([JUDGED])[0].row.plain
+    judged = where_to(find_driver(id_text(JUDGED.node.id), None, [JUDGED], {})).plain
+    assert f"{who} only  ✗ failed an audit" in judged and "lying" not in judged
 
 
 @pytest.mark.parametrize("size", [(80, 24), (120, 36), (200, 60)])

@@ -126,6 +126,7 @@ def test_an_offer_as_json() -> None:
         "audits_failed": 0,
         "audits_undetermined": 0,
         "caught": None,
+        "proof": None,
     }
 
 

@@ -19,7 +19,7 @@ class Auditing(Talk):
     def action_audit(self) -> None:
         """Audit the answer that has the focus, or else the last one that can be."""
         if (answer := self._to_audit()) is None:
-            self.flash("only an answer whose driver signed its steps can be audited")
+            self.flash("only a signed answer can be audited: within an hour of it, while infraxa stays open")
         else:
             self.app.attempt(self._audit(answer), group="audit")
 

@@ -28,7 +28,7 @@ MESSAGE_KEYS = (
     ("← →, h l", "other versions of a message"),
     ("y, Y", "copy the message, its last code block"),
     ("1 – 5", "rate the answer of a driver; the stars under it can be clicked"),
-    ("v", "audit the answer of a driver: was it the model that was sold?"),
+    ("v", "audit the answer of a driver, within an hour of it and while infraxa stays open"),
     ("End", "to the newest text, and follow it"),
 )
 LIST_KEYS = (

@@ -15,6 +15,7 @@ from textual.content import Content
 from textual.widgets import Input, OptionList, Static
 from textual.widgets.option_list import Option
 
+from infraxa.app.audit_words import WRONG_TEXTS, wrong_of
 from infraxa.app.config import ANY, LOCAL
 from infraxa.app.events import Event, NodesChanged, OffersChanged
 from infraxa.app.tui.screens.view import View
@@ -57,7 +58,7 @@ class Candidate(NamedTuple):
 
 
 def candidates(offers: Iterable[OfferSeen]) -> list[Candidate]:
-    """What is offered, the best first; who was caught and what cannot answer now at the end, with the
+    """What is offered, the best first; who failed an audit and what cannot answer now at the end, with the
     reason."""
     return [
         _offered(offer) for offer in sorted(offers, key=lambda one: (bool(one.problem), bool(one.caught)))
@@ -78,8 +79,8 @@ def _offered(offer: OfferSeen) -> Candidate:
     ]
     said = problem or " · ".join(fact for fact in facts if fact)
     row = Content.styled(who(node), "bold" if not problem else _QUIET)
-    if offer.caught:
-        row += Content.styled("  ✗ caught lying", "$text-error")
+    if wrong := wrong_of(offer):
+        row += Content.styled(f"  {WRONG_TEXTS[wrong]}", "$text-error")
     if node.same_name_as is not None:
         row += Content.styled("  ! not the first with this name", "$text-warning")
     row += Content("  ") + Content.styled(said, "$text-error" if problem else _QUIET)

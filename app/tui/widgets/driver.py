@@ -11,6 +11,7 @@ from typing import Literal
 import msgspec
 from textual.content import Content
 
+from infraxa.app.audit_words import WRONG_TEXTS, wrong_of
 from infraxa.app.config import ANY, LOCAL
 from infraxa.app.network_words import span
 from infraxa.app.offers import OfferSeen
@@ -153,13 +154,14 @@ def where_to(driver: Driver) -> Content:
     rest = "".join(f" · {part}" for part in said if part)
     impostor = offer is not None and offer.node.same_name_as is not None
     warned = ("  ! another node had this name first", "$text-warning") if impostor else ""
-    caught = ("  ✗ caught lying", "$text-error") if offer is not None and offer.caught else ""
+    found = "" if offer is None else wrong_of(offer)
+    left = (f"  {WRONG_TEXTS[found]}", "$text-error") if found else ""
     return Content.assemble(
         arrow,
         ("goes to ", _QUIET),
         (driver.name, "bold $text-accent"),
         (" only", _QUIET),
-        caught,
+        left,
         (rest, _QUIET),
         warned,
     )

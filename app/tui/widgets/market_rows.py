@@ -12,7 +12,7 @@ from functools import lru_cache, partial
 from types import MappingProxyType
 from typing import NamedTuple
 
-from infraxa.app.audit_words import badge_of, commits
+from infraxa.app.audit_words import badge_of, commits, wrong_of
 from infraxa.app.network_words import span
 from infraxa.app.offers import OfferSeen
 from infraxa.app.tui.widgets.driver import is_free
@@ -242,13 +242,13 @@ def rating_text(offer: OfferSeen) -> str:
 
 
 def _verified(offer: OfferSeen, aside: str) -> Cell:
-    """What own audits found, or how far its answers can be audited: `12 ✓`, `✗ caught`, `signed`."""
+    """What own audits found, or whether its answers can be audited: `12 ✓`, `✗ caught`, `offered`."""
     style = ".table--warn" if offer.caught else ".table--good" if offer.audited.passed else ".table--aside"
     return (badge_of(offer), style if offer.caught else aside or style)
 
 
 def _proven(offer: OfferSeen) -> float | None:
-    """To sort by: audits that passed, then signed answers; who was caught below them."""
+    """To sort by: audits that passed, then answers that can be audited; who is left below."""
     if offer.caught:
         return -1.0
     return offer.audited.passed + 0.5 if commits(offer) else offer.audited.passed or None
@@ -270,8 +270,8 @@ def _state(offer: OfferSeen) -> Cell:
     status = offer.node.status
     if offer.mark == "blocked":
         return (status, ".table--aside")
-    if offer.caught:
-        return ("caught", ".table--warn")
+    if wrong := wrong_of(offer):
+        return (wrong, ".table--warn")
     if status == "online" and (offer.cooling_s or offer.problem):
         return ("failed" if offer.cooling_s else "not now", ".table--warn")
     if status == "online":

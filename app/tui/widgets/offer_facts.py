@@ -68,12 +68,16 @@ def warnings(offer: OfferSeen, older_s: float) -> list[tuple[str, str]]:
     elif offer.problem and offer.problem != offer.caught:
         found.append((one_line(offer.problem, 200), "$text-error"))
     if offer.caught:
-        found.append((f"✗ Caught: {one_line(offer.caught, 200)}", "$text-error"))
+        start = "✗ Caught lying. " if offer.proof else "✗ "
+        found.append((start + one_line(offer.caught, 200), "$text-error"))
     if node.same_name_as is not None:
         first = short_id(node.same_name_as)
         found.append((f"Not the first with this name: {first} had it before.", "$text-warning"))
     if (cooling := offer.cooling_s - older_s) > 0:
         found.append((f"It failed: infraxa does not choose it for {span(cooling)} more.", "$text-warning"))
+    if offer.caught and offer.proof:
+        order = one_line(offer.proof, 32)
+        found.append((f"infraxa receipts proof {order} writes the proof.", _QUIET))
     return found
 
 
@@ -111,7 +115,7 @@ def answers(offer: OfferSeen) -> str:
 
 def verified(offer: OfferSeen) -> str:
     """What this machine's own audits of its answers found, or whether they can be audited."""
-    return audits_text(offer.audited) or ("signs every step" if commits(offer) else "commits to nothing")
+    return audits_text(offer.audited) or ("offered, none audited" if commits(offer) else "commits to nothing")
 
 
 def _limits(offer: OfferSeen) -> str:

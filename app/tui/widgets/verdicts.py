@@ -9,6 +9,7 @@ from typing import Final
 
 from textual.content import Content
 
+from infraxa.app.audit_words import WRONG_TEXTS
 from infraxa.app.tui.widgets.driver import named
 from infraxa.app.tui.widgets.figures import thousands
 from infraxa.app.tui.widgets.text import one_line
@@ -29,10 +30,11 @@ _WHY: Final = {
     "no_calibration": "its model is measured first",
     "backend": "other hardware computed it",
     "silent": "the driver did not show its steps",
+    "gone": "its steps are not kept any more",
     "few": "too few tokens",
     "near": "too close to call",
     "no_referee": "no referee computed it",
-    "no_noise": "its noise is not known yet",
+    "no_noise": "its noise is not known here",
     "one_referee": "nobody confirmed a referee",
     "disagree": "referees do not agree",
     "wrong_token": "wrong token",
@@ -45,19 +47,20 @@ _WHY: Final = {
 }
 """Why, in the line of facts."""
 _IN_FULL: Final = {
-    "sampling": "Penalties, formats and forced calls of tools are not part of the sampling that is checked",
+    "sampling": "An own seed, penalties, formats and forced calls of tools are not part of what is checked",
     "not_offered": "The driver does not offer to commit to its steps: nothing can be checked afterwards",
     "own_setting": "The setting verify is none: nothing was asked for that can be checked",
-    "no_file": "It was not audited: the model's file is not on this machine",
-    "not_loaded": "It was not audited: the model is not loaded here",
-    "no_calibration": "What is honest noise of this model is being measured here: it is audited after that",
+    "no_file": "Its steps were checked; its numbers were not: the model's file is not here",
+    "not_loaded": "Its steps were checked; its numbers were not: the model is not loaded here",
+    "no_calibration": "How much honest machines differ by with this model is being measured here: it is "
+    "audited after that",
     "backend": "Other hardware computes other numbers, and how far they may be apart is not known",
     "silent": "The driver did not show the steps that it was asked for",
+    "gone": "The driver says that it does not keep the steps of this answer any more, as after a restart",
     "few": "The answer has too few tokens to tell noise from another model",
     "near": "Its numbers are farther off than honest ones mostly are, and not as far as a lie's",
     "no_referee": "No referee computed it: those that were asked refused, failed or could not be reached",
-    "no_noise": "The referee does not know yet how far honest machines are apart with this model; ask again "
-    "in a while",
+    "no_noise": "How much honest machines differ by with this model cannot be measured here",
     "one_referee": "One referee found other numbers than the model's, and no second one confirmed it: one "
     "alone condemns nobody",
     "disagree": "Some referees found other numbers than the model's, and others did not",
@@ -69,25 +72,35 @@ _IN_FULL: Final = {
     "other_text": "The text is not that of the tokens that the driver signed",
     "bad_opening": "What the driver showed does not fit what it had signed and sent",
 }
+_BY_REFEREE: Final = {
+    "no_noise": "Neither this machine nor the referee knows yet how much honest machines differ by with this "
+    "model; ask again in a while",
+}
+"""In place of those above."""
+_UNTIL: Final = "Within an hour of the answer, and while infraxa stays open, v audits it"
 _TITLES: Final = {
     "unverified": "unverified",
     "signed": "signed, not audited",
     "checking": "audit running…",
     "passed": "audit passed",
-    "failed": "✗ caught",
+    "failed": WRONG_TEXTS["failed"],
     "undetermined": "undetermined",
 }
 
 
 def verdict_text(facts: AnswerFacts) -> str:
-    """`audit passed`, `✗ caught: wrong token`, `unverified: …`: the one that matters most of its orders.
-    Empty when there is nothing more than signatures to tell of."""
+    """`audit passed`, `✗ caught lying: wrong token`, `unverified: …`: the one that matters most of its
+    orders. Empty when there is nothing more than signatures to tell of."""
     verdict = worst(facts)
     if verdict is None or verdict.state == "signed":
         return ""
-    title = _TITLES[verdict.state]
+    title = _title(verdict)
     why = "" if verdict.state in ("checking", "passed") else _why(verdict)
     return f"{title}: {why}" if why else title
+
+
+def _title(verdict: Verdict) -> str:
+    return WRONG_TEXTS["caught"] if verdict.proof else _TITLES[verdict.state]
 
 
 def verdict_style(facts: AnswerFacts) -> str:
@@ -128,13 +141,20 @@ def _line(verdict: Verdict, name: str, *, paid: bool) -> Content:
     if verdict.by and verdict.why != "no_referee":
         parts.append("checked by this machine" if verdict.by == "own" else "checked by a referee")
     said = Content.styled(" · ".join(parts) + " · ", QUIET)
-    said += Content.styled(_TITLES[verdict.state], _style(verdict))
-    if full := _IN_FULL.get(verdict.why):
+    said += Content.styled(_title(verdict), _style(verdict))
+    if full := _full(verdict):
         said += Content.styled(f". {full}.", QUIET)
     if verdict.proof:
         back = " Its charge is taken back." if paid else ""
         said += Content.styled(f"{back} infraxa receipts proof {order} writes the proof.", QUIET)
     return said
+
+
+def _full(verdict: Verdict) -> str:
+    if verdict.state == "signed" and not verdict.why:
+        return _UNTIL
+    texts = _IN_FULL | _BY_REFEREE if verdict.by == "referee" else _IN_FULL
+    return texts.get(verdict.why, "")
 
 
 def _why(verdict: Verdict) -> str:
@@ -144,11 +164,7 @@ def _why(verdict: Verdict) -> str:
 
 def can_audit(message: Message) -> bool:
     """Whether an audit of this answer may find out more."""
-    facts = message.facts
-    return (
-        message.role == "assistant"
-        and message.state != "streaming"
-        and facts is not None
-        and (verdict := worst(facts)) is not None
-        and verdict.state in ("signed", "undetermined")
-    )
+    if message.role != "assistant" or message.state == "streaming" or message.facts is None:
+        return False
+    states = {verdict.state for verdict in message.facts.verdicts}
+    return "checking" not in states and not states.isdisjoint(("signed", "undetermined"))
