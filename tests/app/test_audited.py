@@ -73,3 +73,23 @@ def test_many_that_are_too_far_off_are_too_many(ratio: float, caught: bool) -> N
     for number in range(20):
         audited.add(row(number, ratio=ratio))
     assert bool(audited.caught(DRIVER, MODEL)) == caught
+
+
+def test_what_fits_without_the_model_makes_such_audits_rarer_and_no_others() -> None:
+    audited = Audited()
+    for number in range(40):
+        audited.add(row(number, "signed", why="no_file"))
+    assert audited.seen(DRIVER, MODEL) == AuditsSeen(fit=40)
+    assert audited.rate(DRIVER, MODEL, compared=False) == 0.25 and audited.rate(DRIVER, MODEL) == 1.0
+    again = Audited()
+    again.open([row(number, "signed", why="no_file") for number in range(40)])
+    assert again.rate(DRIVER, MODEL, compared=False) == 0.25
+
+
+@pytest.mark.parametrize("why", ["no_calibration", "no_noise", "no_referee", "backend"])
+def test_what_this_machine_cannot_find_out_is_not_counted(why: str) -> None:
+    audited = Audited()
+    audited.add(row(1, "undetermined", why=why))
+    assert audited.seen(DRIVER, MODEL) == AuditsSeen()
+    audited.add(row(2, "undetermined", why="silent"))
+    assert audited.seen(DRIVER, MODEL) == AuditsSeen(undetermined=1, last_ms=2)

@@ -413,3 +413,17 @@ async def test_chance_decides_who_is_asked(court: tuple[Real, ...], tmp_path: Pa
         firsts = [first(bytes([n]) * 32) for n in range(90)]
         assert all(firsts.count(one.shop.node.id) > 10 for one in others)
         await until(lambda: user.verdicts)
+
+
+@in_module
+async def test_who_asks_twice_pays_for_one_audit(court: tuple[Real, ...], tmp_path: Path) -> None:
+    driver, *others = court
+    async with auditing(driver, tmp_path, noise=0, referees=tuple(others)) as user:
+        await answered(user)
+        before, told = sum(map(orders, others)), len(user.verdicts)
+        twice = (user.auditor.audit(user.place, referee=True) for _ in range(2))
+        (refused,) = filter(None, await asyncio.gather(*twice, return_exceptions=True))
+        assert isinstance(refused, NodeError) and refused.code == "not_audited"
+        assert (await user.ended(told)).state == "passed"
+        assert sum(map(orders, others)) == before + 1
+        assert [one.state for one in user.verdicts].count("checking") == 1
