@@ -155,7 +155,8 @@ class Auditor:
             if order.chat_id is not None and order.message_id is not None:
                 verdict = Verdict(order.id.hex(), id_text(order.peer), "signed")
                 self._tell((order.chat_id, order.message_id), verdict)
-        elif not answer.considered and order.bill == "closed":
+        elif not answer.considered and order.bill in ("signed", "closed"):
+            # Also where the driver does not say that it knows: else it would never be audited.
             answer.considered = True
             self._tasks.spawn(self._consider(answer, self._store), name="consider an audit")
 
