@@ -554,7 +554,7 @@ class Gate:
 
 
 def told(user: Audits, state: str) -> int:
-    return [one.state for one in user.verdicts].count(state)
+    return sum(one.state == state for one in user.verdicts)
 
 
 @in_module
@@ -583,9 +583,10 @@ async def test_some_are_asked_at_once_and_the_person_does_not_wait(
     monkeypatch.setattr(examining, "AT_ONCE", 1)
     gate = Gate(real, monkeypatch)
     async with auditing(real, tmp_path) as user:
-        for number in (1, 2):
-            await user.answer()
-            await until(lambda number=number: told(user, "checking") == number)
+        await user.answer()
+        await until(lambda: told(user, "checking") == 1)
+        await user.answer()
+        await until(lambda: told(user, "checking") == 2)
         await until(lambda: gate.asked == 1)
         user.auditor.automatic = False
         before = len(user.verdicts)
@@ -677,9 +678,9 @@ async def test_noise_that_cannot_be_measured_is_no_promise(
     monkeypatch.setattr(real.engine, "calibrate", calibrate)
     async with auditing(real, tmp_path, noise=0) as user:
         for _ in range(2):
-            before = len(user.verdicts)
+            user.verdicts.clear()
             await user.answer()
-            await until(lambda before=before: user.verdicts[before:] and user.verdicts[-1].why == "no_noise")
+            await until(lambda: user.verdicts and user.verdicts[-1].why == "no_noise")
             assert (user.verdicts[-1].state, user.verdicts[-1].by) == ("undetermined", "")
             assert len(measured) == 1, "it is not tried again at once"
         assert user.drivers.audited.seen(user.id, real.shop.model_id) == AuditsSeen(), "it is not its affair"
