@@ -10,15 +10,23 @@ from collections import deque
 from collections.abc import Iterable
 from typing import Final, NamedTuple
 
+from msgspec.structs import replace
+
 from infraxa.app.audits import AuditsSeen
 from infraxa.engine import verdicts
 from infraxa.engine.verdicts import Record
+from infraxa.net.proofs import KEPT
 from infraxa.store.records import Verdict
-from infraxa.store.verdicts import VerdictRow
+from infraxa.store.verdicts import TOLD_KEPT, VerdictRow
 
 RECENT: Final = 10
 """Audits of which one that was grey has the next ones made more often."""
-_HERE: Final = ("no_calibration", "no_noise", "no_referee", "backend")
+MOST_UNJUDGED: Final = 3
+"""Audits that came to nothing since the driver says that its hardware or its version is another one."""
+ROWS: Final = 1000
+"""Audits of one driver with one model, besides those that failed."""
+_UNJUDGED: Final = ("other_prompt", "other_text")
+_HERE: Final = ("no_calibration", "no_noise", "no_referee", "backend", "varying")
 """Why nothing was found that is no affair of the driver: such audits are not counted."""
 _SENTENCES: Final = {
     "wrong_token": "it drew a token otherwise than it had signed",
@@ -48,6 +56,8 @@ class _Proven(NamedTuple):
     sentence: str
     order: str
     """Its number, in hex."""
+    told: bool
+    """By somebody else."""
 
 
 class Audited:
@@ -55,10 +65,12 @@ class Audited:
 
     def __init__(self) -> None:
         self._rows: dict[tuple[bytes, bytes], dict[str, VerdictRow]] = {}
-        """By driver and model, then by order, the oldest first."""
+        """Own audits by driver and model, then by order, the oldest first, without proofs."""
         self._known: dict[tuple[bytes, bytes], _Known] = {}
         self._guilty: dict[bytes, _Proven] = {}
-        """By driver: what is proven of it, whatever model it was."""
+        """By driver: what is proven of it, whatever model it was. Those told first are first."""
+        self._told: dict[bytes, bytes] = {}
+        """By driver: the newest proofs that others told."""
         self._grey: dict[tuple[bytes, bytes], deque[bool]] = {}
 
     def open(self, rows: Iterable[VerdictRow]) -> None:
@@ -72,16 +84,37 @@ class Audited:
         """One more audit, or proof of somebody else. `grey`: its first look was not clear."""
         key = row.peer, row.model
         self._take(row)
+        if row.told:
+            return
         if row.verdict.state != "signed":
             self._grey.setdefault(key, deque(maxlen=RECENT)).append(grey)
         self._known[key] = _known(self._rows[key].values())
 
     def _take(self, row: VerdictRow) -> None:
+        known = self._guilty.get(row.peer)
+        if row.proof and (known is None or known.told or not row.told):
+            self._guilty.pop(row.peer, None)
+            self._guilty[row.peer] = _Proven(f"It is proven: {_said(row)}.", row.verdict.order, row.told)
+        if row.told:
+            self._tell(row)
+            return
         rows = self._rows.setdefault((row.peer, row.model), {})
         rows.pop(row.verdict.order, None)
-        rows[row.verdict.order] = row
+        rows[row.verdict.order] = replace(row, proof="")
+        if len(rows) > ROWS:
+            left = (order for order, one in rows.items() if one.verdict.state != "failed")
+            if (oldest := next(left, None)) is not None:
+                del rows[oldest]
+
+    def _tell(self, row: VerdictRow) -> None:
         if row.proof:
-            self._guilty[row.peer] = _Proven(f"It is proven: {_said(row)}.", row.verdict.order)
+            self._told.pop(row.peer, None)
+            self._told[row.peer] = row.proof.encode()
+        if len(self._told) > KEPT:
+            del self._told[next(iter(self._told))]
+        told = [driver for driver, proven in self._guilty.items() if proven.told]
+        if len(told) > TOLD_KEPT:
+            del self._guilty[told[0]]
 
     def seen(self, driver: bytes, model: bytes) -> AuditsSeen:
         """The own audits of this driver with this model."""
@@ -89,8 +122,6 @@ class Audited:
 
     def caught(self, driver: bytes, model: bytes) -> str:
         """Why infraxa does not choose this driver with this model any more, as a sentence; empty: it may."""
-        if not self._known:
-            return ""
         if (proven := self._guilty.get(driver)) is not None:
             return proven.sentence
         return self._known.get((driver, model), _NOTHING).caught
@@ -101,10 +132,8 @@ class Audited:
         return "" if proven is None else proven.order
 
     def told(self) -> dict[bytes, bytes]:
-        """The proofs that came from others, by driver, the oldest first."""
-        rows = [row for orders in self._rows.values() for row in orders.values()]
-        rows.sort(key=lambda row: row.at_ms)
-        return {row.peer: row.proof.encode() for row in rows if row.proof and row.told}
+        """The proofs that came from others, by driver, the oldest first; as many as are told on."""
+        return dict(self._told)
 
     def is_guilty(self, driver: bytes) -> bool:
         """A proof of fraud is known."""
@@ -119,18 +148,22 @@ class Audited:
 
 
 def _known(rows: Iterable[VerdictRow]) -> _Known:
-    own = [row for row in rows if not row.told]
+    own = list(rows)
     fit = sum(row.verdict.state == "signed" for row in own)
     counted = [row for row in own if row.verdict.state in _STATES and not _is_here(row.verdict)]
     counts = {state: sum(row.verdict.state == state for row in counted) for state in _STATES}
     seen = AuditsSeen(**counts, last_ms=max((row.at_ms for row in counted), default=0), fit=fit)
     record, caught = Record(), ""
     for row in own:
-        record = record.after(row.verdict.ratio)
+        # The noise of other hardware is another one.
+        record = record.after(None if _is_here(row.verdict) else row.verdict.ratio)
         if row.verdict.state == "failed":
             caught = f"It failed an audit: {_said(row)}."
     if not caught and record.suspended:
         caught = "It failed many audits together: its numbers are too far from those of the model."
+    unjudged = sum(row.verdict.state == "undetermined" and row.verdict.why in _UNJUDGED for row in own)
+    if not caught and unjudged >= MOST_UNJUDGED:
+        caught = "It could not be judged three times: it names other hardware or another version."
     return _Known(seen, record, caught)
 
 

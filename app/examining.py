@@ -125,9 +125,11 @@ class Examining:
         try:
             first = await self._replaying.compare(kept, said, shown, load=when.asked)
             if not first.same_prompt:
-                # Another version may put a prompt together otherwise, and some templates do at any time.
-                certain = first.same_version and first.same_backend and not first.varying
-                wrong: State = "failed" if certain else "undetermined"
+                if first.varying:
+                    # Which some templates do with any prompt.
+                    return Found("undetermined", "varying", len(shown.leaves), by="own")
+                # Another version may put a prompt together otherwise.
+                wrong: State = "failed" if first.same_version and first.same_backend else "undetermined"
                 return Found(wrong, "other_prompt", len(shown.leaves), by="own")
             if not await self._replaying.same_text(kept, shown.tokens):
                 # Another version may write a token otherwise.

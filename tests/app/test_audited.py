@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
-from infraxa.app.audited import Audited
+from infraxa.app.audited import MOST_UNJUDGED, ROWS, Audited
 from infraxa.app.audits import AuditsSeen
 from infraxa.store.records import Verdict
-from infraxa.store.verdicts import VerdictRow
+from infraxa.store.verdicts import TOLD_KEPT, VerdictRow
 
 DRIVER, OTHER, MODEL, OTHER_MODEL = (bytes([n]) * 32 for n in range(1, 5))
 
@@ -65,6 +66,41 @@ def test_what_others_prove_is_no_audit_of_this_node() -> None:
     audited.open([row(1, "failed", why="wrong_leaf", proof="{}", told=True)])
     assert audited.proof(DRIVER) == f"{1:032x}"
     assert audited.caught(DRIVER, MODEL) and audited.seen(DRIVER, MODEL) == AuditsSeen()
+
+
+@pytest.mark.parametrize(("why", "caught"), [("other_prompt", True), ("other_text", True), ("silent", False)])
+def test_who_always_names_other_hardware_is_not_chosen_any_more(why: str, caught: bool) -> None:
+    audited = Audited()
+    for number in range(MOST_UNJUDGED - 1):
+        audited.add(row(number, "undetermined", why=why))
+    audited.add(row(0, "undetermined", why=why))
+    assert not audited.caught(DRIVER, MODEL), "each order counts once"
+    audited.add(row(MOST_UNJUDGED, "undetermined", why=why))
+    assert bool(audited.caught(DRIVER, MODEL)) == caught
+    assert not audited.caught(DRIVER, OTHER_MODEL) and not audited.caught(OTHER, MODEL)
+
+
+def test_other_hardware_is_not_another_model() -> None:
+    audited = Audited()
+    for number in range(20):
+        audited.add(row(number, "undetermined", why="backend", ratio=3.0))
+    assert not audited.caught(DRIVER, MODEL)
+
+
+def test_no_more_is_remembered_than_is_kept_and_no_proof_but_those_to_tell() -> None:
+    audited = Audited()
+    audited.add(row(0, "failed", why="other_model", ratio=4.0))
+    for number in range(1, ROWS + 20):
+        audited.add(row(number, ratio=1.0))
+    assert audited.seen(DRIVER, MODEL).passed == ROWS - 1 and audited.seen(DRIVER, MODEL).failed == 1
+    own = bytes(31) + b"!"
+    audited.add(replace(row(1, "failed", why="wrong_token", proof="own"), peer=own))
+    for number in range(TOLD_KEPT + 20):
+        said = row(number, "failed", why="wrong_leaf", proof=f"{number}", by="")
+        audited.add(replace(said, peer=number.to_bytes(32, "little"), told=True))
+    guilty = [number for number in range(TOLD_KEPT + 20) if audited.is_guilty(number.to_bytes(32, "little"))]
+    assert guilty == [*range(20, TOLD_KEPT + 20)] and audited.is_guilty(own)
+    assert [*audited.told().values()] == [b"%d" % number for number in range(TOLD_KEPT - 236, TOLD_KEPT + 20)]
 
 
 @pytest.mark.parametrize(("ratio", "caught"), [(1.3, False), (1.7, True)])

@@ -20,7 +20,7 @@ _RANKS: Final = ("failed", "checking", "undetermined", "unverified", "signed", "
 part."""
 _STYLES: Final = {"failed": "$text-error", "passed": "$text-success", "undetermined": "$text-warning"}
 QUIET: Final = "$foreground 60%"
-_OWN_AFFAIRS: Final = ("no_calibration", "few", "no_referee", "no_noise")
+_OWN_AFFAIRS: Final = ("no_calibration", "few", "no_referee", "no_noise", "varying")
 """Why nothing was determined that says nothing of the driver."""
 
 _WHY: Final = {
@@ -33,6 +33,7 @@ _WHY: Final = {
     "gone": "its steps are not kept any more",
     "few": "too few tokens",
     "near": "too close to call",
+    "varying": "its template varies",
     "no_referee": "no referee computed it",
     "no_noise": "its noise is not known here",
     "one_referee": "nobody confirmed a referee",
@@ -58,6 +59,8 @@ _IN_FULL: Final = {
     "silent": "The driver did not show the steps that it was asked for",
     "gone": "The driver says that it does not keep the steps of this answer any more, as after a restart",
     "few": "The answer has too few tokens to tell noise from another model",
+    "varying": "The template of this model puts in the time or something random: its prompt cannot be put "
+    "together again",
     "near": "Its numbers are farther off than honest ones mostly are, and not as far as a lie's",
     "no_referee": "No referee computed it: those that were asked refused, failed or could not be reached",
     "no_noise": "How much honest machines differ by with this model cannot be measured here",
