@@ -416,6 +416,26 @@ async def test_chance_decides_who_is_asked(court: tuple[Real, ...], tmp_path: Pa
 
 
 @in_module
+async def test_what_a_long_answer_costs_is_known_without_making_it(
+    court: tuple[Real, ...], tmp_path: Path
+) -> None:
+    driver, *others = court
+    async with auditing(driver, tmp_path, referees=tuple(others)) as user:
+        await answered(user)
+        (answer,), judges = user.auditor._answers.values(), user.auditor._referees
+        receipt = answer.receipt
+        assert receipt is not None and receipt.transcript is not None and judges is not None
+        offers = judges.available(answer.kept, receipt, {user.id})
+        whole = judges.cost(answer.kept, receipt, offers)
+        one = replace(receipt, transcript=replace(receipt.transcript, steps=1))
+        assert 0 < judges.cost(answer.kept, one, offers).most < whole.most
+        huge = replace(receipt, transcript=replace(receipt.transcript, steps=2**63))
+        # No more than they can read.
+        assert whole.most < judges.cost(answer.kept, huge, offers).most < 10**6
+        await until(lambda: user.verdicts)
+
+
+@in_module
 async def test_who_asks_twice_pays_for_one_audit(court: tuple[Real, ...], tmp_path: Path) -> None:
     driver, *others = court
     async with auditing(driver, tmp_path, noise=0, referees=tuple(others)) as user:

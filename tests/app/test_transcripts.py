@@ -202,6 +202,19 @@ async def test_a_transcript_is_forgotten_after_a_while(monkeypatch: pytest.Monke
     window.close()
 
 
+async def test_what_was_served_and_cannot_be_opened_is_gone() -> None:
+    served = {(ACCOUNT, order_of(1).id)}
+
+    async def was(account: bytes, order: bytes) -> bool:
+        return (account, order) in served
+
+    window = Transcripts(served=was)
+    assert await ask(window, order_of(1)) == wire.Failure("audit_refused", field="gone")
+    assert await ask(window, order_of(2)) == wire.Failure("audit_refused", field="order")
+    other = await ask(window, order_of(1), account=bytes([9]) * 32)
+    assert other == wire.Failure("audit_refused", field="order")
+
+
 async def test_the_oldest_go_when_there_is_no_room(monkeypatch: pytest.MonkeyPatch) -> None:
     one = 10 * transcript.LEAF_BYTES + transcripts.KEPT_BYTES
     monkeypatch.setattr(transcripts, "MAX_BYTES", 3 * one)

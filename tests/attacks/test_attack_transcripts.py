@@ -133,6 +133,20 @@ def other_text(cheat: Den) -> Cheat:
     return rewriting(cheat, change)
 
 
+def left_out(cheat: Den) -> Cheat:
+    """Words in the middle do not come."""
+
+    def change(request: Request, one: Spoken) -> Spoken:
+        return one.of([*one.ids[:3], *one.ids[6:]])
+
+    return rewriting(cheat, change)
+
+
+def cut_short(cheat: Den) -> Cheat:
+    """Its last words do not come."""
+    return rewriting(cheat, lambda request, one: one.of(one.ids[:-3]))
+
+
 def rewritten(cheat: Den) -> Cheat:
     """A leaf is another one after the checkpoint of all that were before it."""
     honest = Written.end
@@ -261,8 +275,10 @@ ATTACKS: Final = (
     ),
     Attack("on after its end", flagged, BAD_OPENING, (NO_END,), sampling=SHORT),
     Attack("an end without a reason", cut, BAD_OPENING, (NO_END,), sampling=SHORT),
-    Attack("other tokens than it commits to", other_ids, BAD_OPENING, (NO_TOKENS,)),
+    Attack("other tokens than it commits to", other_ids, BAD_OPENING, (NO_TOKENS, NO_TEXT)),
     Attack("another text than its tokens have", other_text, ("failed", "other_text"), (NO_TEXT,)),
+    Attack("words left out", left_out, ("failed", "other_text"), (NO_TEXT,)),
+    Attack("the last words left out", cut_short, ("failed", "other_text"), (NO_TEXT,)),
     Attack("changed after a checkpoint", rewritten, BAD_OPENING, (NO_CHECKPOINTS,), long=True),
     Attack(
         "an empty opening",

@@ -9,7 +9,7 @@ import pytest
 
 from infraxa.engine import template as template_module
 from infraxa.engine.llama import Model
-from infraxa.engine.template import ChatTemplate
+from infraxa.engine.template import ChatTemplate, varies
 from infraxa.engine.types import ChatMessage, EngineError
 
 HI = (ChatMessage("user", "hi"),)
@@ -44,6 +44,23 @@ def test_the_names_templates_use() -> None:
     )
     expected = f'<s>{datetime.now():%Y}[{{"role": "user", "content": "<ö>"}}]True</s>'
     assert render(source, (ChatMessage("user", "<ö>"),), bos="<s>", eos="</s>") == expected
+
+
+@pytest.mark.parametrize(
+    ("source", "found"),
+    [
+        (None, False),
+        (CHATML, False),
+        ("{{ strftime_now('%Y') }}", True),
+        ("{% set today = strftime_now %}", True),
+        ("{{ [1, 2] | random }}", True),
+        ("{{ messages | map('random') }}", True),
+        ("{{ lipsum() }}", True),
+        ("Say something random of {{ messages[0].content }}", False),
+    ],
+)
+def test_what_gives_another_prompt_at_another_time_is_known(source: str | None, found: bool) -> None:
+    assert varies(source) == found
 
 
 def test_loops_can_be_left() -> None:
