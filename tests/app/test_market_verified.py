@@ -87,7 +87,8 @@ def test_the_facts_of_an_offer_say_what_audits_found() -> None:
     assert warnings(CAUGHT, 0.0)[0] == (f"✗ Caught lying. {PROVEN}", "$text-error")
     shown = " ".join(card(CAUGHT, 0.0, 36).plain.split())
     assert f"✗ Caught lying. {PROVEN}" in shown and f"infraxa receipts proof {PROOF} writes" in shown
-    assert "✗ Caught lying" in in_lines(CAUGHT, 0.0, 80).plain
+    lines = in_lines(CAUGHT, 0.0, 80).plain
+    assert "✗ Caught lying" in lines and f"infraxa receipts proof {PROOF} writes the proof." in lines
     assert warnings(JUDGED, 0.0) == [(f"✗ {FAILED}", "$text-error")]
     assert f"✗ {FAILED}" in in_lines(JUDGED, 0.0, 200).plain and "aught" not in card(JUDGED, 0.0, 60).plain
     hostile = replace(CAUGHT, caught="\x1b[2J" + "x" * 999)

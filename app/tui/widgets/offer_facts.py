@@ -75,10 +75,12 @@ def warnings(offer: OfferSeen, older_s: float) -> list[tuple[str, str]]:
         found.append((f"Not the first with this name: {first} had it before.", "$text-warning"))
     if (cooling := offer.cooling_s - older_s) > 0:
         found.append((f"It failed: infraxa does not choose it for {span(cooling)} more.", "$text-warning"))
-    if offer.caught and offer.proof:
-        order = one_line(offer.proof, 32)
-        found.append((f"infraxa receipts proof {order} writes the proof.", _QUIET))
     return found
+
+
+def proof(offer: OfferSeen) -> str:
+    """How the proof of its lie is written; empty: there is none."""
+    return f"infraxa receipts proof {one_line(offer.proof, 32)} writes the proof." if offer.proof else ""
 
 
 def prices(offer: OfferSeen) -> str:
@@ -134,7 +136,10 @@ def in_lines(offer: OfferSeen, older_s: float, width: int, past: PricePast = NO_
         (label(model.name) or "unnamed", "bold $text-primary"),
         (f"  {kind} · {_limits(offer)} · {label(model.backend)}".rstrip(" ·"), _QUIET),
     )
-    third = _fitting(width, lambda short: _health_line(offer, short=short))
+    if offer.proof:  # whose number must be whole; how fast it lied matters less
+        third = Content.styled(proof(offer), _QUIET)
+    else:
+        third = _fitting(width, lambda short: _health_line(offer, short=short))
     if found := warnings(offer, older_s):
         last = Content("  ").join(
             Content.assemble(("! ", f"bold {style}"), (text, style)) for text, style in found
@@ -226,6 +231,7 @@ def card(offer: OfferSeen, older_s: float, width: int, past: PricePast = NO_PAST
     for text, style in warnings(offer, older_s):
         lines.append(Content(""))
         lines += [Content.styled(line, style) for line in wrap(text, width)]
+    lines += [Content.styled(line, _QUIET) for line in wrap(proof(offer), width)]
 
     def fact(name: str, value: str, style: str = "") -> None:
         if value:
