@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from infraxa.app import fraud
+from infraxa.app import fraud, referees
 from infraxa.app.audits import AuditPlan
 from infraxa.app.errors import NodeError
 from infraxa.app.events import FactsChanged
@@ -105,6 +105,10 @@ async def test_a_referee_reads_what_the_person_lets_it(
         provider(tmp_path / "oak", user, network, "oak") as oak,
     ):
         monkeypatch.setattr(user._replaying, "copy", none)
+        # All nodes of this test are on one machine.
+        monkeypatch.setattr(
+            referees, "_groups", lambda nodes: {one.id: frozenset({one.name}) for one in nodes}
+        )
         await ready(oak)
         await user.change_setting("audit", "off")
         async with chat_with(user, id_text(maple.network.id)) as chat, attached(user) as front:
