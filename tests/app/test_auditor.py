@@ -28,6 +28,7 @@ from tests.app.auditing import ASKED, HOT, MU0, WARM, Audits, Real, auditing, in
 from tests.net.nodes import until
 
 COLD = Sampling(temperature=0.0)
+COLD_SHORT = Sampling(temperature=0.0, max_tokens=6)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -111,6 +112,22 @@ async def test_short_answers_are_judged_together(real: Real, tmp_path: Path) -> 
             ("undetermined", "few"),
             ("passed", ""),
         ]
+
+
+@in_module
+async def test_a_short_answer_that_fails_marks_none_of_those_after_it(
+    real: Real, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    short = replace(WARM, max_tokens=6)
+    async with auditing(real, tmp_path) as user:
+        for _ in range(2):
+            assert (await user.verdict(sampling=short)).why == "few"
+        with monkeypatch.context() as lying:
+            leaves(lying, lambda leaf: leaf._replace(q=(leaf.q[0], *(q - 9000 for q in leaf.q[1:]))))
+            assert (await user.verdict(sampling=COLD_SHORT)).state == "failed"
+        user.drivers.audited._known.clear()  # or nothing more would be bought there
+        found = [(await user.verdict(sampling=short)) for _ in range(3)]
+        assert {(one.state, one.why) for one in found} <= {("undetermined", "few"), ("passed", "")}
 
 
 @in_module
