@@ -67,7 +67,7 @@ def random_tokens(cheat: Den) -> Cheat:
         one = await spoken(cheat.real.engine, request)
         tokens = [random.randrange(300, 2000) for _ in one.leaves]
         ctx0, rows = await scored(cheat.real.engine, request, tokens)
-        return committed(request, one.of(tokens[:-1]), ctx0, tokens, rows)
+        return committed(request, one.of(tokens), ctx0, tokens, rows)
 
     return speaking(cheat, speak)
 
@@ -79,7 +79,7 @@ def made_up(cheat: Den, logits: Callable[[], tuple[int, ...]]) -> Cheat:
         one = await spoken(cheat.real.engine, request)
         rows = [(tuple(sorted(random.sample(range(300, 2000), TOP))), logits()) for _ in one.leaves]
         tokens = chosen(request, rows)
-        return committed(request, one.of(tokens[:-1]), one.ctx0, tokens, rows)
+        return committed(request, one.of(tokens), one.ctx0, tokens, rows)
 
     return speaking(cheat, speak)
 
