@@ -23,6 +23,9 @@ RECENT: Final = 10
 """Audits of which one that was grey has the next ones made more often."""
 MOST_UNJUDGED: Final = 3
 """Audits that came to nothing since the driver says that its hardware or its version is another one."""
+MOST_GONE: Final = 5
+"""Answers that it could not open any more, where fewer audits passed: a driver that is asked right after the
+receipt, and has lost it again and again, does not want to be audited."""
 ROWS: Final = 1000
 """Audits of one driver with one model, besides those that failed."""
 _UNJUDGED: Final = ("other_prompt", "other_text")
@@ -164,6 +167,9 @@ def _known(rows: Iterable[VerdictRow]) -> _Known:
     unjudged = sum(row.verdict.state == "undetermined" and row.verdict.why in _UNJUDGED for row in own)
     if not caught and unjudged >= MOST_UNJUDGED:
         caught = "It could not be judged three times: it names other hardware or another version."
+    gone = sum(row.verdict.state == "undetermined" and row.verdict.why == "gone" for row in own)
+    if not caught and gone >= MOST_GONE and gone > counts["passed"]:
+        caught = "Too many of its answers could not be audited: it had lost what opens them."
     return _Known(seen, record, caught)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from infraxa.app.audited import MOST_UNJUDGED, ROWS, Audited
+from infraxa.app.audited import MOST_GONE, MOST_UNJUDGED, ROWS, Audited
 from infraxa.app.audits import AuditsSeen
 from infraxa.store.records import Verdict
 from infraxa.store.verdicts import TOLD_KEPT, VerdictRow
@@ -129,3 +129,14 @@ def test_what_this_machine_cannot_find_out_is_not_counted(why: str) -> None:
     assert audited.seen(DRIVER, MODEL) == AuditsSeen()
     audited.add(row(2, "undetermined", why="silent"))
     assert audited.seen(DRIVER, MODEL) == AuditsSeen(undetermined=1, last_ms=2)
+
+
+def test_who_loses_what_opens_its_answers_again_and_again_is_left() -> None:
+    audited = Audited()
+    for number in range(MOST_GONE):
+        audited.add(row(number, "passed"))
+    for number in range(MOST_GONE, 2 * MOST_GONE):
+        audited.add(row(number, "undetermined", why="gone"))
+        assert not audited.caught(DRIVER, MODEL), "restarts happen"
+    audited.add(row(2 * MOST_GONE, "undetermined", why="gone"))
+    assert "lost" in audited.caught(DRIVER, MODEL)
