@@ -605,7 +605,7 @@ def receipts_verify(file: options.Proof, json: options.Json = False) -> None:
     raise typer.Exit(work.verify(file, as_json=json))
 
 
-@app.command(epilog="Examples: infraxa verify receipts.jsonl; infraxa verify proof.jsonl")
+@app.command(epilog="Example: infraxa verify receipts.jsonl, or: infraxa verify proof.jsonl")
 def verify(file: options.Proof, json: options.Json = False) -> None:
     """Check a file of receipts, or of proofs that a driver lied, offline: signatures, sums, draws, and that
     all of it belongs together.

@@ -87,6 +87,7 @@ COMMANDS = [
     ("receipts", "list"),
     ("receipts", "show"),
     ("receipts", "export"),
+    ("receipts", "proof"),
     ("receipts", "verify"),
     ("verify",),
 ]
