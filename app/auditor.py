@@ -16,7 +16,7 @@ from typing import Final, Literal
 from msgspec.structs import replace
 
 from infraxa.app.audited import Audited
-from infraxa.app.audits import AuditPlan
+from infraxa.app.audits import AuditPlan, Place
 from infraxa.app.convicting import Convicting, Parts
 from infraxa.app.errors import FAILURES, NodeError
 from infraxa.app.examining import Examining, Found, Silent, When
@@ -47,8 +47,6 @@ WAITING: Final = 32
 PAUSES: Final = (0.0, 5.0, 60.0, 600.0, 1200.0)
 """Seconds before each time that a driver is asked to open an answer; then it is left undetermined."""
 
-Place = tuple[str, str]
-"""Chat and message."""
 State = Literal["unverified", "signed", "checking", "passed", "failed", "undetermined"]
 _DONE: Final = ("passed", "failed")
 _UNKNOWN: Final = ("no_calibration", "no_noise")

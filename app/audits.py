@@ -12,6 +12,10 @@ MOST_REFEREES: Final = 3
 useful included."""
 
 
+Place = tuple[str, str]
+"""Chat and message."""
+
+
 class AuditsSeen(msgspec.Struct, frozen=True):
     """This node's own audits of one driver with one model."""
 

@@ -116,12 +116,9 @@ class Examining:
         """Raises Lie, Silent, StoreError."""
         said = receipt.transcript
         assert said is not None
-        try:
-            shown = await self._shown(kept, receipt, when)
-        except _TooLate:
-            return Found("signed")
-        except _Gone:
-            return Found("undetermined", "gone")
+        shown = await self._first(kept, receipt, when)
+        if isinstance(shown, Found):
+            return shown
         try:
             first = await self._replaying.compare(kept, said, shown, load=when.asked)
             if not first.same_prompt:
@@ -155,12 +152,9 @@ class Examining:
         Raises NodeError too, for a cap."""
         said = receipt.transcript
         assert said is not None
-        try:
-            shown = await self._shown(kept, receipt, when)
-        except _TooLate:
-            return Found("signed")
-        except _Gone:
-            return Found("undetermined", "gone")
+        shown = await self._first(kept, receipt, when)
+        if isinstance(shown, Found):
+            return shown
         known = await self._replaying.known_noise(kept.order.model, backend_of(said.profile))
         votes: list[Judged] = []
         least = MOST_TOLD
@@ -225,6 +219,15 @@ class Examining:
         if len(pool) > POOLED:
             del pool[next(iter(pool))]
         return pool
+
+    async def _first(self, kept: Kept, receipt: deals.Receipt, when: When) -> Shown | Found:
+        """What is shown at the first look, or what there is to say without it. Raises Lie, Silent."""
+        try:
+            return await self._shown(kept, receipt, when)
+        except _TooLate:
+            return Found("signed")
+        except _Gone:
+            return Found("undetermined", "gone")
 
     async def _shown(
         self, kept: Kept, receipt: deals.Receipt, when: When, *, all_steps: bool = False

@@ -11,7 +11,6 @@ import contextlib
 import hashlib
 import logging
 import os
-import struct
 import time
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from typing import Final, NamedTuple
@@ -19,7 +18,7 @@ from typing import Final, NamedTuple
 from infraxa.app import order_words
 from infraxa.app.answering import Item, Moved, Sent, Vectors
 from infraxa.app.attempt import Attempt, Ordering, Setback, Telling
-from infraxa.app.audits import MOST_REFEREES
+from infraxa.app.audits import MOST_REFEREES, Place
 from infraxa.app.bounds import spent_of
 from infraxa.app.counting import most_of, planned_texts
 from infraxa.app.drivers import Drivers
@@ -31,6 +30,7 @@ from infraxa.app.replaying import Compared
 from infraxa.app.tally import Tally
 from infraxa.app.terms import backend_of, kv_type_of
 from infraxa.app.verifying import Kept
+from infraxa.engine.transcript import packed
 from infraxa.engine.verdicts import Distance, distance_of_common
 from infraxa.net import addresses, deals, market
 from infraxa.net.errors import NetError
@@ -50,9 +50,6 @@ _UNKNOWN: Final = ""
 """The group of those without a public address."""
 
 _log = logging.getLogger(__name__)
-
-Place = tuple[str, str]
-"""Chat and message."""
 
 
 class Cost(NamedTuple):
@@ -235,7 +232,7 @@ def _prompt(kept: Kept, said: deals.Transcript, tokens: Sequence[int], steps: Se
         raw=kept.prompt.raw,
         tools=kept.prompt.tools,
         tool_choice=kept.prompt.tool_choice,
-        answer=struct.pack(f"<{len(tokens)}I", *tokens),
+        answer=packed(tokens),
         steps=tuple(steps),
         kv_type="q8_0" if kv_type_of(said.profile) == "q8_0" else "f16",
     )

@@ -215,7 +215,7 @@ class Replaying:
         request = request_of(kept.order, kept.prompt, kept.order.max_tokens, "")
         steps = [leaf.step for leaf in shown.leaves]
         answer = shown.tokens[: steps[-1] + 1]
-        ids = [_packed(leaf.ids) for leaf in shown.leaves]
+        ids = [transcript.packed(leaf.ids) for leaf in shown.leaves]
         scored = await engine.score(request, answer, steps, ids, kv_type=kv_type_of(said.profile))
         prompt = struct.unpack(f"<{scored.n_prompt}I", scored.prompt_ids)
         return Compared(
@@ -297,10 +297,6 @@ def _is_said(vocabulary: Vocabulary, kept: Kept, tokens: Sequence[int]) -> bool:
     came, sampled = ([token for token in some if vocabulary.piece(token)] for some in (kept.ids, tokens))
     # No word in the middle may be left out; what was stopped may have ended before all was sent.
     return came == (sampled if whole else sampled[: len(came)])
-
-
-def _packed(ids: Sequence[int]) -> bytes:
-    return struct.pack(f"<{len(ids)}I", *ids)
 
 
 def _cancelling() -> bool:

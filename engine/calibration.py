@@ -17,7 +17,7 @@ from typing import Any, Final, NamedTuple
 from infraxa.engine.aside import Aside
 from infraxa.engine.dequantised import Copy
 from infraxa.engine.frames import Calibrate, Calibrating
-from infraxa.engine.gumbel import choose, draw_of
+from infraxa.engine.gumbel import UNIT, choose, draw_of
 from infraxa.engine.llama import Context, Model
 from infraxa.engine.scoring import Means, scored_row
 from infraxa.engine.types import ChatMessage, EngineError, FlashAttention, Request
@@ -232,4 +232,4 @@ def _mean_distance(one: Sequence[bytes], other: Sequence[bytes]) -> float:
     import numpy as np
 
     a, b = (np.frombuffer(b"".join(part), "<i4").astype(np.int64) for part in (one, other))
-    return float(np.abs(a - b).mean()) / 4096
+    return float(np.abs(a - b).mean()) / UNIT

@@ -24,6 +24,8 @@ MOST: Final = 64
 """Candidates that are committed at each step, and the most that a draw may take one of."""
 Q_BITS: Final = 12
 """Logits are whole multiples of 2^-12."""
+UNIT: Final = 1 << Q_BITS
+"""A logit of 1."""
 TOLERANCE: Final = 2 << Q_BITS
 """Two units of the noise: what two machines' logarithms may differ by in their last bits."""
 _ONE: Final = 1 << 30

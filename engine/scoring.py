@@ -11,7 +11,9 @@ from typing import Any, Final, NamedTuple
 
 from infraxa.engine.aside import Aside
 from infraxa.engine.frames import Score, ScoreMade
+from infraxa.engine.gumbel import UNIT
 from infraxa.engine.llama import Context, Model
+from infraxa.engine.transcript import packed, quantised
 from infraxa.engine.types import EngineError, FlashAttention, KvType, Request, Scored, ScoredRow
 
 PIECE: Final = 512
@@ -93,7 +95,7 @@ def score(aside: Aside[Any], means: Means, asked: Score) -> Generator[float, Non
             rows.take(context, done, n)
             done += n
             yield done / len(tokens)
-    return ScoreMade(asked.id, Scored(len(prompt), _packed(prompt), tuple(rows.made)))
+    return ScoreMade(asked.id, Scored(len(prompt), packed(prompt), tuple(rows.made)))
 
 
 def _check_tokens(model: Model, prompt: Sequence[int], tokens: Sequence[int], most: int) -> None:
@@ -154,18 +156,11 @@ def scored_row(context: Context, row: int, ids: bytes) -> ScoredRow:
     import numpy as np
 
     from infraxa.engine.logits import row_of_logits
-    from infraxa.engine.transcript import quantised
 
     logits = row_of_logits(context, row)
     top, q = quantised(logits)
     at = np.frombuffer(ids, "<u4")
     known = at < len(logits)
-    values = np.rint(logits[np.where(known, at, 0)].astype(np.float64) * 4096).clip(LOWEST, -LOWEST)
+    values = np.rint(logits[np.where(known, at, 0)].astype(np.float64) * UNIT).clip(LOWEST, -LOWEST)
     fixed = np.where(known, values, LOWEST).astype("<i4")
     return ScoredRow(top.astype("<u4").tobytes(), q.astype("<i4").tobytes(), fixed.tobytes())
-
-
-def _packed(ids: Sequence[int]) -> bytes:
-    import numpy as np
-
-    return np.asarray(ids, "<u4").tobytes()

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from hashlib import sha256
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from infraxa.engine.gumbel import MOST, Q_BITS
+from infraxa.engine.gumbel import MOST, UNIT
 from infraxa.engine.types import EngineError
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def quantised(row: NDArray[np.float32]) -> tuple[NDArray[np.uint32], NDArray[np.
         ids = np.concatenate((ids, np.flatnonzero(row[cut:] >= least) + cut))
         row = row[ids]
     _check(float(np.maximum.reduce(row)))
-    scaled = np.rint(row.astype(np.float64) * (1 << Q_BITS))
+    scaled = np.rint(row.astype(np.float64) * UNIT)
     q = np.clip(scaled, -_MOST_Q, _MOST_Q).astype(np.int64)
     # Both in one number, so that sorting it sorts by both.
     keys = (-q << 32) + (np.arange(len(q)) if ids is None else ids)
@@ -83,12 +83,12 @@ def quantised(row: NDArray[np.float32]) -> tuple[NDArray[np.uint32], NDArray[np.
 
 def _lowest_like(logit: float) -> float:
     """A number below which none is quantised as `logit` is, or as something larger."""
-    q = round(logit * (1 << Q_BITS))
+    q = round(logit * UNIT)
     if q <= -_MOST_Q:
         return float("-inf")
     # One more below than half a unit: numbers of 32 bits are coarser than that only where they are so large
     # that they are whole units.
-    return (min(q, _MOST_Q) - 1) / (1 << Q_BITS)
+    return (min(q, _MOST_Q) - 1) / UNIT
 
 
 def _check(logit: float) -> None:
@@ -98,10 +98,14 @@ def _check(logit: float) -> None:
         )
 
 
+def packed(ids: Sequence[int]) -> bytes:
+    """Tokens as they are hashed and sent: little-endian uint32."""
+    return struct.pack(f"<{len(ids)}I", *ids)
+
+
 def ctx0(salt: bytes, prompt_ids: Sequence[int]) -> bytes:
     """The hash of what is there before the first token: the prompt's tokens, salted."""
-    n = len(prompt_ids)
-    return sha256(b"infraxa/ctx/1" + salt + _U32.pack(n) + struct.pack(f"<{n}I", *prompt_ids)).digest()
+    return sha256(b"infraxa/ctx/1" + salt + _U32.pack(len(prompt_ids)) + packed(prompt_ids)).digest()
 
 
 def ctx_next(ctx: bytes, token: int) -> bytes:
@@ -111,7 +115,7 @@ def ctx_next(ctx: bytes, token: int) -> bytes:
 
 def output_hash(salt: bytes, tokens: Sequence[int]) -> bytes:
     """The hash of all that was sampled, salted."""
-    return sha256(b"infraxa/output/1" + salt + struct.pack(f"<{len(tokens)}I", *tokens)).digest()
+    return sha256(b"infraxa/output/1" + salt + packed(tokens)).digest()
 
 
 class Leaf(NamedTuple):

@@ -15,6 +15,7 @@ from typing import Final, Literal, NamedTuple
 
 import msgspec
 
+from infraxa.engine.gumbel import UNIT
 from infraxa.engine.types import ScoredRow
 
 LEAST_STEPS: Final = 16
@@ -29,8 +30,6 @@ ALPHA: Final = 0.1
 MOST_EWMA: Final = 1.6
 CONFIRM: Final = 2
 """Others that have to find the same."""
-_UNIT: Final = 4096.0
-"""Of a committed logit."""
 
 State = Literal["passed", "grey", "failed", "undetermined"]
 Test = Literal["ratio", "step", "token", "logit", "overlap", "short"]
@@ -110,9 +109,9 @@ def distance(ids: Sequence[int], q: Sequence[int], token: int, own: ScoredRow) -
         raise ValueError(f"{n} candidates, {len(q)} logits and {len(own.at) // 4} scored ones")
     off = [abs(int(a) - b) for a, b in zip(q, struct.unpack(f"<{n}i", own.at), strict=True)]
     known = [int(i) for i in ids]
-    of_token = off[known.index(token)] / _UNIT if token in known else math.inf
+    of_token = off[known.index(token)] / UNIT if token in known else math.inf
     mine = struct.unpack(f"<{len(own.ids) // 4}I", own.ids)
-    return Distance(sum(off) / n / _UNIT, max(off) / _UNIT, of_token, len(set(known).intersection(mine)) / n)
+    return Distance(sum(off) / n / UNIT, max(off) / UNIT, of_token, len(set(known).intersection(mine)) / n)
 
 
 def distance_of_common(
@@ -135,8 +134,8 @@ def distance_of_common(
             off[one] = max(0, logit - last)
     if not common:
         return Distance(math.inf, math.inf, math.inf, 0.0)
-    of_token = off[token] / _UNIT if token in off else math.inf
-    return Distance(sum(common) / len(common) / _UNIT, max(off.values()) / _UNIT, of_token, len(common) / n)
+    of_token = off[token] / UNIT if token in off else math.inf
+    return Distance(sum(common) / len(common) / UNIT, max(off.values()) / UNIT, of_token, len(common) / n)
 
 
 def agreed(votes: Sequence[State]) -> State:
