@@ -146,8 +146,7 @@ def _checked(file: _File, text: str) -> Fraud:
         if other.body < receipt.body:
             raise _bad("its receipts are in the wrong order")
     else:
-        path = _bytes(file.path)
-        parts = tuple(path[at : at + 32] for at in range(0, len(path), 32))
+        parts = tuple(transcript.split(_bytes(file.path)))
         opened = Opened(_bytes(file.leaf), -1 if file.step is None else file.step, parts, _bytes(file.root))
         _check_committed(opened, said)
         leaf = _leaf(opened, said.order)

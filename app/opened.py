@@ -13,7 +13,7 @@ from typing import Final, Literal, NamedTuple
 from infraxa.app.fraud import Opened
 from infraxa.app.verifying import Kept
 from infraxa.engine import gumbel, transcript
-from infraxa.engine.transcript import EOS, HASH, STOP, Leaf, Tree, committed
+from infraxa.engine.transcript import EOS, STOP, Leaf, Tree, committed
 from infraxa.net import deals
 from infraxa.net.audits import Opening
 
@@ -85,7 +85,7 @@ def _tree(opening: Opening, n: int) -> Tree | None:
 
 
 def _path(opening: Opening, tree: Tree | None, at: int, step: int) -> list[bytes]:
-    return tree.path(step) if tree is not None else _hashes(opening.paths[at])
+    return tree.path(step) if tree is not None else transcript.split(opening.paths[at])
 
 
 def _leaf(kept: Kept, receipt: deals.Receipt, opened: Opened, n: int) -> Leaf:
@@ -138,7 +138,7 @@ def _check_checkpoints(kept: Kept, opening: Opening, tree: Tree | None, root: by
         if tree is not None:
             before = tree.root(checkpoint.n)
         else:
-            before, *proof = _hashes(opening.consistency[at]) or [b""]
+            before, *proof = transcript.split(opening.consistency[at]) or [b""]
             if not transcript.verify_consistency(checkpoint.n, n, before, root, proof):
                 raise Lie("bad_opening")
         if committed(checkpoint.n, before) != checkpoint.root:
@@ -154,7 +154,3 @@ def _check_end(receipt: deals.Receipt, leaves: Sequence[Leaf], n: int) -> None:
         if last and receipt.outcome in _WHOLE:
             if not leaf.flags or (receipt.outcome == "stop") != (leaf.flags in (EOS, STOP)):
                 raise Lie("bad_opening")
-
-
-def _hashes(joined: bytes) -> list[bytes]:
-    return [joined[at : at + HASH] for at in range(0, len(joined), HASH)]

@@ -315,6 +315,11 @@ def verify_consistency(m: int, n: int, root_m: bytes, root_n: bytes, proof: Sequ
     return sn == 0 and first == root_m and second == root_n
 
 
+def split(joined: bytes) -> list[bytes]:
+    """The hashes of a path or a proof that were joined to be sent."""
+    return [joined[at : at + HASH] for at in range(0, len(joined), HASH)]
+
+
 def committed(n: int, root: bytes) -> bytes:
     """What is signed of a tree."""
     return sha256(b"infraxa/root/1" + _U32.pack(n) + root).digest()
