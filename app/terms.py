@@ -82,13 +82,13 @@ def terms_of(entry: ModelEntry, settings: Settings, model_id: bytes, loaded: Loa
     # A cache of 4 bits changes what the model says as much as a smaller file does.
     checkable = loaded.chat and loaded.kv_type != "q4_0" and entry.info.vocabulary >= TOP
     modes = MODE_MERKLE | MODE_FRAUD_PROOF if checkable else 0
-    profile = profile_of(loaded, settings.flash_attention)
+    profile = profile_of(loaded)
     return Terms(entry, settings, model_id, loaded.n_ctx, modes, profile, loaded.varying)
 
 
-def profile_of(loaded: Loaded, flash_attention: str) -> str:
+def profile_of(loaded: Loaded) -> str:
     """What a model is computed with: the versions, the backend, the cache, flash attention."""
-    return "/".join((versions(loaded), loaded.backend, loaded.kv_type, flash_attention))[:MAX_PROFILE]
+    return "/".join((versions(loaded), loaded.backend, loaded.kv_type, loaded.flash_attention))[:MAX_PROFILE]
 
 
 def versions(loaded: Loaded) -> str:

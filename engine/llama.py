@@ -336,18 +336,21 @@ class Context:
         flash_attention: FlashAttention = "auto",
         unified: bool = False,
         n_outputs: int = 0,
+        n_ubatch: int | None = None,
     ) -> None:
-        """`n_outputs`: so many rows of one step may give logits, or more."""
+        """`n_outputs`: so many rows of one step may give logits, or more. `n_ubatch`: llama.cpp computes so
+        many of the `n_batch` rows at a time; None = all."""
         self._handle: int | None = None
         self.model = model
         self.n_batch = n_batch
         self.separate = not unified
         self.kv_type = kv_type
+        self.flash_attention = flash_attention
         params = _api.llama_context_default_params()
         params.n_ctx = n_ctx * slots
         params.n_seq_max = slots
         params.n_batch = n_batch
-        params.n_ubatch = n_batch
+        params.n_ubatch = n_ubatch or n_batch
         params.n_threads = threads
         params.n_threads_batch = threads
         # One row of logits per sequence: room for a whole batch of them would take 300 MB with a large

@@ -66,6 +66,9 @@ class ModelInfo(msgspec.Struct, frozen=True, omit_defaults=True):
     feed_forward_length: int = 0
     cache_width: tuple[int, ...] = ()
     """For each layer, how many numbers its cache keeps per token."""
+    heads: int = 0
+    head_length: int = 0
+    """Numbers of a key in one head of attention."""
     vocabulary: int = 0
     license: str = ""
     has_template: bool = False
@@ -107,6 +110,8 @@ def read_metadata(path: Path) -> ModelInfo:
         embedding_length=_number(header, "embedding_length"),
         feed_forward_length=max(_per_layer(header, "feed_forward_length", 1), default=0),
         cache_width=_cache_width(header, layers),
+        heads=max(_per_layer(header, "attention.head_count", layers), default=0),
+        head_length=_key_length(header),
         vocabulary=header.counts.get("tokenizer.ggml.tokens", 0),
         license=_text(header.values.get("general.license")),
         has_template=bool(header.values.get("tokenizer.chat_template")),
@@ -293,11 +298,19 @@ def _is_dimension(number: int) -> bool:
 
 def _cache_width(header: Header, layers: int) -> tuple[int, ...]:
     heads = _number(header, "attention.head_count")
-    head_length = _number(header, "embedding_length") // heads if heads else 0
-    key_length = _number(header, "attention.key_length") or head_length
-    value_length = _number(header, "attention.value_length") or head_length
+    key_length = _key_length(header)
+    value_length = _number(header, "attention.value_length") or _even_length(header)
     kv_heads = _per_layer(header, "attention.head_count_kv", layers) or [heads] * layers
     return tuple(n * (key_length + value_length) for n in kv_heads[:layers])
+
+
+def _key_length(header: Header) -> int:
+    return _number(header, "attention.key_length") or _even_length(header)
+
+
+def _even_length(header: Header) -> int:
+    heads = _number(header, "attention.head_count")
+    return _number(header, "embedding_length") // heads if heads else 0
 
 
 def _sampling(header: Header) -> dict[str, float]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from infraxa.engine import llama
+from infraxa.engine.attention import Attention, chosen
 from infraxa.engine.batching import N_BATCH, Batcher
 from infraxa.engine.embedding import Embedder
 from infraxa.engine.llama import Context, Model
@@ -77,7 +78,8 @@ def open_model(
             free_bytes=_free_for_caches(left, weights),
             limit_bytes=limit,
         )
-        context, size = open_context(model, size, threads, options, log)
+        attention = chosen(info, options, gpu_layers, limit)
+        context, size = open_context(model, size, threads, options, log, attention)
     except EngineError:
         model.close()
         raise
@@ -103,6 +105,7 @@ def open_model(
         gpu_layers=gpu_layers,
         pid=os.getpid(),
         kv_type=options.kv_type,
+        flash_attention=context.flash_attention,
         park_bytes=park_bytes,
         load_ms=round((time.perf_counter() - started) * 1000),
         backend=backend_of(gpu_layers),
@@ -218,12 +221,20 @@ def _free_for_caches(left: int, weights: _Weights) -> int:
 
 
 def open_context(
-    model: Model, wanted: Size, threads: int, options: LoadOptions, log: LoadLog
+    model: Model,
+    wanted: Size,
+    threads: int,
+    options: LoadOptions,
+    log: LoadLog,
+    attention: Callable[[Size], Attention] | None = None,
 ) -> tuple[Context, Size]:
     """A context of that size, or the largest smaller one that there is memory for, ready for its first
-    request. When `options` ask for an `n_ctx`, only slots may be fewer. Raises EngineError.
+    request. When `options` ask for an `n_ctx`, only slots may be fewer. `attention`: what is tried before
+    what the options say. Raises EngineError.
     """
     size, asked = wanted, options.n_ctx is not None
+    own = Attention(options.flash_attention, None)
+    way = attention(size) if attention else own
     while True:
         try:
             context = Context(
@@ -233,10 +244,14 @@ def open_context(
                 n_batch=N_BATCH,
                 threads=threads,
                 kv_type=options.kv_type,
-                flash_attention=options.flash_attention,
+                flash_attention=way.flash,
                 unified=options.unified_kv,
+                n_ubatch=way.rows,
             )
         except EngineError as error:
+            if error.code == "no_memory" and way != own:
+                way = own
+                continue
             if log.says(_NO_SUCH_CACHE):
                 raise EngineError(
                     "unsupported",
@@ -247,6 +262,7 @@ def open_context(
             if error.code != "no_memory" or smaller is None:
                 raise
             size = smaller
+            way = attention(size) if attention else own
             continue
         if asked and size.n_ctx < wanted.n_ctx:
             context.close()

@@ -176,6 +176,7 @@ class Loaded(msgspec.Struct, frozen=True):
     pid: int
     load_ms: int
     kv_type: KvType = "f16"
+    flash_attention: FlashAttention = "auto"
     park_bytes: int = 0
     """Main memory that conversations without a slot may take besides."""
     chat: bool = True

@@ -10,7 +10,7 @@ from typing import NamedTuple, Protocol
 import psutil
 
 from infraxa.engine.host import Engine
-from infraxa.engine.types import Delta, Finished, LoadOptions, Request, Sampling
+from infraxa.engine.types import Delta, Finished, Loaded, LoadOptions, Request, Sampling
 
 
 class Asked(NamedTuple):
@@ -90,13 +90,14 @@ class Ours:
             if isinstance(event, Delta | Finished):
                 yield event
 
-    def _worker(self) -> psutil.Process:
+    @property
+    def loaded(self) -> Loaded:
         loaded = self._engine.status.loaded
         assert loaded is not None
-        return psutil.Process(loaded.pid)
+        return loaded
 
     def memory(self) -> int:
-        return int(self._worker().memory_info().rss)
+        return int(psutil.Process(self.loaded.pid).memory_info().rss)
 
     async def close(self) -> None:
         await self._engine.close()

@@ -4,7 +4,8 @@ Both answer the same prompts greedily, over what their users have: a pipe here, 
 ratios of what was measured within one pair, medians of pairs in turns; below 1 is less than llama-server.
 
 `BENCH_ONLY` names the parts to run (speed, turns, system, admission, python), `BENCH_MODEL` one of the models
-(guide, 5M, 130M, 0.6B), `BENCH_PAIRS` how many pairs, `BENCH_THREADS` the threads.
+(guide, 5M, 130M, 0.6B), `BENCH_PAIRS` how many pairs, `BENCH_THREADS` the threads, `BENCH_FLASH` the
+server's --flash-attn (else what the engine chose for itself).
 """
 
 from __future__ import annotations
@@ -59,14 +60,15 @@ async def both(model: Model, slots: int, n_ctx: int, *, parking: bool = False) -
     """The engine and the server, running. `parking`: what loses its slot is kept in main memory."""
     threads = int(os.environ.get("BENCH_THREADS", "0")) or free_cores()
     options = LoadOptions(n_ctx=n_ctx, slots=slots, threads=threads, park_bytes=None if parking else 0)
-    flags = () if parking else ("--cache-ram", "0")
-    sides: list[Side] = [
-        Ours(model.path, options),
-        LlamaServer(model.path, slots=slots, n_ctx=n_ctx, threads=threads, flags=flags),
-    ]
+    flags: tuple[str, ...] = () if parking else ("--cache-ram", "0")
+    ours = Ours(model.path, options)
+    sides: list[Side] = [ours]
     try:
-        for side in sides:
-            await side.start()
+        await ours.start()
+        flags += ("--flash-attn", os.environ.get("BENCH_FLASH", ours.loaded.flash_attention))
+        theirs = LlamaServer(model.path, slots=slots, n_ctx=n_ctx, threads=threads, flags=flags)
+        sides.append(theirs)
+        await theirs.start()
         yield sides
     finally:
         for side in sides:
@@ -166,32 +168,48 @@ async def system(model: Model) -> None:
 
 
 async def admission(model: Model) -> None:
-    """How much four running streams slow down while a prompt of 4000 tokens is read."""
+    """How much four running streams slow down while a prompt of 4000 tokens is read.
+
+    Steps take longer the more has been said: what they slow down from is the same four streams over the same
+    tokens, with nobody coming.
+    """
     async with both(model, 5, 6144) as sides:
 
         async def run(side: Side, number: int) -> dict[str, float]:
-            seen = [Got() for _ in range(4)]
+            prompts = [text(32, number, i) for i in range(4)]
+            slowed = [Got() for _ in prompts]
             streams = [
-                asyncio.ensure_future(side.ask(Asked(text(32, number, i), 5000), got))
-                for i, got in enumerate(seen)
+                asyncio.ensure_future(side.ask(Asked(prompt, 5000), got))
+                for prompt, got in zip(prompts, slowed, strict=True)
             ]
-            await asyncio.sleep(2 * LOOK_S)
+            await asyncio.sleep(LOOK_S)
             came = time.perf_counter()
-            newcomer = await side.ask(Asked(text(4000, number, 9), 1))
+            await side.ask(Asked(text(4000, number, 9), 1))
             until = time.perf_counter()
             for stream in streams:
                 stream.cancel()
             await asyncio.gather(*streams, return_exceptions=True)
-            before = sum(came - LOOK_S <= t < came for got in seen for t in got.times) / LOOK_S
-            during = sum(came <= t < until for got in seen for t in got.times) / (until - came)
-            gaps = [b - a for got in seen for a, b in pairwise(got.times) if came <= b]
-            return {
-                "streams' tokens/s of those before, %": 100 * during / before,
+            first = sum(t <= came for got in slowed for t in got.times)
+            alone = await together(
+                side,
+                [
+                    Asked(prompt, sum(t <= until for t in got.times))
+                    for prompt, got in zip(prompts, slowed, strict=True)
+                ],
+            )
+            times = sorted(t for got in alone for t in got.times)
+            gaps = [b - a for got in slowed for a, b in pairwise(got.times) if came <= b]
+            found = {
+                "streams' tokens/s of those with nobody coming, %": 100
+                * (times[-1] - times[first - 1])
+                / (until - came),
                 "longest silence of a stream, s": max(gaps, default=until - came),
-                "newcomer's first token, s": newcomer.first_token_s,
+                "newcomer's first token, s": until - came,
             }
+            print(f"  {model.name}, {side.name}: {found}", flush=True)
+            return found
 
-        show(f"{model.name}, 4000 tokens admitted", await pairs(sides, run, 3))
+        show(f"{model.name}, 4000 tokens admitted", await pairs(sides, run, min(3, PAIRS)))
 
 
 async def _all() -> None:
