@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Final, Literal
 
-from infraxa.app.audits import AuditsSeen
+from infraxa.app.audit_values import AuditsSeen
 from infraxa.app.offers import OfferSeen
 from infraxa.net.records import MODE_FRAUD_PROOF, MODE_MERKLE
 

@@ -1,7 +1,7 @@
 """Audits of the answers that drivers sold to this node: what is kept for them, which are made, what follows.
 
 An audit is decided on only after the driver has signed the receipt. How one is made is in examining.py, what
-follows from it in convicting.py, what is known of a driver by all of its audits in audited.py.
+follows from it in convicting.py, what is known of a driver by all of its audits in audit_history.py.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from typing import Final, Literal
 
 from msgspec.structs import replace
 
-from infraxa.app.audited import Audited
-from infraxa.app.audits import AuditPlan, Place
+from infraxa.app.audit_history import AuditHistory
+from infraxa.app.audit_values import AuditPlan, Place
 from infraxa.app.convicting import Convicting, Parts
 from infraxa.app.errors import FAILURES, NodeError
 from infraxa.app.examining import Examining, Found, Silent, When
@@ -87,7 +87,7 @@ class Auditor:
         self,
         node: Parts,
         replaying: Replaying,
-        audited: Audited,
+        audited: AuditHistory,
         convicting: Convicting,
         *,
         rng: random.Random | None = None,

@@ -1,7 +1,7 @@
 """What follows for a driver that was found out: it is remembered and not chosen any more, what proves it to
 anybody takes the money back, and is told to others where that was agreed.
 
-What is known of drivers is in audited.py, what a proof is in fraud.py; who is audited is decided in
+What is known of drivers is in audit_history.py, what a proof is in fraud.py; who is audited is decided in
 auditor.py.
 """
 
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from msgspec.structs import replace
 
 from infraxa.app import fraud
-from infraxa.app.audited import Audited
+from infraxa.app.audit_history import AuditHistory
 from infraxa.net import codec, deals
 from infraxa.net.codec import Signed
 from infraxa.net.errors import NetError, ProtocolError
@@ -51,7 +51,7 @@ class Parts(NamedTuple):
 class Convicting:
     """Of one node. `open` it once; `close` it before the store."""
 
-    def __init__(self, node: Parts, audited: Audited) -> None:
+    def __init__(self, node: Parts, audited: AuditHistory) -> None:
         self._node = node
         self._audited = audited
         self._store: Store | None = None

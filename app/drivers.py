@@ -18,7 +18,7 @@ from typing import Final, cast
 import msgspec
 
 from infraxa.app import driver_words, reputations
-from infraxa.app.audited import Audited
+from infraxa.app.audit_history import AuditHistory
 from infraxa.app.errors import NodeError
 from infraxa.app.offers import Mark, OfferSeen
 from infraxa.net import routing
@@ -64,7 +64,7 @@ class Drivers:
         self.fallback: frozenset[bytes] = frozenset()
         """The model_ids that nobody is chosen for who has another one: what every node has anyway."""
         self.reputations = reputations.Reputations()
-        self.audited = Audited()
+        self.audited = AuditHistory()
         self._on_change = on_change
         self._clock = clock
         self._rng = rng or random.Random()

@@ -14,7 +14,7 @@ from typing import Generic, Protocol, TypeVar
 
 from infraxa.app.answering import AskBegan as AskBegan
 from infraxa.app.answering import Item
-from infraxa.app.audits import AuditPlan
+from infraxa.app.audit_values import AuditPlan
 from infraxa.app.calls import Call, CallableModel, CallEvent, CallSpending, EmbedCall, EmbeddedBy
 from infraxa.app.choices import ModelEntry
 from infraxa.app.config import Settings

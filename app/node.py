@@ -20,8 +20,8 @@ from infraxa.app import choices, fraud, prices, self_test_words
 from infraxa.app import config as configuration
 from infraxa.app.answers import Answers, Prepared
 from infraxa.app.asking import Asking
+from infraxa.app.audit_values import AuditPlan
 from infraxa.app.auditor import Auditor
-from infraxa.app.audits import AuditPlan
 from infraxa.app.buyer import Buyer, wanted
 from infraxa.app.calling import Calling, Calls
 from infraxa.app.calls import Call, CallableModel, CallSpending, EmbedCall, EmbeddedBy

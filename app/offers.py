@@ -9,7 +9,7 @@ from typing import Literal
 
 import msgspec
 
-from infraxa.app.audits import AuditsSeen
+from infraxa.app.audit_values import AuditsSeen
 from infraxa.net.records import ModelOffer
 from infraxa.net.status import SeenNode
 

@@ -18,7 +18,7 @@ from typing import Final, NamedTuple
 from infraxa.app import order_words
 from infraxa.app.answering import Item, Moved, Sent, Vectors
 from infraxa.app.attempt import Attempt, Ordering, Setback, Telling
-from infraxa.app.audits import MOST_REFEREES, Place
+from infraxa.app.audit_values import MOST_REFEREES, Place
 from infraxa.app.bounds import spent_of
 from infraxa.app.counting import most_of, planned_texts
 from infraxa.app.drivers import Drivers

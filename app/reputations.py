@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from infraxa.app.audits import AuditsSeen
+from infraxa.app.audit_values import AuditsSeen
 from infraxa.net import reputation, routing
 from infraxa.net.ratings import Rating, day_of
 from infraxa.net.reputation import Counterparty, Score, Weighted

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from infraxa.app.audits import AuditPlan, AuditsSeen
+from infraxa.app.audit_values import AuditPlan, AuditsSeen
 from infraxa.app.config import Settings
 from infraxa.app.folders import Folders
 from infraxa.net.identity import id_text

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from infraxa.app import agreeing, auditor, examining, fraud, purse, replaying
 from infraxa.app.agreeing import Due
-from infraxa.app.audits import AuditsSeen
+from infraxa.app.audit_values import AuditsSeen
 from infraxa.app.errors import NodeError
 from infraxa.app.ordering import request_of
 from infraxa.app.transcripts import Transcripts, Written

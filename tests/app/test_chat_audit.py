@@ -10,7 +10,7 @@ import pytest
 from msgspec.structs import replace
 from textual.widgets import Static
 
-from infraxa.app.audits import MOST_REFEREES
+from infraxa.app.audit_values import MOST_REFEREES
 from infraxa.app.tui.screens.audit import AskReferee, referee_lines
 from infraxa.app.tui.screens.help import sections
 from infraxa.app.tui.widgets.driver import find_driver

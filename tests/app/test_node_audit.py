@@ -10,7 +10,7 @@ import pytest
 from msgspec.structs import replace
 
 from infraxa.app import fraud, referees
-from infraxa.app.audits import AuditPlan
+from infraxa.app.audit_values import AuditPlan
 from infraxa.app.errors import NodeError
 from infraxa.app.events import FactsChanged
 from infraxa.app.node import Node

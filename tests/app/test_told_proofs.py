@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from infraxa.app.audited import Audited
+from infraxa.app.audit_history import AuditHistory
 from infraxa.app.fraud import guilty, made
 from infraxa.net import wire
 from infraxa.net.commands import Drop, Send
@@ -67,7 +67,7 @@ def row(peer: bytes, at_ms: int, *, told: bool, proof: str) -> VerdictRow:
 
 def test_what_others_told_is_told_again_in_a_later_run_and_own_proofs_are_not() -> None:
     """Whether an own one may be told is for who bought the answer to say."""
-    it = Audited()
+    it = AuditHistory()
     it.open([row(OTHER, 2, told=True, proof="second"), row(TELLER, 3, told=True, proof="third")])
     it.add(row(DRIVER.id, 4, told=False, proof="own"))
     it.add(row(b"n" * 32, 5, told=True, proof=""))

@@ -12,7 +12,7 @@ from textual.containers import Horizontal, Vertical
 from textual.widget import Widget
 from textual.widgets import Button, Static
 
-from infraxa.app.audits import MOST_REFEREES, AuditPlan
+from infraxa.app.audit_values import MOST_REFEREES, AuditPlan
 from infraxa.app.tui.screens.dialogs import Dialog
 from infraxa.net.credits import shown
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from textual import on
 
-from infraxa.app.audits import AuditPlan
+from infraxa.app.audit_values import AuditPlan
 from infraxa.app.errors import NodeError
 from infraxa.app.tui.screens.chat_talk import Talk
 from infraxa.app.tui.widgets import requests

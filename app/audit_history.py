@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 
 from msgspec.structs import replace
 
-from infraxa.app.audits import AuditsSeen
+from infraxa.app.audit_values import AuditsSeen
 from infraxa.engine import verdicts
 from infraxa.engine.verdicts import Record
 from infraxa.net.proofs import KEPT
@@ -63,7 +63,7 @@ class _Proven(NamedTuple):
     """By somebody else."""
 
 
-class Audited:
+class AuditHistory:
     """Of one node."""
 
     def __init__(self) -> None:

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from infraxa.app.audited import MOST_GONE, MOST_UNJUDGED, ROWS, Audited
-from infraxa.app.audits import AuditsSeen
+from infraxa.app.audit_history import MOST_GONE, MOST_UNJUDGED, ROWS, AuditHistory
+from infraxa.app.audit_values import AuditsSeen
 from infraxa.store.records import Verdict
 from infraxa.store.verdicts import TOLD_KEPT, VerdictRow
 
@@ -23,13 +23,13 @@ def row(
 
 
 def test_of_whom_nothing_is_known_all_is_audited() -> None:
-    audited = Audited()
+    audited = AuditHistory()
     assert audited.seen(DRIVER, MODEL) == AuditsSeen() and audited.caught(DRIVER, MODEL) == ""
     assert audited.rate(DRIVER, MODEL) == 1.0
 
 
 def test_fewer_are_audited_with_each_that_passes_and_more_after_a_grey_one() -> None:
-    audited, rates = Audited(), []
+    audited, rates = AuditHistory(), []
     for number in range(300):
         rates.append(audited.rate(DRIVER, MODEL))
         audited.add(row(number, ratio=1.0))
@@ -43,14 +43,14 @@ def test_fewer_are_audited_with_each_that_passes_and_more_after_a_grey_one() -> 
 
 
 def test_they_are_counted_once_for_each_order() -> None:
-    audited = Audited()
+    audited = AuditHistory()
     audited.open([row(1, "undetermined", why="no_calibration"), row(2)])
     audited.add(row(1))
     assert audited.seen(DRIVER, MODEL) == AuditsSeen(2, 0, 0, 2)
 
 
 def test_a_failed_audit_is_of_its_model_and_a_proof_of_all() -> None:
-    audited = Audited()
+    audited = AuditHistory()
     audited.add(row(1, "failed", why="other_model", ratio=4.0))
     assert "not those of the model" in audited.caught(DRIVER, MODEL)
     assert audited.caught(DRIVER, MODEL).startswith("It failed an audit: ") and not audited.proof(DRIVER)
@@ -62,7 +62,7 @@ def test_a_failed_audit_is_of_its_model_and_a_proof_of_all() -> None:
 
 
 def test_what_others_prove_is_no_audit_of_this_node() -> None:
-    audited = Audited()
+    audited = AuditHistory()
     audited.open([row(1, "failed", why="wrong_leaf", proof="{}", told=True)])
     assert audited.proof(DRIVER) == f"{1:032x}"
     assert audited.caught(DRIVER, MODEL) and audited.seen(DRIVER, MODEL) == AuditsSeen()
@@ -70,7 +70,7 @@ def test_what_others_prove_is_no_audit_of_this_node() -> None:
 
 @pytest.mark.parametrize(("why", "caught"), [("other_prompt", True), ("other_text", True), ("silent", False)])
 def test_who_always_names_other_hardware_is_not_chosen_any_more(why: str, caught: bool) -> None:
-    audited = Audited()
+    audited = AuditHistory()
     for number in range(MOST_UNJUDGED - 1):
         audited.add(row(number, "undetermined", why=why))
     audited.add(row(0, "undetermined", why=why))
@@ -81,14 +81,14 @@ def test_who_always_names_other_hardware_is_not_chosen_any_more(why: str, caught
 
 
 def test_other_hardware_is_not_another_model() -> None:
-    audited = Audited()
+    audited = AuditHistory()
     for number in range(20):
         audited.add(row(number, "undetermined", why="backend", ratio=3.0))
     assert not audited.caught(DRIVER, MODEL)
 
 
 def test_no_more_is_remembered_than_is_kept_and_no_proof_but_those_to_tell() -> None:
-    audited = Audited()
+    audited = AuditHistory()
     audited.add(row(0, "failed", why="other_model", ratio=4.0))
     for number in range(1, ROWS + 20):
         audited.add(row(number, ratio=1.0))
@@ -105,26 +105,26 @@ def test_no_more_is_remembered_than_is_kept_and_no_proof_but_those_to_tell() -> 
 
 @pytest.mark.parametrize(("ratio", "caught"), [(1.3, False), (1.7, True)])
 def test_many_that_are_too_far_off_are_too_many(ratio: float, caught: bool) -> None:
-    audited = Audited()
+    audited = AuditHistory()
     for number in range(20):
         audited.add(row(number, ratio=ratio))
     assert bool(audited.caught(DRIVER, MODEL)) == caught
 
 
 def test_what_fits_without_the_model_makes_such_audits_rarer_and_no_others() -> None:
-    audited = Audited()
+    audited = AuditHistory()
     for number in range(40):
         audited.add(row(number, "signed", why="no_file"))
     assert audited.seen(DRIVER, MODEL) == AuditsSeen(fit=40)
     assert audited.rate(DRIVER, MODEL, compared=False) == 0.25 and audited.rate(DRIVER, MODEL) == 1.0
-    again = Audited()
+    again = AuditHistory()
     again.open([row(number, "signed", why="no_file") for number in range(40)])
     assert again.rate(DRIVER, MODEL, compared=False) == 0.25
 
 
 @pytest.mark.parametrize("why", ["no_calibration", "no_noise", "no_referee", "backend"])
 def test_what_this_machine_cannot_find_out_is_not_counted(why: str) -> None:
-    audited = Audited()
+    audited = AuditHistory()
     audited.add(row(1, "undetermined", why=why))
     assert audited.seen(DRIVER, MODEL) == AuditsSeen()
     audited.add(row(2, "undetermined", why="silent"))
@@ -132,7 +132,7 @@ def test_what_this_machine_cannot_find_out_is_not_counted(why: str) -> None:
 
 
 def test_who_loses_what_opens_its_answers_again_and_again_is_left() -> None:
-    audited = Audited()
+    audited = AuditHistory()
     for number in range(MOST_GONE):
         audited.add(row(number, "passed"))
     for number in range(MOST_GONE, 2 * MOST_GONE):
