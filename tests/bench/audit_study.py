@@ -5,11 +5,14 @@ The bounds are those of engine/verdicts.py, fixed beforehand; the unit, mu0, is 
 measures, on texts that are not among those that are judged. Each rate comes with its exact 95 % interval
 (Clopper and Pearson's). All steps are opened, or 16 first, and all where these do not pass.
 
-    python -m tests.bench.audit_study [quick|medium|long] [--middle] [--threads]
+    python -m tests.bench.audit_study [quick|medium|long] [--middle] [--threads] [--kept FOLDER]
+
+What was found so far stays in FOLDER: a study of hours can be stopped, and goes on when it is started again.
 """
 
 from __future__ import annotations
 
+import hashlib
 import statistics
 import sys
 import tempfile
@@ -20,7 +23,9 @@ from pathlib import Path
 from random import Random
 from typing import Final, NamedTuple
 
-from infraxa.engine.llama import route_log
+import msgspec
+
+from infraxa.engine.llama import route_log, version
 from infraxa.engine.types import KvType
 from infraxa.engine.verdicts import LEAST_STEPS
 from tests.bench._study_models import GUIDE, MIDDLE, SMALL, Models, Shape
@@ -53,6 +58,8 @@ SHORT: Final = 3
 """Answers of the guide, which ends them itself, make one audit."""
 SLOW: Final = 10
 """One such part of the answers are asked of the largest model."""
+PART: Final = 25
+"""Answers that are asked for at once, and kept."""
 FEW: Final = 16
 """Steps that are opened first, when not all are."""
 DEQUANTISED: Final = "the same weights in F16"
@@ -125,70 +132,99 @@ class Cell(NamedTuple):
         return made
 
 
+Make = Callable[[Random, int], Sequence[Answer]]
+"""So many answers."""
+
+
 class Study:
     """Of one claim: a model and the file type it is said to be computed with."""
 
-    def __init__(self, models: Models, kind: str, random: Random, folder: Path) -> None:
+    def __init__(self, models: Models, kind: str, scratch: Path, kept: Path | None = None) -> None:
         self._models = models
         self._kind = kind
-        self._random = random
-        self.auditors = [Auditor(models.of(kind), way) for way in AUDITORS]
-        self.mu0 = self.auditors[0].calibrated(folder)
+        self._kept = kept
+        path = models.of(kind)
+        if kept is not None:
+            with path.open("rb") as file:
+                self._kept = kept / f"{hashlib.file_digest(file, 'sha256').hexdigest()[:16]}-{version()}"
+            self._kept.mkdir(parents=True, exist_ok=True)
+        self.auditors = [Auditor(path, way) for way in AUDITORS]
+        self.mu0 = self.auditors[0].calibrated(scratch)
 
     def honest(self, ways: Sequence[Way], n: int) -> Iterator[Cell]:
         for way in ways:
-            yield self._cell(way.name, self._answers(way, -(-n // len(ways))))
+            yield self._cell(way.name, -(-n // len(ways)), self._answers(way))
 
     def lies(self, n: int) -> Iterator[Cell]:
         """Each kind; those that are no targets last."""
         plain = WAYS[2]
+        honest = self._answers(plain)
         for kind in CHEAPER[self._kind]:
-            yield self._cell(f"{kind} for {self._kind}", self._answers(plain._replace(kind=kind), n))
-        yield self._cell("another model", self._answers(plain._replace(kind="other"), n))
-        yield self._cell("a layer left out", self._answers(plain._replace(kind="cut"), n))
-        yield self._cell("cache in q4_0", self._answers(plain._replace(kv="q4_0"), n))
-        yield self._cell("hidden prompt", self._answers(plain, n, hidden_prompt))
-        honest = self._answers(plain, n)
-        yield self._cell("no logits at all", with_no_logits(honest))
-        random = self._random
+            yield self._cell(f"{kind} for {self._kind}", n, self._answers(plain._replace(kind=kind)))
+        yield self._cell("another model", n, self._answers(plain._replace(kind="other")))
+        yield self._cell("a layer left out", n, self._answers(plain._replace(kind="cut")))
+        yield self._cell("cache in q4_0", n, self._answers(plain._replace(kv="q4_0")))
+        yield self._cell("hidden prompt", n, self._answers(plain, hidden_prompt))
+        yield self._cell("no logits at all", n, lambda random, n: with_no_logits(honest(random, n)))
         n_vocab = self.auditors[0].means.model.n_vocab
-        anything = with_true_logits(self.auditors[0], honest, lambda leaf: random.randrange(n_vocab))
-        yield self._cell("random tokens, true logits", anything)
+
+        def anything(random: Random, n: int) -> Sequence[Answer]:
+            return with_true_logits(self.auditors[0], honest(random, n), lambda _: random.randrange(n_vocab))
+
+        yield self._cell("random tokens, true logits", n, anything)
         for cheap in CHEAPER[self._kind][-1], CHEAPER[self._kind][0]:
-            cheaply = self._answers(plain._replace(kind=cheap), n)
-            spoofed = with_true_logits(self.auditors[0], cheaply, lambda leaf: leaf.token)
-            yield self._cell(f"tokens of {cheap}, true logits", spoofed, target=False)
-        yield self._cell("another seed", self._answers(plain, n, other_seed), target=False)
-        yield self._cell("3/4 of the temperature", self._answers(plain, n, colder), target=False)
+            cheaply = self._answers(plain._replace(kind=cheap))
+
+            def spoofed(random: Random, n: int, cheaply: Make = cheaply) -> Sequence[Answer]:
+                return with_true_logits(self.auditors[0], cheaply(random, n), lambda leaf: leaf.token)
+
+            yield self._cell(f"tokens of {cheap}, true logits", n, spoofed, target=False)
+        yield self._cell("another seed", n, self._answers(plain, other_seed), target=False)
+        yield self._cell("3/4 of the temperature", n, self._answers(plain, colder), target=False)
 
     def equals(self, n: int) -> Iterator[Cell]:
         """What is said to be no difference, or is not to be seen."""
-        smaller = self._answers(WAYS[2]._replace(kv="q8_0"), n)
-        yield self._cell("cache in q8_0, said", smaller, target=False, kv="q8_0")
+        smaller = self._answers(WAYS[2]._replace(kv="q8_0"))
+        yield self._cell("cache in q8_0, said", n, smaller, target=False, kv="q8_0")
         if self._kind == "Q8_0":
-            yield self._cell("cache in q8_0, not said", smaller, target=False)
+            yield self._cell("cache in q8_0, not said", n, smaller, target=False)
         if self._kind == "Q8_0" and self._models.shape.layers:
-            yield self._cell("F16 for Q8_0", self._answers(WAYS[2]._replace(kind="F16"), n), target=False)
+            yield self._cell("F16 for Q8_0", n, self._answers(WAYS[2]._replace(kind="F16")), target=False)
 
-    def _answers(self, way: Way, n: int, change: Change = lambda request: request) -> list[Answer]:
-        path = self._models.of(self._kind)
-        if way.kind == "dequantised":
-            path = self._models.dequantised(self._kind)
-        elif way.kind:
-            path = self._models.of(way.kind)
-        provider = Provider(path, way)
-        try:
-            return provider.answer(requests(self._random, n, TOKENS), change)
-        finally:
-            provider.close()
+    def _answers(self, way: Way, change: Change = lambda request: request) -> Make:
+        def make(random: Random, n: int) -> Sequence[Answer]:
+            path = self._models.of(way.kind or self._kind)
+            if way.kind == "dequantised":
+                path = self._models.dequantised(self._kind)
+            provider = Provider(path, way)
+            try:
+                return provider.answer(requests(random, n, TOKENS), change)
+            finally:
+                provider.close()
 
-    def _cell(self, name: str, answers: Sequence[Answer], target: bool = True, kv: KvType = "f16") -> Cell:
-        audited = [
+        return make
+
+    def _cell(self, name: str, n: int, make: Make, target: bool = True, kv: KvType = "f16") -> Cell:
+        audited: list[list[Opened]] = []
+        for first in range(0, n, PART):
+            audited += self._part(f"{name} {first}", min(PART, n - first), make, kv)
+        return Cell(name, audited, self.mu0, target)
+
+    def _part(self, name: str, n: int, make: Make, kv: KvType) -> list[list[Opened]]:
+        """Audits of `n` answers, unless they were made before."""
+        path = self._kept / f"{name.replace('/', ' of ')} {n}" if self._kept is not None else None
+        if path is not None and path.exists():
+            return msgspec.msgpack.decode(path.read_bytes(), type=list[list[Opened]])
+        made = [
             self.auditors[i % len(self.auditors)].audit(answer, kv)
-            for i, answer in enumerate(answers)
+            for i, answer in enumerate(make(Random(f"{SEED} {name}"), n))
             if answer[1]
         ]
-        return Cell(name, audited, self.mu0, target)
+        if path is not None:
+            part = path.with_suffix(".part")
+            part.write_bytes(msgspec.msgpack.encode(made))
+            part.replace(path)
+        return made
 
 
 def interval(hits: int, n: int) -> tuple[float, float]:
@@ -250,10 +286,17 @@ def report_lie(cell: Cell) -> None:
     )
 
 
-def study(models: Models, kind: str, profile: Profile, ways: Sequence[Way], folder: Path) -> list[Cell]:
+def study(
+    models: Models,
+    kind: str,
+    profile: Profile,
+    ways: Sequence[Way],
+    folder: Path,
+    kept: Path | None = None,
+) -> list[Cell]:
     """Of one claim, printed as it goes. Returns honest cells first, then lies."""
     began = time.perf_counter()
-    one = Study(models, kind, Random(SEED), folder)
+    one = Study(models, kind, folder, kept)
     print(f"== {models.shape.name} {kind}: mu0 {one.mu0:.4f} logits", flush=True)
     print(" honest; R: largest (median)")
     cells = []
@@ -297,7 +340,8 @@ def cost(path: Path, lengths: Sequence[int] = (16, 64, 256, 512)) -> None:
 
 def main(arguments: Sequence[str] = ()) -> None:
     route_log(lambda line: None)
-    name = next((one for one in arguments if not one.startswith("-")), "quick")
+    kept = Path(arguments[arguments.index("--kept") + 1]) if "--kept" in arguments else None
+    name = next((one for one in arguments if one in PROFILES), "quick")
     profile = PROFILES[name]
     claims = profile.claims
     if "--middle" in arguments:
@@ -307,9 +351,8 @@ def main(arguments: Sequence[str] = ()) -> None:
         for shape, kind in claims:
             models = Models(shape, Path(folder))
             fewer = SLOW if shape is MIDDLE else 1
-            study(
-                models, kind, Profile(profile.honest // fewer, profile.lies // fewer, ()), ways, Path(folder)
-            )
+            profiled = Profile(profile.honest // fewer, profile.lies // fewer, ())
+            study(models, kind, profiled, ways, Path(folder), kept)
             cost(models.of(kind))
 
 

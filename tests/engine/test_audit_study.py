@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.bench import audit_study
 from tests.bench._study_models import GUIDE, Models
-from tests.bench.audit_study import PROFILES, WAYS, interval, study
+from tests.bench._study_sides import Opened, Provider
+from tests.bench.audit_study import PROFILES, WAYS, Study, interval, study
 
 
 def test_honest_answers_pass_and_lies_are_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -20,6 +22,29 @@ def test_honest_answers_pass_and_lies_are_found(tmp_path: Path, capsys: pytest.C
         if cell.target:
             assert cell.audits and all(one.caught for one in cell.audits), cell.name
     assert "all of these" in capsys.readouterr().out
+
+
+def test_a_study_that_was_stopped_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(audit_study, "PART", 2)
+    kept = tmp_path / "kept"
+
+    def some(n: int) -> list[list[Opened]]:
+        one = Study(Models(GUIDE, tmp_path), "Q8_0", tmp_path, kept)
+        return next(one.honest(WAYS[2:3], n)).answers
+
+    first = some(4)
+    made: list[int] = []
+    answer = Provider.answer
+
+    def counted(self: Provider, asked: Any, change: Any) -> Any:
+        made.append(len(asked))
+        return answer(self, asked, change)
+
+    monkeypatch.setattr(Provider, "answer", counted)
+    assert some(4) == first and not made
+    assert some(6)[:4] == first and made == [2]
+    # What differs from what was asked is no other part's.
+    assert len({str(one) for one in some(6)}) == 6
 
 
 def test_intervals_are_exact() -> None:
