@@ -30,19 +30,20 @@ from infraxa.store.trade_records import (
 
 
 def open_hold(conn: Connection, order: OrderRow, caps: Caps, name: str = "") -> Refused | None:
-    """Reserve `order.hold` for an order that is about to be sent, if every cap (request, chat, day) and the
-    limit of the provider's tab leave room for it; all looked at and written in one transaction.
+    """Reserve `order.reserved` for an order that is about to be sent, if every cap (request, chat, day) and
+    the limit of the provider's tab leave room for it; all looked at and written in one transaction.
 
-    A cap is compared with what is spent and held of it, `order.hold` included; no request may cost more than
-    MAX_AMOUNT. `name`: as the provider is called now. Refused: `request_cap`, `chat_cap`, `day_cap`,
-    `calls_cap`, `tab_limit`. An order that is open already is left as it is. A hold of 0 with `Caps()` brings
-    back an order that this side lost with its disk, so that its receipt can be signed for nothing.
+    A cap is compared with what is spent and held of it, what is reserved now included; no request may cost
+    more than MAX_AMOUNT. `name`: as the provider is called now. Refused: `request_cap`, `chat_cap`,
+    `day_cap`, `calls_cap`, `canaries_cap`, `tab_limit`. An order that is open already is left as it is. A
+    hold of 0 with `Caps()` brings back an order that this side lost with its disk, so that its receipt can be
+    signed for nothing.
     """
     with transaction(conn):
         if is_open(conn, "user", order):
             return None
         for reason, limit, used in _limits(conn, order, caps):
-            if limit is not None and used + order.hold > limit:
+            if limit is not None and used + order.reserved > limit:
                 return Refused(reason, limit, used)
         insert(conn, "user", order, name)
     return None
@@ -256,6 +257,17 @@ def spent_by_calls(conn: Connection, day_start_ms: int) -> Spending:
     return Spending(spent, held)
 
 
+def spent_on_canaries(conn: Connection, day_start_ms: int) -> Spending:
+    """As `spent_since`, on canaries and their audits by others. What was reversed counts all the same."""
+    return Spending(
+        *conn.execute(
+            "SELECT coalesce(sum(coalesce(accepted, 0)), 0), coalesce(sum(held), 0) "
+            "FROM orders WHERE canary AND opened_at >= ?",
+            (day_start_ms // QUARTER_MS * QUARTER_MS,),
+        ).fetchone()
+    )
+
+
 def spent_in_chat(conn: Connection, chat_id: str) -> Spending:
     """By all orders of the chat."""
     return Spending(
@@ -286,6 +298,9 @@ def _limits(conn: Connection, order: OrderRow, caps: Caps) -> Iterator[tuple[Ref
     if caps.calls is not None and order.called:
         by_calls = spent_by_calls(conn, caps.day_start_ms)
         yield "calls_cap", caps.calls, by_calls.spent + by_calls.held
+    if caps.canaries is not None and order.canary:
+        canaries = spent_on_canaries(conn, caps.day_start_ms)
+        yield "canaries_cap", caps.canaries, canaries.spent + canaries.held
     limit, held = tab_limit(conn, "user", order.peer, caps.tab)
     # What is free does not raise what is owed: a full tab does not stop it.
     if order.hold:

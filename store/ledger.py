@@ -129,7 +129,7 @@ _CHECKS: tuple[tuple[str, str], ...] = (
     ),
     (
         "{count} orders hold an amount that they should not (order {example}).",
-        "SELECT n AS x FROM orders WHERE (bill = 'held' AND held <> hold) "
+        "SELECT n AS x FROM orders WHERE (bill = 'held' AND held <> hold AND NOT canary) "
         "OR (bill IN ('due', 'issued') AND held <> charge)",
     ),
     (

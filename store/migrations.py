@@ -250,6 +250,16 @@ def _proofs(db: Database) -> None:
     )
 
 
+def _canaries(db: Database) -> None:
+    """Which orders are canaries, or audits of these by others."""
+    db.executescript(
+        """
+        ALTER TABLE orders ADD COLUMN canary INTEGER NOT NULL DEFAULT 0;
+        CREATE INDEX orders_canaries ON orders (opened_at) WHERE canary;
+        """
+    )
+
+
 MIGRATIONS: tuple[Callable[[Database], None], ...] = (
     _conversations,
     _search,
@@ -262,6 +272,7 @@ MIGRATIONS: tuple[Callable[[Database], None], ...] = (
     _forgetting,
     _calls,
     _proofs,
+    _canaries,
 )
 """Step i + 1 leads from version i to version i + 1."""
 

@@ -20,9 +20,9 @@ OPEN_BILLS = "bill NOT IN ('closed', 'released')"
 
 _COLUMNS = (
     "peer, id, model, model_name, chat_id, message_id, quote, price_in, price_out, price_cached, hold, "
-    "called, mode, role, state, bill, held, billed_prompt, billed_cached, billed_out, counted_prompt, "
-    "counted_cached, counted_out, charge, accepted, reversed, outcome, requeued, opened_at, sent_at, "
-    "claimed_at, ended_at, unclaimed_until, transcript"
+    "called, mode, canary, role, state, bill, held, billed_prompt, billed_cached, billed_out, "
+    "counted_prompt, counted_cached, counted_out, charge, accepted, reversed, outcome, requeued, opened_at, "
+    "sent_at, claimed_at, ended_at, unclaimed_until, transcript"
 )
 _RECEIPT = (
     "r.role, r.peer, o.id, r.tab_seq, r.receipt, r.countersign, r.rating, o.charge, o.accepted, r.issued_at, "
@@ -155,12 +155,12 @@ def insert(conn: Connection, role: Role, order: OrderRow, name: str) -> None:
     )
     conn.execute(
         "INSERT INTO orders (role, peer, id, state, bill, model, model_name, chat_id, message_id, quote, "
-        "price_in, price_out, price_cached, hold, called, mode, held, outcome, opened_at) "
-        "VALUES (?, ?, ?, 'pending', 'held', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, '', ?)",
+        "price_in, price_out, price_cached, hold, called, mode, canary, held, outcome, opened_at) "
+        "VALUES (?, ?, ?, 'pending', 'held', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, '', ?)",
         (
             role, order.peer, order.id, order.model, storable(order.model_name), order.chat_id,
             order.message_id, order.quote, order.price_in, order.price_out, order.price_cached,
-            order.hold, order.called, order.mode, order.hold, conn.clock(),
+            order.hold, order.called, order.mode, order.canary, order.reserved, conn.clock(),
         ),
     )  # fmt: skip
 
@@ -220,8 +220,9 @@ def post_charge(
 
 
 def _order(row: tuple[Any, ...]) -> OrderRow:
-    values = dict(zip(_FIELDS, (*row[:17], _counts(row[17:20]), _counts(row[20:23]), *row[23:]), strict=True))
-    values["requeued"], values["called"] = bool(values["requeued"]), bool(values["called"])
+    values = dict(zip(_FIELDS, (*row[:18], _counts(row[18:21]), _counts(row[21:24]), *row[24:]), strict=True))
+    for name in ("requeued", "called", "canary"):
+        values[name] = bool(values[name])
     return OrderRow(**values)
 
 

@@ -26,7 +26,7 @@ Provider: `held` → `due` (ended, the charge is known) → `issued` (the receip
 SyncResult = Literal["same", "adopted", "ahead", "differs"]
 RefusalReason = Literal[
     "request_cap", "chat_cap", "day_cap", "tab_limit", "receipt_due", "out_of_step", "unknown", "running",
-    "released", "seq_used", "calls_cap",
+    "released", "seq_used", "calls_cap", "canaries_cap",
 ]  # fmt: skip
 
 MAX_AMOUNT = 10**12
@@ -65,13 +65,16 @@ class OrderRow(msgspec.Struct, frozen=True, kw_only=True):
     """A program made it by a call, not a person in a chat."""
     mode: str = "none"
     """How it can be checked what answered, as the order says."""
+    canary: bool = False
+    """Nobody wanted its answer: it is there to be audited, or is such an audit by somebody else. Then less
+    may be `held` for it than its hold, and no more is accepted."""
 
     role: Role = "user"
     state: OrderState = "pending"
     bill: BillState = "held"
     held: int = 0
-    """What is still reserved of the hold: all of it, after the count (user) or the end (provider) the charge,
-    at last nothing."""
+    """What is still reserved of the hold: all of it unless it is a canary, after the count (user) or the end
+    (provider) the charge, at last nothing."""
     billed: Counts | None = None
     """As the provider counted, once known."""
     counted: Counts | None = None
@@ -98,6 +101,11 @@ class OrderRow(msgspec.Struct, frozen=True, kw_only=True):
     def ended(self) -> bool:
         return self.state in ENDED
 
+    @property
+    def reserved(self) -> int:
+        """What is reserved when it is opened."""
+        return min(self.held, self.hold) if self.canary else self.hold
+
 
 class Caps(msgspec.Struct, frozen=True, kw_only=True):
     """What a user is ready to spend; None = no limit."""
@@ -107,6 +115,8 @@ class Caps(msgspec.Struct, frozen=True, kw_only=True):
     day: int | None = None
     calls: int | None = None
     """Of the day, by calls of programs."""
+    canaries: int | None = None
+    """Of the day, by canaries."""
     day_start_ms: int = 0
     """When the day began here; on a quarter of an hour, as in every time zone."""
     tab: int | None = None

@@ -98,6 +98,8 @@ def at_version(folder: Path, version: int) -> None:
         conn.execute("UPDATE orders SET mode = 'merkle', transcript = x'13'")
         conn.execute("INSERT INTO verdicts VALUES (x'0f', x'0e', x'0c', 9, 'passed', x'14', NULL)")
         conn.execute("INSERT INTO noise VALUES ('ab', 'cpu', 0.04, 9)")
+    if version >= 12:
+        conn.execute("UPDATE orders SET canary = 1")
     conn.close()
 
 
@@ -145,6 +147,8 @@ def test_from_each_version_with_data_in_it(tmp_path: Path, version: int) -> None
     orders = conn.execute("SELECT mode, transcript FROM orders").fetchall()
     kept = [("merkle", b"\x13")] if version >= 11 else [("none", None)]
     assert orders == (kept if version >= 7 else [])
+    canaries = [canary for (canary,) in conn.execute("SELECT canary FROM orders")]
+    assert canaries == ([version >= 12] if version >= 7 else [])
     assert ratings.list_ratings(conn, "home") == ([b"\x0f"] if version >= 8 else [])
     assert ratings.list_due(conn, "home", 9) == ([(b"\x10", b"\x12")] if version >= 8 else [])
     conn.close()

@@ -272,6 +272,35 @@ def test_calls_of_programs_have_a_cap_of_their_own(conn: Connection) -> None:
     assert ledger.check(conn) == []
 
 
+def test_canaries_have_a_cap_of_their_own_and_hold_less_than_they_say(conn: Connection) -> None:
+    def canary(number: int, held: int = 300) -> OrderRow:
+        return structs.replace(an_order(number), chat_id=None, canary=True, held=held)
+
+    caps = Caps(day=10_000, canaries=700, day_start_ms=NOW)
+    assert buying.open_hold(conn, an_order(1), caps) is None, "of a chat"
+    assert buying.open_hold(conn, canary(2), caps) is None
+    kept = trade.get_order(conn, "user", PROVIDER, order_id(2))
+    assert kept is not None and kept.canary and (kept.hold, kept.held) == (1000, 300)
+    assert buying.spent_on_canaries(conn, NOW) == Spending(0, 300)
+    assert buying.spent_since(conn, NOW) == Spending(0, 1300)
+    assert ledger.check(conn) == []
+    with pytest.raises(ValueError, match="are held"):
+        paid(conn, 2, seq=1, charge=301)
+    assert isinstance(paid(conn, 2, seq=1, charge=250), ReceiptRow)
+    assert buying.open_hold(conn, canary(3), caps) is None
+    assert buying.spent_on_canaries(conn, NOW) == Spending(250, 300)
+    assert buying.open_hold(conn, canary(4), caps) == Refused("canaries_cap", 700, 550)
+    assert buying.open_hold(conn, canary(5, held=150), caps) is None
+    assert buying.open_hold(conn, an_order(6), caps) is None, "chats may go on"
+    # What came back is not spent a second time.
+    assert buying.reverse(conn, PROVIDER, order_id(2), b"proof") == 250
+    assert buying.spent_on_canaries(conn, NOW).spent == 250
+    assert buying.spent_on_canaries(conn, NOW + 24 * 3600 * 1000) == Spending(0, 0)
+    # An order of somebody is reserved for whole, whatever it says.
+    assert an_order(7).reserved == 1000 == canary(7, held=2000).reserved
+    assert ledger.check(conn) == []
+
+
 def test_a_disputed_receipt_moves_what_was_accepted(conn: Connection) -> None:
     buying.open_hold(conn, an_order(1), Caps())
     buying.count_order(conn, PROVIDER, order_id(1), "completed", COUNTS, 500)

@@ -12,9 +12,11 @@ from infraxa.store.trade_records import Caps, Counts, OrderRow
 
 PROVIDER, ACCOUNT, ORDER, MODEL = b"p" * 32, b"a" * 32, bytes(16), b"m" * 32
 COUNTS = Counts(1, 0, 1)
-BOUGHT = OrderRow(peer=PROVIDER, id=ORDER, model=MODEL, chat_id="chat", hold=10, called=True)
+BOUGHT = OrderRow(
+    peer=PROVIDER, id=ORDER, model=MODEL, chat_id="chat", hold=10, called=True, canary=True, held=10
+)
 SOLD = OrderRow(peer=ACCOUNT, id=ORDER, model=MODEL, hold=10)
-CAPS = Caps(request=100, chat=100, day=100, calls=100, tab=100)
+CAPS = Caps(request=100, chat=100, day=100, calls=100, canaries=100, tab=100)
 
 STEPS: dict[str, Callable[[Connection], object]] = {
     "hold": lambda conn: buying.open_hold(conn, BOUGHT, CAPS),
@@ -48,6 +50,7 @@ STEPS: dict[str, Callable[[Connection], object]] = {
         buying.spent_since(conn, 0),
         buying.spent_in_chat(conn, "chat"),
         buying.spent_by_calls(conn, 0),
+        buying.spent_on_canaries(conn, 0),
     ),
     "a tab": lambda conn: tabs.get_tab(conn, "provider", ACCOUNT),
     "settle": lambda conn: tabs.settle(conn, "s", "provider", ACCOUNT, 5, "", b"", seq=2),
