@@ -27,7 +27,7 @@ from infraxa.store.ulid import UlidSource
 
 __all__ = ["SCHEMA_VERSION", "Connection", "Store", "connect", "now_ms", "transaction"]
 
-SCHEMA_VERSION = 11
+SCHEMA_VERSION = 12
 """The number of the last migration that this program knows."""
 
 BUSY_TIMEOUT_S = 5.0
