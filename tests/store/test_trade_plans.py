@@ -15,8 +15,6 @@ COUNTS = Counts(1, 0, 1)
 BOUGHT = OrderRow(
     peer=PROVIDER, id=ORDER, model=MODEL, chat_id="chat", hold=10, called=True, canary=True, held=10
 )
-    peer=PROVIDER, id=ORDER, model=MODEL, chat_id="chat", hold=10, called=True, canary=True, held=10
-)
 SOLD = OrderRow(peer=ACCOUNT, id=ORDER, model=MODEL, hold=10)
 CAPS = Caps(request=100, chat=100, day=100, calls=100, canaries=100, tab=100)
 
