@@ -1,13 +1,23 @@
-"""What providers asked for over the last day, as this machine heard it."""
+"""What providers asked for over the last day, as this machine heard it, and kept between runs."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import asyncio
+import contextlib
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from infraxa.app.offers import OfferSeen
 from infraxa.app.trade import PricePoint
+from infraxa.net.tasks import TaskGroup
+from infraxa.store import state
+from infraxa.store.db import Store, now_ms
+from infraxa.store.records import StoreError
 
+LOOK_S = 60.0
+"""So often the prices of the market are looked at."""
+STATE: Final = "prices"
+"""Where they are kept in the store."""
 EVERY_MS: Final = 10 * 60 * 1000
 """One point for so long: the last price in it."""
 KEPT_MS: Final = 24 * 3600 * 1000
@@ -67,3 +77,53 @@ class PriceHistory:
         """The oldest first."""
         points = self._points.get((node, model_id), {})
         return [points[place] for place in sorted(points)]
+
+
+class PriceWatch:
+    """Of one node. `open` it once; `close` it before the store."""
+
+    def __init__(self, offers: Callable[[], list[OfferSeen]]) -> None:
+        """`offers`: of other nodes, as they are now."""
+        self._offers = offers
+        self._history = PriceHistory()
+        self._store: Store | None = None
+        self._kept_at = 0
+        self._tasks = TaskGroup()
+
+    async def open(self, store: Store) -> None:
+        """Remember what was kept, and look again and again from now on. Raises StoreError."""
+        self._store = store
+        kept = await store.run(state.get_value, STATE, Kept)
+        self._history.bring_back(kept or {}, now_ms())
+        self._tasks.repeat(self._look, name="see prices", pause_s=LOOK_S)
+
+    async def close(self) -> None:
+        """Keep what was seen."""
+        await self._tasks.cancel_all()
+        with contextlib.suppress(StoreError):
+            await self._keep()
+        self._store = None
+
+    def of(self, node: bytes, model_id: bytes) -> list[PricePoint]:
+        """What this provider asked for, the oldest first."""
+        return self._history.of(node, model_id)
+
+    def cheapest(self, model_id: bytes) -> int | None:
+        """What the cheapest other provider of this model asks for, as far as this node hears."""
+        asked = [
+            offer.price_out
+            for offer in self._offers()
+            if offer.model.model_id == model_id and offer.node.status == "online"
+        ]
+        return min(asked, default=None)
+
+    async def _look(self) -> None:
+        await asyncio.sleep(LOOK_S)
+        self._history.seen(self._offers(), now_ms())
+        if now_ms() - self._kept_at >= EVERY_MS:
+            await self._keep()
+
+    async def _keep(self) -> None:
+        if self._store is not None and (kept := self._history.kept()):
+            await self._store.run(state.set_value, STATE, kept)
+            self._kept_at = now_ms()

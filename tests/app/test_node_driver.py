@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from infraxa.app import node as node_module
+from infraxa.app import prices
 from infraxa.app.answering import Moved, Sent
 from infraxa.app.events import AnswerEnded, AnswerGrew, AnswerMoved, AnswerWaits, Event
 from infraxa.app.node import Node
@@ -158,7 +158,7 @@ async def test_the_driver_vanishes_and_this_machine_goes_on(tmp_path: Path) -> N
 async def test_what_was_asked_for_over_the_day_is_known_after_a_restart(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(node_module, "PRICES_S", 0.05)
+    monkeypatch.setattr(prices, "LOOK_S", 0.05)
     network = network_name(tmp_path)
     where = folders(tmp_path / "user").data
     async with (

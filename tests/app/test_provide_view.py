@@ -15,7 +15,7 @@ from infraxa.app import serving_words as words
 from infraxa.app.config import Settings
 from infraxa.app.errors import NodeError
 from infraxa.app.folders import Folders
-from infraxa.app.node import SERVING_ACCEPTED
+from infraxa.app.node_base import SERVING_ACCEPTED
 from infraxa.app.serving import BlockedUser, ProviderStatus, SelfTest, Served, TrialResult
 from infraxa.app.serving_notice import points
 from infraxa.app.tui.screens.dialogs import Ask, Confirm
