@@ -1,7 +1,7 @@
 """What whoever generates an answer says while it does: this machine's engine, or a driver on the network.
 
-Plain values, and the shape that both have. Who generates is decided in node.py, how a driver is spoken to in
-buyer.py.
+Plain values, and the shape that both have. Who generates is decided in conversing.py, how a driver is spoken
+to in buyer.py.
 """
 
 from __future__ import annotations

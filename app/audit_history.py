@@ -12,6 +12,7 @@ from typing import Final, NamedTuple
 
 from msgspec.structs import replace
 
+from infraxa.app.audit_reasons import REASONS
 from infraxa.app.audit_values import AuditsSeen
 from infraxa.engine import verdicts
 from infraxa.engine.verdicts import Record
@@ -31,15 +32,6 @@ ROWS: Final = 1000
 _UNJUDGED: Final = ("other_prompt", "other_text")
 _HERE: Final = ("no_calibration", "no_noise", "no_referee", "backend", "varying")
 """Why nothing was found that is no affair of the driver: such audits are not counted."""
-_SENTENCES: Final = {
-    "wrong_token": "it drew a token otherwise than it had signed",
-    "wrong_leaf": "it signed steps that are none",
-    "two_receipts": "it signed two different receipts for one answer",
-    "other_model": "its numbers were not those of the model that it sold",
-    "other_prompt": "its model was not given the prompt that was sent",
-    "other_text": "its text was not that of the tokens that it had signed",
-    "bad_opening": "what it showed was not what it had signed",
-}
 
 
 class _Known(NamedTuple):
@@ -181,4 +173,5 @@ def _is_here(verdict: Verdict) -> bool:
 
 
 def _said(row: VerdictRow) -> str:
-    return _SENTENCES.get(row.verdict.why, "it cheated")
+    reason = REASONS.get(row.verdict.why)
+    return reason.done if reason is not None and reason.done else "it cheated"

@@ -11,11 +11,12 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Sequence
-from typing import Final, Literal, NamedTuple, cast
+from typing import Final, Literal, NamedTuple, cast, get_args
 
 import msgspec
 from msgspec import Struct
 
+from infraxa.app.audit_reasons import REASONS
 from infraxa.engine import gumbel, transcript
 from infraxa.net import codec, deals, wire
 from infraxa.net.codec import Signed
@@ -107,7 +108,7 @@ def checked(text: str) -> Fraud:
         file = msgspec.json.decode(text, type=_File)
     except (msgspec.MsgspecError, UnicodeError, RecursionError):
         raise _bad("it is no proof of infraxa") from None
-    if file.infraxa_proof != FORMAT or file.kind not in _SENTENCES:
+    if file.infraxa_proof != FORMAT or file.kind not in get_args(Kind):
         raise NetError("newer", "This proof is of a newer infraxa.", "Update infraxa.")
     try:
         return _checked(file, text)
@@ -132,7 +133,7 @@ def guilty(data: bytes) -> bytes | None:
 
 def told(fraud: Fraud) -> str:
     """What was done, in one sentence that says no name."""
-    return _SENTENCES[fraud.kind].format(token="" if fraud.step is None else fraud.step + 1)
+    return REASONS[fraud.kind].proven.format(token="" if fraud.step is None else fraud.step + 1)
 
 
 def _checked(file: _File, text: str) -> Fraud:
@@ -284,11 +285,6 @@ _REASONS: Final[dict[str, str]] = {
     "bad_signature": "a signature does not hold",
     "malformed": "it is damaged",
     "too_large": "it is too long",
-}
-_SENTENCES: Final[dict[Kind, str]] = {
-    "wrong_token": "Token {token} of an answer is not the one that its own logits choose.",
-    "wrong_leaf": "What it committed as token {token} of an answer is none.",
-    "two_receipts": "It signed two different receipts for one answer.",
 }
 
 
