@@ -10,11 +10,13 @@ import asyncio
 import contextlib
 import re
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import msgspec
+from textual.pilot import Pilot
 from textual.widgets import TextArea
 
 from infraxa.app.config import Settings
@@ -34,7 +36,8 @@ from infraxa.net.identity import id_text
 from infraxa.store.records import ChatOptions, Verdict
 
 HERE = Path(__file__).parent
-SIZES = [(80, 24), (120, 36), (200, 60)]
+SIZE = (120, 36)
+SIZES = [(80, 24), SIZE, (200, 60)]
 COLOURS = ["dark", "light"]
 CHATS = [
     ["hello", "what is 17 + 25?", "and now add 7"],
@@ -75,151 +78,174 @@ async def talk(folders: Folders) -> None:
         await node.close()
 
 
+@dataclass
+class Scene:
+    """A node as its person sees it, and others on this machine, in a network of their own."""
+
+    app: InfraxaApp
+    pilot: Pilot[None]
+    others: list[Node]
+    form: str
+    """Size and colour."""
+
+    def still(self) -> None:
+        """No cursor blinks on this screen."""
+        for text in self.app.screen.query(TextArea):
+            text.cursor_blink = False
+
+    def save(self, view: str) -> None:
+        save(self.app, f"{view}-{self.form}")
+
+
+@contextlib.asynccontextmanager
+async def scene(
+    folders: Folders,
+    colour: str,
+    size: tuple[int, int] = SIZE,
+    *,
+    seconds: float = SECONDS,
+    **settings: Any,
+) -> AsyncIterator[Scene]:
+    """A node alone, once its model is ready. All that follows takes at most so many `seconds`."""
+    own = Settings(threads=1, reduced_motion=True, theme=f"infraxa-{colour}", **settings)
+    app = InfraxaApp(own, folders)
+    async with app.run_test(size=size) as pilot, asyncio.timeout(seconds):
+        while not (app.opened and app.node.engine.state == "ready"):
+            await pilot.pause(0.05)
+        yield Scene(app, pilot, [], f"{size[0]}x{size[1]}-{colour}")
+
+
+@contextlib.asynccontextmanager
+async def among(
+    others: Mapping[str, Mapping[str, Any]],
+    folder: Path,
+    colour: str,
+    *,
+    seconds: float = SECONDS,
+    load_model: bool = True,
+) -> AsyncIterator[Scene]:
+    """A node among others: those that `provide` by their settings do. `load_model`: the others have one."""
+    shared: dict[str, Any] = {"listen_port": 0, "network": "pictures", "slots": 4}
+    nodes = [
+        Node(
+            Settings(threads=1, name=name, **shared, **settings),
+            Folders.find(folder / name, {}),
+            load_model=load_model,
+        )
+        for name, settings in others.items()
+    ]
+    try:
+        for node in nodes:
+            await node.start()
+            if node.settings.provide:
+                await node.accept_serving()
+                await node.provide(True)
+        own = Folders.find(folder / "maple", {})
+        async with scene(own, colour, seconds=seconds, name="maple", **shared) as it:
+            it.others = nodes
+            yield it
+    finally:
+        for node in nodes:
+            await node.close()
+
+
+async def choose_in_the_market(it: Scene) -> None:
+    """A chat with the best offer of the Market."""
+    await it.pilot.press("alt+m")
+    await it.pilot.pause(2)
+    await it.pilot.press("enter")
+    await it.pilot.pause(1)
+
+
 async def picture(folders: Folders, size: tuple[int, int], colour: str) -> None:
     """The chat, in one size and colour."""
-    settings = Settings(online=False, threads=1, theme=f"infraxa-{colour}", reduced_motion=True)
-    app = InfraxaApp(settings, folders)
-    async with app.run_test(size=size) as pilot, asyncio.timeout(SECONDS):
-        while not (app.opened and app.chat_screen.settled and app.node.engine.state == "ready"):
-            await pilot.pause(0.05)
-        for text in app.screen.query(TextArea):
-            text.cursor_blink = False
-        await app.workers.wait_for_complete()
-        await pilot.pause(0.3)
-        save(app, f"chat-{size[0]}x{size[1]}-{colour}")
+    async with scene(folders, colour, size, online=False) as it:
+        while not it.app.chat_screen.settled:
+            await it.pilot.pause(0.05)
+        it.still()
+        await it.app.workers.wait_for_complete()
+        await it.pilot.pause(0.3)
+        it.save("chat")
 
 
-async def network(folder: Path, size: tuple[int, int], colour: str) -> None:
-    """The Network view of a node among others, all on this machine and in a network of their own."""
-    settings = Settings(listen_port=0, network="pictures", threads=1, reduced_motion=True)
-    others = [
-        Node(msgspec.structs.replace(settings, name=name), Folders.find(folder / name, {}), load_model=False)
-        for name in PEERS
-    ]
-    own = msgspec.structs.replace(settings, name="maple", theme=f"infraxa-{colour}")
-    app = InfraxaApp(own, Folders.find(folder / "maple", {}))
-    try:
-        for node in others:
-            await node.start()
-        async with app.run_test(size=size) as pilot, asyncio.timeout(SECONDS):
-            while not (app.opened and app.node.engine.state == "ready"):
-                await pilot.pause(0.05)
-            await pilot.press("alt+n")
-            while app.node.network.peers < len(PEERS):
-                await pilot.pause(0.1)
-            await pilot.pause(LINKED)
-            save(app, f"network-{size[0]}x{size[1]}-{colour}")
-    finally:
-        for node in others:
-            await node.close()
+async def network(folder: Path, colour: str) -> None:
+    """The Network view."""
+    async with among({name: {} for name in PEERS}, folder, colour, load_model=False) as it:
+        await it.pilot.press("alt+n")
+        while it.app.node.network.peers < len(PEERS):
+            await it.pilot.pause(0.1)
+        await it.pilot.pause(LINKED)
+        it.save("network")
 
 
-async def roles(folder: Path, size: tuple[int, int], colour: str) -> None:
+async def roles(folder: Path, colour: str) -> None:
     """The Market, a chat with a driver, and what a node that others ask sees: Provide, Earnings,
     and what a user proposes to settle."""
-    settings = Settings(listen_port=0, network="pictures", threads=1, slots=4, reduced_motion=True)
-    others = [
-        Node(
-            msgspec.structs.replace(settings, name=name, provide=True, base_price=price),
-            Folders.find(folder / name, {}),
-        )
-        for name, price in PRICES.items()
-    ]
-    own = msgspec.structs.replace(settings, name="maple", theme=f"infraxa-{colour}")
-    app = InfraxaApp(own, Folders.find(folder / "maple", {}))
-    name = f"{size[0]}x{size[1]}-{colour}"
-    try:
-        for node in others:
-            await node.start()
-            await node.accept_serving()
-            await node.provide(True)
-        async with app.run_test(size=size) as pilot, asyncio.timeout(SECONDS):
-            while not (app.opened and app.node.engine.state == "ready"):
-                await pilot.pause(0.05)
-            await app.node.accept_serving()
-            offers = await offered(app.node, 3)
-            for offer in offers:
-                for question in ("What is gossip?", "What is infraxa?"):
-                    await answered(app.node, id_text(offer.node.id), question)
-            await app.node.mark_provider(offers[1].node.id, "pinned")
-            await pilot.press("alt+m")
-            await pilot.pause(6)
-            save(app, f"market-{name}")
-            await pilot.press("enter")
-            await pilot.pause(1)
-            await pilot.press(*"What is a driver?", "enter")
-            await pilot.pause(4)
-            for text in app.screen.query(TextArea):
-                text.cursor_blink = False
-            await pilot.press("ctrl+b", *"And what is a hold?")
-            await pilot.pause(3)
-            save(app, f"driver-{name}")
-            await pilot.press("ctrl+b", "f7")
-            while app.node.provider.mode != "serving":
+    providers = {name: {"provide": True, "base_price": price} for name, price in PRICES.items()}
+    async with among(providers, folder, colour) as it:
+        app, pilot = it.app, it.pilot
+        await app.node.accept_serving()
+        offers = await offered(app.node, 3)
+        for offer in offers:
+            for question in ("What is gossip?", "What is infraxa?"):
+                await answered(app.node, id_text(offer.node.id), question)
+        await app.node.mark_provider(offers[1].node.id, "pinned")
+        await pilot.press("alt+m")
+        await pilot.pause(6)
+        it.save("market")
+        await pilot.press("enter")
+        await pilot.pause(1)
+        await pilot.press(*"What is a driver?", "enter")
+        await pilot.pause(4)
+        it.still()
+        await pilot.press("ctrl+b", *"And what is a hold?")
+        await pilot.pause(3)
+        it.save("driver")
+        await pilot.press("ctrl+b", "f7")
+        while app.node.provider.mode != "serving":
+            await pilot.pause(0.1)
+        me = app.node.network.id
+        for node in it.others:
+            while not any(offer.node.id == me for offer in await offered(node, 3)):
                 await pilot.pause(0.1)
-            me = app.node.network.id
-            for node in others:
-                while not any(offer.node.id == me for offer in await offered(node, 3)):
-                    await pilot.pause(0.1)
-                for question in ("What is a tab?", "What is 4+3?", "What is a receipt?"):
-                    await answered(node, id_text(me), question)
-            await others[0].settle(id_text(me), note=NOTE)
-            await pilot.press("alt+p")
-            await pilot.pause(3)
-            save(app, f"provide-{name}")
-            await pilot.press("alt+e")
-            await pilot.pause(3)
-            save(app, f"earnings-{name}")
-            await pilot.press("tab")
-            while not app.screen.query("#decline"):
-                if isinstance(app.screen, Settle):
-                    await pilot.press("escape")
-                await pilot.press("down", "t")
-                await pilot.pause(1)
-            await pilot.pause(6)  # what was said meanwhile is over
-            save(app, f"settle-{name}")
-    finally:
-        for node in others:
-            await node.close()
+            for question in ("What is a tab?", "What is 4+3?", "What is a receipt?"):
+                await answered(node, id_text(me), question)
+        await it.others[0].settle(id_text(me), note=NOTE)
+        await pilot.press("alt+p")
+        await pilot.pause(3)
+        it.save("provide")
+        await pilot.press("alt+e")
+        await pilot.pause(3)
+        it.save("earnings")
+        await pilot.press("tab")
+        while not app.screen.query("#decline"):
+            if isinstance(app.screen, Settle):
+                await pilot.press("escape")
+            await pilot.press("down", "t")
+            await pilot.pause(1)
+        await pilot.pause(6)  # what was said meanwhile is over
+        it.save("settle")
 
 
-async def full_tab(folder: Path, size: tuple[int, int], colour: str) -> None:
+async def full_tab(folder: Path, colour: str) -> None:
     """A chat whose driver lets this node owe no more than it does."""
-    settings = Settings(
-        listen_port=0, network="pictures", threads=1, slots=4, reduced_motion=True, free_daily=0,
-        stranger_limit=TAB_LIMIT, provide=True,
-    )  # fmt: skip
-    other = Node(msgspec.structs.replace(settings, name="birch"), Folders.find(folder / "birch", {}))
-    own = msgspec.structs.replace(settings, name="maple", provide=False, theme=f"infraxa-{colour}")
-    app = InfraxaApp(own, Folders.find(folder / "maple", {}))
-    name = f"{size[0]}x{size[1]}-{colour}"
-    try:
-        await other.start()
-        await other.accept_serving()
-        await other.provide(True)
-        async with app.run_test(size=size) as pilot, asyncio.timeout(2 * SECONDS):
-            while not (app.opened and app.node.engine.state == "ready"):
-                await pilot.pause(0.05)
-            await offered(app.node, 1)
-            await pilot.press("alt+m")
-            await pilot.pause(2)
-            await pilot.press("enter")
-            await pilot.pause(1)
-            await pilot.press(*"What is a tab?", "enter")
-            while not (await app.node.list_tabs() and (await app.node.list_tabs())[0].owed):
-                await pilot.pause(0.1)
-            await pilot.pause(2)
-            await pilot.press(*"/rate 5", "enter", "ctrl+b")
-            await pilot.pause(1)
-            for text in app.screen.query(TextArea):
-                text.cursor_blink = False
-            await pilot.press(*"And what is a hold?")
-            while app.chat_screen.bound is None or app.chat_screen.bound.state != "refused":
-                await pilot.pause(0.1)
-            await pilot.pause(6)  # what was said of the rating is over
-            save(app, f"tab-{name}")
-    finally:
-        await other.close()
+    birch = {"provide": True, "free_daily": 0, "stranger_limit": TAB_LIMIT}
+    async with among({"birch": birch}, folder, colour, seconds=2 * SECONDS) as it:
+        app, pilot = it.app, it.pilot
+        await offered(app.node, 1)
+        await choose_in_the_market(it)
+        await pilot.press(*"What is a tab?", "enter")
+        while not (await app.node.list_tabs() and (await app.node.list_tabs())[0].owed):
+            await pilot.pause(0.1)
+        await pilot.pause(2)
+        await pilot.press(*"/rate 5", "enter", "ctrl+b")
+        await pilot.pause(1)
+        it.still()
+        await pilot.press(*"And what is a hold?")
+        while app.chat_screen.bound is None or app.chat_screen.bound.state != "refused":
+            await pilot.pause(0.1)
+        await pilot.pause(6)  # what was said of the rating is over
+        it.save("tab")
 
 
 def lying(honest: Callable[[Written, Delta], Iterator[tuple[int, bytes]]]) -> Any:
@@ -233,55 +259,40 @@ def lying(honest: Callable[[Written, Delta], Iterator[tuple[int, bytes]]]) -> An
     return take
 
 
-async def audits(folder: Path, size: tuple[int, int], colour: str) -> None:
+async def audits(folder: Path, colour: str) -> None:
     """An answer whose audit passed, and one whose driver lied."""
-    settings = Settings(listen_port=0, network="pictures", threads=1, slots=4, reduced_motion=True)
-    other = Node(
-        msgspec.structs.replace(settings, name="birch", base_price=0.2), Folders.find(folder / "birch", {})
-    )
-    own = msgspec.structs.replace(settings, name="maple", theme=f"infraxa-{colour}")
-    app = InfraxaApp(own, Folders.find(folder / "maple", {}))
-
-    async def verdict() -> Verdict:
-        """Of the newest answer, once an audit of it has ended."""
-        while True:
-            answer = app.chat_screen.shown_turns[-1].message
-            facts = answer.facts
-            if facts is not None and facts.verdicts and facts.verdicts[-1].state in ("passed", "failed"):
-                return facts.verdicts[-1]
-            if facts is not None and facts.verdicts and facts.verdicts[-1].state == "undetermined":
-                await app.node.audit_answer(answer.chat_id, answer.id)  # the model is measured meanwhile
-            await asyncio.sleep(1)
-
+    birch = {"provide": True, "base_price": 0.2}
     honest = Written.take
     try:
-        await other.start()
-        await other.accept_serving()
-        await other.provide(True)
-        async with app.run_test(size=size) as pilot, asyncio.timeout(3 * SECONDS):
-            while not (app.opened and app.node.engine.state == "ready"):
-                await pilot.pause(0.05)
-            await offered(app.node, 1)
-            await pilot.press("alt+m")
-            await pilot.pause(2)
-            await pilot.press("enter")
-            await pilot.pause(1)
+        async with among({"birch": birch}, folder, colour, seconds=3 * SECONDS) as it:
+            await offered(it.app.node, 1)
+            await choose_in_the_market(it)
             for question, state in (
                 ("How do I become a provider?", "passed"),
                 ("What is a receipt?", "failed"),
             ):
                 if state == "failed":
                     Written.take = lying(honest)  # type: ignore[method-assign] # the driver lies from now on
-                await pilot.press(*question, "enter")
-                await pilot.pause(2)
-                assert (await verdict()).state == state
-            for text in app.screen.query(TextArea):
-                text.cursor_blink = False
-            await pilot.pause(6)  # what was said meanwhile is over
-            save(app, f"audit-{size[0]}x{size[1]}-{colour}")
+                await it.pilot.press(*question, "enter")
+                await it.pilot.pause(2)
+                assert (await verdict(it.app)).state == state
+            it.still()
+            await it.pilot.pause(6)  # what was said meanwhile is over
+            it.save("audit")
     finally:
         Written.take = honest  # type: ignore[method-assign]
-        await other.close()
+
+
+async def verdict(app: InfraxaApp) -> Verdict:
+    """Of the newest answer, once an audit of it has ended."""
+    while True:
+        answer = app.chat_screen.shown_turns[-1].message
+        facts = answer.facts
+        if facts is not None and facts.verdicts and facts.verdicts[-1].state in ("passed", "failed"):
+            return facts.verdicts[-1]
+        if facts is not None and facts.verdicts and facts.verdicts[-1].state == "undetermined":
+            await app.node.audit_answer(answer.chat_id, answer.id)  # the model is measured meanwhile
+        await asyncio.sleep(1)
 
 
 class Download:
@@ -308,7 +319,7 @@ class Download:
         """The same."""
 
 
-async def pulling(folders: Folders, size: tuple[int, int], colour: str) -> None:
+async def pulling(folders: Folders, colour: str) -> None:
     """A model on its way from the hub."""
     n_bytes = 2_497_280_256
     plan = PullPlan(
@@ -333,14 +344,14 @@ async def pulling(folders: Folders, size: tuple[int, int], colour: str) -> None:
 
     settings = Settings(theme=f"infraxa-{colour}", reduced_motion=True, online=False)
     app = InfraxaApp(settings, folders, open_node=open_node)
-    async with app.run_test(size=size) as pilot:
+    async with app.run_test(size=SIZE) as pilot:
         await pilot.pause(2)
         app.action_pull_model()
         await pilot.pause(0.5)
         assert isinstance(app.screen, PullScreen)
         app.pulls.start(PullAsked(plan.repo), plan)
         await pilot.pause(1)
-        save(app, f"pull-{size[0]}x{size[1]}-{colour}")
+        save(app, f"pull-{SIZE[0]}x{SIZE[1]}-{colour}")
 
 
 async def offered(node: NodeFacade, count: int) -> list[OfferSeen]:
@@ -380,16 +391,11 @@ async def main() -> None:
             for colour in COLOURS:
                 await picture(folders, size, colour)
         for colour in COLOURS:
-            await pulling(folders, (120, 36), colour)
+            await pulling(folders, colour)
     for colour in COLOURS:
-        with tempfile.TemporaryDirectory() as folder:
-            await network(Path(folder), (120, 36), colour)
-        with tempfile.TemporaryDirectory() as folder:
-            await roles(Path(folder), (120, 36), colour)
-        with tempfile.TemporaryDirectory() as folder:
-            await full_tab(Path(folder), (120, 36), colour)
-        with tempfile.TemporaryDirectory() as folder:
-            await audits(Path(folder), (120, 36), colour)
+        for view in (network, roles, full_tab, audits):
+            with tempfile.TemporaryDirectory() as folder:
+                await view(Path(folder), colour)
 
 
 if __name__ == "__main__":
