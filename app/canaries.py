@@ -29,7 +29,7 @@ from infraxa.app.canary_corpus import (
 
 LEAST_CHARS: Final = 24
 """Of one text, about; what would soon be the same gets longer."""
-LEAST_BITS: Final = 20
+LEAST_BITS: Final = 18
 """Of chance in each text, at least."""
 MOST_CHARS: Final = 8000
 """Of one text: longer ones are made as if this had been asked for."""
@@ -120,9 +120,10 @@ class Author:
         background = rng.sample(BACKGROUND, len(BACKGROUND))
         most = rng.randint(240, 700)
         while background and (_length(parts) < min(chars, most) - 30 or self._bits < LEAST_BITS):
-            if _length(parts) < 60 and rng.random() < 0.6:
+            if _length(parts) < 60 and len(parts) < 3 and rng.random() < 0.8:
                 parts.append(self._filled(persona, self._choice(TAILS)))
                 continue
+            self._bits += math.log2(len(background))
             told = self._filled(persona, background.pop())
             parts.insert(rng.choice((0, len(parts), len(parts))), told)
         if rng.random() < (0.5 if persona.polite else 0.2) and _length(parts) + 8 < chars:

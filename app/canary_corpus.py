@@ -331,6 +331,8 @@ OPENERS: Final = _list(
 
 TAILS: Final = _list(
     """
+    for {name} and {name} | by {hour} on {weekday} | for about {euros} euros | for a {job} of {age}
+    in {PLACE} in {month} | my {kin} {NAME} needs it | {small} of them | for {number} {unit} | with {food}
     thanks | thank you! | please | {manner} | {manner}, please | i need it by {weekday}
     no long answer please | i am {mood} | my {kin} wants to know | it is for {name} | asking for {name}
     be honest | just roughly | {small} options are enough | if you know | it is urgent | no rush
