@@ -281,7 +281,7 @@ BACKGROUND: Final = _list(
     I found three different answers online and they do not agree. | My {kin} says that it is impossible.
     I read something about {SUBJECT} in a magazine in {year} and never forgot it. | Please be honest.
     I have {number} {unit} of it left. | The last time, it took me {small} hours. | No need to be polite.
-    A {job} that I know would do it in a day. | I do not have {thing}, and my {kin} has no {thing} either.
+    A {job} that I know would do it in a day. | I do not have {thing}, and my {kin} cannot lend me {thing}.
     The weather in {PLACE} is awful in {month}, so it has to be indoors. | I am planning this for {month}.
     {NAME} is {age} and loves {hobby}. | I do not want to spend more than {euros} euros, if possible less.
     I would rather learn how it works than just get an answer. | Speed does not matter much to me.
