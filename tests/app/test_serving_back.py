@@ -31,6 +31,7 @@ async def both(tmp_path: Path) -> AsyncIterator[tuple[Node, Node]]:
         "listen_hosts": "127.0.0.1",
         "provide": True,
         "stranger_limit": LIMIT,
+        "price_ceiling": 0.2,  # a price that rose with the work would leave no room for the same order
         "free_daily": 0,
         "pause_on_battery": False,
         "threads": 1,
