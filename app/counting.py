@@ -147,6 +147,12 @@ def planned(n_prompt: int, context: int, asked_out: int, max_out: int, rates: Ra
     )
 
 
+def taken(plan: Plan, room: int) -> int:
+    """µcr that are reserved for an order where its tab has so much `room`, which is `plan.least` or more.
+    What could take all of it takes half, as long as that is enough to begin: another message has room too."""
+    return plan.most if plan.most <= room else max(plan.least, room // 2)
+
+
 def planned_texts(most: Sequence[int], rates: Rates) -> Plan:
     """As `planned`, for the vectors of texts with so many tokens at most."""
     n_prompt = sum(most)

@@ -194,6 +194,9 @@ def cap_reached(reason: RefusalReason, limit: int, used: int, least: int) -> Nod
         case "calls_cap":
             code, setting = "cap_api", "cap_api"
             message = f"Of the {most} credits a day for calls of programs, {spent} are spent or reserved."
+        case "canaries_cap":
+            code, setting = "canaries_cap", "cap_day"
+            message = f"Of the {most} credits a day for canaries, {spent} are spent or reserved."
         case _:
             code, setting = "tab_limit", ""
             message = f"You owe this driver {spent} credits, where you set {most} as the limit."

@@ -15,6 +15,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Final
 from weakref import WeakValueDictionary
 
+from infraxa.app import canary_rules
 from infraxa.app.bounds import bounded, spent_of
 from infraxa.app.calls import CallSpending
 from infraxa.app.config import Settings
@@ -122,9 +123,10 @@ class Purse:
         message_id: str | None = None,
         *,
         called: bool = False,
+        canary: bool = False,
     ) -> Spending:
-        """The money of an answer that begins; `called`: by a program."""
-        return Spending(self, tell, chat_id, message_id, called=called)
+        """The money of an answer that begins; `called`: by a program. `canary`: see Spending."""
+        return Spending(self, tell, chat_id, message_id, called=called, canary=canary)
 
     async def by_calls(self) -> CallSpending:
         """What programs spent today. Raises StoreError, NodeError."""
@@ -212,6 +214,7 @@ class Purse:
             chat=micro(settings.cap_chat),
             day=micro(settings.cap_day),
             calls=micro(settings.cap_api),
+            canaries=canary_rules.share(micro(settings.cap_day)),
             day_start_ms=start_ms(datetime.date.fromtimestamp(self._clock() / 1000)),
         )
 

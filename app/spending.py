@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Final, Literal, NamedTuple, get_args
 
 import msgspec
 
-from infraxa.app import order_words
+from infraxa.app import canary_money, canary_rules, order_words
 from infraxa.app.counting import (
+    IN_FLIGHT,
+    LEAST_OUT,
     TEXT_TOKENS,
     Agreed,
     charge_of,
@@ -22,6 +24,7 @@ from infraxa.app.counting import (
     planned,
     planned_texts,
     read_most,
+    taken,
     texts_read,
 )
 from infraxa.app.errors import NodeError
@@ -135,17 +138,22 @@ class Spending:
         message_id: str | None = None,
         *,
         called: bool = False,
+        canary: bool = False,
     ) -> None:
-        """`tell`: its bills are others. `called`: a program asked for it."""
+        """`tell`: its bills are others. `called`: a program asked for it. `canary`: nobody did, or it is the
+        audit of such an answer."""
         self.max_price: int | None = None
         """µcr per 1M tokens, of the answer and of the prompt; None: any."""
         self.unseen = False
         """Nobody looks at the prices: one that is above what was seen is paid as well."""
+        self.most_out: int | None = None
+        """Of a canary: tokens, after which it is to be cancelled; None: it ends by itself."""
         self._purse = purse
         self._tell = tell
         self._chat_id = chat_id
         self._message_id = message_id
         self._called = called
+        self._canary = canary
         self._open: dict[bytes, _Open] = {}
         self._bills: dict[str, Bill] = {}
         self._used = 0
@@ -196,9 +204,13 @@ class Spending:
             plan = planned_texts(most, rates)
         else:
             plan = planned(most_of(prompt), context, order.max_tokens, max_out, rates)
-        hold = plan.most if locked is None else min(plan.most, locked.room)
-        if locked is not None and hold < plan.least:
+        if locked is not None and locked.room < plan.least:
             raise _failed("tab_limit", failure=wire.Failure("tab_limit", limit=locked.limit))
+        hold = plan.most if locked is None else taken(plan, locked.room)
+        unwritten = self._canary and not most
+        if unwritten and locked and not canary_rules.leaves_room(hold, plan.most, locked.room):
+            name = order_words.display_name(offer.node.name, provider)
+            raise NotBought(order_words.no_room(name, locked.owed, locked.limit))
         order = msgspec.structs.replace(order, quote=b"" if locked is None else locked.quote.id)
 
         def made(hold: int) -> OrderRow:
@@ -216,12 +228,23 @@ class Spending:
                 hold=hold,
                 called=self._called,
                 mode=order.mode,
+                canary=self._canary,
+                held=hold,
             )
 
         caps = self._purse.caps(self._used)
-        kept = await self._purse.store.step(reserve, made, hold, plan.least, caps, offer.node.name)
+        take, least = reserve, plan.least
+        if unwritten:
+            out = LEAST_OUT + IN_FLIGHT[1]
+            take, least = canary_money.reserve, market.hold(plan.n_prompt, min(plan.max_out, out), rates)
+        kept = await self._purse.store.step(take, made, hold, least, caps, offer.node.name)
         if isinstance(kept, Refused):
-            raise order_words.cap_reached(kept.reason, kept.limit, kept.used, plan.least)
+            raise order_words.cap_reached(kept.reason, kept.limit, kept.used, least)
+        if kept.reserved < kept.hold:
+            prompt_cost = market.hold(plan.n_prompt, 0, rates)
+            self.most_out = canary_rules.most_tokens(
+                kept.reserved, prompt_cost, rates.price_out, IN_FLIGHT[1]
+            )
         if locked is None:
             self._purse.paying.requests[order.id] = _request(order, kept.hold)
         self._open[order.id] = _Open(
@@ -247,7 +270,9 @@ class Spending:
         except ProtocolError as error:
             raise _failed("garbage", refusal=error.reason) from None
         name, rates = order_words.display_name(offer.node.name, offer.node.id), locked.rates
-        dearer, price = self._purse.dearer(offer, rates), max(rates.price_in, rates.price_out)
+        price = max(rates.price_in, rates.price_out)
+        # Of a canary nobody has seen a price.
+        dearer = None if self._canary else self._purse.dearer(offer, rates)
         if self.max_price is not None and price > self.max_price:
             # First: what sending it again does not help against.
             raise NotBought(order_words.too_dear(name, price, self.max_price))
