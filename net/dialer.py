@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
+from typing import Final
 
 from infraxa.net.connect import Target, connect
 from infraxa.net.dial import dial_first
 from infraxa.net.errors import NetError, ProtocolError, Refusal
 from infraxa.net.link import Clock, Handler, Link, OnTell
 from infraxa.net.pipe import Transport
+
+MAX_REACHED: Final = 4096
+"""Nodes of which it is known where they were reached."""
 
 
 class Dialer:
@@ -35,6 +40,7 @@ class Dialer:
         self._on_tell = on_tell
         self._on_aged = on_aged
         self._on_refused = on_refused
+        self._reached: OrderedDict[bytes, str] = OrderedDict()
         self._closed = False
 
     def close(self) -> None:
@@ -73,7 +79,19 @@ class Dialer:
         except NetError:
             await link.close()
             raise
+        self._remember(link)
         return link
+
+    def reached(self, node: bytes) -> str:
+        """Where a dial found `node` the last time, as Link.remote; empty: none did yet."""
+        return self._reached.get(node, "")
+
+    def _remember(self, link: Link) -> None:
+        assert link.peer is not None  # who was dialled has proven who it is
+        self._reached[link.peer] = link.remote
+        self._reached.move_to_end(link.peer)
+        if len(self._reached) > MAX_REACHED:
+            self._reached.popitem(last=False)
 
     def _check(self) -> None:
         if self._closed:

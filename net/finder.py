@@ -78,6 +78,11 @@ def _may_dial(address: str, source: Source, prefixes: tuple[Prefix, ...]) -> boo
         return False
 
 
+def _is_local(address: str) -> bool:
+    ip = addresses.parse(address).ip
+    return ip is not None and addresses.is_local(ip)
+
+
 class Finder:
     """Links with nodes: those that the overlay wants, those that a person named, those that are asked for."""
 
@@ -291,6 +296,17 @@ class Finder:
         """Whether `node`, whose card names these addresses, may be tried without a relay."""
         return any(self._where.may_dial(address, source) for address, source in self.book.of(node)) or any(
             self._where.may_dial(address, "gossip") for address in addresses
+        )
+
+    def near(self, node: bytes) -> bool:
+        """Whether this node reaches `node` at an address that is not routed globally: a dial found it there,
+        or none was made yet, and the local network or this node's person told of one. What its card claims,
+        and where it dials from, say nothing: anybody can write the one, and a proxy hides the other."""
+        if reached := self._dialer.reached(node):
+            return addresses.group(reached) == addresses.LOCAL
+        return any(
+            source != "gossip" and self._where.may_dial(address, source) and _is_local(address)
+            for address, source in self.book.of(node)
         )
 
     def _places(self, node: bytes) -> list[str]:

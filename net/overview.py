@@ -42,6 +42,7 @@ def seen_nodes(
                 via=_via(seen.id, finder.book),
                 relayed=bool(seen.relays) and not direct,
                 dialable=direct or bool(seen.relays),
+                near=finder.near(seen.id),
             )
         )
     return sorted(shown, key=lambda seen: (seen.status == "offline", seen.age_s))
