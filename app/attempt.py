@@ -238,6 +238,8 @@ class Attempt:
             + 1024,
             finish="" if done is None else done.finish,
             text=text,
+            context=claimed.context,
+            max_out=claimed.max_out,
         )
 
     async def _connect(self) -> Link:

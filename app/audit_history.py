@@ -29,7 +29,7 @@ MOST_GONE: Final = 5
 receipt, and has lost it again and again, does not want to be audited."""
 ROWS: Final = 1000
 """Audits of one driver with one model, besides those that failed."""
-_UNJUDGED: Final = ("other_prompt", "other_text")
+_UNJUDGED: Final = ("other_prompt", "other_text", "wrong_end")
 _HERE: Final = ("no_calibration", "no_noise", "no_referee", "backend", "varying")
 """Why nothing was found that is no affair of the driver: such audits are not counted."""
 
@@ -156,7 +156,7 @@ def _known(rows: Iterable[VerdictRow]) -> _Known:
             caught = f"It failed an audit: {_said(row)}."
     if not caught and record.suspended:
         caught = "It failed many audits together: its numbers are too far from those of the model."
-    unjudged = sum(row.verdict.state == "undetermined" and row.verdict.why in _UNJUDGED for row in own)
+    unjudged = sum(_is_unjudged(row.verdict) for row in own)
     if not caught and unjudged >= MOST_UNJUDGED:
         caught = "It could not be judged three times: it names other hardware or another version."
     gone = sum(row.verdict.state == "undetermined" and row.verdict.why == "gone" for row in own)
@@ -166,6 +166,11 @@ def _known(rows: Iterable[VerdictRow]) -> _Known:
 
 
 _STATES: Final = ("passed", "failed", "undetermined")
+
+
+def _is_unjudged(verdict: Verdict) -> bool:
+    """By its driver's own word; that of a referee excludes nobody."""
+    return verdict.state == "undetermined" and verdict.why in _UNJUDGED and verdict.by != "referee"
 
 
 def _is_here(verdict: Verdict) -> bool:

@@ -78,11 +78,11 @@ REASONS: Final[dict[str, Reason]] = {
     ),
     "one_referee": Reason(
         "nobody confirmed a referee",
-        "One referee found other numbers than the model's, and no second one confirmed it: one alone "
-        "condemns nobody",
+        "One referee found something else than was sold, and no second one confirmed it: one alone condemns "
+        "nobody",
     ),
     "disagree": Reason(
-        "referees do not agree", "Some referees found other numbers than the model's, and others did not"
+        "referees do not agree", "Some referees found something else than was sold, and others did not"
     ),
     "wrong_token": Reason(
         "wrong token",
@@ -116,6 +116,12 @@ REASONS: Final[dict[str, Reason]] = {
         "another text",
         "The text is not that of the tokens that the driver signed",
         "its text was not that of the tokens that it had signed",
+    ),
+    "wrong_end": Reason(
+        "a false end",
+        "It ends where its tokens and what was asked for do not, or goes on after its end",
+        "its answer ended where its model's had not, or went on after the end",
+        "Token {token} of an answer ends it, or does not, against what it signed of the end.",
     ),
     "bad_opening": Reason(
         "its steps do not fit",

@@ -13,7 +13,7 @@ import math
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
-from infraxa.app import opened
+from infraxa.app import ends, opened
 from infraxa.app.errors import NodeError
 from infraxa.app.opened import Lie, Shown
 from infraxa.app.referees import Panel
@@ -128,10 +128,10 @@ class Examining:
                 # Another version may put a prompt together otherwise.
                 wrong: State = "failed" if first.same_version and first.same_backend else "undetermined"
                 return Found(wrong, "other_prompt", len(shown.leaves), by="own")
-            if not await self._replaying.same_text(kept, shown.tokens):
+            if why := _other(kept, receipt, shown, first):
                 # Another version may write a token otherwise.
                 state: State = "failed" if first.same_version else "undetermined"
-                return Found(state, "other_text", len(shown.leaves), by="own")
+                return Found(state, why, len(shown.leaves), by="own")
             judged, last = self._judged(kept, said, first), first
             grey = judged.state in ("grey", "failed")
             if grey:
@@ -156,10 +156,10 @@ class Examining:
         if isinstance(shown, Found):
             return shown
         known = await self._replaying.known_noise(kept.order.model, backend_of(said.profile))
-        votes: list[Judged] = []
+        votes: list[_Vote] = []
         least = MOST_TOLD
         unsure = "no_referee"
-        while (state := agreed([vote.state for vote in votes])) == "grey":
+        while (state := _agreed(votes)) == "grey":
             compared = await panel.following(shown)
             if compared is None:
                 found = Found("undetermined", _unsure(votes) or unsure, *_figures(votes, shown))
@@ -172,19 +172,24 @@ class Examining:
             judged = judge(compared.steps, mu0 or 0.0)
             if judged.state == "passed" and not known and judge(compared.steps, least).state != "passed":
                 judged = judged._replace(state="grey")
-            if judged.state != "passed" and not mu0:
+            if why := _other(kept, receipt, shown, compared):
+                if compared.same_version:
+                    votes.append(_Vote(judged._replace(state="failed"), why))
+                else:
+                    unsure = why  # which it may write otherwise
+            elif judged.state != "passed" and not mu0:
                 # What is honest by the least noise that there can be is by any; nothing else is known by it.
                 unsure = "no_noise"
             elif judged.state == "failed" and not compared.same_backend:
                 unsure = "backend"
             else:
-                votes.append(judged)
+                votes.append(_Vote(judged, "other_model" if judged.state == "failed" else ""))
             if judged.state != "passed" and len(shown.leaves) < said.steps <= wire.MAX_SCORES:
                 with contextlib.suppress(_TooLong, _TooLate, _Gone, Silent):
                     shown = await self._shown(kept, receipt, when, all_steps=True)
         assert state == "passed" or state == "failed"
-        why = "other_model" if state == "failed" else ""
-        return Found(state, why, *_figures([vote for vote in votes if vote.state == state], shown))
+        agree = [vote for vote in votes if vote.judged.state == state]
+        return Found(state, _commonest(agree), *_figures(agree, shown))
 
     def _judged(self, kept: Kept, said: deals.Transcript, compared: Compared) -> Judged:
         """By its own steps; an answer of few, by those of others of this driver with it."""
@@ -313,16 +318,45 @@ def _found(judged: Judged, compared: Compared, shown: Shown, *, grey: bool = Fal
             return found("undetermined", "few")
 
 
-def _unsure(votes: Sequence[Judged]) -> str:
+def _other(kept: Kept, receipt: deals.Receipt, shown: Shown, compared: Compared) -> str:
+    """What of the answer is not what its tokens say, as of Verdict.why; empty: nothing."""
+    if not ends.same_text(kept, compared.text):
+        return "other_text"
+    last = shown.leaves[-1]
+    return "" if ends.is_true(kept, receipt, last, compared.end, compared.n_prompt) else "wrong_end"
+
+
+class _Vote(NamedTuple):
+    """What one referee found."""
+
+    judged: Judged
+    why: str
+    """What failed, as of Verdict.why."""
+
+
+def _commonest(votes: Sequence[_Vote]) -> str:
+    """The lie that most of them found."""
+    whys = [vote.why for vote in votes]
+    return max(whys, key=whys.count, default="")
+
+
+def _agreed(votes: Sequence[_Vote]) -> Literal["passed", "grey", "failed", "undetermined"]:
+    """See verdicts.agreed: who found another lie does not confirm this one."""
+    lie = _commonest([vote for vote in votes if vote.why])
+    return agreed([vote.judged.state if vote.why in ("", lie) else "grey" for vote in votes])
+
+
+def _unsure(votes: Sequence[_Vote]) -> str:
     """Why referees came to nothing; empty: none of them said what counts."""
-    states = [vote.state for vote in votes]
+    states = [vote.judged.state for vote in votes]
     if "failed" not in states:
         return "near" if states else ""
     return "one_referee" if len(states) == 1 else "disagree"
 
 
-def _figures(votes: Sequence[Judged], shown: Shown) -> tuple[int, float | None, bool, Literal["referee"]]:
+def _figures(votes: Sequence[_Vote], shown: Shown) -> tuple[int, float | None, bool, Literal["referee"]]:
     """The rest of what is Found by these, the last of whom saw the most steps."""
-    ratio = votes[-1].ratio if votes and math.isfinite(votes[-1].ratio) else None
-    clear = all(vote.state == "passed" for vote in votes)
+    judged = [vote.judged for vote in votes]
+    ratio = judged[-1].ratio if judged and math.isfinite(judged[-1].ratio) else None
+    clear = all(one.state == "passed" for one in judged)
     return len(shown.leaves), ratio, not clear, "referee"

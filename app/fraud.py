@@ -1,9 +1,9 @@
 """Proofs that a driver lied: small files that anybody checks, without a model, a network or a clock.
 
 Each rests on what the driver itself signed. No message of anybody is in one. What a proof must never do is
-convict an honest driver, so only three lies have one: a token that its own committed logits do not choose,
-what is no leaf where a leaf was committed, and two receipts for one run. Wrong logits need a replay and have
-no proof: see replaying.py and examining.py.
+convict an honest driver, so only four lies have one: a token that its own committed logits do not choose,
+what is no leaf where a leaf was committed, an end that is none, and two receipts for one run. Wrong logits
+need a replay and have no proof: see replaying.py and examining.py; nor have most false ends: see ends.py.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from infraxa.net.identity import id_text
 
 FORMAT: Final = 1
 
-Kind = Literal["wrong_token", "wrong_leaf", "two_receipts"]
+Kind = Literal["wrong_token", "wrong_leaf", "wrong_end", "two_receipts"]
 
 
 class Fraud(NamedTuple):
@@ -95,7 +95,11 @@ def made(
         return _written("two_receipts", first, other=second)
     if opened is None:
         raise _bad("nothing was opened")
-    kind: Kind = "wrong_token" if _leaf(opened, _said(receipt).order) is not None else "wrong_leaf"
+    said = _said(receipt)
+    leaf = _leaf(opened, said.order)
+    kind: Kind = "wrong_leaf" if leaf is None else "wrong_token"
+    if leaf is not None and ends_wrongly(leaf, said) and _is_chosen(leaf, _request(order, said), said):
+        kind = "wrong_end"
     return _written(kind, receipt, order=order if kind == "wrong_token" else b"", opened=opened)
 
 
@@ -114,6 +118,19 @@ def checked(text: str) -> Fraud:
         return _checked(file, text)
     except ProtocolError as error:
         raise _bad(_REASONS.get(error.reason, "it is damaged")) from None
+
+
+def ends_wrongly(leaf: transcript.Leaf, receipt: deals.Receipt) -> bool:
+    """Whether its driver went on after what it had called the end, or gave no reason for the end, or another
+    one than its receipt: no honest engine does. One that was cancelled or failed may end anywhere."""
+    said = receipt.transcript
+    if said is None:
+        return False
+    if leaf.step != said.steps - 1:
+        return leaf.flags != 0
+    if receipt.outcome == "stop":
+        return leaf.flags not in (transcript.EOS, transcript.STOP)
+    return receipt.outcome == "length" and leaf.flags != transcript.LENGTH
 
 
 def guilty(data: bytes) -> bytes | None:
@@ -153,7 +170,13 @@ def _checked(file: _File, text: str) -> Fraud:
         leaf = _leaf(opened, said.order)
         if kind == "wrong_token":
             request = _bytes(file.request)
-            _check_token(leaf, _request(request, said), said)
+            if leaf is None:
+                raise _bad("no sampling was committed")
+            if _is_chosen(leaf, _request(request, said), said):
+                raise _bad("the token is the right one")
+        elif kind == "wrong_end":
+            if leaf is None or not ends_wrongly(leaf, said):
+                raise _bad("the answer may end there")
         elif leaf is not None:
             raise _bad("what was opened is a leaf of this answer")
     # What is beside the signatures, too, is as it is written here: else one lie had many proofs.
@@ -192,16 +215,15 @@ def _request(data: bytes, said: deals.Receipt) -> wire.Order:
     return request
 
 
-def _check_token(leaf: transcript.Leaf | None, request: wire.Order, said: deals.Receipt) -> None:
-    """The committed logits, the sampling that was asked for and the two halves of the draw choose another
-    token than the one that was given."""
+def _is_chosen(leaf: transcript.Leaf, request: wire.Order, said: deals.Receipt) -> bool:
+    """Whether the committed logits, the sampling that was asked for and the two halves of the draw choose the
+    token that was given."""
     kept = said.transcript
-    if leaf is None or kept is None or request.mode == "none":
+    if kept is None or request.mode == "none":
         raise _bad("no sampling was committed")
     draw = gumbel.draw_of(request.temperature, request.top_k, request.top_p, request.min_p)
     seed = gumbel.seed_of(said.order, kept.draw_u, kept.draw_p, said.request)
-    if gumbel.is_chosen(leaf.token, leaf.ids, leaf.q, draw, seed, leaf.step):
-        raise _bad("the token is the right one")
+    return gumbel.is_chosen(leaf.token, leaf.ids, leaf.q, draw, seed, leaf.step)
 
 
 def _check_two(one: deals.Receipt, two: deals.Receipt) -> None:

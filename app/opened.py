@@ -8,18 +8,17 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from typing import Final, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
+from infraxa.app import ends, fraud
 from infraxa.app.fraud import Opened
 from infraxa.app.verifying import Kept
 from infraxa.engine import gumbel, transcript
-from infraxa.engine.transcript import EOS, STOP, Leaf, Tree, committed
+from infraxa.engine.transcript import Leaf, Tree, committed
 from infraxa.net import deals
 from infraxa.net.audits import Opening
 
-Why = Literal["wrong_token", "wrong_leaf", "bad_opening"]
-
-_WHOLE: Final = ("stop", "length")
+Why = Literal["wrong_token", "wrong_leaf", "wrong_end", "bad_opening"]
 
 
 class Lie(Exception):
@@ -63,14 +62,15 @@ def check(kept: Kept, receipt: deals.Receipt, opening: Opening, steps: Sequence[
     root = opening.root if tree is None else tree.root()
     if committed(n, root) != said.root or len(opening.leaves) != len(steps):
         raise Lie("bad_opening")
-    leaves = [
-        _leaf(kept, receipt, Opened(data, step, _path(opening, tree, at, step), root), n)
+    shown = [
+        Opened(data, step, _path(opening, tree, at, step), root)
         for at, (step, data) in enumerate(zip(steps, opening.leaves, strict=True))
     ]
+    leaves = [_leaf(kept, receipt, one, n) for one in shown]
+    _check_end(kept, receipt, leaves, shown)
     tokens = struct.unpack(f"<{len(opening.tokens) // 4}I", opening.tokens)
     _check_tokens(kept, said, tokens, leaves)
     _check_checkpoints(kept, opening, tree, root, n)
-    _check_end(receipt, leaves, n)
     return Shown(tokens, tuple(leaves))
 
 
@@ -145,12 +145,10 @@ def _check_checkpoints(kept: Kept, opening: Opening, tree: Tree | None, root: by
             raise Lie("bad_opening")
 
 
-def _check_end(receipt: deals.Receipt, leaves: Sequence[Leaf], n: int) -> None:
-    """An answer goes on to its end and no further; one that was cancelled or failed may end anywhere."""
-    for leaf in leaves:
-        last = leaf.step == n - 1
-        if leaf.flags and not last:
-            raise Lie("bad_opening")
-        if last and receipt.outcome in _WHOLE:
-            if not leaf.flags or (receipt.outcome == "stop") != (leaf.flags in (EOS, STOP)):
-                raise Lie("bad_opening")
+def _check_end(kept: Kept, receipt: deals.Receipt, leaves: Sequence[Leaf], shown: Sequence[Opened]) -> None:
+    """It is the last step, which is always opened, and there is a reason for it."""
+    for leaf, one in zip(leaves, shown, strict=True):
+        if fraud.ends_wrongly(leaf, receipt):
+            raise Lie("wrong_end", one)
+    if not ends.is_allowed(kept, receipt, leaves[-1]):
+        raise Lie("wrong_end")

@@ -2,20 +2,21 @@
 
 A referee reads the chat up to the answer, and the answer: nobody is asked but for an answer of which the
 person has agreed to that. What the driver committed to is not told, so there is nothing to copy. One referee
-may lie as any driver may, so what its word counts for is decided by verdicts.agreed.
+may lie as any driver may, so what its word counts for is decided by verdicts.agreed. Who is asked is decided
+in owners.py.
 """
 
 from __future__ import annotations
 
-import contextlib
+import functools
 import hashlib
 import logging
 import os
 import time
-from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Final, NamedTuple
 
-from infraxa.app import order_words
+from infraxa.app import ends, order_words
 from infraxa.app.answering import Item, Moved, Sent, Vectors
 from infraxa.app.attempt import Attempt, Ordering, Setback, Telling
 from infraxa.app.audit_values import MOST_REFEREES, Place
@@ -25,20 +26,20 @@ from infraxa.app.drivers import Drivers
 from infraxa.app.errors import NodeError
 from infraxa.app.offers import OfferSeen
 from infraxa.app.opened import Shown
+from infraxa.app.owners import drawn, owners
 from infraxa.app.purse import STEP, Purse
 from infraxa.app.replaying import Compared
 from infraxa.app.tally import Tally
-from infraxa.app.terms import backend_of, kv_type_of
+from infraxa.app.terms import backend_of, kv_type_of, versions_of
 from infraxa.app.verifying import Kept
 from infraxa.engine.transcript import packed
 from infraxa.engine.verdicts import Distance, distance_of_common
-from infraxa.net import addresses, deals, market
+from infraxa.net import deals, market
 from infraxa.net.errors import NetError
 from infraxa.net.patience import PatienceLimits
 from infraxa.net.prompts import Prompt, encode_prompt
 from infraxa.net.records import DOES_SCORES
 from infraxa.net.scores import Scoring, decode_row
-from infraxa.net.status import SeenNode
 from infraxa.net.wire import Order
 from infraxa.store.records import DriverPart, Reader
 from infraxa.store.trade_records import RefusalReason
@@ -46,8 +47,6 @@ from infraxa.store.trade_records import RefusalReason
 PATIENCE: Final = PatienceLimits(line=60.0, reading=900.0)
 """There may be others to ask, and nobody waits at the screen."""
 _MILLION: Final = 1_000_000
-_UNKNOWN: Final = ""
-"""The group of those without a public address."""
 
 _log = logging.getLogger(__name__)
 
@@ -82,31 +81,21 @@ class Referees:
     def available(self, kept: Kept, receipt: deals.Receipt, avoided: Collection[bytes]) -> list[OfferSeen]:
         """Who can be asked, in the order in which they would be: by chance, which the driver could not know
         when it answered, nor anybody choose. `avoided`: those that gave the answer. No two of them all
-        probably have the same owner, by the addresses that are known, those of their relays too."""
+        probably have the same owner, see owners.py."""
         said = receipt.transcript
         assert said is not None
         nodes = self._network.nodes()
-        groups = _groups(nodes)
-        taken = {_UNKNOWN} if not all(one in groups for one in avoided) else set[str]()
-        taken.update(*(groups.get(one, ()) for one in avoided))
-        found = [
-            offer
+        found = {
+            offer.node.id: offer
             for offer in self._drivers.offers(nodes)
             if offer.model.model_id == kept.order.model
             and offer.model.does & DOES_SCORES
             and offer.has_room
             and offer.mark != "blocked"
-            and offer.node.id not in avoided
             and offer.model.context >= receipt.n_prompt + said.steps
-        ]
-        found.sort(key=lambda offer: _lot(kept.secret, said.root, offer.node.id))
-        chosen: list[OfferSeen] = []
-        for offer in found:
-            of_offer = groups[offer.node.id]
-            if taken.isdisjoint(of_offer):
-                taken |= of_offer
-                chosen.append(offer)
-        return chosen
+        }
+        lot = functools.partial(_lot, kept.secret, said.root)
+        return [found[node] for node in drawn(found, avoided, owners(nodes), lot)]
 
     def cost(self, kept: Kept, receipt: deals.Receipt, offers: list[OfferSeen]) -> Cost:
         """What these can cost, by what they ask for now."""
@@ -225,8 +214,9 @@ class Panel:
 
 
 def _prompt(kept: Kept, said: deals.Transcript, tokens: Sequence[int], steps: Sequence[int]) -> Prompt:
-    """All that a referee is told: the conversation, the answer, the steps; nothing of what was committed to,
-    nor anything random by which it could be told from other ones."""
+    """All that a referee is told: the conversation, the answer and its stop strings, the steps, and how much
+    of the text came of what did not come to its end; nothing of what was committed to, nor anything random by
+    which it could be told from other ones."""
     return Prompt(
         turns=kept.prompt.turns,
         raw=kept.prompt.raw,
@@ -235,6 +225,8 @@ def _prompt(kept: Kept, said: deals.Transcript, tokens: Sequence[int], steps: Se
         answer=packed(tokens),
         steps=tuple(steps),
         kv_type="q8_0" if kv_type_of(said.profile) == "q8_0" else "f16",
+        ends=kept.prompt.stop,
+        chars=ends.chars(kept),
     )
 
 
@@ -253,28 +245,11 @@ def _compared(
         mu0=scoring.noise / _MILLION,
         same_backend=backend_of(scoring.profile) == backend_of(said.profile),
         same_prompt=True,
-        same_version=True,
+        same_version=versions_of(scoring.profile) == versions_of(said.profile),
+        end=scoring.end,
+        text=scoring.text,
     )
 
 
-def _lot(secret: bytes, root: bytes, node: bytes) -> bytes:
-    return hashlib.sha256(b"infraxa/referee/1" + secret + root + node).digest()
-
-
-def _groups(nodes: Sequence[SeenNode]) -> dict[bytes, frozenset[str]]:
-    """By node: who probably has the same owner. Of all of whom nothing is known, that is the same one."""
-    own = {node.id: _public(node.addresses) for node in nodes}
-    with_relays = {
-        node.id: own[node.id].union(*(own.get(relay, ()) for relay in node.relays)) for node in nodes
-    }
-    return {one: frozenset(groups or {_UNKNOWN}) for one, groups in with_relays.items()}
-
-
-def _public(told: Iterable[str]) -> set[str]:
-    """The groups of public addresses."""
-    found = set()
-    for text in told:
-        with contextlib.suppress(NetError):
-            if (ip := addresses.parse(text).ip) is not None:
-                found.add(addresses.group(str(ip)))
-    return found - {addresses.LOCAL}
+def _lot(secret: bytes, root: bytes, what: bytes) -> bytes:
+    return hashlib.sha256(b"infraxa/referee/1" + secret + root + what).digest()

@@ -13,10 +13,11 @@ import logging
 import math
 import struct
 import tempfile
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from infraxa.app import ends
 from infraxa.app.choices import ModelEntry
 from infraxa.app.config import Settings
 from infraxa.app.errors import FAILURES, NodeError
@@ -26,11 +27,9 @@ from infraxa.app.ordering import request_of
 from infraxa.app.terms import backend_of, kv_type_of, versions, versions_of
 from infraxa.app.verifying import Kept
 from infraxa.engine import transcript
-from infraxa.engine.gguf_vocabulary import read_vocabulary
 from infraxa.engine.host import Engine
 from infraxa.engine.types import EngineError, Loaded
 from infraxa.engine.verdicts import Distance, distance
-from infraxa.engine.vocabulary import Vocabulary
 from infraxa.net import deals
 from infraxa.net.tasks import TaskGroup
 from infraxa.store import verdicts
@@ -74,6 +73,12 @@ class Compared(NamedTuple):
     """Both computed with the same llama.cpp and infraxa."""
     varying: bool = False
     """An honest driver may have been given other tokens of the same prompt, see Loaded."""
+    n_prompt: int = 0
+    """Tokens of the prompt; 0: they were not counted here."""
+    end: int | None = None
+    """The first token that ends the answer, as scores.Scoring has it; None: it was not looked for."""
+    text: bytes = b""
+    """The hash of what its tokens say; empty: as `end`."""
 
 
 class Replaying:
@@ -88,9 +93,6 @@ class Replaying:
         self._settings = settings
         self._scratch = scratch
         self._store: Store | None = None
-        self._vocabulary: tuple[bytes, Vocabulary] | None = None
-        """Of the model whose answer was compared last."""
-        self._files: dict[bytes, ModelEntry] = {}
         self._measuring: set[bytes] = set()
         """Models whose noise is being measured."""
         self._not_before: dict[bytes, float] = {}
@@ -126,23 +128,6 @@ class Replaying:
                 if await self._models.model_id(entry) == model_id:
                     return entry
         return None
-
-    async def same_text(self, kept: Kept, tokens: Sequence[int]) -> bool:
-        """Whether what came is what the driver sampled, and its text; or nothing here tells it. `tokens`: all
-        that it has committed to. Raises StoreError."""
-        model_id = kept.order.model
-        known = self._vocabulary
-        if known is None or known[0] != model_id:
-            entry = await self.copy(model_id)
-            if entry is None:
-                return True
-            try:
-                known = model_id, await asyncio.to_thread(read_vocabulary, Path(entry.path))
-            except EngineError as error:
-                _log.debug("the text of an answer was not compared: %s", error.code)
-                return True
-            self._vocabulary = known
-        return await asyncio.to_thread(_is_said, known[1], kept, tokens)
 
     def can_load(self, entry: ModelEntry) -> bool:
         """Whether memory has it, or room for it beside the others."""
@@ -216,7 +201,9 @@ class Replaying:
         steps = [leaf.step for leaf in shown.leaves]
         answer = shown.tokens[: steps[-1] + 1]
         ids = [transcript.packed(leaf.ids) for leaf in shown.leaves]
-        scored = await engine.score(request, answer, steps, ids, kv_type=kv_type_of(said.profile))
+        scored = await engine.score(
+            request, answer, steps, ids, kv_type=kv_type_of(said.profile), chars=ends.chars(kept)
+        )
         prompt = struct.unpack(f"<{scored.n_prompt}I", scored.prompt_ids)
         return Compared(
             steps=tuple(
@@ -228,6 +215,9 @@ class Replaying:
             same_prompt=transcript.ctx0(kept.prompt.salt, prompt) == said.ctx0,
             same_version=versions_of(said.profile) == versions(loaded),
             varying=loaded.varying,
+            n_prompt=scored.n_prompt,
+            end=scored.end,
+            text=scored.text,
         )
 
     async def known_noise(self, model_id: bytes, backend: str) -> float | None:
@@ -286,17 +276,6 @@ class Replaying:
             self._measuring.discard(model_id)
             self._not_before[model_id] = asyncio.get_running_loop().time() + again
             self.measured(model_id, known)
-
-
-def _is_said(vocabulary: Vocabulary, kept: Kept, tokens: Sequence[int]) -> bool:
-    whole = bool(kept.finish)
-    if vocabulary.count(kept.ids, kept.text, kept.prompt.stop, whole=whole) is None:
-        return False
-    if tokens and max(tokens) >= len(vocabulary):
-        return False
-    came, sampled = ([token for token in some if vocabulary.piece(token)] for some in (kept.ids, tokens))
-    # No word in the middle may be left out; what was stopped may have ended before all was sent.
-    return came == (sampled if whole else sampled[: len(came)])
 
 
 def _cancelling() -> bool:

@@ -11,6 +11,8 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Final, Literal
 
+import msgspec
+
 from infraxa.app.counting import EMBED_TEXTS
 from infraxa.app.line import ALIVE_S, Line
 from infraxa.app.ordering import logprobs_told, prompt_tokens, request_of
@@ -149,8 +151,8 @@ class Turns:
         budget: Budget | None,
         noise: float | None,
     ) -> Finished:
-        """Send what the engine computes at the steps of the prompt's answer; else as `answer`. `noise`: the
-        honest one of the file here, if it is known."""
+        """Send what the engine computes at the steps of the prompt's answer, and what it makes of its tokens;
+        else as `answer`. `noise`: the honest one of the file here, if it is known."""
         row, began = run.row, time.monotonic()
         answer = struct.unpack(f"<{len(prompt.answer) // 4}I", prompt.answer)
         # How long the prompt is is known at the end: until then it is told of its share.
@@ -160,10 +162,16 @@ class Turns:
             row.prompt_read = round(done * row.n_prompt)
             self._changed()
 
-        request = request_of(sale.order, prompt, 1, "", budget)
+        request = request_of(sale.order, msgspec.structs.replace(prompt, stop=prompt.ends), 1, "", budget)
         try:
             scored = await engine.score(
-                request, answer, prompt.steps, kv_type=prompt.kv_type, most=terms.context, on_progress=read
+                request,
+                answer,
+                prompt.steps,
+                kv_type=prompt.kv_type,
+                most=terms.context,
+                chars=prompt.chars,
+                on_progress=read,
             )
         except EngineError as error:
             match error.code:
@@ -173,7 +181,8 @@ class Turns:
         n_tokens = scored.n_prompt + prompt.steps[-1]
         self._first_piece(run)
         row.prompt_read = row.n_prompt = n_tokens
-        await sale.scoring(terms.profile, min(round((noise or 0) * 1e6), scores.MAX_NOISE))
+        known = min(round((noise or 0) * 1e6), scores.MAX_NOISE)
+        await sale.scoring(scores.Scoring(terms.profile, known, scored.end, scored.text))
         for at, one in enumerate(scored.rows):
             data = scores.encode_row(one.ids, one.q)
             await self._throttle.allow(len(data))

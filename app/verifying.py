@@ -74,6 +74,10 @@ class Kept(msgspec.Struct, frozen=True):
     """How it ended, as the driver said: orders.Done.finish; empty: nothing was said."""
     text: str = ""
     """What came as their text."""
+    context: int = 0
+    """Tokens of the prompt and the answer together, and of the answer, at most, as the driver said before it
+    had the prompt; 0: that is not known."""
+    max_out: int = 0
 
     def __repr__(self) -> str:
         """Without what was said."""

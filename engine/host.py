@@ -324,20 +324,24 @@ class Engine:
         *,
         kv_type: KvType = "f16",
         most: int = 0,
+        chars: int = 0,
         on_progress: Callable[[float], None] = lambda done: None,
     ) -> Scored:
-        """What the loaded model computes at some steps of an answer that somebody else made.
+        """What the loaded model computes at some steps of an answer that somebody else made, and what its
+        tokens say up to the last of these steps, with the stop strings of the request.
 
         `answer`: the tokens as they were sampled, the one that ended the turn too; `steps`: rising indices of
         them; `ids`: for each step, up to 64 tokens (little-endian uint32) whose logits are wanted besides the
         likeliest; one that the model does not have gets the lowest. `most`: tokens that the prompt and the
-        answer may have, 0: as many as the model was trained for. `on_progress` gets 0 to 1. Raises
-        EngineError. Ends with its caller.
+        answer may have, 0: as many as the model was trained for. `chars`: of whose text the hash is wanted,
+        from its beginning on, 0: of all of it. `on_progress` gets 0 to 1. Raises EngineError. Ends with its
+        caller.
         """
         check_answer(answer, steps, ids)
 
         def make(number: int) -> frames.Score:
-            return frames.Score(number, request, tuple(answer), tuple(steps), tuple(ids), kv_type, most)
+            said, wanted = tuple(answer), tuple(steps)
+            return frames.Score(number, request, said, wanted, tuple(ids), kv_type, most, chars)
 
         return await self._want(Score(on_progress), make)
 

@@ -1,5 +1,6 @@
 """An answer's logits as the loaded model computes them: its prompt and tokens are read at once, as if it had
-said them, and only the asked steps give logits. How far those are from committed ones is in verdicts.py.
+said them, and only the asked steps give logits. How far those are from committed ones is in verdicts.py. What
+its tokens say is put together beside it, see said.py.
 
 Reading is many times quicker than generating, and the context is made for one answer and freed after it.
 """
@@ -13,6 +14,7 @@ from infraxa.engine.aside import Aside
 from infraxa.engine.frames import Score, ScoreMade
 from infraxa.engine.gumbel import UNIT
 from infraxa.engine.llama import Context, Model
+from infraxa.engine.said import Said
 from infraxa.engine.transcript import packed, quantised
 from infraxa.engine.types import EngineError, FlashAttention, KvType, Request, Scored, ScoredRow
 
@@ -84,6 +86,7 @@ def score(aside: Aside[Any], means: Means, asked: Score) -> Generator[float, Non
             "over_budget", "The prompt and its answer cost more than they may.", "Allow it to cost more."
         )
     first = len(prompt) - 1
+    said = Said(_pieces(model), asked.request.sampling.stop, asked.chars)
     piece = min(PIECE, len(tokens))
     outputs = min(len(asked.steps), piece, max(1, LOGITS // (4 * model.n_vocab)))
     rows = _Rows(asked, first)
@@ -93,9 +96,17 @@ def score(aside: Aside[Any], means: Means, asked: Score) -> Generator[float, Non
             n = rows.fill(context, tokens, done, aside.rows(piece))
             aside.decode(context, n)
             rows.take(context, done, n)
+            said.add(tokens[max(done, len(prompt)) : done + n])
             done += n
             yield done / len(tokens)
-    return ScoreMade(asked.id, Scored(len(prompt), packed(prompt), tuple(rows.made)))
+    said.add(asked.answer[asked.steps[-1] : asked.steps[-1] + 1])
+    scored = Scored(len(prompt), packed(prompt), tuple(rows.made), said.end, said.finish())
+    return ScoreMade(asked.id, scored)
+
+
+def _pieces(model: Model) -> Callable[[int], bytes | None]:
+    """See Said. What is no token of the model, as the last one may be, stands for nothing."""
+    return lambda token: model.piece(token) if token < model.n_vocab else b""
 
 
 def _check_tokens(model: Model, prompt: Sequence[int], tokens: Sequence[int], most: int) -> None:

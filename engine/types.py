@@ -219,6 +219,11 @@ class Scored(msgspec.Struct, frozen=True):
     """Little-endian uint32."""
     rows: tuple[ScoredRow, ...]
     """One for each step that was asked for, in that order."""
+    end: int = -1
+    """The first token of the answer, up to the last of these steps, that ends the turn or completes a stop
+    string; -1: none does."""
+    text: bytes = b""
+    """The hash of what these tokens say (said.text_hash), or of as much of it as was asked for."""
 
 
 class Usage(msgspec.Struct, frozen=True):

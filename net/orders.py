@@ -256,7 +256,7 @@ class Course:
         elif isinstance(frame, Part):
             self._take_part(frame)
         elif isinstance(frame, Scoring):
-            self._take_scoring()
+            self._take_scoring(frame)
         else:
             self._take_claimed(frame)
 
@@ -325,11 +325,11 @@ class Course:
         if any(len(one.top) > self._logprobs for one in piece.logprobs):
             raise ProtocolError("too_large", "more likely tokens than were asked for")
 
-    def _take_scoring(self) -> None:
+    def _take_scoring(self, scoring: Scoring) -> None:
         if self.in_line or self.scores is None:
             raise ProtocolError("not_asked", "scores before the claim, or where something else was asked for")
         self._begun = True
-        self.scores.begin()
+        self.scores.begin(scoring)
 
     def _take_part(self, part: Part) -> None:
         if self.in_line or self.claimed is None or self.vectors is None:

@@ -133,6 +133,12 @@ class Prompt(Struct, array_like=True, frozen=True):
     """Of which of them, rising."""
     kv_type: Literal["f16", "q8_0"] = "f16"
     """The cache that it was computed with."""
+    ends: Annotated[
+        tuple[Annotated[str, Meta(min_length=1, max_length=MAX_STOP)], ...], Meta(max_length=MAX_STOPS)
+    ] = ()
+    """The stop strings of that answer. Who does not know this field does not say what its text is."""
+    chars: Annotated[int, Meta(ge=0, le=2**31 - 1)] = 0
+    """Of whose text the hash is wanted, from its beginning on; 0: of all of it. See scores.Scoring."""
 
     def __repr__(self) -> str:
         return f"Prompt({len(self.turns)} turns)"
@@ -220,7 +226,8 @@ def _can_be_scored(prompt: Prompt) -> bool:
 def _goes_together(prompt: Prompt) -> bool:
     if prompt.texts:
         return prompt == Prompt(texts=prompt.texts)
-    if (prompt.answer or prompt.steps or prompt.kv_type != "f16") and not _can_be_scored(prompt):
+    scored = prompt.answer or prompt.steps or prompt.kv_type != "f16" or prompt.ends or prompt.chars
+    if scored and not _can_be_scored(prompt):
         return False
     names = {tool.name for tool in prompt.tools}
     if len(names) < len(prompt.tools) or (names and prompt.raw):

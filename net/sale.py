@@ -182,9 +182,9 @@ class Sale:
         for part in vectors.parts(vector, n_tokens):
             await self._write(part)
 
-    async def scoring(self, profile: str, noise: int) -> None:
-        """How the scores that follow are computed, see scores.Scoring."""
-        await self._write(scores.Scoring(profile, noise))
+    async def scoring(self, scoring: scores.Scoring) -> None:
+        """How the scores that follow are computed."""
+        await self._write(scoring)
 
     async def score(self, row: bytes, n_tokens: int) -> None:
         """That of the next step, see scores.encode_row; with the first, how many tokens the prompt and the

@@ -20,6 +20,8 @@ TOP: Final = 64
 _PAIR: Final = 8
 """Bytes of a token and its logit."""
 MAX_TOKEN: Final = 2**31 - 1
+HASH: Final = 32
+"""Bytes of a hash."""
 MAX_NOISE: Final = 1_000_000
 """One logit."""
 
@@ -31,6 +33,11 @@ class Scoring(Struct, array_like=True, frozen=True, tag=36):
     """As in deals.Transcript. Untrusted: shown only through a filter."""
     noise: Annotated[int, Meta(ge=0, le=MAX_NOISE)] = 0
     """The honest noise of the file there, in millionths of a logit; 0: it is not known."""
+    end: Annotated[int, Meta(ge=-1, le=2**31 - 1)] | None = None
+    """The first step of the answer that ends it: its token ends the turn, or completes one of Prompt.ends;
+    -1: none does. None: it was not looked for."""
+    text: Annotated[bytes, Meta(max_length=HASH)] = b""
+    """The hash of what the tokens say (engine/said.py, text_hash); empty: as `end`."""
 
 
 class Row(NamedTuple):
@@ -75,10 +82,12 @@ class Scores:
         """All of them came."""
         return self.count == self._steps
 
-    def begin(self) -> None:
-        """Scoring came. Raises ProtocolError, as `take`, after which nothing may follow."""
+    def begin(self, scoring: Scoring) -> None:
+        """Raises ProtocolError, as `take`, after which nothing may follow."""
         if self.begun:
             raise ProtocolError("not_asked", "how an answer is scored, twice")
+        if len(scoring.text) != (0 if scoring.end is None else HASH):
+            raise ProtocolError("malformed", "the hash of a text")
         self.begun = True
 
     def take(self, part: Part, context: int) -> None:
