@@ -67,6 +67,8 @@ class _Answer:
         self.signed: Signed | None = None
         """Its receipt."""
         self.receipt: deals.Receipt | None = None
+        self.canary = False
+        """Nobody wanted it: referees may read it."""
         self.considered = False
         self.busy = False
         """An audit of it runs, or is about to."""
@@ -155,7 +157,7 @@ class Auditor:
                 self._tell((order.chat_id, order.message_id), verdict)
         elif not answer.considered and order.bill in ("signed", "closed"):
             # Also where the driver does not say that it knows: else it would never be audited.
-            answer.considered = True
+            answer.considered, answer.canary = True, order.canary
             self._tasks.spawn(self._consider(answer, self._store), name="consider an audit")
 
     async def plan(self, place: Place) -> AuditPlan:
@@ -258,9 +260,21 @@ class Auditor:
             return
         answer.receipt = receipt
         self._judged(answer, self._verdict(answer, "signed"))
+        if answer.canary and self.automatic and (panel := self._of_canary(kept, receipt)) is not None:
+            self._begin(answer, store, panel=panel)
+            return
         rate = self._audited.rate(kept.provider, kept.order.model, compared=compared)
         if self.automatic and self._under_way < WAITING and self._rng.random() < rate:
             self._begin(answer, store)
+
+    def _of_canary(self, kept: Kept, receipt: deals.Receipt) -> Panel | None:
+        """Who judges it; None: nobody can."""
+        said = receipt.transcript
+        whole = receipt.outcome in ("stop", "length") and said is not None and said.steps >= LEAST_STEPS
+        if self._referees is None or not whole or self._under_way >= WAITING:
+            return None
+        offers = self._referees.available(kept, receipt, {kept.provider})
+        return self._referees.panel(kept, receipt, offers, None) if offers else None
 
     def _measured(self, model: bytes, known: bool) -> None:
         """The noise of this model is `known` now: what waited for that is audited; or it was not found."""

@@ -14,7 +14,7 @@ import msgspec
 from infraxa.app import choices, verifying
 from infraxa.app.at_driver import AtDriver
 from infraxa.app.attempt import Ordering
-from infraxa.app.buying import Buying
+from infraxa.app.buying import Buying, Nobody, Watch
 from infraxa.app.config import ANY, LOCAL, Settings
 from infraxa.app.drivers import Drivers
 from infraxa.app.errors import NodeError
@@ -65,6 +65,8 @@ class Buyer:
         self._drivers = drivers
         self._limits = limits or PatienceLimits()
         self._purse = purse
+        self.watch: Watch = Nobody()
+        """Told of the answers that people and programs ask for."""
         self._at_driver = AtDriver()
         self._tasks = TaskGroup()
         self._shown: dict[str, tuple[float, OfferSeen]] = {}
@@ -85,6 +87,7 @@ class Buyer:
         `message_id`: of the answer, when it is kept: what it costs is told of it also after its end.
         """
         buying = self._buying(Request(said, wanted.sampling), wanted, drop_oldest=drop_oldest)
+        buying.watch = self.watch
         if chat_id is not None and wanted.driver == ANY:
             buying.preferred = self._shown_for(chat_id)
         if self._purse is not None:
@@ -96,9 +99,17 @@ class Buyer:
         """An answer to a program's request, or the vectors of texts; nothing of it is kept but what it
         cost."""
         buying = self._buying(request, wanted, texts)
+        buying.watch, buying.called = self.watch, True
         if self._purse is not None:
             buying.spending = self._purse.spending(buying.billed, called=True)
             buying.spending.max_price = wanted.max_price
+        return buying
+
+    def canary(self, request: Request, wanted: Wanted) -> Buying:
+        """As `call`, an answer that nobody asked for."""
+        buying = self._buying(request, wanted)
+        if self._purse is not None:
+            buying.spending = self._purse.spending(buying.billed, canary=True)
         return buying
 
     def _buying(

@@ -13,7 +13,7 @@ import os
 import secrets
 import time
 from collections.abc import Callable
-from typing import Final
+from typing import Final, NamedTuple, Protocol
 
 import msgspec
 
@@ -62,6 +62,41 @@ CUTS: Final = 6
 """How often oldest turns are left out of a conversation that is too long for the driver."""
 
 
+class Watch(Protocol):
+    """Who is told of answers that somebody asked drivers for. Returns at once."""
+
+    def began(self) -> None:
+        """One is asked for."""
+
+    def asks(self, driver: bytes, *, waits: bool) -> None:
+        """It is to be ordered there, where this node's other orders are in its way, or it may have to wait
+        for them."""
+
+    def ended(self, bought: Bought | None) -> None:
+        """It is over; None: no driver gave it alone, and whole."""
+
+
+class Bought(NamedTuple):
+    """A whole answer of one driver."""
+
+    offer: OfferSeen
+    request: Request
+    verified: bool
+    """It can be checked by what its driver committed to."""
+    called: bool
+    """A program asked for it."""
+
+
+class Nobody:
+    """A Watch that does nothing."""
+
+    def began(self) -> None: ...
+
+    def asks(self, driver: bytes, *, waits: bool) -> None: ...
+
+    def ended(self, bought: Bought | None) -> None: ...
+
+
 class Buying(Pulled):
     """A Source, see Buyer.generate."""
 
@@ -106,6 +141,10 @@ class Buying(Pulled):
         self._rebilled = asyncio.Event()
         self.preferred: OfferSeen | None = None
         """Who is asked first where infraxa chooses."""
+        self.watch: Watch = Nobody()
+        self.called = False
+        """A program asked for it."""
+        self._bought: Bought | None = None
         self.verify: Mode = "none"
         """What drivers are asked to commit to, where they offer it and the sampling allows it."""
         self.random: verifying.Random = secrets.token_bytes
@@ -129,6 +168,13 @@ class Buying(Pulled):
         return self._bills
 
     async def _work(self) -> End:
+        self.watch.began()
+        try:
+            return await self._answered()
+        finally:
+            self.watch.ended(self._bought)
+
+    async def _answered(self) -> End:
         try:
             offer, reason = await self._first()
             while True:
@@ -331,9 +377,13 @@ class Buying(Pulled):
             self.spending,
             Checked(asked.why, drawn),
         )
+        attempt.in_line = lambda: self.watch.asks(offer.node.id, waits=True)
+        whole = not self._text
         with self._drivers.asked(offer.node.id):
             ended = await self._in_turn(offer, attempt, order, prompt)
         self._text += "".join(attempt.texts)
+        if whole and not isinstance(ended, Setback) and ended.finish in ("stop", "length"):
+            self._bought = Bought(offer, self._request, asked.mode != "none", self.called)
         return ended if isinstance(ended, Setback) else End(ended.finish)
 
     async def _in_turn(
@@ -341,6 +391,7 @@ class Buying(Pulled):
     ) -> Done | Setback:
         """When there is room at the driver for one more order of this node."""
         node, patience = offer.node, BUSY_S
+        self.watch.asks(node.id, waits=node.slots <= 1 or self._at_driver.busy(node.id, node.slots))
         if self._at_driver.busy(node.id, node.slots):
             patience = self._patience_left()
             self._say(Waits(order_words.A_PLACE, now_ms(), patience))

@@ -19,8 +19,8 @@ from infraxa.store.trade_records import Caps, OrderRow, Refused
 def reserve(
     conn: Connection, made: Callable[[int], OrderRow], hold: int, least: int, caps: Caps, name: str
 ) -> OrderRow | Refused:
-    """As spending.reserve. The driver is told of a hold as that of a message, and what is reserved here may be
-    less. Refused: it is not worth sending by what is left for canaries, or of the day."""
+    """As spending.reserve. The driver is told of a hold as that of a message, and what is reserved here may
+    be less. Refused: it is not worth sending by what is left for canaries, or of the day."""
     day, canaries = (
         spent(conn, caps.day_start_ms) for spent in (buying.spent_since, buying.spent_on_canaries)
     )

@@ -179,15 +179,16 @@ class Purse:
             return True
         return not self.caps().request and offer.node.free_daily > 0
 
-    def dearer(self, offer: OfferSeen, rates: Rates) -> tuple[int, int] | None:
+    def dearer(self, offer: OfferSeen, rates: Rates, *, show: bool = True) -> tuple[int, int] | None:
         """The price that is above what the person saw, and that one: of the answer, or else of the prompt;
-        None when neither is. From now on it has seen these rates."""
+        None when neither is. `show`: from now on it has seen these rates."""
         at, seen = self._shown.get((offer.node.id, offer.model.model_id), (0.0, FREE))
         if time.monotonic() - at > SHOWN_S:
             seen = FREE
         most_in = max(offer.price_in + offer.price_in // STEP, seen.price_in)
         most_out = max(offer.price_out + offer.price_out // STEP, seen.price_out)
-        self._show(offer, rates)
+        if show:
+            self._show(offer, rates)
         if rates.price_out > most_out:
             return rates.price_out, max(offer.price_out, seen.price_out)
         if rates.price_in > most_in:

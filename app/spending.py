@@ -270,9 +270,8 @@ class Spending:
         except ProtocolError as error:
             raise _failed("garbage", refusal=error.reason) from None
         name, rates = order_words.display_name(offer.node.name, offer.node.id), locked.rates
+        dearer = self._purse.dearer(offer, rates, show=not self._canary)
         price = max(rates.price_in, rates.price_out)
-        # Of a canary nobody has seen a price.
-        dearer = None if self._canary else self._purse.dearer(offer, rates)
         if self.max_price is not None and price > self.max_price:
             # First: what sending it again does not help against.
             raise NotBought(order_words.too_dear(name, price, self.max_price))
