@@ -28,6 +28,9 @@ class Spent(NamedTuple):
     day: int
     chat: int
     owed: int
+    """By what both signed, and what is held."""
+    reversed: int = 0
+    """Of that, what was taken back since, which the driver does not count."""
 
 
 def spent_of(conn: Connection, provider: bytes, chat_id: str | None, day_start_ms: int) -> Spent:
@@ -37,7 +40,7 @@ def spent_of(conn: Connection, provider: bytes, chat_id: str | None, day_start_m
         of_chat = buying.spent_in_chat(conn, chat_id)
         chat = of_chat.spent + of_chat.held
     tab = tabs.get_tab(conn, "user", provider)
-    return Spent(day.spent + day.held, chat, tab.owed + tab.held)
+    return Spent(day.spent + day.held, chat, tab.owed + tab.held, tab.reversed)
 
 
 def bounded(
@@ -60,7 +63,8 @@ def bounded(
         clean_name(offer.node.name),
         spent_today=spent.day,
         cap_today=caps.day or 0,
-        owed=spent.owed,
+        owed=spent.owed - spent.reversed,
+        taken_back=spent.reversed,
     )
     if free:
         return bound
@@ -91,9 +95,10 @@ def bounded(
             words = order_words.cap_reached(reason, cap, used, plan.least)
             return replace(bound, state="refused", reason=words.message, remedy=words.remedy)
     if locked is not None:
-        bound = replace(bound, limit=locked.limit, owed=max(spent.owed, locked.owed))
+        theirs = max(spent.owed, locked.owed)
+        bound = replace(bound, limit=locked.limit, owed=theirs - spent.reversed)
         if locked.room < plan.least:
-            full = order_words.no_room(name, bound.owed, bound.limit)
+            full = order_words.no_room(name, theirs, bound.limit)
             return replace(bound, state="refused", reason=full.message, remedy=full.remedy)
         until_ms = now_ms + max(0, round(locked.left_s * 1000))
         return replace(bound, state="locked", until_ms=until_ms)

@@ -43,9 +43,11 @@ class Bound(msgspec.Struct, frozen=True):
     """Holds of what runs included."""
     cap_today: int = 0
     owed: int = 0
-    """To this driver."""
+    """To this driver, by this side's book; less than nothing: the driver owes it."""
+    taken_back: int = 0
+    """Of what was signed, besides: the driver counts it all the same."""
     limit: int = 0
-    """How much the driver lets this node owe; 0: it has not said."""
+    """How much the driver lets this node owe, as it counts; 0: it has not said."""
     unverified: str = ""
     """Why its driver will commit to nothing by which the answer can be checked: a code of
     store.records.Verdict.why; empty: it will, or this machine answers."""

@@ -9,7 +9,10 @@ import pytest
 from msgspec.structs import replace
 
 from infraxa.app import locked
+from infraxa.app.tui.widgets.bound_line import owed_words
 from infraxa.net import market, wire
+from infraxa.net.credits import shown
+from infraxa.store import buying
 from tests.app.purses import PRICE_IN, PRICE_OUT, Shop, buying_at
 from tests.app.stalls import SAID, saying
 
@@ -37,6 +40,20 @@ async def test_it_is_asked_then_locked_and_what_is_sent_costs_no_more(tmp_path: 
         await place.idle()
         after = await place.locked(maple)
         assert after.spent_today == after.owed == maple.owed and len(maple.quoted) == 2
+
+
+async def test_what_was_taken_back_is_not_owed_though_its_driver_counts_it(tmp_path: Path) -> None:
+    maple = Shop("maple", saying("Hello"))
+    async with buying_at(tmp_path, maple) as place:
+        await place.chat(maple)
+        await place.idle()
+        (order,) = await place.orders()
+        before = await place.locked(maple)
+        assert (before.owed, before.taken_back) == (order.accepted, 0)
+        await place.store.run(buying.reverse, order.peer, order.id, b"a proof")
+        for bound in (await place.bound(maple), await place.locked(maple)):
+            assert (bound.owed, bound.taken_back, bound.limit) == (0, order.accepted, maple.limit)
+            assert owed_words(bound).startswith(f"tab {shown(maple.owed)} of "), "that is what leaves room"
 
 
 async def test_what_runs_counts_as_spent(tmp_path: Path) -> None:

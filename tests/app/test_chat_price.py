@@ -172,6 +172,10 @@ def test_the_card_says_prices_locked_ones_and_the_tab() -> None:
         assert fact in card
     other = words(lines_of(maple, None, "", replace(RAISED, driver="someone else")))
     assert "quoted" not in other and "you owe" not in other and "last answer" not in other
+    lied = words(lines_of(maple, None, "", replace(LOCKED, owed=200, taken_back=1_000)))
+    assert "you owe 0.0002 they count 0.0012 of 0.005" in lied
+    settled = words(lines_of(maple, None, "", replace(LOCKED, owed=-1_000, taken_back=1_000)))
+    assert "they owe 0.001 they count 0.00 of 0.005" in settled
     auto = words(lines_of(find_driver("auto", None, PRICED, {}), None, "", LOCKED))
     assert f"would ask {M}" in auto and "quoted 0.20/M out" in auto
 

@@ -63,10 +63,12 @@ def bound_words(bound: Bound, left_s: int) -> list[Content]:
 
 
 def owed_words(bound: Bound) -> str:
-    """`tab 0.0012 of 0.005`: what is owed to the driver, and how much may be; empty when it is not known."""
+    """`tab 0.0012 of 0.005`: what is owed as the driver counts it, and how much may be; empty when it is not
+    known."""
+    counted = bound.owed + bound.taken_back
     if bound.limit:
-        return f"tab {shown(bound.owed)} of {shown(bound.limit)}"
-    return f"tab {shown(bound.owed)}" if bound.owed else ""
+        return f"tab {shown(counted)} of {shown(bound.limit)}"
+    return f"tab {shown(counted)}" if counted else ""
 
 
 def _today(bound: Bound) -> Content:

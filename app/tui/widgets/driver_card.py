@@ -115,14 +115,18 @@ def _prices(name: str, price_in: int, price_out: int) -> list[Content]:
 def _money(bound: Bound) -> list[Content]:
     """What the driver locked last, and what is owed to the driver."""
     lines = _prices("quoted", bound.price_in, bound.price_out) if bound.state == "locked" else []
+    name, counted = "you owe", bound.owed + bound.taken_back
+    if bound.taken_back:
+        lines.append(row(name if bound.owed >= 0 else "they owe", shown(abs(bound.owed))))
+        name = "they count"
     if bound.limit:
-        owed, limit = shown(bound.owed), f"of {shown(bound.limit)}"
+        owed, limit = shown(counted), f"of {shown(bound.limit)}"
         if len(owed) + 1 + len(limit) <= VALUE_CELLS:
-            lines.append(row("you owe", f"{owed} {limit}"))
+            lines.append(row(name, f"{owed} {limit}"))
         else:
-            lines += [row("you owe", owed), row("", limit)]
-    elif bound.owed:
-        lines.append(row("you owe", shown(bound.owed)))
+            lines += [row(name, owed), row("", limit)]
+    elif counted:
+        lines.append(row(name, shown(counted)))
     return lines
 
 
