@@ -124,6 +124,8 @@ class Attempt:
         """`moved` is told when the first of its text comes. `spending`: None: nothing of money is asked."""
         self.texts: list[str] = []
         """What has come of the answer."""
+        self.in_line: Callable[[], None] = lambda: None
+        """Told that it waits for others at its driver."""
         self.scoring: Scoring | None = None
         """How the scores are computed that came."""
         self._network = network
@@ -272,6 +274,7 @@ class Attempt:
                 case Placed() as placed:
                     part.placed()
                     self._before = placed.before
+                    self.in_line()
                     self._waits(patience)
                 case Claimed() as claimed:
                     part.claimed()

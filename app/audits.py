@@ -1,7 +1,8 @@
 """The audits of one node: their parts, made together, opened and closed in their order.
 
 Which answers are audited is decided in auditor.py, how one is in examining.py, by whom in replaying.py and
-referees.py; what follows is in convicting.py. What front ends are told is in audit_values.py.
+referees.py; what follows is in convicting.py. What is sent only to be audited is in canarying.py, what front
+ends are told in audit_values.py.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from typing import TYPE_CHECKING
 from infraxa.app import fraud
 from infraxa.app.audit_values import AuditPlan
 from infraxa.app.auditor import Auditor
+from infraxa.app.buyer import Buyer
+from infraxa.app.canarying import Canaries
 from infraxa.app.config import Settings
 from infraxa.app.convicting import Convicting, Parts
 from infraxa.app.drivers import Drivers
@@ -37,6 +40,7 @@ class Audits:
         network: NodeNetwork,
         drivers: Drivers,
         purse: Purse,
+        buyer: Buyer,
         *,
         settings: Callable[[], Settings],
         scratch: Path,
@@ -53,6 +57,14 @@ class Audits:
         self._convicting = Convicting(parts, drivers.audited)
         referees = Referees(network, drivers, purse, read_by)
         self._auditor = Auditor(parts, self._replaying, drivers.audited, self._convicting, referees=referees)
+        self._canaries = Canaries(
+            buyer,
+            purse,
+            drivers.audited,
+            lambda: drivers.offers(network.nodes()),
+            self._replaying.copy,
+            referees.reachable,
+        )
         self.noise = self._replaying.noise
         """See Replaying.noise."""
         self.step_aside = self._replaying.step_aside
@@ -67,11 +79,13 @@ class Audits:
 
     async def close(self) -> None:
         """End those that are under way."""
+        await self._canaries.close()
         await self._auditor.close()
 
     def use(self, settings: Settings) -> None:
         """Audit as these settings say."""
         self._auditor.automatic = settings.audit == "auto"
+        self._canaries.use(settings)
 
     async def plan(self, chat_id: str, message_id: str) -> AuditPlan:
         """What an audit of this answer would be. Raises StoreError."""

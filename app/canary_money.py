@@ -11,9 +11,23 @@ from msgspec.structs import replace
 
 from infraxa.app import canary_rules
 from infraxa.app.canary_rules import Spent
+from infraxa.app.counting import IN_FLIGHT, LEAST_OUT, Plan
+from infraxa.net import market
+from infraxa.net.market import Rates
 from infraxa.store import buying
 from infraxa.store.db import Connection
 from infraxa.store.trade_records import Caps, OrderRow, Refused
+
+
+def least_of(plan: Plan, rates: Rates) -> int:
+    """µcr without which a canary is not sent: it would have to be stopped too early."""
+    return market.hold(plan.n_prompt, min(plan.max_out, LEAST_OUT + IN_FLIGHT[1]), rates)
+
+
+def spent_of(conn: Connection, day_start_ms: int) -> Spent:
+    """Of the day that began then."""
+    day, canaries = buying.spent_since(conn, day_start_ms), buying.spent_on_canaries(conn, day_start_ms)
+    return Spent(day.spent + day.held, canaries.spent + canaries.held)
 
 
 def reserve(
@@ -21,10 +35,7 @@ def reserve(
 ) -> OrderRow | Refused:
     """As spending.reserve. The driver is told of a hold as that of a message, and what is reserved here may
     be less. Refused: it is not worth sending by what is left for canaries, or of the day."""
-    day, canaries = (
-        spent(conn, caps.day_start_ms) for spent in (buying.spent_since, buying.spent_on_canaries)
-    )
-    spent = Spent(day.spent + day.held, canaries.spent + canaries.held)
+    spent = spent_of(conn, caps.day_start_ms)
     hold = min(hold, *(cap for cap in (caps.request, caps.chat) if cap is not None))
     held = canary_rules.reserved(hold, least, caps.day or 0, caps.request or 0, spent)
     if held is None:

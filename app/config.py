@@ -207,6 +207,10 @@ _Audit = Annotated[
     Literal["auto", "off"],
     Meta(description="audit answers on this machine: auto (now and then), off (only when you ask)"),
 ]
+_Canaries = Annotated[
+    bool,
+    Meta(description="ask drivers made-up questions now and then, for referees, where the model is not here"),
+]
 _GatewayHost = Annotated[
     str,
     Meta(
@@ -278,6 +282,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     test_others: _TestOthers = True
     verify: _Verify = "fraud_proof"
     audit: _Audit = "auto"
+    canaries: _Canaries = True
     gateway: _Gateway = False
     gateway_port: _GatewayPort = 8790
     gateway_host: _GatewayHost = "127.0.0.1"

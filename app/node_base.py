@@ -110,6 +110,7 @@ class NodeBase(NodeFacade):
             self._net,
             self._drivers,
             self._purse,
+            self._buyer,
             settings=lambda: self.settings,
             scratch=folders.data,
             told=self._conversing.judged,

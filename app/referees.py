@@ -26,7 +26,7 @@ from infraxa.app.drivers import Drivers
 from infraxa.app.errors import NodeError
 from infraxa.app.offers import OfferSeen
 from infraxa.app.opened import Shown
-from infraxa.app.owners import drawn, owners
+from infraxa.app.owners import Lot, drawn, owners
 from infraxa.app.purse import STEP, Purse
 from infraxa.app.replaying import Compared
 from infraxa.app.tally import Tally
@@ -84,17 +84,25 @@ class Referees:
         probably have the same owner, see owners.py."""
         said = receipt.transcript
         assert said is not None
+        lot = functools.partial(_lot, kept.secret, said.root)
+        return self._drawn(kept.order.model, receipt.n_prompt + said.steps, avoided, lot)
+
+    def reachable(self, model: bytes, tokens: int, avoided: Collection[bytes]) -> bool:
+        """Whether anybody could be asked about an answer of this model that with its prompt has so many
+        tokens; `avoided` as for `available`."""
+        return bool(self._drawn(model, tokens, avoided, lambda what: what))
+
+    def _drawn(self, model: bytes, tokens: int, avoided: Collection[bytes], lot: Lot) -> list[OfferSeen]:
         nodes = self._network.nodes()
         found = {
             offer.node.id: offer
             for offer in self._drivers.offers(nodes)
-            if offer.model.model_id == kept.order.model
+            if offer.model.model_id == model
             and offer.model.does & DOES_SCORES
             and offer.has_room
             and offer.mark != "blocked"
-            and offer.model.context >= receipt.n_prompt + said.steps
+            and offer.model.context >= tokens
         }
-        lot = functools.partial(_lot, kept.secret, said.root)
         return [found[node] for node in drawn(found, avoided, owners(nodes), lot)]
 
     def cost(self, kept: Kept, receipt: deals.Receipt, offers: list[OfferSeen]) -> Cost:
@@ -127,14 +135,17 @@ class Referees:
             if least and cap is not None and cap - used < least:
                 raise order_words.cap_reached(reason, cap, used, least)
 
-    def panel(self, kept: Kept, receipt: deals.Receipt, offers: list[OfferSeen], place: Place) -> Panel:
+    def panel(
+        self, kept: Kept, receipt: deals.Receipt, offers: list[OfferSeen], place: Place | None
+    ) -> Panel:
         """Of those that are `available`, for one audit of the answer at that place, which the person has
-        agreed to."""
+        agreed to; None: it is a canary's, in which there is nothing of the person."""
         # Its caps hold for all of them together.
-        spending = self._purse.spending(lambda bills: None, place[0])
+        chat_id = None if place is None else place[0]
+        spending = self._purse.spending(lambda bills: None, chat_id, canary=place is None)
 
         async def told(item: Item) -> None:
-            if isinstance(item, Sent):
+            if isinstance(item, Sent) and place is not None:
                 await self._read_by(*place, item.reader)
 
         def attempt(offer: OfferSeen, told_too: Callable[[Item], None]) -> Attempt:

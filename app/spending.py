@@ -15,7 +15,6 @@ import msgspec
 from infraxa.app import canary_money, canary_rules, order_words
 from infraxa.app.counting import (
     IN_FLIGHT,
-    LEAST_OUT,
     TEXT_TOKENS,
     Agreed,
     charge_of,
@@ -235,8 +234,7 @@ class Spending:
         caps = self._purse.caps(self._used)
         take, least = reserve, plan.least
         if unwritten:
-            out = LEAST_OUT + IN_FLIGHT[1]
-            take, least = canary_money.reserve, market.hold(plan.n_prompt, min(plan.max_out, out), rates)
+            take, least = canary_money.reserve, canary_money.least_of(plan, rates)
         kept = await self._purse.store.step(take, made, hold, least, caps, offer.node.name)
         if isinstance(kept, Refused):
             raise order_words.cap_reached(kept.reason, kept.limit, kept.used, least)
