@@ -90,6 +90,8 @@ class Earnings(msgspec.Struct, frozen=True):
     unsigned: int = 0
     """Charged by this node and not countersigned."""
     disputed: int = 0
+    canaries_today: int = 0
+    """Spent today on questions that nobody asked, and their referees; held for them included."""
     before: Sum | None = None
     """All that was before `since_ms`; None: nothing was asked yet."""
 
@@ -146,6 +148,8 @@ class ReceiptSeen(msgspec.Struct, frozen=True):
     outcome: str
     counted: tuple[int, int, int] | None = None
     """As the user counts: of the prompt, cached of it, of the answer. None: it has not said."""
+    canary: bool = False
+    """Bought only to audit its driver, or such an audit."""
 
 
 class ReceiptLine(msgspec.Struct, frozen=True):

@@ -21,7 +21,7 @@ from infraxa.net import codec
 from infraxa.net.credits import shown
 from infraxa.net.identity import id_text
 from infraxa.net.names import clean_name
-from infraxa.store import earnings, tabs, trade
+from infraxa.store import buying, earnings, tabs, trade
 from infraxa.store.db import Connection, Store
 from infraxa.store.trade_records import Counts, OrderRow, ReceiptRow, Sums, TabRow
 from infraxa.store.trade_records import Sum as SumRow
@@ -52,6 +52,7 @@ class Trading:
         today = datetime.date.today()
         week = today - datetime.timedelta(days=WEEK_DAYS - 1)
         sold, bought, recent, before, listed = await self._store.run(_books, since_ms, start_ms(week))
+        canaries = await self._store.run(buying.spent_on_canaries, start_ms(today))
         days = _merged(sold.days, bought.days, str)
         return Earnings(
             since_ms=since_ms,
@@ -65,6 +66,7 @@ class Trading:
             owed_by_me=sum(tab.owed - tab.reversed for tab in listed if tab.role == "user"),
             unsigned=sum(tab.unsigned for tab in listed if tab.role == "provider"),
             disputed=sum(tab.disputed for tab in listed if tab.role == "provider"),
+            canaries_today=canaries.spent + canaries.held,
             before=before,
         )
 
@@ -279,6 +281,7 @@ def _receipt(place: int, order: OrderRow, row: ReceiptRow, name: str) -> Receipt
         state=_state(order, row),
         outcome=order.outcome,
         counted=(user.n_prompt, user.n_cached, user.n_out) if user is not None else None,
+        canary=order.canary,
     )
 
 

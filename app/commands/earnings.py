@@ -117,6 +117,7 @@ def _print_totals(found: Earnings) -> None:
             ("in all" if not found.since_ms else f"since {moment(found.since_ms)[:10]}", both(found.total)),
             ("today", both(found.today)),
             ("7 days", both(found.week)),
+            ("on canaries today", shown(found.canaries_today) if found.canaries_today else ""),
             ("owed to you", shown(found.owed_to_me)),
             ("you owe", shown(found.owed_by_me)),
             ("not countersigned", shown(found.unsigned) if found.unsigned else ""),

@@ -44,7 +44,7 @@ def list_receipts(data_dir: Path | None, *, role: Role | None, count: int, as_js
     rows = [
         (
             moment(one.at_ms),
-            "sold to" if one.role == "provider" else "bought from",
+            _way(one),
             peer_text(one.name, one.peer),
             one.model,
             str(one.n_prompt),
@@ -60,6 +60,12 @@ def list_receipts(data_dir: Path | None, *, role: Role | None, count: int, as_js
     print_table(columns, rows, right=("prompt", "answer", "charge", "agreed"))
     if not found:
         note("There are no receipts.")
+
+
+def _way(one: ReceiptSeen) -> str:
+    if one.role == "provider":
+        return "sold to"
+    return "canary of" if one.canary else "bought from"
 
 
 def show_receipt(data_dir: Path | None, order: str, *, as_json: bool) -> None:
@@ -85,7 +91,7 @@ def show_receipt(data_dir: Path | None, order: str, *, as_json: bool) -> None:
         (
             ("order", one.order),
             ("time", moment(one.at_ms)),
-            ("sold to" if one.role == "provider" else "bought from", peer_text(one.name, one.peer)),
+            (_way(one), peer_text(one.name, one.peer)),
             ("model", one.model),
             ("outcome", one.outcome),
             ("tokens", _tokens(one.n_prompt, one.n_cached, one.n_out)),

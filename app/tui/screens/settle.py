@@ -193,7 +193,7 @@ class ShowReceipt(Dialog[bool]):
         one = self._receipt
         at = time.strftime("%a %d %b %Y %H:%M:%S", time.localtime(one.at_ms / 1000))
         with Vertical(id="dialog"):
-            yield Static(f"Receipt · {rows.WAY[one.role]} · {at}", classes="heading", markup=False)
+            yield Static(f"Receipt · {rows.way(one)} · {at}", classes="heading", markup=False)
             yield Static(Content("\n").join(receipt_lines(one)), classes="said", markup=False)
             with Horizontal(classes="buttons"):
                 yield Button("Export", id="export", compact=True)

@@ -59,7 +59,7 @@ RECEIPTS = (
     Column("state", 10),
 )
 OWES = {"provider": "owes me", "user": "I owe"}
-WAY = {"provider": "sold", "user": "bought"}
+_WAY = {"provider": "sold", "user": "bought"}
 STATES = {
     "due": ("◌ unsigned", ".table--warn"),
     "signed": ("✓ signed", ".table--good"),
@@ -152,6 +152,8 @@ def _owed(earnings: Earnings, width: int) -> Content:
     for amount, word in ((earnings.unsigned, "unsigned"), (earnings.disputed, "disputed")):
         if amount:
             parts.append(Content.styled(f"{shown(amount)} {word}", "$text-warning"))
+    if earnings.canaries_today:
+        parts.append(Content.styled(f"{shown(earnings.canaries_today)} on canaries today", _QUIET))
     owed = Content.styled(" · ", _QUIET).join(parts)
     total = Content.assemble(("balance", "bold"), f" {'+' if balance > 0 else ''}{shown(balance)}   ")
     return Content("= ") + (total + owed if 2 + total.cell_length + owed.cell_length <= width else owed)
@@ -227,7 +229,7 @@ def receipt_rows(receipts: Sequence[ReceiptSeen]) -> list[Row]:
         name, model = peer_name(one.name, one.peer), one_line(one.model, 60)
         cells: tuple[Cell, ...] = (
             when(one.at_ms),
-            WAY[one.role],
+            way(one),
             name,
             model,
             thousands(one.n_prompt),
@@ -248,6 +250,11 @@ def when(milliseconds: int) -> str:
     """`21 Nov 14:02`, in the time of this machine."""
     moment = time.localtime(milliseconds / 1000)
     return f"{moment.tm_mday:2} {time.strftime('%b %H:%M', moment)}"
+
+
+def way(one: ReceiptSeen) -> str:
+    """In which direction it went."""
+    return "canary" if one.canary else _WAY[one.role]
 
 
 def in_full(thing: object, tabs: Sequence[TabSeen], now_ms: int) -> Content:
@@ -333,7 +340,7 @@ def _receipt_in_full(one: ReceiptSeen) -> Content:
     return _lines(
         f"{one.order[:16]} · {one_line(one.peer, 64)}",
         f"{told} · {price}",
-        f"{money} · {ending(one)}",
+        f"{money} · {ending(one)}{' · nobody asked: it audits the driver' if one.canary else ''}",
     )
 
 
