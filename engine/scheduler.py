@@ -30,6 +30,9 @@ TOGETHER = 0.5
 read before either is answered at full speed."""
 FORGOTTEN = 1 / 3
 """How likely it is that a remembered conversation goes on, other than the one unused for longest."""
+APART = 128
+"""Tokens read again that it is worth to have one idle slot less between those who run: in each step of
+an answer a throw-away token costs a CPU about as much as reading one or two, and answers are that long."""
 TURN = 4
 """Of so many steps that read prompts, one is for the prompt that waits longest, if a later one would come
 before it; in the others, those nearest to their end come first."""
@@ -72,6 +75,7 @@ class Scheduler:
         """A cache can be cut at any token (recurrent models: only kept whole or cleared)."""
         self.parking: Parking[Any] = parking if parking is not None else Parking(0)
         self.share = TimeShare()
+        self._separate = separate
         self._bridging = separate and rewindable
         self._running: list[Job | None] = [None] * slots
         self._cached: list[list[int]] = [[] for _ in range(slots)]
@@ -129,15 +133,16 @@ class Scheduler:
         free = [slot for slot, other in enumerate(self._running) if other is None]
         oldest = min(free, key=lambda s: (self._last_used[s], s))
 
-        def cost(slot: int) -> float:
-            matching = self._matching(slot, job)
+        def cost(slot: int, matching: int) -> float:
             lost = 0.0 if slot == oldest else (len(self._cached[slot]) - matching) * FORGOTTEN
-            return lost - matching
+            return lost - matching + APART * self._apart(slot)
 
-        slot = min(free, key=lambda s: (cost(s), self._last_used[s], s))
-        known = self._find(job, 0, oldest)
-        if known is not None and known.gain > -cost(slot):
-            slot = oldest
+        costs = {slot: cost(slot, self._matching(slot, job)) for slot in free}
+        slot = min(free, key=lambda s: (costs[s], self._last_used[s], s))
+        spared = min(free, key=lambda s: (cost(s, 0), self._last_used[s], s))
+        known = self._find(job, 0, spared)
+        if known is not None and cost(spared, 0) - known.gain < costs[slot]:
+            slot = spared
         else:
             known = None
         n_keep = 0 if known is not None else self._matching(slot, job)
@@ -152,6 +157,11 @@ class Scheduler:
         self.n_running += 1
         copy = self._follow(job, known) if known is not None else None
         return Admitted(job, n_keep, park, copy)
+
+    def _apart(self, slot: int) -> int:
+        """Idle slots between that one and the nearest that runs; more than a pass costs do not count."""
+        running = [abs(slot - other) for other, job in enumerate(self._running) if job is not None]
+        return min(min(running) - 1, BRIDGE + 1) if running and self._separate else 0
 
     def _matching(self, slot: int, job: Job) -> int:
         """Tokens of the idle slot's cache that the job can go on from.

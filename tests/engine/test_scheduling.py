@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import hypothesis.strategies as st
 import pytest
 from hypothesis import given, settings
@@ -303,6 +305,31 @@ def test_of_equal_slots_the_one_unused_for_longest_is_taken() -> None:
     new = Job(3, "", [9])
     start(scheduler, new)
     assert new.slot == 1
+
+
+@pytest.mark.parametrize("gone", list(itertools.permutations(range(4))))
+def test_those_who_run_are_neighbours_however_others_left(gone: tuple[int, ...]) -> None:
+    scheduler = make(slots=6)
+    for turn in range(4):
+        jobs = [Job(10 * turn + i, "", [turn, i, 5]) for i in range(4)]
+        start(scheduler, *jobs)
+        slots = sorted(job.slot for job in jobs)
+        assert slots == list(range(slots[0], slots[0] + 4))
+        for i in gone:
+            run_step(scheduler)
+            scheduler.remove(jobs[i])
+
+
+def test_a_long_conversation_far_from_who_runs_goes_on_beside_them() -> None:
+    scheduler = Scheduler(slots=8, n_ctx=4096, n_batch=2048)
+    jobs = [Job(i, "", [i] * (1000 if i == 6 else 2)) for i in range(8)]
+    start(scheduler, *jobs)
+    run_step(scheduler)
+    for job in jobs[1:]:
+        scheduler.remove(job)
+    again = Job(9, "", [6] * 1000 + [1])
+    ((job, _, _, copy),) = start(scheduler, again)
+    assert (job.slot, job.n_past, copy and copy.slot) == (1, 1000, 6)
 
 
 def test_a_cache_that_cannot_be_cut_is_used_whole_or_not_at_all() -> None:
