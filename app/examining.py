@@ -20,8 +20,9 @@ from infraxa.app.referees import Panel
 from infraxa.app.replaying import Compared, NotCompared, Replaying
 from infraxa.app.terms import backend_of, kv_type_of
 from infraxa.app.verifying import Kept
+from infraxa.app.votes import Vote, lie_of, ratio_of, state_of, unsure_of
 from infraxa.engine.transcript import challenge
-from infraxa.engine.verdicts import FLOOR, LEAST_STEPS, Distance, Judged, agreed, judge
+from infraxa.engine.verdicts import FLOOR, LEAST_STEPS, Distance, Judged, judge
 from infraxa.net import deals, wire
 from infraxa.net.errors import NetError, ProtocolError
 
@@ -126,12 +127,12 @@ class Examining:
                     # Which some templates do with any prompt.
                     return Found("undetermined", "varying", len(shown.leaves), by="own")
                 # Another version may put a prompt together otherwise.
-                wrong: State = "failed" if first.same_version and first.same_backend else "undetermined"
-                return Found(wrong, "other_prompt", len(shown.leaves), by="own")
-            if why := _other(kept, receipt, shown, first):
-                # Another version may write a token otherwise.
-                state: State = "failed" if first.same_version else "undetermined"
-                return Found(state, why, len(shown.leaves), by="own")
+                state: State = "failed" if first.same_version and first.same_backend else "undetermined"
+                return Found(state, "other_prompt", len(shown.leaves), by="own")
+            # Another version may write a token otherwise.
+            wrong: State = "failed" if first.same_version else "undetermined"
+            if not ends.same_text(kept, first.text):
+                return Found(wrong, "other_text", len(shown.leaves), by="own")
             judged, last = self._judged(kept, said, first), first
             grey = judged.state in ("grey", "failed")
             if grey:
@@ -141,7 +142,10 @@ class Examining:
                 last = await self._replaying.compare(kept, said, shown, load=when.asked)
                 judged = self._judged(kept, said, last)
             self._remember(kept, said, last, judged)
-            return _found(judged, last, shown, grey=grey)
+            found = _found(judged, last, shown, grey=grey)
+            if found.state != "failed" and not _ends_truly(kept, receipt, shown, first):
+                return found._replace(state=wrong, why="wrong_end")
+            return found
         except NotCompared as error:
             if error.why in ("no_calibration", "no_noise"):
                 return Found("undetermined", error.why, len(shown.leaves))
@@ -156,13 +160,13 @@ class Examining:
         if isinstance(shown, Found):
             return shown
         known = await self._replaying.known_noise(kept.order.model, backend_of(said.profile))
-        votes: list[_Vote] = []
+        votes: list[Vote] = []
         least = MOST_TOLD
         unsure = "no_referee"
-        while (state := _agreed(votes)) == "grey":
+        while (state := state_of(votes)) == "grey":
             compared = await panel.following(shown)
             if compared is None:
-                found = Found("undetermined", _unsure(votes) or unsure, *_figures(votes, shown))
+                found = _found_by(votes, shown, "undetermined", unsure_of(votes) or unsure)
                 return found._replace(by="") if found.why == "no_referee" else found
             mu0 = known
             if not known and compared.mu0:
@@ -172,24 +176,28 @@ class Examining:
             judged = judge(compared.steps, mu0 or 0.0)
             if judged.state == "passed" and not known and judge(compared.steps, least).state != "passed":
                 judged = judged._replace(state="grey")
-            if why := _other(kept, receipt, shown, compared):
-                if compared.same_version:
-                    votes.append(_Vote(judged._replace(state="failed"), why))
-                else:
-                    unsure = why  # which it may write otherwise
+            lie = ""
+            if not ends.same_text(kept, compared.text):
+                lie = "other_text"
+            elif judged.state == "passed" and not _ends_truly(kept, receipt, shown, compared):
+                lie = "wrong_end"
+            if lie and not compared.same_version:
+                unsure = lie  # which may write a token otherwise
+            elif lie:
+                votes.append(Vote(judged._replace(state="failed"), lie))
             elif judged.state != "passed" and not mu0:
                 # What is honest by the least noise that there can be is by any; nothing else is known by it.
                 unsure = "no_noise"
             elif judged.state == "failed" and not compared.same_backend:
                 unsure = "backend"
             else:
-                votes.append(_Vote(judged, "other_model" if judged.state == "failed" else ""))
+                votes.append(Vote(judged, "other_model" if judged.state == "failed" else ""))
             if judged.state != "passed" and len(shown.leaves) < said.steps <= wire.MAX_SCORES:
                 with contextlib.suppress(_TooLong, _TooLate, _Gone, Silent):
                     shown = await self._shown(kept, receipt, when, all_steps=True)
         assert state == "passed" or state == "failed"
         agree = [vote for vote in votes if vote.judged.state == state]
-        return Found(state, _commonest(agree), *_figures(agree, shown))
+        return _found_by(agree, shown, state, lie_of(agree))
 
     def _judged(self, kept: Kept, said: deals.Transcript, compared: Compared) -> Judged:
         """By its own steps; an answer of few, by those of others of this driver with it."""
@@ -318,45 +326,11 @@ def _found(judged: Judged, compared: Compared, shown: Shown, *, grey: bool = Fal
             return found("undetermined", "few")
 
 
-def _other(kept: Kept, receipt: deals.Receipt, shown: Shown, compared: Compared) -> str:
-    """What of the answer is not what its tokens say, as of Verdict.why; empty: nothing."""
-    if not ends.same_text(kept, compared.text):
-        return "other_text"
-    last = shown.leaves[-1]
-    return "" if ends.is_true(kept, receipt, last, compared.end, compared.n_prompt) else "wrong_end"
+def _ends_truly(kept: Kept, receipt: deals.Receipt, shown: Shown, compared: Compared) -> bool:
+    return ends.is_true(kept, receipt, shown.leaves[-1], compared.end, compared.n_prompt)
 
 
-class _Vote(NamedTuple):
-    """What one referee found."""
-
-    judged: Judged
-    why: str
-    """What failed, as of Verdict.why."""
-
-
-def _commonest(votes: Sequence[_Vote]) -> str:
-    """The lie that most of them found."""
-    whys = [vote.why for vote in votes]
-    return max(whys, key=whys.count, default="")
-
-
-def _agreed(votes: Sequence[_Vote]) -> Literal["passed", "grey", "failed", "undetermined"]:
-    """See verdicts.agreed: who found another lie does not confirm this one."""
-    lie = _commonest([vote for vote in votes if vote.why])
-    return agreed([vote.judged.state if vote.why in ("", lie) else "grey" for vote in votes])
-
-
-def _unsure(votes: Sequence[_Vote]) -> str:
-    """Why referees came to nothing; empty: none of them said what counts."""
-    states = [vote.judged.state for vote in votes]
-    if "failed" not in states:
-        return "near" if states else ""
-    return "one_referee" if len(states) == 1 else "disagree"
-
-
-def _figures(votes: Sequence[_Vote], shown: Shown) -> tuple[int, float | None, bool, Literal["referee"]]:
-    """The rest of what is Found by these, the last of whom saw the most steps."""
-    judged = [vote.judged for vote in votes]
-    ratio = judged[-1].ratio if judged and math.isfinite(judged[-1].ratio) else None
-    clear = all(one.state == "passed" for one in judged)
-    return len(shown.leaves), ratio, not clear, "referee"
+def _found_by(votes: Sequence[Vote], shown: Shown, state: State, why: str) -> Found:
+    """By these referees."""
+    clear = all(vote.judged.state == "passed" for vote in votes)
+    return Found(state, why, len(shown.leaves), ratio_of(votes), not clear, "referee")

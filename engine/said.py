@@ -44,7 +44,7 @@ class Said:
         """`piece`: the bytes of a token; None: it ends the turn. `stop`: the stop strings that were asked
         for. `chars`: of whose text the hash is wanted, from its beginning on; 0: of all of it."""
         self.end = -1
-        """The first token that ends the turn, or completes a stop string; nothing after it says anything."""
+        """The first token that ends the turn, or completes a stop string; -1: none does."""
         self._piece = piece
         self._text = TextAssembler(stop)
         self._hash = _Hash(chars)
@@ -53,11 +53,9 @@ class Said:
     def add(self, tokens: Iterable[int]) -> None:
         """The next ones."""
         for token in tokens:
-            if self.end >= 0:
-                return
             piece = self._piece(token)
             self._hash.add(self._text.feed(piece or b""))
-            if piece is None or self._text.stopped:
+            if self.end < 0 and (piece is None or self._text.stopped):
                 self.end = self._count
             self._count += 1
 
