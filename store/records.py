@@ -74,11 +74,11 @@ class Verdict(msgspec.Struct, frozen=True):
     """A code. Unverified: `sampling` (this kind of sampling is not verified), `not_offered`, `own_setting`.
     Signed, when an audit was wanted and did not begin or could not go on: `no_file`, `not_loaded`. Not
     determined: `no_calibration`, `backend`, `silent`, `gone` (the driver does not keep its steps any more),
-    `few` (too few tokens), `other_prompt`, `other_text`, `varying` (the prompt cannot be put together again),
-    `near`, `no_noise` (the noise of the file cannot be known); by referees also `no_referee` (none computed
-    it), `one_referee` (one found a lie, and nobody else confirmed it), `disagree`.
-    Failed: `wrong_token`, `wrong_leaf`, `two_receipts`, `other_model`, `other_prompt`, `other_text`,
-    `bad_opening`."""
+    `few` (too few tokens), `other_prompt`, `other_text`, `wrong_end`, `varying` (the prompt cannot be put
+    together again), `near`, `no_noise` (the noise of the file cannot be known); by referees also `no_referee`
+    (none computed it), `one_referee` (one found a lie, and nobody else confirmed it), `disagree`.
+    Failed: `wrong_token`, `wrong_leaf`, `wrong_end`, `two_receipts`, `other_model`, `other_prompt`,
+    `other_text`, `bad_opening`."""
     by: Literal["", "own", "referee"] = ""
     """Who compared it with the model."""
     opened: int = 0
