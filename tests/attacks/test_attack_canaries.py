@@ -1,0 +1,99 @@
+"""A driver that wants to answer honestly only what is audited: it looks for canaries by what repeats, and
+serves a cheaper model to everybody."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from infraxa.app import canary_rules
+from infraxa.app.canaries import Author
+from infraxa.app.canary_rules import Habits
+from infraxa.app.config import Settings
+from tests.app.auditing import Real, in_module, real_provider
+from tests.app.test_canaries_judged import ASKS, canarying, found
+from tests.attacks import report
+from tests.attacks.cheats import speaking, spoken
+from tests.attacks.den import WARM, Den, den
+from tests.attacks.target import replaced
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def cheat(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[tuple[Den, Real, Real]]:
+    """One that cheats, and two referees."""
+    folder = tmp_path_factory.mktemp
+    async with den(folder("den")) as made, real_provider(folder("b")) as b, real_provider(folder("c")) as c:
+        yield made, b, c
+
+
+def repeats(texts: list[str]) -> int:
+    """What a driver finds that remembers all that it was asked, without its case and its spaces."""
+    count = Counter("".join(text.casefold().split()) for text in texts)
+    return sum(n for n in count.values() if n > 1)
+
+
+@pytest.mark.parametrize("chars", [20, 45, 120])
+def test_canaries_are_not_known_by_what_repeats(chars: int) -> None:
+    rng, count = random.Random(chars), report.scale(300, 3000)
+
+    def texts(made: int) -> list[str]:
+        """Of a node that is started anew after so many."""
+        said: list[str] = []
+        while len(said) < count:
+            author = Author(random.Random(rng.random()))
+            said += [author.question(author.persona(), chars) for _ in range(made)]
+        return said[:count]
+
+    with replaced((Author, "_new", lambda self, make: "How are you?")):
+        weak = repeats(texts(50))
+    assert weak == count
+    assert repeats(texts(50)[:300]) == 0
+    ours = repeats(texts(count))
+    assert ours == 0
+    report.tell(
+        f"canaries: looked for by repeats, {chars} characters",
+        weakened=f"{weak} of {count} known",
+        ours=f"{ours} of {count}",
+    )
+
+
+@in_module
+async def test_who_serves_a_cheaper_model_to_all_is_caught_by_one(
+    cheat: tuple[Den, Real, Real], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(canary_rules, "AFTER", 1.0)
+    monkeypatch.setattr(canary_rules, "typing_s", lambda rng, chars: 0.01)
+    monkeypatch.setattr(Habits, "delay_s", lambda self, rng: 0.05)
+    number = iter(range(1000))
+    monkeypatch.setattr(Author, "question", lambda self, persona, chars: f"{ASKS}{'?' * (next(number) + 1)}")
+    made, *referees = cheat
+    await made.load("Q4_0")
+    caught = asked = 0
+    for run in range(report.scale(1, 10)):
+        with speaking(made, lambda request: spoken(made.cheap, request)):
+            async with canarying(tmp_path / f"weak{run}", made.real, *referees) as (user, canaries):
+                canaries.use(Settings(canaries=False))
+                await user.answer(sampling=WARM)
+                assert not user.drivers.audited.caught(user.id, made.real.shop.model_id)
+            async with canarying(tmp_path / str(run), made.real, *referees) as (user, canaries):
+                for _ in range(4):  # an answer may be too short to be judged
+                    asked += 1
+                    await user.answer(sampling=WARM)
+                    rows = await found(user, 1, seconds=10.0)
+                    if rows:
+                        break
+                assert (rows[0].verdict.state, rows[0].verdict.why) == ("failed", "other_model")
+                assert user.drivers.audited.caught(user.id, made.real.shop.model_id)
+                assert not user.readers, "no chat was shown"
+                caught += 1
+    report.tell(
+        "canaries: Q4_0 in place of Q8_0 for all, the file not here",
+        weakened="not seen",
+        ours="other_model, for this user",
+        cost=f"caught {caught} times, after {asked} answers",
+    )
