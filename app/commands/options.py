@@ -232,6 +232,13 @@ Audit = Annotated[
         metavar="WHEN", help="Audit answers on this machine: auto (now and then) or off (only when you ask)."
     ),
 ]
+Canaries = Annotated[
+    bool | None,
+    typer.Option(
+        "--canaries/--no-canaries",
+        help="Ask drivers made-up questions now and then, for referees, where the model is not here.",
+    ),
+]
 Gateway = Annotated[
     bool | None, typer.Option("--gateway/--no-gateway", help="An OpenAI-compatible API on this machine.")
 ]

@@ -140,6 +140,7 @@ def root(
     test_others: options.TestOthers = None,
     verify: options.Verify = None,
     audit: options.Audit = None,
+    canaries: options.Canaries = None,
     gateway: options.Gateway = None,
     gateway_port: options.GatewayPort = None,
     gateway_host: options.GatewayHost = None,
