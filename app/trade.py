@@ -90,10 +90,10 @@ class Earnings(msgspec.Struct, frozen=True):
     unsigned: int = 0
     """Charged by this node and not countersigned."""
     disputed: int = 0
-    canaries_today: int = 0
-    """Spent today on questions that nobody asked, and their referees; held for them included."""
     before: Sum | None = None
     """All that was before `since_ms`; None: nothing was asked yet."""
+    canaries_today: int = 0
+    """Spent today on questions that nobody asked, and their referees; held for them included."""
 
 
 class TabSeen(msgspec.Struct, frozen=True):
