@@ -21,6 +21,7 @@ ORDER: Final = wire.Order(
     b"\x0f" * 16, bytes(32), 500, max_tokens=64, mode="fraud_proof", prompt_hash=b"p" * 32, audit=b"a" * 32
 )
 STARTED: Final = 1_790_000_000_000
+_ENDS: Final = {"stop": transcript.EOS, "length": transcript.LENGTH, "cancelled": 0, "failed": 0}
 
 
 class Ran(NamedTuple):
@@ -52,11 +53,12 @@ def run(
     order: wire.Order = ORDER,
     tokens: Mapping[int, int] | None = None,
     leaves: Mapping[int, bytes] | None = None,
+    flags: Mapping[int, int] | None = None,
     seed: int = 1,
     **said: object,
 ) -> Ran:
     """`tokens`: at these steps the candidate of this rank is given, whatever was drawn. `leaves`: what is
-    committed in place of the right ones. `said`: what its receipt says otherwise."""
+    committed in place of the right ones, `flags`: likewise. `said`: what its receipt says otherwise."""
     rng, encoded = random.Random(seed), codec.encode(order)
     request = deals.request_hash(encoded)
     draw = gumbel.draw_of(order.temperature, order.top_k, order.top_p, order.min_p)
@@ -68,7 +70,9 @@ def run(
         if tokens is not None and step in tokens:
             token = ids[tokens[step]]
         tag = transcript.leaf_tag(SALT, step)
-        leaf = transcript.encode_leaf(Leaf(order.id, step, ctx, token, 0, ids, q, tag))
+        flag = _ENDS[str(said.get("outcome", "stop"))] if step == steps - 1 else 0
+        flag = (flags or {}).get(step, flag)
+        leaf = transcript.encode_leaf(Leaf(order.id, step, ctx, token, flag, ids, q, tag))
         made.append((leaves or {}).get(step, leaf))
         tree.append(made[-1])
         ctx = transcript.ctx_next(ctx, token)
@@ -87,5 +91,7 @@ LIAR: Final = run(tokens={17: 63})
 """It gave a token that is the least likely of the candidates."""
 FORGER: Final = run(leaves={5: bytes(transcript.LEAF_BYTES)})
 """It committed to nothing at a step."""
+ENDLESS: Final = run(flags={11: transcript.EOS})
+"""It went on after what it had called the end."""
 SECOND: Final = deals.sign(replace(LIAR.said, charge=9), DRIVER)
 """Another receipt for the same answer."""

@@ -17,13 +17,26 @@ from infraxa.engine import gumbel, transcript
 from infraxa.engine.transcript import Leaf, Tree, encode_leaf
 from infraxa.net import codec, deals, wire
 from infraxa.net.errors import NetError, ProtocolError
-from tests.app.lies import ACCOUNT, DRIVER, FORGER, LIAR, ORDER, OTHER_DRIVER, SECOND, STARTED, Ran, run
+from tests.app.lies import (
+    ACCOUNT,
+    DRIVER,
+    ENDLESS,
+    FORGER,
+    LIAR,
+    ORDER,
+    OTHER_DRIVER,
+    SECOND,
+    STARTED,
+    Ran,
+    run,
+)
 
 WRONG_TOKEN = made(LIAR.receipt, order=LIAR.order, opened=LIAR.opened(17))
 WRONG_LEAF = made(FORGER.receipt, opened=FORGER.opened(5))
+WRONG_END = made(ENDLESS.receipt, order=ENDLESS.order, opened=ENDLESS.opened(11))
 TWO_RECEIPTS = made(LIAR.receipt, other=SECOND)
-PROOFS = [WRONG_TOKEN, WRONG_LEAF, TWO_RECEIPTS]
-KINDS = ["wrong_token", "wrong_leaf", "two_receipts"]
+PROOFS = [WRONG_TOKEN, WRONG_LEAF, WRONG_END, TWO_RECEIPTS]
+KINDS = ["wrong_token", "wrong_leaf", "wrong_end", "two_receipts"]
 
 
 def proves_nothing(ran: Ran, step: int) -> str:
@@ -48,6 +61,31 @@ def test_what_is_no_leaf_of_this_answer() -> None:
     for step, leaf in ((3, honest.leaves[4]), (3, other.leaves[3]), (3, b"x"), (3, honest.leaves[3][:-1])):
         cheat = run(leaves={step: leaf})
         assert checked(made(cheat.receipt, order=cheat.order, opened=cheat.opened(step))).kind == "wrong_leaf"
+
+
+EOS, STOP, LENGTH = transcript.EOS, transcript.STOP, transcript.LENGTH
+
+
+def test_an_end_that_is_none() -> None:
+    assert checked(WRONG_END)[:2] == ("wrong_end", DRIVER.id) and checked(WRONG_END).step == 11
+    assert "Token 12 " in fraud.told(checked(WRONG_END)) and "request" not in json.loads(WRONG_END)
+    for outcome, flag in (("stop", 0), ("stop", LENGTH), ("length", 0), ("length", EOS), ("length", STOP)):
+        cheat = run(flags={19: flag}, outcome=outcome)
+        assert checked(made(cheat.receipt, order=cheat.order, opened=cheat.opened(19))).kind == "wrong_end"
+    for outcome in ("stop", "length", "cancelled", "failed"):
+        cheat = run(flags={3: LENGTH}, outcome=outcome)
+        assert checked(made(cheat.receipt, order=cheat.order, opened=cheat.opened(3))).kind == "wrong_end"
+
+
+def test_whoever_cancels_or_fails_may_end_anywhere() -> None:
+    for outcome, flags in (
+        ("stop", (EOS, STOP)),
+        ("length", (LENGTH,)),
+        ("cancelled", (0, EOS, STOP, LENGTH)),
+        ("failed", (0, EOS, STOP, LENGTH)),
+    ):
+        for flag in flags:
+            assert "the right one" in proves_nothing(run(flags={19: flag}, outcome=outcome), 19)
 
 
 def test_two_receipts_for_one_answer_in_either_order() -> None:
@@ -133,18 +171,23 @@ def called(kind: str, ran: Ran, step: int) -> str:
         ("root", opened.root), ("request", ran.order),
     ):  # fmt: skip
         said[name] = base64.b64encode(data).decode()
-    if kind == "wrong_leaf":
+    if kind != "wrong_token":
         del said["request"]
     return json.dumps({**said, "kind": kind, "step": step}, separators=(",", ":"))
 
 
 def test_a_lie_is_called_what_it_is() -> None:
     assert called("wrong_token", LIAR, 17) == WRONG_TOKEN and called("wrong_leaf", FORGER, 5) == WRONG_LEAF
+    assert called("wrong_end", ENDLESS, 11) == WRONG_END
     for text, why in (
         (called("wrong_leaf", LIAR, 17), "is a leaf of this answer"),
         (called("wrong_leaf", run(), 17), "is a leaf of this answer"),
         (called("wrong_token", run(), 17), "the right one"),
         (called("wrong_token", FORGER, 5), "no sampling"),
+        (called("wrong_end", run(), 19), "may end there"),
+        (called("wrong_end", run(), 3), "may end there"),
+        (called("wrong_end", FORGER, 5), "may end there"),
+        (called("wrong_leaf", ENDLESS, 11), "is a leaf of this answer"),
     ):
         with pytest.raises(NetError, match=why):
             checked(text)
@@ -160,7 +203,7 @@ def test_one_that_is_too_long_is_not_read() -> None:
 
 
 def test_who_is_guilty() -> None:
-    assert [guilty(text.encode()) for text in PROOFS] == [DRIVER.id] * 3
+    assert [guilty(text.encode()) for text in PROOFS] == [DRIVER.id] * len(PROOFS)
     assert guilty(WRONG_TOKEN.encode()[:-1]) is None and guilty(b"\xff") is None and guilty(b"") is None
     for newer in ('{"infraxa_proof":2,', '{"infraxa_proof":1,'):
         text = WRONG_TOKEN.replace('{"infraxa_proof":1,', newer).replace("wrong_token", "wrong_mood")
@@ -210,7 +253,7 @@ def test_what_another_machines_logarithm_would_choose_has_none(seed: int) -> Non
     tokens, logits = tuple(token for _, token in pairs), tuple(-value for value, _ in pairs)
     for token in (best, second):
         if gumbel.is_chosen(token, tokens, logits, draw, sampling, 0):
-            leaf = encode_leaf(Leaf(order.id, 0, bytes(32), token, 0, tokens, logits, bytes(16)))
+            leaf = encode_leaf(Leaf(order.id, 0, bytes(32), token, EOS, tokens, logits, bytes(16)))
             ran = run(1, order=order, leaves={0: leaf})
             assert "the right one" in proves_nothing(ran, 0)
 

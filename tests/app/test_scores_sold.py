@@ -24,9 +24,17 @@ from tests.net.nodes import until
 
 ANSWER = tuple(range(100, 140))
 STEPS = (0, 7, 39)
-ASKED = Prompt((Turn("user", QUESTION),), answer=struct.pack("<40I", *ANSWER), steps=STEPS, kv_type="q8_0")
+ASKED = Prompt(
+    (Turn("user", QUESTION),),
+    answer=struct.pack("<40I", *ANSWER),
+    steps=STEPS,
+    kv_type="q8_0",
+    ends=("END",),
+    chars=7,
+)
 N_PROMPT = 25
 N_READ = N_PROMPT + STEPS[-1]
+TEXT = b"t" * 32
 ROW = ScoredRow(struct.pack("<2I", 5, 7), struct.pack("<2i", 9, -9))
 
 
@@ -40,6 +48,7 @@ class Asked:
         self.answer = answer
         self.steps = steps
         self.kv_type: str = more["kv_type"]
+        self.chars: int = more["chars"]
         self.most: int = more["most"]
         self.progress: Callable[[float], None] = more["on_progress"]
         self.made: asyncio.Future[Scored] = asyncio.get_running_loop().create_future()
@@ -50,7 +59,8 @@ class Asked:
         if budget is not None and (budget.tokens(N_PROMPT + self.steps[-1]) or 0) < 0:
             self.made.set_exception(EngineError("over_budget", "It costs more than it may."))
             return
-        self.made.set_result(Scored(N_PROMPT, bytes(4 * N_PROMPT), (ROW,) * len(self.steps)))
+        scored = Scored(N_PROMPT, bytes(4 * N_PROMPT), (ROW,) * len(self.steps), 39, TEXT)
+        self.made.set_result(scored)
 
 
 @asynccontextmanager
@@ -88,12 +98,13 @@ async def test_scores_are_sold_by_what_is_read(tmp_path: Path) -> None:
         order = await user.order()
         bought, score = await begin(user, asked, **order)
         assert (score.answer, score.steps, score.kv_type) == (ANSWER, STEPS, "q8_0")
+        assert (score.request.sampling.stop, score.chars) == (("END",), 7)
         assert score.most == engine_of(shop).status.loaded.n_ctx  # type: ignore[union-attr]
         score.make()
         items = await bought
         claimed, told, *vectors, done = items
         assert isinstance(claimed, Claimed) and isinstance(told, Scoring) and isinstance(done, Done)
-        assert told.noise == 77_600 and told.profile.split("/")[2] == "f16"
+        assert (told.noise, told.end, told.text) == (77_600, 39, TEXT) and told.profile.split("/")[2] == "f16"
         assert vectors == [Vector(ROW.ids + ROW.q, n) for n in (N_READ, 0, 0)]
         assert (done.n_prompt, done.n_out) == (N_READ, 0)
         facts = facts_of(await user.receipt(order["id"]))

@@ -18,6 +18,7 @@ from infraxa.engine.frames import Calibrate, Score, ScoreMade
 from infraxa.engine.guide import GUIDE_PATH
 from infraxa.engine.llama import Model
 from infraxa.engine.logits import row_of_logits
+from infraxa.engine.said import text_hash
 from infraxa.engine.scoring import LOWEST, Means
 from infraxa.engine.transcript import decode_leaf, quantised
 from infraxa.engine.types import Budget, EngineError, LoadOptions, Request, Scored, Verified
@@ -140,6 +141,30 @@ def test_an_honest_answer_passes_and_another_prompt_fails(open_judge: Open, ask:
 
     assert verdict(request) == "passed"
     assert verdict(ask("what is infraxa?", "It is a market.", "what is a tab?")) == "failed"
+
+
+def test_it_is_told_what_the_tokens_say_and_where_they_end_it(
+    open_judge: Open, ask: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judge = open_judge()
+    monkeypatch.setattr(scoring, "PIECE", 16)
+    ways: dict[str, dict[str, Any]] = {"eos": {}, "stop": {"stop": ("drive",)}, "length": {"max_tokens": 9}}
+    for number, (way, sampling) in enumerate(ways.items(), 1):
+        request = verified(ask("what is a driver?", **sampling), number)
+        text = judge.room.answer(number, request)
+        answer = [decode_leaf(leaf).token for leaf in judge.room.leaves[number]]
+        last = len(answer) - 1
+        scored = judge.scored(request, answer, [0, last])
+        assert scored.text == text_hash(text) and text
+        assert scored.end == (-1 if way == "length" else last)
+        # Where it says less, or more.
+        assert judge.scored(request, answer, [0, last - 1]).end == -1
+        more = judge.scored(request, [*answer, answer[0]], [0, last + 1])
+        assert more.end == scored.end and (way == "stop") == (more.text == scored.text)
+        (made,) = judge.run(Score(7, request, tuple(answer), (last,), chars=5))
+        assert made.scored.text == text_hash(text[:5])
+    # The last token is not read, and may be anything.
+    assert judge.scored(request, [*answer, 1 << 31], [len(answer)]).text == scored.text
 
 
 def test_pieces_and_room_for_logits_change_nothing_but_the_noise(

@@ -8,11 +8,12 @@ from ipaddress import ip_network
 
 import pytest
 
-from infraxa.net import book, wire
+from infraxa.net import book, dialer, wire
 from infraxa.net.book import AddressBook
 from infraxa.net.connect import Target
 from infraxa.net.finder import Where
 from infraxa.net.link import Link
+from infraxa.net.relay import circuit_address
 from infraxa.net.sampling import Candidate
 from tests.net.nodes import until
 from tests.net.test_network import Someone, village
@@ -141,3 +142,64 @@ async def test_nobody_is_looked_for_while_nobody_is_wanted(monkeypatch: pytest.M
         monkeypatch.setattr(oak.net._overlay, "wanted", lambda now, candidates: ())
         oak.net._finder.look()
         assert not looked
+
+
+def nears(node: Someone) -> dict[bytes, bool]:
+    """By the nodes that it knows: whether it reaches them in a private network."""
+    return {seen.id: seen.near for seen in node.net.nodes()}
+
+
+async def test_who_is_near_is_known_by_the_own_dials() -> None:
+    async with village("birch", "oak", "elm") as (birch, oak, elm):
+        await oak.net.join(birch.id, birch.where)
+        await elm.net.join(birch.id, birch.where)
+        # Who dialled says nothing: behind a proxy all the world comes from an address near by.
+        await until(lambda: nears(birch) == {oak.id: False, elm.id: False})
+        assert nears(oak)[birch.id]
+        await until(lambda: elm.id in nears(oak))
+        assert not nears(oak)[elm.id]
+        # Nor does what it says of itself, or an earlier run heard of it.
+        oak.net._finder.book.put(elm.id, elm.where, "gossip")
+        assert not nears(oak)[elm.id]
+        oak.net._finder.book.put(elm.id, ("ws://8.8.8.8:7741",), "mdns")
+        assert not nears(oak)[elm.id]
+        oak.net._finder.book.put(elm.id, elm.where, "mdns")
+        assert nears(oak)[elm.id]
+
+
+async def test_an_order_is_a_dial_too_and_where_the_last_one_led_counts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with village("birch", "oak", "elm") as (birch, oak, elm):
+        await oak.net.join(birch.id, birch.where)
+        await elm.net.join(birch.id, birch.where)
+        await until(lambda: elm.id in nears(oak))
+        monkeypatch.setattr(oak.net._finder, "direct", lambda node: list(elm.where))
+        link = await oak.net.order_link(elm.id)
+        assert nears(oak)[elm.id]
+        link.remote = "8.8.8.8"
+        oak.net._dialer._remember(link)
+        oak.net._finder.book.put(elm.id, elm.where, "mdns")
+        assert not nears(oak)[elm.id], "whatever the local network says of it"
+        monkeypatch.setattr(dialer, "MAX_REACHED", 1)
+        link.remote = "192.168.1.2"
+        oak.net._dialer._remember(link)
+        assert nears(oak)[elm.id] and not oak.net._dialer.reached(birch.id)
+
+
+async def test_who_is_reached_through_a_node_near_by_is_not_near() -> None:
+    async with village("hidden", "user") as (hidden, user):
+        relay = Someone("relay", user.options.network, relay=True)
+        try:
+            await relay.open()
+            await hidden.net.join(relay.id, relay.where)
+            await user.net.join(relay.id, relay.where)
+            await until(lambda: hidden.id in nears(user))
+            peer = hidden.net._peering.peer(relay.id)
+            assert peer is not None
+            await hidden.net._relayed.listen(peer.link, hidden.net._peering.take)
+            link = await user.net._dialer.dial(Target(hidden.id), (circuit_address(relay.id, hidden.id),))
+            assert nears(user) == {relay.id: True, hidden.id: False}
+            await link.close()
+        finally:
+            await relay.close()

@@ -50,6 +50,8 @@ def scored(draw: st.DrawFn) -> Prompt:
         answer=tokens,
         steps=tuple(sorted(steps)),
         kv_type=draw(st.sampled_from(("f16", "q8_0"))),
+        ends=draw(STOPS),
+        chars=draw(st.integers(0, 2**31 - 1)),
     )
 
 
@@ -89,6 +91,12 @@ SCORED = Prompt((USER,), answer=bytes(8), steps=(0, 1))
         Prompt(texts=("a",), answer=bytes(8), steps=(0, 1)),
         replace(SCORED, answer=b""),
         replace(SCORED, steps=()),
+        Prompt((USER,), ends=("b",)),
+        Prompt((USER,), chars=1),
+        Prompt(texts=("a",), chars=1),
+        replace(SCORED, ends=("",)),
+        replace(SCORED, ends=("b",) * (prompts.MAX_STOPS + 1)),
+        replace(SCORED, chars=-1),
         replace(SCORED, answer=bytes(9)),
         replace(SCORED, steps=(1, 0)),
         replace(SCORED, steps=(1, 1)),

@@ -5,9 +5,11 @@ from __future__ import annotations
 import struct
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import Struct
 
 from infraxa.net import orders, scores, wire
 from infraxa.net.errors import ProtocolError
@@ -47,6 +49,30 @@ def refused(order: wire.Order, said: list[Frame]) -> str:
     with pytest.raises(ProtocolError) as error:
         reader.feed(encode_frame(last))
     return error.value.reason
+
+
+def test_what_the_tokens_say_comes_with_where_they_end() -> None:
+    told = Scoring("0.3.36/cpu/f16/auto", 0, -1, bytes(32))
+    reader = FrameReader(an_order(scores=1))
+    reader.feed(encode_frame(CLAIMED))
+    assert reader.feed(encode_frame(told)) == [told]
+    for end, text in ((None, bytes(32)), (3, b""), (3, bytes(31))):
+        assert refused(an_order(), [CLAIMED, Scoring("", 0, end, text)]) == "malformed"
+
+
+class _Before(Struct, array_like=True, frozen=True, tag=36):
+    """As nodes of before say and read it."""
+
+    profile: str = ""
+    noise: int = 0
+
+
+def test_a_node_of_before_says_nothing_of_it_and_reads_what_it_knows() -> None:
+    assert msgspec.msgpack.decode(msgspec.msgpack.encode(_Before("cpu", 5)), type=Scoring) == Scoring(
+        "cpu", 5
+    )
+    told = msgspec.msgpack.encode(Scoring("cpu", 5, 7, bytes(32)))
+    assert msgspec.msgpack.decode(told, type=_Before) == _Before("cpu", 5)
 
 
 @given(rows())
