@@ -1,10 +1,12 @@
 """How attention is computed when nobody said: with llama.cpp's fused kernel ("flash attention"), or plainly.
 
-On a CPU the fused kernel reads the cache once for each head of queries, and row by row below 64 rows.
-Measured on two AVX-512 cores with heads of 128 numbers, which most models have: at 4096 tokens of context
-plain attention makes a step of 1 to 8 conversations 0.35 to 0.8 times as long and a piece of 65 rows 0.4
-times; a first piece of 512 rows takes 1.1 to 1.3 times as long. With heads of 64 and 256 numbers steps were
-equal. On GPUs, with smaller caches and on other processors llama.cpp's own choice stays.
+On a CPU the fused kernel reads the cache once for each head of queries, and row by row below 64 rows; plain
+attention computes all of the 256 cells that llama.cpp takes at a time. Measured on two AVX-512 cores with
+heads of 128 numbers, which most models have, as parts of the fused kernel's time: a step of 1 to 16
+conversations takes 1.1 to 1.35 after 48 tokens, 0.97 after 200, 0.8 after 1000 and 0.35 to 0.55 after 4000;
+a piece of 65 rows after 4000 takes 0.4, a prompt of 48 to 500 tokens 1.0 to 1.2. With heads of 64 and 256
+numbers steps were equal. So it is plain where conversations may get long; on GPUs, with smaller caches and
+on other processors llama.cpp's own choice stays.
 """
 
 from __future__ import annotations
@@ -19,6 +21,8 @@ from infraxa.engine.types import FlashAttention, LoadOptions
 
 HEAD: Final = 128
 """Numbers in a head of those models that plain attention is quicker for."""
+LONG: Final = 2048
+"""Tokens of context from which on most steps are computed after more than 200."""
 ROWS: Final = (512, 256, 128)
 """Rows that are computed at once: from 65 on a row costs a CPU as much in each."""
 SHARE: Final = 8
@@ -39,7 +43,9 @@ def chosen(
 
     def of(size: Size) -> Attention:
         own = Attention(options.flash_attention, None)
-        if own.flash != "auto" or options.kv_type != "f16" or gpu_layers or info.head_length != HEAD:
+        if own.flash != "auto" or options.kv_type != "f16" or gpu_layers:
+            return own
+        if info.head_length != HEAD or size.n_ctx < LONG:
             return own
         if (machine or platform.machine()).lower() not in X86:
             return own

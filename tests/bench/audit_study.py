@@ -193,9 +193,9 @@ class Study:
 
     def _answers(self, way: Way, change: Change = lambda request: request) -> Make:
         def make(random: Random, n: int) -> Sequence[Answer]:
-            path = self._models.of(way.kind or self._kind)
-            if way.kind == "dequantised":
-                path = self._models.dequantised(self._kind)
+            models = self._models
+            dequantised = way.kind == "dequantised"
+            path = models.dequantised(self._kind) if dequantised else models.of(way.kind or self._kind)
             provider = Provider(path, way)
             try:
                 return provider.answer(requests(random, n, TOKENS), change)

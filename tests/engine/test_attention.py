@@ -49,6 +49,11 @@ def test_elsewhere_the_choice_is_llama_cpps(
     assert chosen(info, options, gpu_layers, None, machine)(FOUR) == Attention("auto", None)
 
 
+def test_short_contexts_keep_what_is_quicker_for_them() -> None:
+    of = chosen(LLAMA_8B, LoadOptions(), 0, None, "x86_64")
+    assert [of(Size(n, 4)).flash for n in (1024, 2047, 2048)] == ["auto", "auto", "off"]
+
+
 @pytest.mark.parametrize("said", ["on", "off"])
 def test_what_was_said_is_kept(said: Any) -> None:
     options = LoadOptions(flash_attention=said)
@@ -108,7 +113,7 @@ def _answer(info: ModelInfo, options: LoadOptions) -> tuple[str, tuple[int, ...]
 def test_both_ways_answer_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_random_model(tmp_path / "m.gguf", GUIDE_PATH, layers=2, dim=256, head=128, context=2048)
     info = read_metadata(tmp_path / "m.gguf")
-    options = LoadOptions(n_ctx=1024, slots=2, threads=1, park_bytes=0)
+    options = LoadOptions(n_ctx=2048, slots=8, threads=1, park_bytes=0)
     monkeypatch.setattr(attention.platform, "machine", lambda: "arm64")
     llama_cpp, its = _answer(info, options)
     monkeypatch.setattr(attention.platform, "machine", lambda: "x86_64")
