@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from infraxa.app import fraud, referees
+from infraxa.app import fraud
 from infraxa.app.audit_values import AuditPlan
 from infraxa.app.errors import NodeError
 from infraxa.app.events import FactsChanged
@@ -92,7 +92,7 @@ async def test_answers_are_audited_and_the_message_says_so(tmp_path: Path) -> No
             assert (await user.audit_plan(chat.id, message)).state == "none"
 
 
-async def test_a_referee_reads_what_the_person_lets_it(
+async def test_a_referee_in_a_private_network_reads_what_the_person_lets_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def none(model_id: bytes) -> None:
@@ -104,11 +104,7 @@ async def test_a_referee_reads_what_the_person_lets_it(
         provider(tmp_path / "maple", user, network, "maple") as maple,
         provider(tmp_path / "oak", user, network, "oak") as oak,
     ):
-        monkeypatch.setattr(user._replaying, "copy", none)
-        # All nodes of this test are on one machine.
-        monkeypatch.setattr(
-            referees, "_groups", lambda nodes: {one.id: frozenset({one.name}) for one in nodes}
-        )
+        monkeypatch.setattr(user._audits._replaying, "copy", none)
         await ready(oak)
         await user.change_setting("audit", "off")
         async with chat_with(user, id_text(maple.network.id)) as chat, attached(user) as front:

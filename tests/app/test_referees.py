@@ -21,6 +21,7 @@ from infraxa.net import prompts, wire
 from infraxa.net.customers import Customer
 from infraxa.net.prompts import Prompt
 from infraxa.net.sale import Sale
+from infraxa.net.scores import Scoring
 from infraxa.net.status import SeenNode
 from infraxa.store import earnings, verdicts
 from infraxa.store.records import Verdict
@@ -99,6 +100,30 @@ def cheats(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Written, "take", take)
 
 
+def telling(monkeypatch: pytest.MonkeyPatch, change: Callable[[Scoring], Scoring]) -> None:
+    """All referees say something else of an answer than they found."""
+    honest = Sale.scoring
+
+    async def scoring(self: Sale, told: Scoring) -> None:
+        await honest(self, change(told))
+
+    monkeypatch.setattr(Sale, "scoring", scoring)
+
+
+def saying(monkeypatch: pytest.MonkeyPatch, change: Callable[[str], str]) -> None:
+    """All drivers let people read something else than their tokens say."""
+    honest = Sale.piece
+
+    async def piece(self: Sale, text: str, *given: Any) -> None:
+        await honest(self, change(text), *given)
+
+    monkeypatch.setattr(Sale, "piece", piece)
+
+
+def soap(text: str) -> str:
+    return text.replace("o", "0")
+
+
 async def asked(user: Audits) -> Verdict:
     """What comes of an audit that the person has agreed to."""
     before = len(user.verdicts)
@@ -111,6 +136,17 @@ async def answered(user: Audits, sampling: Sampling = WARM) -> None:
     user.auditor.automatic = False
     before = len(user.verdicts)
     await user.answer(sampling=sampling)
+    await user.signed(before)
+
+
+async def stopped(user: Audits) -> None:
+    """There is one that its user ended after 20 tokens."""
+    before, said = len(user.verdicts), 0
+    source = user.source(sampling=COLD)
+    async for item in source:
+        said += len(item.token_ids) if isinstance(item, Delta) else 0
+        if said > 20:
+            source.cancel()
     await user.signed(before)
 
 
@@ -301,18 +337,123 @@ async def test_another_kind_of_hardware_condemns_nobody(
     court: tuple[Real, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     driver, *others = court
-    honest = Sale.scoring
-
-    async def elsewhere(self: Sale, profile: str, noise: int) -> None:
-        await honest(self, profile.replace("/cpu/", "/cuda/"), noise)
-
-    monkeypatch.setattr(Sale, "scoring", elsewhere)
+    telling(monkeypatch, lambda told: replace(told, profile=told.profile.replace("/cpu/", "/cuda/")))
     for one in others:
         scoring(one, monkeypatch, falsely)
     async with auditing(driver, tmp_path, referees=tuple(others)) as user:
         await answered(user)
         verdict = await asked(user)
         assert (verdict.state, verdict.why) == ("undetermined", "backend")
+
+
+@in_module
+async def test_another_text_than_that_of_the_tokens_is_caught_by_two(
+    court: tuple[Real, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    driver, *others = court
+    saying(monkeypatch, soap)
+    async with auditing(driver, tmp_path, referees=tuple(others)) as user:
+        await answered(user)
+        verdict = await asked(user)
+        assert (verdict.state, verdict.why, verdict.by) == ("failed", "other_text", "referee")
+        assert not verdict.proof and not user.published and len(user.readers) == 2
+        assert "text" in user.drivers.audited.caught(user.id, driver.shop.model_id)
+    async with auditing(driver, tmp_path / "one", referees=(others[0],)) as user:
+        await answered(user)
+        verdict = await asked(user)
+        assert (verdict.state, verdict.why) == ("undetermined", "one_referee")
+        assert not user.drivers.audited.caught(user.id, driver.shop.model_id)
+
+
+@in_module
+async def test_referees_of_before_compare_no_text_and_no_end(
+    court: tuple[Real, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    driver, *others = court
+    telling(monkeypatch, lambda told: Scoring(told.profile, told.noise))
+    for number in range(2):
+        async with auditing(driver, tmp_path / str(number), referees=tuple(others)) as user:
+            await answered(user)
+            verdict = await asked(user)
+            assert (verdict.state, verdict.why, verdict.by) == ("passed", "", "referee")
+        saying(monkeypatch, soap)
+
+
+@in_module
+async def test_another_version_may_write_a_token_otherwise(
+    court: tuple[Real, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    driver, *others = court
+    saying(monkeypatch, soap)
+    telling(monkeypatch, lambda told: replace(told, profile="9" + told.profile))
+    async with auditing(driver, tmp_path, referees=tuple(others)) as user:
+        for _ in range(3):
+            await answered(user)
+            verdict = await asked(user)
+            assert (verdict.state, verdict.why, verdict.by) == ("undetermined", "other_text", "referee")
+        # That of a referee excludes nobody.
+        assert not user.drivers.audited.caught(user.id, driver.shop.model_id)
+
+
+@in_module
+async def test_two_that_find_different_lies_confirm_none(
+    court: tuple[Real, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    driver, *others = court
+    lies: list[Callable[[Scoring], Scoring]] = [
+        lambda told: replace(told, text=bytes(32)),
+        lambda told: replace(told, end=3),
+    ]
+    left = list(lies)
+    telling(monkeypatch, lambda told: left.pop()(told) if left else told)
+    async with auditing(driver, tmp_path, referees=tuple(others[:2])) as user:
+        await answered(user)
+        verdict = await asked(user)
+        assert (verdict.state, verdict.why) == ("undetermined", "disagree")
+        left += lies[:1] * 2
+        verdict = await asked(user)
+        assert (verdict.state, verdict.why) == ("failed", "other_text")
+    left.extend(lies[1:] * 2)
+    async with auditing(driver, tmp_path / "ends", referees=tuple(others)) as user:
+        await answered(user)
+        verdict = await asked(user)
+        assert (verdict.state, verdict.why) == ("failed", "wrong_end") and verdict.ratio is not None
+
+
+@in_module
+async def test_an_answer_that_a_stop_string_ended_or_its_user_passes(
+    court: tuple[Real, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    driver, *others = court
+    async with auditing(driver, tmp_path, referees=tuple(others)) as user:
+        await answered(user, COLD)
+        (answer,) = user.auditor._answers.values()
+        text = answer.kept.text
+        places = range(len(text) * 2 // 3, len(text))
+        stop = next(text[at : at + 6] for at in places if text.count(text[at : at + 6]) == 1)
+        await answered(user, replace(COLD, stop=("never said", stop)))
+        (*_, answer) = user.auditor._answers.values()
+        assert answer.kept.text and text.startswith(answer.kept.text + stop)
+        verdict = await asked(user)
+        assert (verdict.state, verdict.why) == ("passed", ""), verdict
+
+        # It reads what comes slowly, so that it can be stopped.
+        honest = Sale.piece
+
+        async def slowly(self: Sale, *given: Any) -> None:
+            await asyncio.sleep(0.03)
+            await honest(self, *given)
+
+        monkeypatch.setattr(Sale, "piece", slowly)
+        await stopped(user)
+        (*_, answer) = user.auditor._answers.values()
+        assert answer.receipt is not None and answer.receipt.outcome == "cancelled" and not answer.kept.finish
+        verdict = await asked(user)
+        assert (verdict.state, verdict.why) == ("passed", ""), verdict
+        saying(monkeypatch, soap)
+        await stopped(user)
+        verdict = await asked(user)
+        assert (verdict.state, verdict.why) == ("failed", "other_text"), verdict
 
 
 @in_module
