@@ -145,11 +145,12 @@ class Author:
         head = self._styled(persona, self._choice(PASTED))
         kinds = rng.sample(LINES, rng.randint(1, 4))
         lines: list[str] = []
-        size = len(text) + len(head)
+        between = rng.choice(("\n", "\n", "\n\n", " "))
+        size = len(text) + len(head) + 3
         while size < chars - 30:
             lines.append(_misspelt(rng, self._filled(Persona(rng), rng.choice(kinds)), persona.typos / 4))
-            size += len(lines[-1]) + 1
-        joined = rng.choice(("\n", "\n", "\n\n", " ")).join(lines)
+            size += len(lines[-1]) + len(between)
+        joined = between.join(lines)
         return f"{head}\n\n{joined}\n\n{text}" if rng.random() < 0.35 else f"{text}\n\n{head}\n{joined}"
 
     def _filled(self, persona: Persona, sentence: str, depth: int = 0) -> str:

@@ -64,7 +64,7 @@ def test_the_caps_of_a_message_bound_what_the_driver_is_told(tmp_path: Path) -> 
 def test_what_a_message_may_cost_is_left_of_the_day(tmp_path: Path) -> None:
     conn = connect(tmp_path)
     chat = OrderRow(peer=PROVIDER, id=bytes(16), model=MODEL, hold=DAY - 10_000 - 300)
-    assert buying.open_hold(conn, chat, CAPS) is None
+    assert buying.open_hold(conn, chat, Caps()) is None
     assert isinstance(canary_money.reserve(conn, of(1), 6000, 100, CAPS, "maple"), Refused)
     assert isinstance(canary_money.reserve(conn, of(2), 200, 100, CAPS, "maple"), OrderRow)
     conn.close()

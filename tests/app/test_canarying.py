@@ -17,9 +17,12 @@ from infraxa.app.buying import Bought
 from infraxa.app.canary_rules import Habits
 from infraxa.app.canarying import Canaries
 from infraxa.app.config import Settings
+from infraxa.app.wanted import Wanted
 from infraxa.engine.types import ChatMessage, Request, Sampling
 from infraxa.net import wire
+from infraxa.net.identity import id_text
 from infraxa.net.market import Rates
+from infraxa.net.orders import Done
 from infraxa.net.prompts import Prompt
 from infraxa.net.sale import Sale
 from infraxa.store import buying, ledger
@@ -159,14 +162,11 @@ async def test_it_goes_on_with_what_its_driver_said(tmp_path: Path) -> None:
 async def test_a_program_s_calls_are_imitated_too(tmp_path: Path) -> None:
     maple = Shop("maple", saying("Yes."))
     async with sending(tmp_path, maple) as quick:
-        from infraxa.app.wanted import Wanted
-        from infraxa.net.identity import id_text
-
-        request = Request((ChatMessage("user", "Is it?"),), Sampling(), logprobs=2)
+        request = Request((ChatMessage("user", "Is it?"),), Sampling(min_p=0.2))
         await told(quick.place.buyer.call(request, Wanted(id_text(maple.id))))
         (order,) = await quick.sent()
         mine, made = maple.orders
-        assert made.logprobs == mine.logprobs == 2
+        assert made.min_p == mine.min_p == 200_000
         # It is no call of a program: those have a cap of their own.
         assert not order.called
 
@@ -265,8 +265,13 @@ class Slow:
             prompt = await sale.claim(4096, 1000)
             await sale.piece("Some", ids("Some"))
             self.began.set()
-            await self.go.wait()
-            await say(sale, " more", prompt=prompt)
+            try:
+                await self.go.wait()
+            finally:
+                self.go.set()  # its place is free
+            await sale.piece(" more", ids(" more"))
+            n_prompt = sum(len(turn.text) for turn in prompt.turns)
+            await sale.done(Done("stop", n_prompt, 0, len("Some more"), 0, 0, 0))
             return
         if self.orders == 3 and self.in_line:
             await sale.placed(1)
@@ -301,34 +306,18 @@ async def test_it_is_given_up_when_the_person_would_wait_for_it(
 ) -> None:
     script = Slow(in_line=reason == "in line")
     maple = Shop("maple", script)
-    seen, ended = maple.as_seen, list[str]()
+    seen = maple.as_seen
     if reason == "one slot":
         monkeypatch.setattr(maple, "as_seen", lambda: replace(seen(), slots=1))
-    else:
-        # The place of a canary is free when it was cancelled.
-        monkeypatch.setattr(maple, "ends", Ends(ended, script.go))
     async with sending(tmp_path, maple) as quick:
         monkeypatch.setattr(canary_rules, "AFTER", 1.0)
         assert await while_one_runs(quick, maple, script) == "Hello."
         canaries = await quick.sent()
         assert canaries[0].outcome == "cancelled" and canaries[0].bill in ("closed", "released")
-        script.go.set()
         spent = await quick.place.store.run(buying.spent_on_canaries, 0)
         assert spent.held == 0
         # What came of it is not gone on with.
         assert all("Some" not in one.content for talk in quick.canaries._talks.values() for one in talk.said)
-
-
-class Ends(list[str]):
-    """Of orders at a driver."""
-
-    def __init__(self, ends: list[str], free: asyncio.Event) -> None:
-        super().__init__(ends)
-        self._free = free
-
-    def append(self, end: str) -> None:
-        super().append(end)
-        self._free.set()
 
 
 async def test_it_is_stopped_before_it_costs_more_than_is_reserved(tmp_path: Path) -> None:
@@ -336,7 +325,7 @@ async def test_it_is_stopped_before_it_costs_more_than_is_reserved(tmp_path: Pat
         await sale.claim(4096, 1000)
         while True:
             await sale.piece("a" * 10, ids("a" * 10))
-            await asyncio.sleep(0)
+            await asyncio.sleep(0.005)
 
     maple = Shop("maple", saying("Hello."))
     async with sending(tmp_path, maple) as quick:
