@@ -77,7 +77,7 @@ NOT_SURE = "I think so, but I am tiny and can be wrong. Please check it."
 SMALL_TALK = {"hello", "bye", "thanks", "yes", "no", "good"}
 
 # How often each kind of turn, and each table of facts, is drawn.
-MIX = {"memory": 12, "sum": 48, "hard": 3, "numbers": 2, "intent": 34, "table": 20, "unknown": 12}
+MIX = {"memory": 12, "sum": 48, "hard": 3, "numbers": 2, "intent": 40, "table": 20, "unknown": 12}
 TABLES = {
     "fact": 3.3,
     "capital": 5,

@@ -12,8 +12,12 @@ from typing import Any
 import gguf
 import jinja2
 import pytest
+import typer
 from llama_cpp import Llama
 
+from infraxa.app.commands import root
+from infraxa.app.config import Settings
+from infraxa.app.tui.actions import ACTIONS, BY_SLASH, key_label
 from infraxa.engine.guide import GUIDE_PATH
 from infraxa.engine.guide.chats import Bank
 from infraxa.engine.guide.corpus import eval_sets, generate
@@ -21,6 +25,8 @@ from infraxa.engine.guide.evaluate import MAX_TOKENS, reply
 from infraxa.engine.guide.facts import FACTS
 from infraxa.engine.guide.sums import TOO_HARD, draw_pair, pair_held, sum_answer
 from infraxa.engine.guide.tables import entries
+from infraxa.net.deals import QUOTE_MS
+from infraxa.net.reputation import NEW_RECEIPTS
 
 WORDS = [
     "node",
@@ -38,41 +44,7 @@ WORDS = [
     "audit",
     "credit",
 ]
-COMMANDS: dict[str, set[str]] = {
-    "ask": set(),
-    "serve": set(),
-    "demo": set(),
-    "providers": set(),
-    "models": {"list", "pull", "add", "show", "remove"},
-    "earnings": set(),
-    "tabs": {"list", "show", "limit", "settle"},
-    "receipts": {"list", "show", "verify", "export"},
-    "gateway": set(),
-    "verify": set(),
-    "invite": set(),
-    "join": set(),
-    "doctor": set(),
-    "identity": {"show", "export", "import"},
-    "backup": set(),
-    "restore": set(),
-    "wipe": set(),
-    "config": {"path", "show", "set"},
-}
-TODAY = {
-    "",
-    "ask",
-    "models",
-    "models list",
-    "models add",
-    "models show",
-    "models remove",
-    "doctor",
-    "config",
-    "config path",
-    "config show",
-    "config set",
-}
-ARGUMENT = re.compile(r"--[a-z-]+|[A-Z]+|FILE\.gguf|your question")
+ARGUMENT = re.compile(r"[A-Z]+|FILE\.gguf|your question")
 PROMPT_FOR = "<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n"
 
 
@@ -110,40 +82,92 @@ def test_every_word_of_the_product_is_explained(word: str) -> None:
     assert {word, f"a {word}", f"an {word}"} & questions_of(word)
 
 
-def check_command(text: str) -> None:
-    name, *rest = shlex.split(text)
+@pytest.fixture(scope="module")
+def program() -> Any:
+    """The command `infraxa` with all that belong to it."""
+    return typer.main.get_command(root.app)
+
+
+def options_of(command: Any) -> set[str]:
+    return {"--help"}.union(*([*p.opts, *p.secondary_opts] for p in command.params))
+
+
+def all_options(command: Any) -> set[str]:
+    below = getattr(command, "commands", {}).values()
+    return options_of(command).union(*(all_options(one) for one in below))
+
+
+def check_command(program: Any, text: str) -> None:
+    name, *words = shlex.split(text)
     assert name == "infraxa", text
-    if not rest:
-        return
-    verb, *arguments = rest
-    assert verb in COMMANDS, text
-    if arguments and COMMANDS[verb]:
-        assert arguments.pop(0) in COMMANDS[verb], text
+    command = program
+    while words and words[0] in getattr(command, "commands", {}):
+        command = command.commands[words.pop(0)]
+    options = {word for word in words if word.startswith("--")}
+    assert options <= options_of(command), text
+    arguments = [word for word in words if word not in options]
     assert all(ARGUMENT.fullmatch(argument) for argument in arguments), text
+    assert len(arguments) <= sum(p.param_type_name == "argument" for p in command.params), text
 
 
-def test_only_real_commands_are_named() -> None:
+def test_only_commands_that_exist_are_named(program: Any) -> None:
     commands = [c for text in everything_said() for c in re.findall(r"`([^`]*)`", text)]
     terms = [t for fact in FACTS.intent for t in fact.terms if t.startswith("infraxa ")]
     assert len(commands) > 40
     for command in {*commands, *terms} - {"infraxa guide"}:
-        check_command(command)
+        check_command(program, command)
 
 
-def test_commands_stand_in_backticks() -> None:
-    verbs = "|".join(COMMANDS)
+def test_only_options_that_exist_are_named(program: Any) -> None:
+    named = {option for text in everything_said() for option in re.findall(r"--[a-z-]+", text)}
+    assert len(named) > 5
+    assert named <= all_options(program)
+
+
+def test_a_command_that_does_not_exist_is_noticed(program: Any) -> None:
+    for text in ("infraxa mine", "infraxa models sell NAME", "infraxa ask --nonsense", "infraxa demo FILE"):
+        with pytest.raises(AssertionError):
+            check_command(program, text)
+
+
+def test_commands_stand_in_backticks(program: Any) -> None:
+    verbs = "|".join(program.commands)
     for text in everything_said():
         assert not re.search(rf"infraxa ({verbs})\b", re.sub(r"`[^`]*`", "", text)), text
         assert text.count("`") % 2 == 0
 
 
-def test_no_command_is_recommended_before_it_exists() -> None:
-    """Where a later command is named, the answer says so or names what works today."""
-    for fact in FACTS.intent:
-        for text in fact.said:
-            named = set(re.findall(r"`infraxa ?([a-z]*(?: [a-z]+)?)", text))
-            if not named <= TODAY:
-                assert "later" in text, text
+def test_only_keys_that_exist_are_named() -> None:
+    keys = {key_label(action.key).lower() for action in ACTIONS if action.key}
+    named = {k for text in everything_said() for k in re.findall(r"\b(?:F\d+|(?:ctrl|alt)\+\w+)", text)}
+    assert len(named) > 5
+    assert {key.lower() for key in named} <= keys
+    slashes = {word for text in everything_said() for word in re.findall(r"(?<= /)[a-z]+", text)}
+    assert slashes and slashes <= set(BY_SLASH)
+
+
+def test_only_settings_that_exist_are_named() -> None:
+    named = {
+        s for text in everything_said() for s in re.findall(r"setting ([a-z_]+)|\b([a-z]+_[a-z]+)\b", text)
+    }
+    assert len(named) > 3
+    assert {a or b for a, b in named} <= set(Settings.__struct_fields__)
+
+
+@pytest.mark.parametrize(
+    ("fact_id", "words"),
+    [
+        ("quote", f"{QUOTE_MS // 1000} seconds"),
+        ("new", f"{NEW_RECEIPTS} answers"),
+        ("free_limit", f"{Settings().free_daily} short requests a day"),
+        ("reach", f"TCP port {Settings().listen_port}"),
+        ("gateway", f"port {Settings().gateway_port}"),
+        ("base_price", f"with {Settings().base_price}"),
+    ],
+)
+def test_numbers_are_those_of_the_program(fact_id: str, words: str) -> None:
+    (fact,) = (fact for fact in FACTS.intent if fact.id == fact_id)
+    assert words in f"{fact.answer} {fact.more}"
 
 
 def test_no_question_has_two_answers(bank: Bank) -> None:
