@@ -110,9 +110,9 @@ async def test_an_honest_driver_passes_by_a_referee(
         assert (verdict.state, verdict.by, verdict.opened) == ("passed", "referee", 16)
         assert user.drivers.audited.seen(user.id, driver.shop.model_id).passed == 1
         # The referee read the canary, and of the person's question nothing: that was never shown.
-        mine, made, judged = seen
-        assert mine.turns[0].text == ASKED[0].content
-        assert made.turns == judged.turns != mine.turns and judged.steps and not made.steps
+        texts = {one.turns[0].text for one in seen}
+        judged = {one.turns[0].text for one in seen if one.steps}
+        assert len(texts) == 2 and judged == texts - {ASKED[0].content}
         assert not user.readers
         # It is no message: only the person's answer is told of.
         assert {one.order for one in user.verdicts} != {verdict.order}
