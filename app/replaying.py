@@ -199,10 +199,9 @@ class Replaying:
     ) -> Compared:
         request = request_of(kept.order, kept.prompt, kept.order.max_tokens, "")
         steps = [leaf.step for leaf in shown.leaves]
-        answer = shown.tokens[: steps[-1] + 1]
         ids = [transcript.packed(leaf.ids) for leaf in shown.leaves]
         scored = await engine.score(
-            request, answer, steps, ids, kv_type=kv_type_of(said.profile), chars=ends.chars(kept)
+            request, shown.tokens, steps, ids, kv_type=kv_type_of(said.profile), chars=ends.chars(kept)
         )
         prompt = struct.unpack(f"<{scored.n_prompt}I", scored.prompt_ids)
         return Compared(

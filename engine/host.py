@@ -327,8 +327,8 @@ class Engine:
         chars: int = 0,
         on_progress: Callable[[float], None] = lambda done: None,
     ) -> Scored:
-        """What the loaded model computes at some steps of an answer that somebody else made, and what its
-        tokens say up to the last of these steps, with the stop strings of the request.
+        """What the loaded model computes at some steps of an answer that somebody else made, and what all its
+        tokens say, with the stop strings of the request.
 
         `answer`: the tokens as they were sampled, the one that ended the turn too; `steps`: rising indices of
         them; `ids`: for each step, up to 64 tokens (little-endian uint32) whose logits are wanted besides the

@@ -86,7 +86,6 @@ def score(aside: Aside[Any], means: Means, asked: Score) -> Generator[float, Non
             "over_budget", "The prompt and its answer cost more than they may.", "Allow it to cost more."
         )
     first = len(prompt) - 1
-    said = Said(_pieces(model), asked.request.sampling.stop, asked.chars)
     piece = min(PIECE, len(tokens))
     outputs = min(len(asked.steps), piece, max(1, LOGITS // (4 * model.n_vocab)))
     rows = _Rows(asked, first)
@@ -96,16 +95,18 @@ def score(aside: Aside[Any], means: Means, asked: Score) -> Generator[float, Non
             n = rows.fill(context, tokens, done, aside.rows(piece))
             aside.decode(context, n)
             rows.take(context, done, n)
-            said.add(tokens[max(done, len(prompt)) : done + n])
             done += n
             yield done / len(tokens)
-    said.add(asked.answer[asked.steps[-1] : asked.steps[-1] + 1])
+    said = Said(_pieces(model), asked.request.sampling.stop, asked.chars)
+    for at in range(0, len(asked.answer), PIECE):
+        said.add(asked.answer[at : at + PIECE])
+        yield 1.0
     scored = Scored(len(prompt), packed(prompt), tuple(rows.made), said.end, said.finish())
     return ScoreMade(asked.id, scored)
 
 
 def _pieces(model: Model) -> Callable[[int], bytes | None]:
-    """See Said. What is no token of the model, as the last one may be, stands for nothing."""
+    """See Said. What is no token of the model stands for nothing."""
     return lambda token: model.piece(token) if token < model.n_vocab else b""
 
 

@@ -220,10 +220,9 @@ class Scored(msgspec.Struct, frozen=True):
     rows: tuple[ScoredRow, ...]
     """One for each step that was asked for, in that order."""
     end: int = -1
-    """The first token of the answer, up to the last of these steps, that ends the turn or completes a stop
-    string; -1: none does."""
+    """The first token of the answer that ends the turn or completes a stop string; -1: none does."""
     text: bytes = b""
-    """The hash of what these tokens say (said.text_hash), or of as much of it as was asked for."""
+    """The hash of what its tokens say (said.text_hash), or of as much of it as was asked for."""
 
 
 class Usage(msgspec.Struct, frozen=True):

@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 
 from msgspec.structs import replace
 
-from infraxa.app import counting, examining, fraud, opened, replaying
+from infraxa.app import counting, ends, examining, fraud, opened, replaying
 from infraxa.engine import gumbel, transcript
 from infraxa.engine.host import Engine
 from infraxa.engine.transcript import Leaf
@@ -158,7 +158,7 @@ async def carry_out(den: Den, folder: Path, attack: Attack) -> None:
         await den.load(attack.kind)
     sampling, long, tries = attack.sampling, attack.long, attack.tries + attack.honest
     with attack.cheat(den), replaced(*attack.weaker):
-        enough = ["undetermined"] if sampling is SHORT else []
+        enough = ["undetermined"] if sampling.max_tokens == SHORT.max_tokens else []
         weak = await came(den, folder / "weak", sampling, tries=min(2, tries), until=enough, long=long)
     assert weak.verdict.state in ("passed", "signed", "undetermined"), weak
     assert not weak.excluded and not weak.reversed
@@ -204,10 +204,6 @@ async def _any_prompt(*given: Any) -> replaying.Compared:
     return (await _scored(*given))._replace(same_prompt=True)
 
 
-async def _any_text(self: object, kept: object, tokens: object) -> bool:
-    return True
-
-
 async def _no_file(self: object, model_id: bytes) -> None:
     return None
 
@@ -225,5 +221,7 @@ NO_TOKENS: Final[Part] = (opened, "_check_tokens", _nothing)
 NO_CHECKPOINTS: Final[Part] = (opened, "_check_checkpoints", _nothing)
 NO_END: Final[Part] = (opened, "_check_end", _nothing)
 NO_RECEIPT: Final[Part] = (counting, "fits", lambda *given: True)
-NO_TEXT: Final[Part] = (replaying.Replaying, "same_text", _any_text)
+NO_TEXT: Final[Part] = (ends, "same_text", lambda *given: True)
+NO_REASON: Final[Part] = (ends, "is_allowed", lambda *given: True)
+NO_TRUE_END: Final[Part] = (ends, "is_true", lambda *given: True)
 NO_FILE: Final[Part] = (replaying.Replaying, "copy", _no_file)

@@ -27,6 +27,7 @@ from tests.attacks.den import (
     NO_LEAVES,
     NO_LOGITS,
     NO_PROMPT,
+    NO_TRUE_END,
     WARM,
     Attack,
     Cheat,
@@ -152,9 +153,20 @@ ATTACKS: Final = (
     Attack(
         "a hidden prompt, denied", lambda cheat: hidden_prompt(cheat, denied=True), OTHER_MODEL, (NO_LOGITS,)
     ),
-    Attack("logits made up", lambda cheat: made_up(cheat, _likely), OTHER_MODEL, (NO_LOGITS,)),
-    Attack("logits all zero", lambda cheat: made_up(cheat, lambda: (0,) * TOP), OTHER_MODEL, (NO_LOGITS,)),
-    Attack("random tokens, true logits", random_tokens, WRONG_TOKEN, (NO_DRAW, NO_LOGITS), "wrong_token"),
+    Attack("logits made up", lambda cheat: made_up(cheat, _likely), OTHER_MODEL, (NO_LOGITS, NO_TRUE_END)),
+    Attack(
+        "logits all zero",
+        lambda cheat: made_up(cheat, lambda: (0,) * TOP),
+        OTHER_MODEL,
+        (NO_LOGITS, NO_TRUE_END),
+    ),
+    Attack(
+        "random tokens, true logits",
+        random_tokens,
+        WRONG_TOKEN,
+        (NO_DRAW, NO_LOGITS, NO_TRUE_END),
+        "wrong_token",
+    ),
     Attack(
         "another model's tokens, true logits",
         of_the_right_one,

@@ -16,7 +16,7 @@ from infraxa.app import convicting, opened, transcripts
 from infraxa.app.transcripts import Written
 from infraxa.engine import transcript
 from infraxa.engine.transcript import LEAF_BYTES, Leaf, Tree
-from infraxa.engine.types import Request, Sampling, Verified
+from infraxa.engine.types import FinishReason, Request, Sampling, Verified
 from infraxa.net import audits, wire
 from infraxa.net.customers import Customer
 from infraxa.net.errors import NetError, ProtocolError
@@ -31,10 +31,12 @@ from tests.attacks.den import (
     NO_FILE,
     NO_LEAVES,
     NO_PATHS,
+    NO_REASON,
     NO_RECEIPT,
     NO_ROOT,
     NO_TEXT,
     NO_TOKENS,
+    NO_TRUE_END,
     SHORT,
     WARM,
     Attack,
@@ -113,6 +115,16 @@ def cut(cheat: Den) -> Cheat:
         return one._replace(leaves=one.leaves[:9]).of(one.ids[:9])
 
     return rewriting(cheat, change)
+
+
+def ended(flag: int, outcome: FinishReason) -> Callable[[Den], Cheat]:
+    """It ends before the end, and gives this reason."""
+
+    def change(request: Request, one: Spoken) -> Spoken:
+        cut = one._replace(leaves=(*one.leaves[:8], _with(one.leaves[8], flags=flag))).of(one.ids[:9])
+        return cut._replace(finished=replace(one.finished, reason=outcome))
+
+    return lambda cheat: rewriting(cheat, change)
 
 
 def other_ids(cheat: Den) -> Cheat:
@@ -249,6 +261,7 @@ ANY_ANSWER: Final[Part] = (audits, "ask", _ask_kindly)
 ANY_STEPS: Final[Part] = (opened, "check", _check_what_came)
 BAD_OPENING: Final = ("failed", "bad_opening")
 WRONG_LEAF: Final = ("failed", "wrong_leaf")
+WRONG_END: Final = ("failed", "wrong_end")
 
 ATTACKS: Final = (
     Attack("leaves all zero", zeros, WRONG_LEAF, (NO_LEAVES, NO_TOKENS, NO_END, NO_FILE), "wrong_leaf"),
@@ -273,8 +286,44 @@ ATTACKS: Final = (
         (NO_LEAVES, NO_TOKENS, NO_END, NO_FILE),
         "wrong_leaf",
     ),
-    Attack("on after its end", flagged, BAD_OPENING, (NO_END,), sampling=SHORT),
-    Attack("an end without a reason", cut, BAD_OPENING, (NO_END,), sampling=SHORT),
+    Attack("on after its end", flagged, WRONG_END, (NO_END,), "wrong_end", sampling=SHORT),
+    Attack("an end without a reason", cut, WRONG_END, (NO_END,), "wrong_end", sampling=SHORT),
+    Attack(
+        "another end than its receipt says",
+        ended(transcript.EOS, "length"),
+        WRONG_END,
+        (NO_END, NO_TRUE_END),
+        "wrong_end",
+        sampling=SHORT,
+    ),
+    Attack(
+        "an end by a token that ends nothing",
+        ended(transcript.EOS, "stop"),
+        WRONG_END,
+        (NO_TRUE_END,),
+        sampling=SHORT,
+    ),
+    Attack(
+        "an end for want of room that there is",
+        ended(transcript.LENGTH, "length"),
+        WRONG_END,
+        (NO_REASON, NO_TRUE_END),
+        sampling=SHORT,
+    ),
+    Attack(
+        "an end by a string that nobody asked for",
+        ended(transcript.STOP, "stop"),
+        WRONG_END,
+        (NO_REASON, NO_TRUE_END),
+        sampling=SHORT,
+    ),
+    Attack(
+        "an end by a string that is not there",
+        ended(transcript.STOP, "stop"),
+        WRONG_END,
+        (NO_TRUE_END,),
+        sampling=replace(SHORT, stop=("\x00",)),
+    ),
     Attack("other tokens than it commits to", other_ids, BAD_OPENING, (NO_TOKENS, NO_TEXT)),
     Attack("another text than its tokens have", other_text, ("failed", "other_text"), (NO_TEXT,)),
     Attack("words left out", left_out, ("failed", "other_text"), (NO_TEXT,)),

@@ -157,14 +157,15 @@ def test_it_is_told_what_the_tokens_say_and_where_they_end_it(
         scored = judge.scored(request, answer, [0, last])
         assert scored.text == text_hash(text) and text
         assert scored.end == (-1 if way == "length" else last)
-        # Where it says less, or more.
-        assert judge.scored(request, answer, [0, last - 1]).end == -1
+        # Whichever steps are asked for; and where it says less, or more.
+        assert judge.scored(request, answer, [0]).text == scored.text
+        assert judge.scored(request, answer[:-1], [0]).end == -1
         more = judge.scored(request, [*answer, answer[0]], [0, last + 1])
         assert more.end == scored.end and (way == "stop") == (more.text == scored.text)
         (made,) = judge.run(Score(7, request, tuple(answer), (last,), chars=5))
         assert made.scored.text == text_hash(text[:5])
-    # The last token is not read, and may be anything.
-    assert judge.scored(request, [*answer, 1 << 31], [len(answer)]).text == scored.text
+    # What is not read may be anything.
+    assert judge.scored(request, [*answer, 1 << 31, 5], [len(answer)]).end == -1
 
 
 def test_pieces_and_room_for_logits_change_nothing_but_the_noise(
