@@ -266,6 +266,8 @@ class Auditor:
         rate = self._audited.rate(kept.provider, kept.order.model, compared=compared)
         if self.automatic and self._under_way < WAITING and self._rng.random() < rate:
             self._begin(answer, store)
+        if self._referees is not None and not compared:
+            await self._referees.look(kept.order.model, kept.provider)
 
     def _of_canary(self, kept: Kept, receipt: deals.Receipt) -> Panel | None:
         """Who judges it; None: nobody can."""

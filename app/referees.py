@@ -8,12 +8,15 @@ in owners.py.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import functools
 import hashlib
 import logging
 import os
+import random
 import time
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Final, NamedTuple
 
 from infraxa.app import ends, order_words
@@ -26,7 +29,7 @@ from infraxa.app.drivers import Drivers
 from infraxa.app.errors import NodeError
 from infraxa.app.offers import OfferSeen
 from infraxa.app.opened import Shown
-from infraxa.app.owners import Lot, drawn, owners
+from infraxa.app.owners import Lot, Owner, drawn, owners
 from infraxa.app.purse import STEP, Purse
 from infraxa.app.replaying import Compared
 from infraxa.app.tally import Tally
@@ -40,12 +43,17 @@ from infraxa.net.patience import PatienceLimits
 from infraxa.net.prompts import Prompt, encode_prompt
 from infraxa.net.records import DOES_SCORES
 from infraxa.net.scores import Scoring, decode_row
+from infraxa.net.status import SeenNode
 from infraxa.net.wire import Order
 from infraxa.store.records import DriverPart, Reader
 from infraxa.store.trade_records import RefusalReason
 
 PATIENCE: Final = PatienceLimits(line=60.0, reading=900.0)
 """There may be others to ask, and nobody waits at the screen."""
+LOOKS: Final = 8
+"""Nodes that are dialled at once, to see where they are; each for:"""
+LOOK_S: Final = 10.0
+LOOK_EVERY_S: Final = 60.0
 _MILLION: Final = 1_000_000
 
 _log = logging.getLogger(__name__)
@@ -77,6 +85,7 @@ class Referees:
         self._purse = purse
         self._read_by = read_by
         self._limits = limits or PATIENCE
+        self._look_at = 0.0
 
     def available(self, kept: Kept, receipt: deals.Receipt, avoided: Collection[bytes]) -> list[OfferSeen]:
         """Who can be asked, in the order in which they would be: by chance, which the driver could not know
@@ -95,15 +104,37 @@ class Referees:
     def _drawn(self, model: bytes, tokens: int, avoided: Collection[bytes], lot: Lot) -> list[OfferSeen]:
         nodes = self._network.nodes()
         found = {
-            offer.node.id: offer
+            offer.node.id: offer for offer in self._judging(nodes, model) if offer.model.context >= tokens
+        }
+        return [found[node] for node in drawn(found, avoided, owners(nodes), lot)]
+
+    def _judging(self, nodes: list[SeenNode], model: bytes) -> list[OfferSeen]:
+        """Who computes the steps of answers of this model."""
+        return [
+            offer
             for offer in self._drivers.offers(nodes)
             if offer.model.model_id == model
             and offer.model.does & DOES_SCORES
             and offer.has_room
             and offer.mark != "blocked"
-            and offer.model.context >= tokens
-        }
-        return [found[node] for node in drawn(found, avoided, owners(nodes), lot)]
+        ]
+
+    async def look(self, model: bytes, driver: bytes) -> None:
+        """Find out who is in this node's private network, where the driver is: of whom only its card says so,
+        a dial tells. Bounded, seldom, and it never fails."""
+        nodes, now = self._network.nodes(), time.monotonic()
+        known = owners(nodes)
+        if not known.get(driver, Owner()).near or now < self._look_at:
+            return
+        self._look_at = now + LOOK_EVERY_S
+        unsure = [offer.node.id for offer in self._judging(nodes, model) if _may_be_near(offer.node, known)]
+        chosen = random.sample(unsure, min(LOOKS, len(unsure)))
+        await asyncio.gather(*map(self._reach, chosen))
+
+    async def _reach(self, node: bytes) -> None:
+        with contextlib.suppress(NetError, NodeError, TimeoutError):
+            async with asyncio.timeout(LOOK_S):
+                await self._network.order_link(node)
 
     def cost(self, kept: Kept, receipt: deals.Receipt, offers: list[OfferSeen]) -> Cost:
         """What these can cost, by what they ask for now."""
@@ -260,6 +291,12 @@ def _compared(
         end=scoring.end,
         text=scoring.text,
     )
+
+
+def _may_be_near(node: SeenNode, known: Mapping[bytes, Owner]) -> bool:
+    """By its card alone, which names an address that this node may dial, and none of the internet."""
+    unsure = known[node.id] == Owner()
+    return unsure and node.dialable and not node.relayed
 
 
 def _lot(secret: bytes, root: bytes, what: bytes) -> bytes:

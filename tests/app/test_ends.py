@@ -66,7 +66,7 @@ def is_true(known: Kept, outcome: str, flag: int, end: int | None, n_prompt: int
         (True, {"context": 0}),
     ],
 )
-def test_the_longest_answer_is_as_long_as_it_may_be(full: bool, known: dict[str, int]) -> None:
+def test_the_longest_answer_is_as_long_as_it_may_be(full: bool, known: dict[str, Any]) -> None:
     one = ran("length", LENGTH)
     rates = Budget(1, one.said.price_in, one.said.price_out)
     assert (rates.per_million_in, rates.per_million_out, one.said.n_prompt) == (50_000, 200_000, N_PROMPT)

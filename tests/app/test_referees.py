@@ -536,6 +536,36 @@ def at(address: str) -> Callable[[SeenNode], SeenNode]:
 
 
 @in_module
+async def test_of_whom_only_its_card_says_that_it_is_near_a_dial_tells(
+    court: tuple[Real, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    driver, *others = court
+    async with auditing(driver, tmp_path, referees=tuple(others)) as user:
+        honest = user.nodes
+
+        def at_home() -> list[SeenNode]:
+            """All name addresses of this private network; the last one is reached elsewhere."""
+            return [
+                replace(
+                    node,
+                    addresses=(f"ws://192.168.1.{number}:7741",),
+                    near=number < 3 and node.id in user.links,
+                )
+                for number, node in enumerate(honest())
+            ]
+
+        monkeypatch.setattr(user, "nodes", at_home)
+        await answered(user)
+        await until(lambda: len(user.links) == 4)
+        assert (await user.auditor.plan(user.place)).referees == 2
+        # Not again with each answer.
+        user.links.pop(others[2].shop.node.id)
+        await answered(user)
+        await until(lambda: not user.auditor._tasks._tasks)
+        assert len(user.links) == 3
+
+
+@in_module
 async def test_chance_decides_who_is_asked(court: tuple[Real, ...], tmp_path: Path) -> None:
     driver, *others = court
     async with auditing(driver, tmp_path, referees=tuple(others)) as user:
