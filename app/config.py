@@ -58,7 +58,7 @@ _KvType = Annotated[
 ]
 _FlashAttention = Annotated[
     Literal["auto", "on", "off"],
-    Meta(description="the attention that needs less memory; auto = where it can"),
+    Meta(description="the fused kernel of attention, which takes less memory; auto = where it is quicker"),
 ]
 _UnifiedKv = Annotated[
     bool,

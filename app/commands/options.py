@@ -108,7 +108,7 @@ KvType = Annotated[
     str | None, typer.Option(metavar="TYPE", help="How chats are kept in memory: f16, q8_0 or q4_0.")
 ]
 FlashAttention = Annotated[
-    str | None, typer.Option(metavar="HOW", help="The attention that needs less memory: auto, on or off.")
+    str | None, typer.Option(metavar="HOW", help="The fused kernel of attention: auto, on or off.")
 ]
 UnifiedKv = Annotated[
     bool | None, typer.Option("--unified-kv/--no-unified-kv", help="One memory for all chats.")
