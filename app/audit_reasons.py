@@ -121,7 +121,7 @@ REASONS: Final[dict[str, Reason]] = {
         "a false end",
         "It ends where its tokens and what was asked for do not, or goes on after its end",
         "its answer ended where its model's had not, or went on after the end",
-        "Token {token} of an answer ends it, or does not, against what it signed of the end.",
+        "What it signed of the end of an answer does not fit token {token}.",
     ),
     "bad_opening": Reason(
         "its steps do not fit",

@@ -70,10 +70,11 @@ def test_what_does_not_hold_is_told_by_its_line_and_code(tmp_path: Path) -> None
 
 def test_as_json(tmp_path: Path) -> None:
     found = json.loads(verify("\n".join([*PROOFS, LINES[0]]), tmp_path, "--json").out)
-    assert found["ok"] is True and found["lines"] == 4 and len(found["receipts"]) == 1
-    assert [one["kind"] for one in found["frauds"]] == ["wrong_token", "wrong_leaf", "two_receipts"]
+    assert found["ok"] is True and found["lines"] == 5 and len(found["receipts"]) == 1
+    kinds = ["wrong_token", "wrong_leaf", "wrong_end", "two_receipts"]
+    assert [one["kind"] for one in found["frauds"]] == kinds
     assert {one["provider"] for one in found["frauds"]} == {id_text(DRIVER.id)}
-    assert [one["step"] for one in found["frauds"]] == [17, 5, None]
+    assert [one["step"] for one in found["frauds"]] == [17, 5, 11, None]
     bad = json.loads(verify(WRONG_TOKEN[:-2] + "}", tmp_path, "--json").out)
     assert bad["ok"] is False and [one["line"] for one in bad["bad"]] == [1]
 
