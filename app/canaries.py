@@ -36,6 +36,9 @@ MOST_CHARS: Final = 8000
 KEPT: Final = 20_000
 """Texts that are not made again."""
 _TRIES: Final = 20
+_SHORT: Final = 100
+"""Characters of a text in which there is hardly room for a sentence besides the question."""
+_TELLING: Final = tuple(tail for tail in TAILS if "{" in tail)
 _DEEP: Final = 3
 """Places in places."""
 _PLACE: Final = re.compile(r"\{(\w+)\}")
@@ -117,12 +120,11 @@ class Author:
         parts = [self._filled(persona, self._core(cores, chars))]
         if rng.random() < 0.35 and _length(parts) + 10 < chars:
             parts.append(self._filled(persona, self._choice(TAILS)))
+        while self._bits < LEAST_BITS and chars < _SHORT:
+            parts.append(self._filled(persona, self._choice(_TELLING)))
         background = rng.sample(BACKGROUND, len(BACKGROUND))
         most = rng.randint(240, 700)
         while background and (_length(parts) < min(chars, most) - 30 or self._bits < LEAST_BITS):
-            if _length(parts) < 60 and len(parts) < 3 and rng.random() < 0.8:
-                parts.append(self._filled(persona, self._choice(TAILS)))
-                continue
             self._bits += math.log2(len(background))
             told = self._filled(persona, background.pop())
             parts.insert(rng.choice((0, len(parts), len(parts))), told)
