@@ -11,7 +11,7 @@ import pytest
 import pytest_asyncio
 from msgspec.structs import replace
 
-from infraxa.app import agreeing, auditor, examining, fraud, purse, replaying
+from infraxa.app import agreeing, auditor, counting, examining, fraud, purse, replaying
 from infraxa.app.agreeing import Due
 from infraxa.app.audit_values import AuditsSeen
 from infraxa.app.errors import NodeError
@@ -503,6 +503,32 @@ async def test_an_answer_that_was_stopped_may_end_anywhere(real: Real, tmp_path:
         verdict = await user.ended()
         assert verdict.state == "passed" or verdict.why == "few"
         assert verdict.steps < 49
+
+
+@in_module
+async def test_an_answer_that_money_or_the_context_ended_passes(
+    real: Real, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(counting, "LEAST_OUT", 4)
+    cold = replace(COLD, max_tokens=200)
+    async with auditing(real, tmp_path) as user:
+        user.purse.use(replace(user.settings, cap_request=0.000008))
+        verdict = await user.verdict(sampling=cold)
+        ((_, order, row),) = await user.store.run(earnings.list_receipts, "user")
+        said: deals.Receipt = codec.decode(codec.decode_signed(row.receipt).body, deals.Receipt)
+        assert (said.outcome, said.charge) == ("length", order.hold) and 16 <= verdict.steps < 40
+        assert (verdict.state, verdict.why) == ("passed", ""), verdict
+    async with auditing(real, tmp_path / "long") as user:
+        context = user.nodes()[0].models[0].context
+        text = "rain " * context
+        while (count := await real.engine.count_tokens((ChatMessage("user", text),))) > context - 17:
+            text = text[: -5 * max(1, (count - context + 17) // 2)]
+        verdict = await user.verdict((ChatMessage("user", text),), replace(HOT, max_tokens=None))
+        ((_, order, row),) = await user.store.run(earnings.list_receipts, "user")
+        said = codec.decode(codec.decode_signed(row.receipt).body, deals.Receipt)
+        # How long a hot one is, is chance.
+        assert said.outcome == "stop" or verdict.steps == context - said.n_prompt + 1 > 16
+        assert verdict.state == "passed" or verdict.why == "few", verdict
 
 
 @in_module
