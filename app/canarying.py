@@ -92,8 +92,8 @@ class Canaries:
         self._buying: Buying | None = None
         """The one that is sent."""
         self._talks = OrderedDict[Key, _Talk]()
-        self._systems = OrderedDict[Key, str]()
-        """The system prompt that was made up last."""
+        self._systems = OrderedDict[Key, tuple[int, str]]()
+        """The system prompt that was made up last, and the characters that were asked for."""
         self._tasks = TaskGroup()
         buyer.watch = self
 
@@ -190,10 +190,10 @@ class Canaries:
         said = ChatMessage("user", self._author.question(persona, shape.chars))
         if not shape.system:
             return _Talk(persona, (said,))
-        system = self._systems.get(key, "")
-        if abs(len(system) - shape.system) > _SYSTEM * shape.system:
+        chars, system = self._systems.get(key, (0, ""))
+        if abs(chars - shape.system) > _SYSTEM * shape.system:
             system = self._author.system(persona, shape.system)
-            _keep(self._systems, key, system)
+            _keep(self._systems, key, (shape.system, system))
         return _Talk(persona, (ChatMessage("system", system), said))
 
     async def _offer(self, key: Key, talk: _Talk, shape: Shape) -> OfferSeen | None:
