@@ -499,12 +499,12 @@ async def test_an_answer_that_was_stopped_may_end_anywhere(
 ) -> None:
     honest = Sale.piece
 
-    async def slowly(self: Sale, *given: Any) -> None:
-        """Less has come than was sampled."""
-        await asyncio.sleep(0.03)
+    async def held(self: Sale, *given: Any) -> None:
+        """The first one comes, and nothing of what is sampled meanwhile."""
         await honest(self, *given)
+        await asyncio.sleep(30)
 
-    monkeypatch.setattr(Sale, "piece", slowly)
+    monkeypatch.setattr(Sale, "piece", held)
     async with auditing(real, tmp_path) as user:
         source = user.source(sampling=COLD)
         async for item in source:
@@ -514,7 +514,7 @@ async def test_an_answer_that_was_stopped_may_end_anywhere(
         (answer,) = user.auditor._answers.values()
         assert answer.receipt is not None and answer.receipt.outcome == "cancelled"
         assert verdict.state == "passed" or verdict.why == "few", verdict
-        assert len(answer.kept.ids) < verdict.steps <= 49
+        assert len(answer.kept.ids) <= verdict.steps <= 49
 
 
 @in_module

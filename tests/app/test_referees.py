@@ -437,14 +437,15 @@ async def test_an_answer_that_a_stop_string_ended_or_its_user_passes(
         verdict = await asked(user)
         assert (verdict.state, verdict.why) == ("passed", ""), verdict
 
-        # It reads what comes slowly, so that it can be stopped.
         honest = Sale.piece
 
-        async def slowly(self: Sale, *given: Any) -> None:
-            await asyncio.sleep(0.03)
+        async def held(self: Sale, *given: Any) -> None:
+            """Nothing comes after 20 tokens, whatever is sampled meanwhile."""
             await honest(self, *given)
+            if self._n_put > 20:
+                await asyncio.sleep(30)
 
-        monkeypatch.setattr(Sale, "piece", slowly)
+        monkeypatch.setattr(Sale, "piece", held)
         await stopped(user)
         (*_, answer) = user.auditor._answers.values()
         assert answer.receipt is not None and answer.receipt.outcome == "cancelled" and not answer.kept.finish
