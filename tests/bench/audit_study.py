@@ -7,12 +7,14 @@ measures, on texts that are not among those that are judged. Each rate comes wit
 
     python -m tests.bench.audit_study [quick|medium|long] [--middle] [--threads] [--kept FOLDER]
 
-What was found so far stays in FOLDER: a study of hours can be stopped, and goes on when it is started again.
+What was found so far stays in FOLDER: a study of hours can be stopped, and goes on when it is started again,
+unless what computes the answers was changed. When it is through, FOLDER is removed.
 """
 
 from __future__ import annotations
 
 import hashlib
+import shutil
 import statistics
 import sys
 import tempfile
@@ -25,9 +27,11 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from infraxa.engine import batching, gumbel, scoring, transcript
 from infraxa.engine.llama import route_log, version
 from infraxa.engine.types import KvType
 from infraxa.engine.verdicts import LEAST_STEPS
+from tests.bench import _study_sides
 from tests.bench._study_models import GUIDE, MIDDLE, SMALL, Models, Shape
 from tests.bench._study_sides import (
     Answer,
@@ -145,8 +149,7 @@ class Study:
         self._kept = kept
         path = models.of(kind)
         if kept is not None:
-            with path.open("rb") as file:
-                self._kept = kept / f"{hashlib.file_digest(file, 'sha256').hexdigest()[:16]}-{version()}"
+            self._kept = kept / _key(path)
             self._kept.mkdir(parents=True, exist_ok=True)
         self.auditors = [Auditor(path, way) for way in AUDITORS]
         self.mu0 = self.auditors[0].calibrated(scratch)
@@ -225,6 +228,18 @@ class Study:
             part.write_bytes(msgspec.msgpack.encode(made))
             part.replace(path)
         return made
+
+
+def _key(model: Path) -> str:
+    """Of all that answers and their audits follow from."""
+    computing = [
+        Path(module.__file__ or "") for module in (_study_sides, batching, gumbel, scoring, transcript)
+    ]
+    digest = hashlib.sha256(repr((SEED, TOKENS, PART, version())).encode())
+    for path in (model, *computing):
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()[:16]
 
 
 def interval(hits: int, n: int) -> tuple[float, float]:
@@ -354,6 +369,8 @@ def main(arguments: Sequence[str] = ()) -> None:
             profiled = Profile(profile.honest // fewer, profile.lies // fewer, ())
             study(models, kind, profiled, ways, Path(folder), kept)
             cost(models.of(kind))
+    if kept is not None:
+        shutil.rmtree(kept, ignore_errors=True)
 
 
 if __name__ == "__main__":
