@@ -20,8 +20,9 @@ WHOLE: Final = ("stop", "length")
 """The outcomes of answers that came to their end."""
 
 
-def chars(kept: Kept) -> int:
-    """Of whose text the hash is to be known, see Said: of what came, where more may have been sampled."""
+def hashed_chars(kept: Kept) -> int:
+    """So many characters of the text are hashed, from its beginning on; 0: all of it. As many as came, where
+    more may have been sampled."""
     return 0 if kept.finish else len(kept.text)
 
 

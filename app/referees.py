@@ -268,7 +268,7 @@ def _prompt(kept: Kept, said: deals.Transcript, tokens: Sequence[int], steps: Se
         steps=tuple(steps),
         kv_type="q8_0" if kv_type_of(said.profile) == "q8_0" else "f16",
         ends=kept.prompt.stop,
-        chars=ends.chars(kept),
+        chars=ends.hashed_chars(kept),
     )
 
 

@@ -201,7 +201,7 @@ class Replaying:
         steps = [leaf.step for leaf in shown.leaves]
         ids = [transcript.packed(leaf.ids) for leaf in shown.leaves]
         scored = await engine.score(
-            request, shown.tokens, steps, ids, kv_type=kv_type_of(said.profile), chars=ends.chars(kept)
+            request, shown.tokens, steps, ids, kv_type=kv_type_of(said.profile), chars=ends.hashed_chars(kept)
         )
         prompt = struct.unpack(f"<{scored.n_prompt}I", scored.prompt_ids)
         return Compared(

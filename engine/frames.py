@@ -73,7 +73,7 @@ class Score(msgspec.Struct, frozen=True, tag="score", array_like=True):
     most: int = 0
     """Tokens that the prompt and the answer may have; 0: as many as the model was trained for."""
     chars: int = 0
-    """Of whose text the hash is wanted; 0: of all of it."""
+    """So many characters of the text are hashed, from its beginning on; 0: all of it."""
 
 
 class Calibrate(msgspec.Struct, frozen=True, tag="calibrate", array_like=True):

@@ -333,9 +333,9 @@ class Engine:
         `answer`: the tokens as they were sampled, the one that ended the turn too; `steps`: rising indices of
         them; `ids`: for each step, up to 64 tokens (little-endian uint32) whose logits are wanted besides the
         likeliest; one that the model does not have gets the lowest. `most`: tokens that the prompt and the
-        answer may have, 0: as many as the model was trained for. `chars`: of whose text the hash is wanted,
-        from its beginning on, 0: of all of it. `on_progress` gets 0 to 1. Raises EngineError. Ends with its
-        caller.
+        answer may have, 0: as many as the model was trained for. `chars`: so many characters of the text
+        are hashed, from its beginning on; 0: all of it. `on_progress` gets 0 to 1. Raises EngineError. Ends
+        with its caller.
         """
         check_answer(answer, steps, ids)
 

@@ -42,7 +42,7 @@ class Said:
         self, piece: Callable[[int], bytes | None], stop: tuple[str, ...] = (), chars: int = 0
     ) -> None:
         """`piece`: the bytes of a token; None: it ends the turn. `stop`: the stop strings that were asked
-        for. `chars`: of whose text the hash is wanted, from its beginning on; 0: of all of it."""
+        for. `chars`: so many characters of the text are hashed, from its beginning on; 0: all of it."""
         self.end = -1
         """The first token that ends the turn, or completes a stop string; -1: none does."""
         self._piece = piece

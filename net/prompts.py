@@ -138,7 +138,7 @@ class Prompt(Struct, array_like=True, frozen=True):
     ] = ()
     """The stop strings of that answer. Who does not know this field does not say what its text is."""
     chars: Annotated[int, Meta(ge=0, le=2**31 - 1)] = 0
-    """Of whose text the hash is wanted, from its beginning on; 0: of all of it. See scores.Scoring."""
+    """So many characters of the text are hashed, from its beginning on; 0: all of it. See scores.Scoring."""
 
     def __repr__(self) -> str:
         return f"Prompt({len(self.turns)} turns)"

@@ -121,9 +121,9 @@ def test_a_prompt_that_is_said_to_be_longer_than_it_is_makes_no_room_scarce() ->
 
 def test_the_text_is_that_of_the_tokens() -> None:
     whole = kept("what came")
-    assert ends.chars(whole) == 0 and ends.same_text(whole, text_hash("what came"))
+    assert ends.hashed_chars(whole) == 0 and ends.same_text(whole, text_hash("what came"))
     assert not ends.same_text(whole, text_hash("what came.")) and not ends.same_text(kept(), text_hash("a"))
     assert ends.same_text(whole, b""), "nobody told"
     begun = kept("what c", finish="")
-    assert ends.chars(begun) == 6 and ends.same_text(begun, text_hash("what c"))
+    assert ends.hashed_chars(begun) == 6 and ends.same_text(begun, text_hash("what c"))
     assert ends.same_text(kept(finish=""), text_hash("what came")), "nothing came"
