@@ -205,11 +205,14 @@ _Verify = Annotated[
 ]
 _Audit = Annotated[
     Literal["auto", "off"],
-    Meta(description="audit answers on this machine: auto (now and then), off (only when you ask)"),
+    Meta(description="audit answers: auto (now and then, and canaries), off (only when you ask)"),
 ]
 _Canaries = Annotated[
     bool,
-    Meta(description="ask drivers made-up questions now and then, for referees, where the model is not here"),
+    Meta(
+        description="made-up questions to drivers whose model is not here, judged by other providers: at most 3 % "
+        "of cap_day; only with audit = auto"
+    ),
 ]
 _GatewayHost = Annotated[
     str,

@@ -229,14 +229,15 @@ Verify = Annotated[
 Audit = Annotated[
     str | None,
     typer.Option(
-        metavar="WHEN", help="Audit answers on this machine: auto (now and then) or off (only when you ask)."
+        metavar="WHEN", help="Audit answers: auto (now and then, and canaries) or off (only when you ask)."
     ),
 ]
 Canaries = Annotated[
     bool | None,
     typer.Option(
         "--canaries/--no-canaries",
-        help="Ask drivers made-up questions now and then, for referees, where the model is not here.",
+        help="Made-up questions to drivers whose model is not here, judged by other providers: "
+        "at most 3 % of cap_day; only with audit = auto.",
     ),
 ]
 Gateway = Annotated[
