@@ -95,31 +95,48 @@ from infraxa.store.db import connect
 from infraxa.store.trade_records import OrderRow
 from tests.app.test_canary_money import CAPS, of, paid
 conn = connect(Path(sys.argv[1]))
+
+def tell(*words):
+    print(*words, flush=True)
+    sys.stdin.readline()  # until it was read
+
 number = 0
 while number < 10_000:
     number += 1
     order = canary_money.reserve(conn, of(number), 30, 5, CAPS, "maple")
     if isinstance(order, OrderRow):
-        print(number, "held", order.reserved, flush=True)
+        tell(number, "held", order.reserved)
         paid(conn, order, number, 7)
-        print(number, "paid", 7, flush=True)
+        tell(number, "paid", 7)
     else:
-        print("full", flush=True)
+        tell("full")
 """
 
 
+@pytest.mark.parametrize("go_on", [False, True])
 @pytest.mark.parametrize("lines", [1, 2, 20, 61])
-def test_killed_at_any_moment_nothing_is_lost_nor_spent_twice(tmp_path: Path, lines: int) -> None:
+def test_killed_at_any_moment_nothing_is_lost_nor_spent_twice(
+    tmp_path: Path, lines: int, go_on: bool
+) -> None:
+    """`go_on`: while it does its next step."""
     root = Path(__file__).parents[2]
     with subprocess.Popen(
         [sys.executable, "-c", KILLED, str(tmp_path)],
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
         cwd=root,
         env={**os.environ, "PYTHONPATH": os.pathsep.join([str(root), *sys.path])},
     ) as process:
-        assert process.stdout is not None
-        told = [process.stdout.readline().split() for _ in range(lines)]
+        assert process.stdout is not None and process.stdin is not None
+        told = [process.stdout.readline().split()]
+        while len(told) < lines:
+            process.stdin.write("\n")
+            process.stdin.flush()
+            told.append(process.stdout.readline().split())
+        if go_on:
+            process.stdin.write("\n")
+            process.stdin.flush()
         process.send_signal(signal.SIGKILL)
     assert all(told)
     held = {line[0]: int(line[2]) for line in told if line[1:2] == ["held"]}
