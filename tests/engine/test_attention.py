@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from infraxa.engine import attention, opening
 from infraxa.engine.attention import Attention, chosen, scores_bytes
 from infraxa.engine.guide import GUIDE_PATH
-from infraxa.engine.llama import Model
+from infraxa.engine.llama import Context, Model
 from infraxa.engine.loadlog import LoadLog
 from infraxa.engine.models import ModelInfo, cache_bytes, read_metadata
 from infraxa.engine.opening import open_model
@@ -114,9 +115,9 @@ def test_both_ways_answer_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     write_random_model(tmp_path / "m.gguf", GUIDE_PATH, layers=2, dim=256, head=128, context=2048)
     info = read_metadata(tmp_path / "m.gguf")
     options = LoadOptions(n_ctx=2048, slots=8, threads=1, park_bytes=0)
-    monkeypatch.setattr(attention.platform, "machine", lambda: "arm64")
+    monkeypatch.setattr(platform, "machine", lambda: "arm64")
     llama_cpp, its = _answer(info, options)
-    monkeypatch.setattr(attention.platform, "machine", lambda: "x86_64")
+    monkeypatch.setattr(platform, "machine", lambda: "x86_64")
     # Few rows at a time, so that the prompt takes several goes.
     monkeypatch.setattr(attention, "ROWS", (128,))
     plain, ours = _answer(info, options)
@@ -129,7 +130,7 @@ def test_without_memory_for_the_scores_the_caches_are_not_made_smaller(
 ) -> None:
     tried: list[tuple[int, str]] = []
 
-    class Full(opening.Context):
+    class Full(Context):
         def __init__(self, *args: Any, **named: Any) -> None:
             tried.append((named["n_ctx"], named["flash_attention"]))
             if named["flash_attention"] == "off" or named["n_ctx"] > 512:
