@@ -65,7 +65,9 @@ def list_receipts(data_dir: Path | None, *, role: Role | None, count: int, as_js
 def _way(one: ReceiptSeen) -> str:
     if one.role == "provider":
         return "sold to"
-    return "canary of" if one.canary else "bought from"
+    if one.canary:
+        return "judged by" if one.outcome == "scored" else "canary of"
+    return "bought from"
 
 
 def show_receipt(data_dir: Path | None, order: str, *, as_json: bool) -> None:

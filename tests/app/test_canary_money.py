@@ -29,8 +29,8 @@ def of(number: int, peer: bytes = PROVIDER) -> Callable[[int], OrderRow]:
     )
 
 
-def paid(conn: Connection, order: OrderRow, seq: int, charge: int) -> None:
-    buying.count_order(conn, order.peer, order.id, "completed", Counts(10, 0, 10), charge, "stop")
+def paid(conn: Connection, order: OrderRow, seq: int, charge: int, outcome: str = "stop") -> None:
+    buying.count_order(conn, order.peer, order.id, "completed", Counts(10, 0, 10), charge, outcome)
     buying.sign_receipt(
         conn, order.peer, order.id, seq=seq, receipt=b"r", countersign=b"c", billed=Counts(10, 0, 10),
         charge=charge, accepted=charge,

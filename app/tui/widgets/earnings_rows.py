@@ -254,7 +254,9 @@ def when(milliseconds: int) -> str:
 
 def way(one: ReceiptSeen) -> str:
     """In which direction it went."""
-    return "canary" if one.canary else _WAY[one.role]
+    if one.canary:
+        return "audit" if one.outcome == "scored" else "canary"
+    return _WAY[one.role]
 
 
 def in_full(thing: object, tabs: Sequence[TabSeen], now_ms: int) -> Content:
@@ -340,8 +342,14 @@ def _receipt_in_full(one: ReceiptSeen) -> Content:
     return _lines(
         f"{one.order[:16]} · {one_line(one.peer, 64)}",
         f"{told} · {price}",
-        f"{money} · {ending(one)}{' · nobody asked: it audits the driver' if one.canary else ''}",
+        f"{money} · {ending(one)}{_purpose(one)}",
     )
+
+
+def _purpose(one: ReceiptSeen) -> str:
+    if not one.canary:
+        return ""
+    return " · it judged a canary" if one.outcome == "scored" else " · nobody asked: it audits the driver"
 
 
 def counts(n_prompt: int, n_cached: int, n_out: int) -> str:
