@@ -138,14 +138,17 @@ class WorkerProcess(asyncio.SubprocessProtocol):
         return True
 
     async def stop(self, grace: float) -> None:
-        """Asks it to end, then makes it; `grace` seconds each."""
+        """Asks it to end, then makes it; `grace` seconds each, or at once when the caller is cancelled."""
         self._on_exit = _ignore_exit
         self._on_message = _ignore
         self.send(Close())
-        if await self.wait(grace):
-            return
-        self.kill()
-        if not await self.wait(grace):
+        try:
+            if await self.wait(grace):
+                return
+            self.kill()
+            await self.wait(grace)
+        finally:
+            # Closing its pipes kills it where it still runs.
             self._end()
 
     @property

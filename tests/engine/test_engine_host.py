@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -241,6 +242,26 @@ async def test_a_load_that_is_cancelled_while_it_starts_leaves_nothing(
         text, _ = await engine.generate(ask("what is 12+5?")).collect()
     assert "17" in text and engine.status.loaded.pid == pid
     assert not unhandled
+
+
+async def test_a_load_that_is_cancelled_once_more_while_its_process_is_ended_leaves_nothing(
+    open_engine: OpenEngine, alive: Alive
+) -> None:
+    engine = open_engine(Limits(close=BOUND))
+    task = asyncio.ensure_future(engine.load_guide())
+    await engine.until(lambda status: status.state == "loading")
+    worker = engine._worker
+    os.kill(worker.pid, signal.SIGSTOP)  # it does not hear that it shall end
+    async with asyncio.timeout(BOUND / 2):
+        task.cancel()
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert engine._worker is None and not task.done()
+        task.cancel()
+        await asyncio.wait([task])
+        assert task.cancelled() and worker.gone
+        while alive(worker.pid):  # noqa: ASYNC110 - the end of a process tells nobody here
+            await asyncio.sleep(0.01)
 
 
 async def test_a_load_that_is_cancelled_while_it_waits_for_another_is_not_still_loading(
