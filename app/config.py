@@ -210,8 +210,8 @@ _Audit = Annotated[
 _Canaries = Annotated[
     bool,
     Meta(
-        description="made-up questions to drivers whose model is not here, judged by other providers: at most 3 % "
-        "of cap_day; only with audit = auto"
+        description="made-up questions to drivers whose model is not here, judged by other providers: at "
+        "most 3 % of cap_day; only with audit = auto"
     ),
 ]
 _GatewayHost = Annotated[
