@@ -1,7 +1,7 @@
 """The audits of one node: their parts, made together, opened and closed in their order.
 
 Which answers are audited is decided in auditor.py, how one is in examining.py, by whom in replaying.py and
-referees.py; what follows is in convicting.py. What is sent only to be audited is in canarying.py, what front
+referees.py; what follows is in convicting.py. What is sent only to be audited is in canaries.py, what front
 ends are told in audit_values.py.
 """
 
@@ -15,7 +15,7 @@ from infraxa.app import fraud
 from infraxa.app.audit_values import AuditPlan
 from infraxa.app.auditor import Auditor
 from infraxa.app.buyer import Buyer
-from infraxa.app.canarying import Canaries
+from infraxa.app.canaries import Canaries
 from infraxa.app.config import Settings
 from infraxa.app.convicting import Convicting, Parts
 from infraxa.app.drivers import Drivers

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from msgspec.structs import replace
 
 from infraxa.app import order_words
-from infraxa.app.counting import planned, prompt_most, taken
+from infraxa.app.counting import hold_in, planned, prompt_most
 from infraxa.app.locked import Locked
 from infraxa.app.offers import OfferSeen
 from infraxa.app.trade import Bound
@@ -80,7 +80,7 @@ def bounded(
         ("day_cap", caps.day, spent.day),
     ]
     left = [max(0, cap - used) for _, cap, used in limits if cap is not None]
-    most = min(plan.most if room is None else taken(plan, room), *left)
+    most = min(plan.most if room is None else hold_in(plan, room), *left)
     bound = replace(
         bound,
         most=most,

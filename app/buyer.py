@@ -14,7 +14,7 @@ import msgspec
 from infraxa.app import choices, verifying
 from infraxa.app.at_driver import AtDriver
 from infraxa.app.attempt import Ordering
-from infraxa.app.buying import Buying, Nobody, Watch
+from infraxa.app.buying import Buying
 from infraxa.app.config import ANY, LOCAL, Settings
 from infraxa.app.drivers import Drivers
 from infraxa.app.errors import NodeError
@@ -23,6 +23,7 @@ from infraxa.app.ordering import order_of, tokens
 from infraxa.app.purse import Purse
 from infraxa.app.trade import Bound
 from infraxa.app.wanted import Wanted
+from infraxa.app.watch import Nobody, Watch
 from infraxa.engine.types import ChatMessage, Request
 from infraxa.net.credits import micro
 from infraxa.net.patience import PatienceLimits

@@ -13,7 +13,7 @@ import os
 import secrets
 import time
 from collections.abc import Callable
-from typing import Final, NamedTuple, Protocol
+from typing import Final
 
 import msgspec
 
@@ -23,6 +23,7 @@ from infraxa.app.at_driver import AtDriver
 from infraxa.app.attempt import NO_PLACE, Attempt, Checked, Ordering, Setback, Telling
 from infraxa.app.config import ANY
 from infraxa.app.drivers import Drivers
+from infraxa.app.ends import WHOLE
 from infraxa.app.errors import NodeError
 from infraxa.app.offers import OfferSeen
 from infraxa.app.ordering import TOKEN_CHARS, need, order_of, prompt_of, shortened
@@ -30,6 +31,7 @@ from infraxa.app.pulled import End, Pulled
 from infraxa.app.spending import Spending
 from infraxa.app.tally import Tally
 from infraxa.app.wanted import Wanted
+from infraxa.app.watch import Bought, Nobody, Watch
 from infraxa.engine.types import ErrorInfo, Finished, Request
 from infraxa.net.errors import NetError
 from infraxa.net.identity import id_text
@@ -60,41 +62,6 @@ RETRY_S: Final = 1.0
 """Until a driver is asked again that is busy and does not say for how long."""
 CUTS: Final = 6
 """How often oldest turns are left out of a conversation that is too long for the driver."""
-
-
-class Watch(Protocol):
-    """Who is told of answers that somebody asked drivers for. Returns at once."""
-
-    def began(self) -> None:
-        """One is asked for."""
-
-    def asks(self, driver: bytes, *, waits: bool) -> None:
-        """It is to be ordered there, where this node's other orders are in its way, or it may have to wait
-        for them."""
-
-    def ended(self, bought: Bought | None) -> None:
-        """It is over; None: no driver gave it alone, and whole."""
-
-
-class Bought(NamedTuple):
-    """A whole answer of one driver."""
-
-    offer: OfferSeen
-    request: Request
-    verified: bool
-    """It can be checked by what its driver committed to."""
-    called: bool
-    """A program asked for it."""
-
-
-class Nobody:
-    """A Watch that does nothing."""
-
-    def began(self) -> None: ...
-
-    def asks(self, driver: bytes, *, waits: bool) -> None: ...
-
-    def ended(self, bought: Bought | None) -> None: ...
 
 
 class Buying(Pulled):
@@ -377,12 +344,12 @@ class Buying(Pulled):
             self.spending,
             Checked(asked.why, drawn),
         )
-        attempt.in_line = lambda: self.watch.asks(offer.node.id, waits=True)
+        attempt.in_line = lambda: self.watch.waits(offer.node.id)
         whole = not self._text
         with self._drivers.asked(offer.node.id):
             ended = await self._in_turn(offer, attempt, order, prompt)
         self._text += "".join(attempt.texts)
-        if whole and not isinstance(ended, Setback) and ended.finish in ("stop", "length"):
+        if whole and not isinstance(ended, Setback) and ended.finish in WHOLE:
             self._bought = Bought(offer, self._request, asked.mode != "none", self.called)
         return ended if isinstance(ended, Setback) else End(ended.finish)
 
@@ -391,7 +358,8 @@ class Buying(Pulled):
     ) -> Done | Setback:
         """When there is room at the driver for one more order of this node."""
         node, patience = offer.node, BUSY_S
-        self.watch.asks(node.id, waits=node.slots <= 1 or self._at_driver.busy(node.id, node.slots))
+        if node.slots <= 1 or self._at_driver.busy(node.id, node.slots):
+            self.watch.waits(node.id)
         if self._at_driver.busy(node.id, node.slots):
             patience = self._patience_left()
             self._say(Waits(order_words.A_PLACE, now_ms(), patience))

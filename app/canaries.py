@@ -1,243 +1,255 @@
-"""The texts of canaries: conversations that nobody had, of the lengths that are asked for. Pure; the
-randomness is given.
+"""Sends canaries: after an answer that somebody asked a driver for, now and then, one that nobody asked for,
+through the same path, to have it judged by a referee.
 
-What they are made of is in canary_corpus.py. When one is sent, where and for how much is decided in
-canary_rules.py; who sends it is canarying.py.
+What they say is canary_texts.py's, when and for how much canary_rules.py's, how they are judged auditor.py's.
+Nothing of them is kept but in memory, in the ledger and what an audit found.
 """
 
 from __future__ import annotations
 
-import hashlib
-import math
+import asyncio
+import logging
 import random
-import re
+import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
-from typing import Final
+from collections.abc import Awaitable, Callable, Collection
+from typing import Final, NamedTuple, TypeVar
 
-from infraxa.app.canary_corpus import (
-    BACKGROUND,
-    FOLLOW_UPS,
-    LINES,
-    OPENERS,
-    PASTED,
-    QUESTIONS,
-    ROLES,
-    TAILS,
-    WORDS,
-)
+from infraxa.app import canary_money, canary_rules
+from infraxa.app.audit_history import AuditHistory
+from infraxa.app.buyer import Buyer
+from infraxa.app.buying import Buying
+from infraxa.app.canary_rules import MOST_DRIVERS, Habits, Key, Shape, shape_of
+from infraxa.app.canary_texts import Author, Persona
+from infraxa.app.config import Settings
+from infraxa.app.counting import LEAST_OUT, planned, prompt_most
+from infraxa.app.ends import WHOLE
+from infraxa.app.errors import FAILURES
+from infraxa.app.offers import OfferSeen
+from infraxa.app.ordering import tokens
+from infraxa.app.purse import Purse
+from infraxa.app.wanted import Wanted
+from infraxa.app.watch import Bought
+from infraxa.engine.types import ChatMessage, Delta, Finished, Request
+from infraxa.net.identity import id_text
+from infraxa.net.market import Rates
+from infraxa.net.tasks import TaskGroup
 
-LEAST_CHARS: Final = 24
-"""Of one text, about; what would soon be the same gets longer."""
-LEAST_BITS: Final = 18
-"""Of chance in each text, at least."""
-MOST_CHARS: Final = 8000
-"""Of one text: longer ones are made as if this had been asked for."""
-KEPT: Final = 20_000
-"""Texts that are not made again."""
-_TRIES: Final = 20
-_SHORT: Final = 100
-"""Characters of a text in which there is hardly room for a sentence besides the question."""
-_TELLING: Final = tuple(tail for tail in TAILS if "{" in tail)
-_DEEP: Final = 3
-"""Places in places."""
-_PLACE: Final = re.compile(r"\{(\w+)\}")
-_NEIGHBOURS: Final = {
-    "a": "sq", "b": "vn", "c": "xv", "d": "sf", "e": "wr", "f": "dg", "g": "fh", "h": "gj", "i": "uo",
-    "j": "hk", "k": "jl", "l": "ko", "m": "nj", "n": "bm", "o": "ip", "p": "ol", "r": "et", "s": "ad",
-    "t": "ry", "u": "yi", "v": "cb", "w": "qe", "y": "tu",
-}  # fmt: skip
-"""Keys beside others."""
+_SYSTEM: Final = 0.2
+"""Parts by which a system prompt may be longer or shorter than one that is asked for."""
+
+T = TypeVar("T")
+
+_log = logging.getLogger(__name__)
 
 
-class Persona:
-    """Who seems to write one conversation: how, and about what."""
+class _Talk(NamedTuple):
+    """A made-up conversation."""
 
-    def __init__(self, rng: random.Random) -> None:
-        self.said: dict[str, str] = {}
-        """What stands at the places in capitals."""
-        self.lower = rng.random() < 0.45
-        """It writes no capitals."""
-        self.shouts = rng.random() < 0.02
-        self.marks = rng.random() < 0.6
-        """It ends sentences with what they end with."""
-        self.typos = rng.choice((0.0, 0.0, 0.002, 0.008, 0.02))
-        """Of its letters."""
-        self.polite = rng.random() < 0.4
-        self.curly = rng.random() < 0.15
-        """Its apostrophes."""
+    persona: Persona
+    said: tuple[ChatMessage, ...] = ()
+    at: float = 0.0
+    """When its last answer came, monotonic."""
+
+    @property
+    def turns(self) -> int:
+        return sum(one.role == "user" for one in self.said)
 
 
-class Author:
-    """Writes what no one of its texts said before. Of one node."""
+class Canaries:
+    """Of one node, a Watch of its buyer. `close` it before the store."""
 
-    def __init__(self, rng: random.Random) -> None:
-        self._rng = rng
-        self._bits = 0.0
-        """Of chance, in the text that is being made."""
-        self._made: OrderedDict[bytes, None] = OrderedDict()
-        """Hashes of its texts, the oldest first."""
+    def __init__(
+        self,
+        buyer: Buyer,
+        purse: Purse,
+        audited: AuditHistory,
+        offers: Callable[[], list[OfferSeen]],
+        copy: Callable[[bytes], Awaitable[object | None]],
+        reachable: Callable[[bytes, int, Collection[bytes]], bool],
+        *,
+        rng: random.Random | None = None,
+    ) -> None:
+        """`offers`: those that are there. `copy`: the own file of a model; None: it is not here. `reachable`:
+        see Referees."""
+        self._on = False
+        self._buyer = buyer
+        self._purse = purse
+        self._audited = audited
+        self._offers = offers
+        self._copy = copy
+        self._reachable = reachable
+        self._rng = rng or random.SystemRandom()
+        self._author = Author(self._rng)
+        self._habits = Habits()
+        self._running = 0
+        """Answers that somebody asked for."""
+        self._ended_at: float | None = None
+        """When the last of them was over; None: the next one has begun."""
+        self._owed = OrderedDict[Key, None]()
+        """Where one was to be sent, when somebody asked for something."""
+        self._task: asyncio.Task[None] | None = None
+        self._to: Key | None = None
+        """Where that sends one."""
+        self._buying: Buying | None = None
+        """The one that is sent."""
+        self._talks = OrderedDict[Key, _Talk]()
+        self._systems = OrderedDict[Key, tuple[int, str]]()
+        """The system prompt that was made up last, and the characters that were asked for."""
+        self._tasks = TaskGroup()
+        buyer.watch = self
 
-    def persona(self) -> Persona:
-        """Somebody new."""
-        return Persona(self._rng)
+    def use(self, settings: Settings) -> None:
+        """Send some, or none, as these settings say."""
+        self._on = settings.canaries and settings.audit == "auto" and settings.verify != "none"
+        if not self._on:
+            self._owed.clear()
+            if self._task is not None:
+                self._task.cancel()
 
-    def question(self, persona: Persona, chars: int) -> str:
-        """A text of about so many characters, with which a conversation begins."""
-        return self._new(lambda: self._message(persona, QUESTIONS, chars))
+    async def close(self) -> None:
+        """End the one that is under way."""
+        self._on = False
+        await self._tasks.cancel_all()
 
-    def follow_up(self, persona: Persona, chars: int) -> str:
-        """One that goes on with it."""
-        return self._new(lambda: self._message(persona, FOLLOW_UPS, chars))
+    def began(self) -> None:
+        """See Watch, as the next two."""
+        self._running += 1
+        if self._ended_at is not None:
+            self._habits.paused(time.monotonic() - self._ended_at)
+            self._ended_at = None
+        if self._task is not None and self._to is not None and self._buying is None:
+            self._owe(self._to)
+            self._task.cancel()
+            self._task = None
 
-    def system(self, persona: Persona, chars: int) -> str:
-        """A system prompt of about so many characters. Somebody has the same one for long: it may be one that
-        there was before."""
-        rng, chars = self._rng, min(max(chars, LEAST_CHARS), MOST_CHARS)
-        parts = [self._filled(persona, self._choice(ROLES))]
-        left: list[str] = []
-        while _length(parts) < chars - LEAST_CHARS // 2:
-            left = left or rng.sample(WORDS["virtue"], len(WORDS["virtue"]))
-            parts.append(left.pop() + ".")
-            if not left:
-                parts.append(self._filled(persona, self._choice(BACKGROUND)))
-        return " ".join(parts)
+    def waits(self, driver: bytes) -> None:
+        if self._buying is not None and self._to is not None and self._to[0] == driver:
+            self._buying.cancel()
 
-    def _new(self, make: Callable[[], str]) -> str:
-        for _ in range(_TRIES):
-            text = make()
-            digest = hashlib.blake2b(text.casefold().encode(), digest_size=12).digest()
-            if digest not in self._made:
-                break
-        self._made[digest] = None
-        if len(self._made) > KEPT:
-            self._made.popitem(last=False)
-        return text
+    def ended(self, bought: Bought | None) -> None:
+        self._running -= 1
+        self._ended_at = time.monotonic()
+        shape = None if bought is None else shape_of(bought.request, called=bought.called)
+        if bought is None or shape is None or not bought.verified:
+            return
+        key = bought.offer.node.id, bought.offer.model.model_id
+        self._habits.asked(key, shape)
+        if not self._on or not (
+            key in self._owed or canary_rules.is_followed(self._rng, self._audited.rate(*key))
+        ):
+            return
+        if self._running or self._task is not None:
+            self._owe(key)
+            return
+        self._owed.pop(key, None)
+        self._to = key
+        self._task = self._tasks.spawn(self._send(key), name="send a canary")
+        self._task.add_done_callback(self._sent)
 
-    def _message(self, persona: Persona, cores: Sequence[str], chars: int) -> str:
-        rng, chars = self._rng, min(max(chars, LEAST_CHARS), MOST_CHARS)
-        self._bits = 0.0
-        parts = [self._filled(persona, self._core(cores, chars))]
-        if rng.random() < 0.35 and _length(parts) + 10 < chars:
-            parts.append(self._filled(persona, self._choice(TAILS)))
-        while self._bits < LEAST_BITS and chars < _SHORT:
-            parts.append(self._filled(persona, self._choice(_TELLING)))
-        background = rng.sample(BACKGROUND, len(BACKGROUND))
-        most = rng.randint(240, 700)
-        while background and (_length(parts) < min(chars, most) - 30 or self._bits < LEAST_BITS):
-            self._bits += math.log2(len(background))
-            told = self._filled(persona, background.pop())
-            parts.insert(rng.choice((0, len(parts), len(parts))), told)
-        if rng.random() < (0.5 if persona.polite else 0.2) and _length(parts) + 8 < chars:
-            parts.insert(0, self._filled(persona, self._choice(OPENERS)))
-        text = _spaced(self._styled(persona, " ".join(parts)))
-        if len(text) < chars - 60:
-            text = self._with_pasted(persona, text, chars)
-        return text
+    def _owe(self, key: Key) -> None:
+        _keep(self._owed, key, None)
 
-    def _core(self, cores: Sequence[str], chars: int) -> str:
-        """Of several the one that is closest to the length, so that short ones are asked for shortly."""
-        few = self._rng.sample(cores, 3)
-        self._bits += math.log2(len(cores) / len(few))
-        return min(few, key=lambda core: abs(len(core) + 4 - chars)) if chars < 80 else few[0]
+    def _sent(self, task: asyncio.Task[None]) -> None:
+        if task is self._task:
+            self._task = self._to = None
 
-    def _with_pasted(self, persona: Persona, text: str, chars: int) -> str:
-        """With something below it or above it that seems to come from elsewhere."""
-        rng = self._rng
-        head = self._styled(persona, self._choice(PASTED))
-        kinds = rng.sample(LINES, rng.randint(1, 4))
-        lines: list[str] = []
-        between = rng.choice(("\n", "\n", "\n\n", " "))
-        size = len(text) + len(head) + 3
-        while size < chars - 30:
-            lines.append(_misspelt(rng, self._filled(Persona(rng), rng.choice(kinds)), persona.typos / 4))
-            size += len(lines[-1]) + len(between)
-        joined = between.join(lines)
-        return f"{head}\n\n{joined}\n\n{text}" if rng.random() < 0.35 else f"{text}\n\n{head}\n{joined}"
+    async def _send(self, key: Key) -> None:
+        try:
+            await self._go(key)
+        except FAILURES as error:
+            _log.debug("a canary was not sent: %s", error.code)
 
-    def _filled(self, persona: Persona, sentence: str, depth: int = 0) -> str:
-        """The sentence without places."""
+    async def _go(self, key: Key) -> None:
+        shape = self._habits.shape(self._rng, key)
+        if shape is None:
+            return
+        talk = self._talk(key, shape)
+        if (offer := await self._offer(key, talk, shape)) is None:
+            return
+        delay = self._habits.delay_s(self._rng)
+        typing = 0.0 if shape.called else canary_rules.typing_s(self._rng, len(talk.said[-1].content))
+        await asyncio.sleep(max(0.0, delay - typing))
+        if typing and not self._purse.is_free(offer):
+            self._purse.locked.ask_soon(*key)
+        await asyncio.sleep(min(typing, delay))
+        if await self._offer(key, talk, shape) is None:
+            return
+        answer = await self._answer(key, talk, shape)
+        if answer:
+            said = (*talk.said, ChatMessage("assistant", answer))
+            _keep(self._talks, key, talk._replace(said=said, at=time.monotonic()))
 
-        def fill(found: re.Match[str]) -> str:
-            place = found[1]
-            if place.isupper() and place in persona.said:
-                return persona.said[place]
-            text = self._word(place.lower())
-            if depth < _DEEP:
-                text = self._filled(persona, text, depth + 1)
-            if place.isupper():
-                persona.said[place] = text
-            return text
+    def _talk(self, key: Key, shape: Shape) -> _Talk:
+        """With what is to be said next."""
+        talk = self._talks.get(key)
+        if talk is not None:
+            chars = sum(len(one.content) for one in talk.said)
+            if canary_rules.goes_on(talk.turns, chars, time.monotonic() - talk.at, shape):
+                text = self._author.follow_up(talk.persona, shape.chars)
+                return talk._replace(said=(*talk.said, ChatMessage("user", text)))
+        persona = self._author.persona()
+        said = ChatMessage("user", self._author.question(persona, shape.chars))
+        if not shape.system:
+            return _Talk(persona, (said,))
+        chars, system = self._systems.get(key, (0, ""))
+        if abs(chars - shape.system) > _SYSTEM * shape.system:
+            system = self._author.system(persona, shape.system)
+            _keep(self._systems, key, (shape.system, system))
+        return _Talk(persona, (ChatMessage("system", system), said))
 
-        return _PLACE.sub(fill, sentence)
+    async def _offer(self, key: Key, talk: _Talk, shape: Shape) -> OfferSeen | None:
+        """Whom it is sent to; None: it is not sent, since it could not be judged, or there is no room for it.
+        Raises StoreError, NodeError."""
+        driver, model = key
+        offers = self._offers()
+        offer = next(
+            (one for one in offers if (one.node.id, one.model.model_id) == key and one.has_room), None
+        )
+        if not self._on or offer is None or offer.mark == "blocked" or await self._copy(model) is not None:
+            return None
+        priced = bool(offer.price_in or offer.price_out)
+        if priced and self._purse.is_free(offer):
+            return None  # what it gives away is the person's
+        if not self._reachable(model, tokens(talk.said) + LEAST_OUT, {driver}):
+            return None
+        rates = Rates(offer.price_in, offer.price_out, offer.price_in)
+        n_prompt, context = prompt_most(one.content for one in talk.said), offer.model.context
+        plan = planned(n_prompt, context, shape.sampling.max_tokens or 0, context, rates)
+        caps, least = self._purse.caps(), canary_money.least_of(plan, rates)
+        spent = await self._purse.store.run(canary_money.today, caps.day_start_ms)
+        held = canary_rules.reserved(
+            plan.most, least, caps.canaries or 0, caps.day or 0, caps.request or 0, spent
+        )
+        return None if held is None else offer
 
-    def _choice(self, texts: Sequence[str]) -> str:
-        self._bits += math.log2(len(texts))
-        return self._rng.choice(texts)
-
-    def _word(self, place: str) -> str:
-        rng = self._rng
-        if place in WORDS:
-            return self._choice(WORDS[place])
-        self._bits += 4
-        match place:
-            case "age":
-                return str(rng.randint(6, 83))
-            case "hundred":
-                return str(rng.randint(3, 60) * rng.choice((5, 10, 7)))
-            case "number":
-                return str(
-                    rng.choice((rng.randint(2, 99), rng.randint(100, 9999), round(rng.random() * 50, 1)))
-                )
-            case "euros":
-                return str(
-                    rng.choice((5, 8, 10, 15, 20, 25, 30, 40, 50, 60, 75, 80, 100, 120, 150, 200, 350))
-                )
-            case "year":
-                return str(rng.randint(1450, 2024))
-            case _:
-                return f"{rng.randint(6, 23)}:{rng.choice(('00', '15', '30', '45', '20'))}"
-
-    def _styled(self, persona: Persona, text: str) -> str:
-        rng = self._rng
-        if persona.lower:
-            text = text.lower()
-        elif persona.shouts:
-            text = text.upper()
-        else:
-            text = re.sub(r"(^|[.!?] )([a-z])", lambda found: found[1] + found[2].upper(), text)
-            text = re.sub(r"\bi\b", "I", text)
-        if not persona.marks:
-            text = re.sub(r"[?.!]+(?=$)", "", text)
-        elif text[-1].isalnum() and rng.random() < 0.5:
-            text += "."
-        text = text.replace("dont", "don\u2019t" if persona.curly else rng.choice(("dont", "don't")))
-        return _misspelt(rng, text, persona.typos)
-
-
-def _length(parts: Sequence[str]) -> int:
-    return sum(map(len, parts)) + len(parts) - 1
-
-
-def _spaced(text: str) -> str:
-    return re.sub(r" +", " ", text).strip()
+    async def _answer(self, key: Key, talk: _Talk, shape: Shape) -> str:
+        """Empty: it was not whole."""
+        driver, model = key
+        wanted = Wanted(id_text(driver), shape.sampling, model.hex(), "off")
+        request = Request(talk.said, shape.sampling, logprobs=shape.logprobs)
+        self._buying = buying = self._buyer.canary(request, wanted)
+        came, n_out, whole = list[str](), 0, False
+        try:
+            async for item in buying:
+                match item:
+                    case Delta():
+                        came.append(item.text)
+                        n_out += len(item.token_ids)
+                        most = None if buying.spending is None else buying.spending.most_out
+                        if most is not None and n_out >= most:
+                            buying.cancel()
+                    case Finished():
+                        whole = item.reason in WHOLE
+        finally:
+            self._buying = None
+            buying.cancel()
+        return "".join(came) if whole else ""
 
 
-def _misspelt(rng: random.Random, text: str, share: float) -> str:
-    """With about that share of its letters mistyped."""
-    if not share:
-        return text
-    letters = list(text)
-    for at, letter in enumerate(text):
-        if not letter.isalpha() or rng.random() >= share:
-            continue
-        match rng.randrange(4):
-            case 0 if at + 1 < len(text) and text[at + 1].isalpha():
-                letters[at], letters[at + 1] = letters[at + 1], letters[at]
-            case 1:
-                letters[at] = ""
-            case 2:
-                letters[at] = letter * 2
-            case _:
-                letters[at] = rng.choice(_NEIGHBOURS.get(letter.lower(), letter))
-    return "".join(letters)
+def _keep(known: OrderedDict[Key, T], key: Key, value: T) -> None:
+    """As the newest of not too many."""
+    known.pop(key, None)
+    known[key] = value
+    while len(known) > MOST_DRIVERS:
+        known.popitem(last=False)

@@ -1,6 +1,6 @@
 """What made-up conversations are made of: sentences with places in braces, and what may stand there.
 
-How they become a conversation is in canaries.py. A place in capitals stays the same in one conversation.
+How they become a conversation is in canary_texts.py. A place in capitals stays the same in one conversation.
 """
 
 from __future__ import annotations

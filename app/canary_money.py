@@ -10,7 +10,7 @@ from collections.abc import Callable
 from msgspec.structs import replace
 
 from infraxa.app import canary_rules
-from infraxa.app.canary_rules import Spent
+from infraxa.app.canary_rules import Today
 from infraxa.app.counting import IN_FLIGHT, LEAST_OUT, Plan
 from infraxa.net import market
 from infraxa.net.market import Rates
@@ -24,10 +24,10 @@ def least_of(plan: Plan, rates: Rates) -> int:
     return market.hold(plan.n_prompt, min(plan.max_out, LEAST_OUT + IN_FLIGHT[1]), rates)
 
 
-def spent_of(conn: Connection, day_start_ms: int) -> Spent:
+def today(conn: Connection, day_start_ms: int) -> Today:
     """Of the day that began then."""
     day, canaries = buying.spent_since(conn, day_start_ms), buying.spent_on_canaries(conn, day_start_ms)
-    return Spent(day.spent + day.held, canaries.spent + canaries.held)
+    return Today(day.spent + day.held, canaries.spent + canaries.held)
 
 
 def reserve(
@@ -35,9 +35,9 @@ def reserve(
 ) -> OrderRow | Refused:
     """As spending.reserve. The driver is told of a hold as that of a message, and what is reserved here may
     be less. Refused: it is not worth sending by what is left for canaries, or of the day."""
-    spent = spent_of(conn, caps.day_start_ms)
+    spent = today(conn, caps.day_start_ms)
     hold = min(hold, *(cap for cap in (caps.request, caps.chat) if cap is not None))
-    held = canary_rules.reserved(hold, least, caps.day or 0, caps.request or 0, spent)
+    held = canary_rules.reserved(hold, least, caps.canaries or 0, caps.day or 0, caps.request or 0, spent)
     if held is None:
         return Refused("canaries_cap", caps.canaries or 0, spent.canaries)
     order = replace(made(hold), canary=True, held=held)

@@ -1,7 +1,8 @@
 """When a canary is sent, how large it is, and for how much. Pure; times and randomness are given.
 
-A canary is an order that nobody wrote, by which a driver is audited whose model is not here: only by its
-answer may a referee judge without reading what the person said. Its texts are made in canaries.py.
+A canary is an order that nobody wrote, by which a driver is audited whose model is not here. Its answer is
+the only one that a referee may read without seeing anything of the person. Its texts are made in
+canary_texts.py.
 """
 
 from __future__ import annotations
@@ -121,21 +122,20 @@ def share(cap_day: int) -> int:
     return cap_day * SHARE_PPM // 1_000_000
 
 
-class Spent(NamedTuple):
+class Today(NamedTuple):
     """µcr that are spent or held, of today."""
 
-    day: int
-    """By all orders."""
+    orders: int
+    """By all of them."""
     canaries: int
 
 
-def reserved(hold: int, least: int, cap_day: int, cap_request: int, spent: Spent) -> int | None:
+def reserved(hold: int, least: int, cap: int, cap_day: int, cap_request: int, spent: Today) -> int | None:
     """µcr that may be reserved for a canary with this hold, of which the driver is told; None: it is not
-    sent. `least`: with less it is not worth it. What a message of the person may cost is always left of the
-    day."""
-    left = share(cap_day) - spent.canaries
-    held = min(hold, max(0, left) // PARTS)
-    if held < min(least, hold) or spent.day + held + cap_request > cap_day:
+    sent. `least`: with less it is not worth it. `cap`: of the day, for canaries. What a message of the person
+    may cost is always left of the day."""
+    held = min(hold, max(0, cap - spent.canaries) // PARTS)
+    if held < min(least, hold) or spent.orders + held + cap_request > cap_day:
         return None
     return held
 

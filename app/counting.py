@@ -147,7 +147,7 @@ def planned(n_prompt: int, context: int, asked_out: int, max_out: int, rates: Ra
     )
 
 
-def taken(plan: Plan, room: int) -> int:
+def hold_in(plan: Plan, room: int) -> int:
     """µcr that are reserved for an order where its tab has so much `room`, which is `plan.least` or more.
     What could take all of it takes half, as long as that is enough to begin: another message has room too."""
     return plan.most if plan.most <= room else max(plan.least, room // 2)

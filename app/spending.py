@@ -18,12 +18,12 @@ from infraxa.app.counting import (
     TEXT_TOKENS,
     Agreed,
     charge_of,
+    hold_in,
     most_of,
     own_counts,
     planned,
     planned_texts,
     read_most,
-    taken,
     texts_read,
 )
 from infraxa.app.errors import NodeError
@@ -205,7 +205,7 @@ class Spending:
             plan = planned(most_of(prompt), context, order.max_tokens, max_out, rates)
         if locked is not None and locked.room < plan.least:
             raise _failed("tab_limit", failure=wire.Failure("tab_limit", limit=locked.limit))
-        hold = plan.most if locked is None else taken(plan, locked.room)
+        hold = plan.most if locked is None else hold_in(plan, locked.room)
         unwritten = self._canary and not most
         if unwritten and locked and not canary_rules.leaves_room(hold, plan.most, locked.room):
             name = order_words.display_name(offer.node.name, provider)

@@ -15,9 +15,9 @@ import pytest
 import pytest_asyncio
 
 from infraxa.app import canary_rules
-from infraxa.app.canaries import Author
+from infraxa.app.canaries import Canaries
 from infraxa.app.canary_rules import Habits
-from infraxa.app.canarying import Canaries
+from infraxa.app.canary_texts import Author
 from infraxa.app.config import Settings
 from infraxa.net import prompts
 from infraxa.net.prompts import Prompt

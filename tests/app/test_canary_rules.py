@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from infraxa.app import canary_rules as rules
-from infraxa.app.canary_rules import Habits, Shape, Spent, shape_of
-from infraxa.app.counting import Plan, taken
+from infraxa.app.canary_rules import Habits, Shape, Today, shape_of
+from infraxa.app.counting import Plan, hold_in
 from infraxa.engine.types import ChatMessage, Format, Request, Sampling, Tool, ToolCall
 from infraxa.engine.verdicts import LEAST_RATE, rate
 
@@ -116,7 +116,8 @@ def test_a_conversation_has_no_more_turns_than_the_persons_own() -> None:
 def test_what_is_reserved_is_within_the_share(
     hold: int, least: int, cap_day: int, cap_request: int, day: int, canaries: int
 ) -> None:
-    held = rules.reserved(hold, least, cap_day, cap_request, Spent(day, canaries))
+    share = rules.share(cap_day)
+    held = rules.reserved(hold, least, share, cap_day, cap_request, Today(day, canaries))
     if held is None:
         return
     assert min(least, hold) <= held <= hold
@@ -132,7 +133,7 @@ def test_a_day_of_canaries_and_their_referees_costs_no_more(
 ) -> None:
     spent = 0
     for hold, least, part in sent:
-        held = rules.reserved(hold, least, cap_day, 0, Spent(spent, spent))
+        held = rules.reserved(hold, least, rules.share(cap_day), cap_day, 0, Today(spent, spent))
         if held is not None:
             # Two referees read as much as it may have cost.
             spent += round(held * part) + 2 * held
@@ -156,7 +157,7 @@ def test_no_order_takes_the_whole_tab_and_a_canary_no_more_than_half(
     plan = Plan(10, 10, least, least + more)
     if room < least:
         return
-    hold = taken(plan, room)
+    hold = hold_in(plan, room)
     assert least <= hold <= min(plan.most, room)
     if plan.most <= room:
         assert hold == plan.most

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from infraxa.app import canary_rules
-from infraxa.app.canaries import Author
 from infraxa.app.canary_rules import Habits
+from infraxa.app.canary_texts import Author
 from infraxa.app.node import Node
 from infraxa.app.replaying import Replaying
 from infraxa.net.identity import id_text

@@ -12,8 +12,8 @@ import pytest
 import pytest_asyncio
 
 from infraxa.app import canary_rules
-from infraxa.app.canaries import Author
 from infraxa.app.canary_rules import Habits
+from infraxa.app.canary_texts import Author
 from infraxa.app.config import Settings
 from tests.app.auditing import Real, in_module, real_provider
 from tests.app.test_canaries_judged import ASKS, canarying, found
