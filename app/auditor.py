@@ -18,6 +18,7 @@ from msgspec.structs import replace
 from infraxa.app.audit_history import AuditHistory
 from infraxa.app.audit_values import AuditPlan, Place
 from infraxa.app.convicting import Convicting, Parts
+from infraxa.app.ends import WHOLE
 from infraxa.app.errors import FAILURES, NodeError
 from infraxa.app.examining import Examining, Found, Silent, When
 from infraxa.app.opened import Lie
@@ -272,7 +273,7 @@ class Auditor:
     def _of_canary(self, kept: Kept, receipt: deals.Receipt) -> Panel | None:
         """Who judges it; None: nobody can."""
         said = receipt.transcript
-        whole = receipt.outcome in ("stop", "length") and said is not None and said.steps >= LEAST_STEPS
+        whole = receipt.outcome in WHOLE and said is not None and said.steps >= LEAST_STEPS
         if self._referees is None or not whole or self._under_way >= WAITING:
             return None
         offers = self._referees.available(kept, receipt, {kept.provider})

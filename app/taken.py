@@ -9,6 +9,7 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import Final
 
+from infraxa.app.ends import WHOLE
 from infraxa.app.served import Row
 from infraxa.app.serving import ServedState
 from infraxa.app.sold import End, Sold
@@ -70,7 +71,7 @@ class Taken:
         """Its end, with what was delivered."""
         row, usage = self.row, self.usage or Usage()
         n_prompt = max(usage.n_prompt, row.n_prompt) if row.n_out else row.prompt_read
-        whole = outcome in ("stop", "length")
+        whole = outcome in WHOLE
         transcript = None if self.written is None else self.written.end(whole=whole)
         return End(outcome, n_prompt, min(usage.n_cached, n_prompt), row.n_out, self.gone, transcript)
 
