@@ -8,8 +8,8 @@ from typing import Final, Literal
 import msgspec
 
 MOST_REFEREES: Final = 3
-"""Of one answer: those that are asked one after the other, once a person agreed; those that say nothing
-useful included."""
+"""Of one answer: those that are asked one after the other, once a person agreed or where nobody of this
+machine wrote what it answers (canaries); those that say nothing useful included."""
 
 
 Place = tuple[str, str]

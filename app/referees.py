@@ -1,9 +1,9 @@
 """Asks other providers of a model to compute the steps of an answer again, for a person without its file.
 
 A referee reads the chat up to the answer, and the answer: nobody is asked but for an answer of which the
-person has agreed to that. What the driver committed to is not told, so there is nothing to copy. One referee
-may lie as any driver may, so what its word counts for is decided by verdicts.agreed. Who is asked is decided
-in owners.py.
+person has agreed to that, or to what nobody of this machine wrote (canaries). What the driver committed to is
+not told, so there is nothing to copy. One referee may lie as any driver may, so what its word counts for is
+decided by verdicts.agreed. Who is asked is decided in owners.py.
 """
 
 from __future__ import annotations
