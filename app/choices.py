@@ -15,16 +15,16 @@ import msgspec
 
 from infraxa.app.config import GUIDE, Settings
 from infraxa.app.errors import NodeError
-from infraxa.app.examine import examine
 from infraxa.app.files import Stamp, mark_of, stamp_of
 from infraxa.app.folders import whole_path
+from infraxa.app.model_check import check_model
 from infraxa.engine.guide import GUIDE_PATH
 from infraxa.engine.models import ModelInfo, read_metadata
 from infraxa.engine.types import ChatMessage, EngineError, Sampling
 from infraxa.store.records import ChatOptions, ModelRecord
 
 __all__ = [
-    "GUIDE", "GUIDE_LABEL", "ModelEntry", "examine", "find_model", "model_entries", "one_off",
+    "GUIDE", "GUIDE_LABEL", "ModelEntry", "check_model", "find_model", "model_entries", "one_off",
     "resolve_sampling",
 ]  # fmt: skip
 

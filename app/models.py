@@ -85,7 +85,7 @@ class Models(Pool):
     ) -> ModelEntry:
         """Read, check and remember a GGUF file; nothing is remembered unless all of it went well."""
         known = await self._records.run(records.list_models)
-        record = await choices.examine(path, name, on_progress, force=force, known=known)
+        record = await choices.check_model(path, name, on_progress, force=force, known=known)
         added = await self._records.run(records.add_model, record, frozenset({choices.GUIDE}))
         return await self.entry(added.name)
 

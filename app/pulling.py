@@ -17,7 +17,6 @@ from infraxa.app import hub, hub_names
 from infraxa.app.choices import ModelEntry
 from infraxa.app.config import GUIDE
 from infraxa.app.errors import NodeError
-from infraxa.app.examine import check_name, examine, name_of
 from infraxa.app.facade import OnProgress
 from infraxa.app.folders import Folders
 from infraxa.app.hub_download import Download, Meter
@@ -32,6 +31,7 @@ from infraxa.app.hub_values import (
     PullEvent,
     PullPlan,
 )
+from infraxa.app.model_check import check_model, check_name, name_of
 from infraxa.app.pulled_files import delete_files, models_folder
 from infraxa.app.sizes import size_text
 from infraxa.engine.sizing import free_memory
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 RESERVE = 500_000_000
 """Bytes of the disk that a download leaves free: the chats and the books need room."""
 _NO_MODEL = {"not_gguf", "truncated", "unsupported", "load_failed"}
-"""What an examined file cannot recover from."""
+"""What a file that was checked cannot recover from."""
 
 Known = Sequence[ModelRecord] | Sequence[ModelEntry]
 """The models that are here."""
@@ -150,7 +150,7 @@ async def remember(
 ) -> ModelRecord:
     """Examine the model at `path` and keep it in the store. Memory was spoken of before the download."""
     known = await store.run(records.list_models)
-    record = await examine(path, name, on_progress, force=True, known=known, digest=digest)
+    record = await check_model(path, name, on_progress, force=True, known=known, digest=digest)
     return await store.run(records.add_model, record, frozenset({GUIDE}))
 
 

@@ -208,7 +208,7 @@ async def _add_record(
 ) -> ModelRecord:
     async with await Store.open(folders.data) as store:
         known = await store.run(records.list_models)
-        record = await choices.examine(path, name, on_progress, force=force, known=known)
+        record = await choices.check_model(path, name, on_progress, force=force, known=known)
         return await store.run(records.add_model, record, frozenset({config.GUIDE}))
 
 

@@ -12,7 +12,7 @@ import pytest
 from infraxa.app.choices import GUIDE_LABEL, find_model, model_entries, resolve_sampling
 from infraxa.app.config import Settings
 from infraxa.app.errors import NodeError
-from infraxa.app.examine import check_name, examine, name_of
+from infraxa.app.model_check import check_model, check_name, name_of
 from infraxa.engine import models
 from infraxa.engine.guide import GUIDE_PATH
 from infraxa.engine.models import ModelInfo
@@ -82,7 +82,7 @@ def test_asked_for_goes_before_set_before_the_models_own_before_llama_cpps() -> 
 async def test_a_good_file_is_examined(copy: Path) -> None:
     told: list[tuple[int, int]] = []
     size = len(GUIDE_PATH.read_bytes())
-    found = await examine(copy, None, lambda done, total: told.append((done, total)))
+    found = await check_model(copy, None, lambda done, total: told.append((done, total)))
     assert (found.name, found.path, found.size) == ("My-Model-v1", str(copy), size)
     assert found.sha256 == models.sha256(copy)
     assert told[-1] == (size, size)
@@ -92,11 +92,11 @@ async def test_a_good_file_is_examined(copy: Path) -> None:
 async def test_a_model_larger_than_the_memory_needs_force(
     copy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("infraxa.app.examine.free_memory", lambda: 50 << 20)
+    monkeypatch.setattr("infraxa.app.model_check.free_memory", lambda: 50 << 20)
     with pytest.raises(EngineError, match=r"0\.1 GB of memory .* 0\.1 GB are free") as raised:
-        await examine(copy)
+        await check_model(copy)
     assert raised.value.code == "no_memory" and "--force" in raised.value.remedy
-    assert (await examine(copy, force=True)).name == "My-Model-v1"
+    assert (await check_model(copy, force=True)).name == "My-Model-v1"
 
 
 @pytest.mark.parametrize("name", ["guide", "", "a b", "a/b", "-x", "x" * 101, "a\x1b", "a\n"])
@@ -119,6 +119,6 @@ async def test_a_file_or_name_that_is_known_is_refused_before_it_is_read(tmp_pat
     path = tmp_path / "there-is-no-such-file.gguf"
     known = ModelRecord("mine", str(path), "", 1, 1, 1, b"")
     with pytest.raises(StoreError, match="already here, as mine"):
-        await examine(path, known=[known])
+        await check_model(path, known=[known])
     with pytest.raises(StoreError, match="There is a model named mine"):
-        await examine(tmp_path / "other.gguf", "mine", known=[known])
+        await check_model(tmp_path / "other.gguf", "mine", known=[known])

@@ -1,4 +1,4 @@
-"""A node pulls a model from a hub: checked before the first byte, examined after the last, then in use."""
+"""A node pulls a model from a hub: looked at before the first byte, checked after the last, then in use."""
 
 from __future__ import annotations
 

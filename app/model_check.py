@@ -1,4 +1,4 @@
-"""Examines a model file before it is remembered: what it is, whether it fits and runs, its hash.
+"""Checks a model file before it is remembered: what it is, whether it fits and runs, its hash.
 
 Nothing is written here: the record is made whole, or an error says why not.
 """
@@ -34,7 +34,7 @@ _NAME = re.compile(r"[\w.][\w.+:@-]*")
 _SPLIT = re.compile(r"-\d{5}-of-\d{5}$")
 
 
-async def examine(
+async def check_model(
     path: Path,
     name: str | None = None,
     on_progress: Callable[[int, int], None] | None = None,
