@@ -90,7 +90,7 @@ class Auditor:
         self,
         node: Parts,
         replaying: Replaying,
-        audited: AuditHistory,
+        history: AuditHistory,
         convicting: Convicting,
         *,
         rng: random.Random | None = None,
@@ -103,7 +103,7 @@ class Auditor:
         self._node = node
         self._replaying = replaying
         replaying.measured = self._measured
-        self._audited = audited
+        self._history = history
         self._convicting = convicting
         self._referees = referees
         self._examining = Examining(node.order_link, replaying, pauses)
@@ -264,7 +264,7 @@ class Auditor:
         if answer.canary and self.automatic and (panel := self._of_canary(kept, receipt)) is not None:
             self._begin(answer, store, panel=panel)
             return
-        rate = self._audited.rate(kept.provider, kept.order.model, compared=compared)
+        rate = self._history.rate(kept.provider, kept.order.model, compared=compared)
         if self.automatic and self._under_way < WAITING and self._rng.random() < rate:
             self._begin(answer, store)
         if self._referees is not None and not compared:

@@ -51,16 +51,18 @@ class Audits:
         """`scratch`: a folder for what is there for a while. `told`, `changed`: see convicting.Parts,
         `read_by`: see referees.Referees. The purse tells of answers that can be audited from now on."""
         self._network = network
-        self._audited = drivers.audited
+        self._history = drivers.audit_history
         parts = Parts(network.order_link, drivers.observed, told, network.tell_proof, changed)
         self._replaying = Replaying(models, settings, scratch)
-        self._convicting = Convicting(parts, drivers.audited)
+        self._convicting = Convicting(parts, drivers.audit_history)
         referees = Referees(network, drivers, purse, read_by)
-        self._auditor = Auditor(parts, self._replaying, drivers.audited, self._convicting, referees=referees)
+        self._auditor = Auditor(
+            parts, self._replaying, drivers.audit_history, self._convicting, referees=referees
+        )
         self._canaries = Canaries(
             buyer,
             purse,
-            drivers.audited,
+            drivers.audit_history,
             lambda: drivers.offers(network.nodes()),
             self._replaying.copy,
             referees.reachable,
@@ -75,7 +77,7 @@ class Audits:
     async def open(self, store: Store) -> None:
         """Audit from now on, and judge the proofs that others tell. Raises StoreError."""
         await self._auditor.open(store)
-        self._network.judge_proofs(fraud.guilty, self._convicting.convicted, self._audited.told)
+        self._network.judge_proofs(fraud.guilty, self._convicting.convicted, self._history.told)
 
     async def close(self) -> None:
         """End those that are under way."""

@@ -51,16 +51,16 @@ class Parts(NamedTuple):
 class Convicting:
     """Of one node. `open` it once; `close` it before the store."""
 
-    def __init__(self, node: Parts, audited: AuditHistory) -> None:
+    def __init__(self, node: Parts, history: AuditHistory) -> None:
         self._node = node
-        self._audited = audited
+        self._history = history
         self._store: Store | None = None
         self._tasks = TaskGroup()
 
     async def open(self, store: Store) -> None:
         """Remember what was found before. Raises StoreError."""
         self._store = store
-        self._audited.open(await store.run(verdicts.list_verdicts))
+        self._history.open(await store.run(verdicts.list_verdicts))
 
     async def close(self) -> None:
         self._store = None
@@ -69,7 +69,7 @@ class Convicting:
     async def keep(self, store: Store, row: VerdictRow, *, grey: bool = False) -> None:
         """Remember what came of an audit, first of all in memory: nothing is bought there meanwhile. Raises
         StoreError."""
-        self._audited.add(row, grey=grey)
+        self._history.add(row, grey=grey)
         self._node.changed()
         await store.step(verdicts.keep, row)
 
@@ -107,7 +107,7 @@ class Convicting:
 
     def convicted(self, provider: bytes, proof: bytes) -> None:
         """Somebody else proves that this provider lied; the proof was checked."""
-        if self._store is not None and not self._audited.is_guilty(provider):
+        if self._store is not None and not self._history.is_guilty(provider):
             text = proof.decode("ascii")
             found = fraud.checked(text)
             verdict = Verdict(found.order.hex(), id_text(provider), "failed", found.kind, proof=True)

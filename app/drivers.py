@@ -64,7 +64,7 @@ class Drivers:
         self.fallback: frozenset[bytes] = frozenset()
         """The model_ids that nobody is chosen for who has another one: what every node has anyway."""
         self.reputations = reputations.Reputations()
-        self.audited = AuditHistory()
+        self.audit_history = AuditHistory()
         self._on_change = on_change
         self._clock = clock
         self._rng = rng or random.Random()
@@ -252,7 +252,7 @@ class Drivers:
                 evidence = routing.of_candidate(of_node, self._of_model(node, model))
                 pinned, blocked = mark == "pinned", mark == "blocked"
                 cost = prices.get(place, (model.price_in, model.price_out))
-                caught = self.audited.caught(node.id, model.model_id)
+                caught = self.audit_history.caught(node.id, model.model_id)
                 yield Candidate(
                     node, model, pinned, blocked, evidence, self._pending[node.id], *cost, opinion, caught
                 )
@@ -263,7 +263,7 @@ class Drivers:
     def _seen(self, candidate: Candidate, now: int) -> OfferSeen:
         node, model = candidate.node, candidate.model
         evidence = self._of_model(node, model)
-        audits = self.audited.seen(node.id, model.model_id)
+        audits = self.audit_history.seen(node.id, model.model_id)
         score = reputations.score(candidate, self.reputations.said(node.id), audits, now)
         return OfferSeen(
             node=node,
@@ -283,7 +283,7 @@ class Drivers:
             cooling_s=routing.cooling_ms(candidate.evidence, now) / 1000,
             audited=audits,
             caught=candidate.caught,
-            proof=self.audited.proof(node.id),
+            proof=self.audit_history.proof(node.id),
             problem=_PROBLEMS.get(routing.why_not(candidate, _ANY, now), ""),
         )
 

@@ -104,11 +104,11 @@ class Audits(Place):
             self.published.append,
             lambda: None,
         )
-        self.convicting = Convicting(parts, self.drivers.audited)
+        self.convicting = Convicting(parts, self.drivers.audit_history)
         self.auditor = Auditor(
             parts,
             self.replaying,
-            self.drivers.audited,
+            self.drivers.audit_history,
             self.convicting,
             rng=random.Random(1),
             pauses=(0.0, 0.05),

@@ -57,7 +57,7 @@ async def test_an_honest_driver_may_have_another_prompt(
     async with auditing(real, tmp_path) as user:
         verdict = await user.verdict()
         assert (verdict.state, verdict.why) == ("undetermined", why)
-        assert not user.drivers.audited.caught(user.id, real.shop.model_id)
+        assert not user.drivers.audit_history.caught(user.id, real.shop.model_id)
 
 
 @in_module

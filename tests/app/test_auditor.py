@@ -73,7 +73,7 @@ async def test_an_honest_answer_passes(real: Real, tmp_path: Path, sampling: Sam
         assert verdict.driver == id_text(user.id)
         (kept,) = await user.store.run(verdicts.list_verdicts)
         assert kept.verdict == verdict and not kept.proof
-        assert not user.drivers.audited.caught(user.id, real.shop.model_id)
+        assert not user.drivers.audit_history.caught(user.id, real.shop.model_id)
 
 
 @in_module
@@ -125,7 +125,7 @@ async def test_a_short_answer_that_fails_marks_none_of_those_after_it(
         with monkeypatch.context() as lying:
             leaves(lying, lambda leaf: leaf._replace(q=(leaf.q[0], *(q - 9000 for q in leaf.q[1:]))))
             assert (await user.verdict(sampling=COLD_SHORT)).state == "failed"
-        user.drivers.audited._known.clear()  # or nothing more would be bought there
+        user.drivers.audit_history._known.clear()  # or nothing more would be bought there
         found = [(await user.verdict(sampling=short)) for _ in range(3)]
         assert {(one.state, one.why) for one in found} <= {("undetermined", "few"), ("passed", "")}
 
@@ -148,7 +148,7 @@ async def test_a_token_that_was_not_drawn_is_proven_told_and_taken_back(
         assert user.drivers.choose(user.nodes()) is None
         with pytest.raises(NodeError, match="cheated"):
             raise user.drivers.nobody(user.nodes())
-        assert user.drivers.audited.caught(user.id, bytes(32))
+        assert user.drivers.audit_history.caught(user.id, bytes(32))
         # The person can still ask it.
         assert user.drivers.find(user.nodes(), id_text(user.id)).node.id == user.id
         (row,) = await user.store.run(earnings.list_receipts, "user")
@@ -191,8 +191,8 @@ async def test_what_was_caught_is_known_after_a_start(
     async with auditing(real, tmp_path) as user:
         await user.verdict()
     async with auditing(real, tmp_path) as user:
-        assert user.drivers.audited.caught(user.id, real.shop.model_id)
-        assert user.drivers.audited.seen(user.id, real.shop.model_id).failed == 1
+        assert user.drivers.audit_history.caught(user.id, real.shop.model_id)
+        assert user.drivers.audit_history.seen(user.id, real.shop.model_id).failed == 1
 
 
 @in_module
@@ -218,8 +218,8 @@ async def test_another_models_numbers_fail_at_the_second_look(
         assert asked == [False, True] and verdict.opened == verdict.steps > 16
         # It counts for this user alone, and for this model.
         assert not user.published
-        assert user.drivers.audited.caught(user.id, real.shop.model_id)
-        assert not user.drivers.audited.caught(user.id, bytes(32))
+        assert user.drivers.audit_history.caught(user.id, real.shop.model_id)
+        assert not user.drivers.audit_history.caught(user.id, bytes(32))
         (row,) = await user.store.run(earnings.list_receipts, "user")
         assert row[1].reversed == 0
 
@@ -264,7 +264,7 @@ async def test_what_is_no_leaf_is_proven(real: Real, tmp_path: Path, monkeypatch
         verdict = await user.verdict()
         assert (verdict.state, verdict.why, verdict.proof) == ("failed", "wrong_leaf", True)
         assert verdict.by == "", "no model was asked"
-        assert user.drivers.audited.seen(user.id, real.shop.model_id).failed == 1
+        assert user.drivers.audit_history.seen(user.id, real.shop.model_id).failed == 1
 
 
 def till(real: Real) -> Transcripts:
@@ -387,7 +387,7 @@ async def test_without_the_file_only_what_needs_none_is_checked(
     async with auditing(real, tmp_path) as user:
         verdict = await user.verdict()
         assert (verdict.state, verdict.why, verdict.opened, verdict.by) == ("signed", "no_file", 16, "")
-        seen = user.drivers.audited.seen(user.id, real.shop.model_id)
+        seen = user.drivers.audit_history.seen(user.id, real.shop.model_id)
         assert (seen.fit, seen.passed, seen.last_ms) == (1, 0, 0)
         (row,) = await user.store.run(verdicts.list_verdicts)
         assert (row.verdict, row.told) == (verdict, False)
@@ -485,12 +485,12 @@ async def test_proofs_of_others_count_and_stay(
     proof = fraud.made(LIAR.receipt, order=LIAR.order, opened=LIAR.opened(17))
     async with auditing(real, tmp_path) as user:
         user.convicting.convicted(DRIVER.id, proof.encode())
-        await until(lambda: user.drivers.audited.is_guilty(DRIVER.id))
-        assert "proven" in user.drivers.audited.caught(DRIVER.id, bytes(32))
-        assert user.drivers.audited.seen(DRIVER.id, LIAR.said.model).failed == 0
+        await until(lambda: user.drivers.audit_history.is_guilty(DRIVER.id))
+        assert "proven" in user.drivers.audit_history.caught(DRIVER.id, bytes(32))
+        assert user.drivers.audit_history.seen(DRIVER.id, LIAR.said.model).failed == 0
         await until(lambda: not user.convicting._tasks._tasks)
     async with auditing(real, tmp_path) as user:
-        assert user.drivers.audited.caught(DRIVER.id, bytes(32))
+        assert user.drivers.audit_history.caught(DRIVER.id, bytes(32))
 
 
 @in_module
@@ -561,7 +561,7 @@ async def test_two_receipts_for_one_order_are_proven(real: Real, tmp_path: Path)
         assert fraud.checked(await user.convicting.proof_of(order.id.hex())).kind == "two_receipts"
         taken = await user.store.run(trade.get_order, "user", user.id, order.id)
         assert taken is not None and taken.reversed == taken.accepted
-        assert user.drivers.audited.is_guilty(user.id)
+        assert user.drivers.audit_history.is_guilty(user.id)
 
 
 @in_module
@@ -738,7 +738,9 @@ async def test_noise_that_cannot_be_measured_is_no_promise(
             await until(lambda: user.verdicts and user.verdicts[-1].why == "no_noise")
             assert (user.verdicts[-1].state, user.verdicts[-1].by) == ("undetermined", "")
             assert len(measured) == 1, "it is not tried again at once"
-        assert user.drivers.audited.seen(user.id, real.shop.model_id) == AuditsSeen(), "it is not its affair"
+        assert user.drivers.audit_history.seen(user.id, real.shop.model_id) == AuditsSeen(), (
+            "it is not its affair"
+        )
         if code == "no_memory":
             for model in user.replaying._not_before:
                 user.replaying._not_before[model] = 0.0  # an hour later

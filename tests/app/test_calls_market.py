@@ -221,7 +221,7 @@ async def test_policies(tmp_path: Path) -> None:
         found = await events(user.call(market(asked, model=offer.model.model_id.hex())))
         assert isinstance(found[-1], Finished) and found[-1].error is None
         passed = Verdict("00" * 16, driver, "passed", by="own")
-        user._drivers.audited.add(VerdictRow(offer.node.id, offer.model.model_id, 1, passed))
+        user._drivers.audit_history.add(VerdictRow(offer.node.id, offer.model.model_id, 1, passed))
         began, *_, end = await events(user.call(market(asked, audited=True)))
         assert isinstance(began, AskBegan) and began.driver == driver
         assert isinstance(end, Finished) and end.error is None

@@ -18,7 +18,7 @@ from infraxa.app.canary_rules import Habits
 from infraxa.app.config import Settings
 from infraxa.app.wanted import Wanted
 from infraxa.app.watch import Bought
-from infraxa.engine.types import ChatMessage, Request, Sampling
+from infraxa.engine.types import ChatMessage, Request, Sampling, Tool
 from infraxa.net import wire
 from infraxa.net.identity import id_text
 from infraxa.net.market import Rates
@@ -27,6 +27,7 @@ from infraxa.net.prompts import Prompt
 from infraxa.net.sale import Sale
 from infraxa.store import buying, ledger
 from infraxa.store.trade_records import OrderRow
+from tests.app.canaried import soon
 from tests.app.purses import Place, Shop, buying_at
 from tests.app.stalls import Script, ids, say, saying, told
 from tests.net.nodes import until
@@ -53,7 +54,7 @@ class Quick:
         self.canaries = Verified(
             place.buyer,
             place.purse,
-            place.drivers.audited,
+            place.drivers.audit_history,
             lambda: place.drivers.offers(place.nodes()),
             copy,
             lambda model, tokens, avoided: self.judged,
@@ -74,11 +75,8 @@ class Quick:
 
 
 @pytest.fixture(autouse=True)
-def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One follows each answer, at once."""
-    monkeypatch.setattr(canary_rules, "AFTER", 1.0)
-    monkeypatch.setattr(canary_rules, "typing_s", lambda rng, chars: 0.01)
-    monkeypatch.setattr(Habits, "delay_s", lambda self, rng: 0.05)
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    soon(monkeypatch)
 
 
 @asynccontextmanager
@@ -173,13 +171,14 @@ async def test_a_program_s_calls_are_imitated_too(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "why",
-    ["off", "audit", "verify", "here", "nobody judges", "blocked", "free", "no cap", "used up", "tools"],
+    ["off", "audit", "verify", "here", "nobody judges", "blocked", "free", "small cap", "used up", "tools"],
 )
 async def test_where_none_is_sent(tmp_path: Path, why: str) -> None:
     maple = Shop("maple", saying("Hello."))
     async with sending(tmp_path, maple, here=why == "here", judged=why != "nobody judges") as quick:
         place = quick.place
-        request = Request((ChatMessage("user", "Hello"),))
+        plain = Request((ChatMessage("user", "Hello"),))
+        request, used = plain, bytes(16)
         match why:
             case "off":
                 quick.canaries.use(replace(ON, canaries=False))
@@ -193,27 +192,29 @@ async def test_where_none_is_sent(tmp_path: Path, why: str) -> None:
             case "free":
                 maple.free_daily = 3
                 place.purse.use(replace(place.settings, cap_request=0.0))
-            case "no cap":
+            case "small cap":
                 place.purse.use(replace(place.settings, cap_day=0.1, cap_request=0.01))
             case "used up":
-                row = OrderRow(
-                    peer=maple.id, id=bytes(16), model=bytes(32), hold=60_000, canary=True, held=60_000
-                )
+                row = OrderRow(peer=maple.id, id=used, model=bytes(32), hold=60_000, canary=True, held=60_000)
                 assert await place.store.run(buying.open_hold, row, place.purse.caps()) is None
             case "tools":
-                request = Request(prompt="raw")
+                request = replace(plain, tools=(Tool("look"),))
         (offer,) = place.drivers.offers(place.nodes())
         quick.canaries.began()
         quick.canaries.ended(Bought(offer, request, True, False))
         await quick.over()
         assert not maple.orders and not maple.asked
         # And one is where there is no such reason.
-        if why in ("off", "here", "nobody judges"):
-            quick.canaries.use(ON)
-            quick.here, quick.judged = False, True
-            quick.canaries.began()
-            quick.canaries.ended(Bought(offer, request, True, False))
-            assert len(await quick.sent()) == 1
+        quick.canaries.use(ON)
+        quick.here, quick.judged, maple.free_daily = False, True, 0
+        place.purse.use(place.settings)
+        if why == "blocked":
+            await place.drivers.mark(maple.id, "")
+        assert await place.store.run(buying.release, maple.id, used) == (why == "used up")
+        quick.canaries.began()
+        quick.canaries.ended(Bought(offer, plain, True, False))
+        await quick.over()
+        assert len(maple.orders) == 1
 
 
 async def test_an_answer_that_cannot_be_checked_is_followed_by_none(tmp_path: Path) -> None:
@@ -310,7 +311,6 @@ async def test_it_is_given_up_when_the_person_would_wait_for_it(
     if reason == "one slot":
         monkeypatch.setattr(maple, "as_seen", lambda: replace(seen(), slots=1))
     async with sending(tmp_path, maple) as quick:
-        monkeypatch.setattr(canary_rules, "AFTER", 1.0)
         assert await while_one_runs(quick, maple, script) == "Hello."
         canaries = await quick.sent()
         assert canaries[0].outcome == "cancelled" and canaries[0].bill in ("closed", "released")

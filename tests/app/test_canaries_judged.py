@@ -4,7 +4,6 @@ for consent, since nothing of the person is in them."""
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -14,16 +13,14 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from infraxa.app import canary_rules
 from infraxa.app.canaries import Canaries
-from infraxa.app.canary_rules import Habits
-from infraxa.app.canary_texts import Author
 from infraxa.app.config import Settings
 from infraxa.net import prompts
 from infraxa.net.prompts import Prompt
 from infraxa.store import buying, earnings, verdicts
 from infraxa.store.verdicts import VerdictRow
 from tests.app.auditing import ASKED, MU0, Audits, Real, auditing, in_module, real_provider
+from tests.app.canaried import soon
 from tests.app.test_referees import COLD, cheats, scoring, tells
 from tests.net.nodes import until
 
@@ -44,12 +41,8 @@ async def reals(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[tuple
 
 
 @pytest.fixture(autouse=True)
-def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(canary_rules, "AFTER", 1.0)
-    monkeypatch.setattr(canary_rules, "typing_s", lambda rng, chars: 0.01)
-    monkeypatch.setattr(Habits, "delay_s", lambda self, rng: 0.05)
-    number = iter(range(1000))
-    monkeypatch.setattr(Author, "question", lambda self, persona, chars: f"{ASKS}{'?' * (next(number) + 2)}")
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    soon(monkeypatch, ASKS)
 
 
 @asynccontextmanager
@@ -65,7 +58,7 @@ async def canarying(folder: Path, *reals: Real) -> AsyncIterator[tuple[Audits, C
             canaries = Canaries(
                 user.buyer,
                 user.purse,
-                user.drivers.audited,
+                user.drivers.audit_history,
                 lambda: user.drivers.offers(user.nodes()),
                 user.replaying.copy,
                 judges.reachable,
@@ -79,15 +72,19 @@ async def canarying(folder: Path, *reals: Real) -> AsyncIterator[tuple[Audits, C
 
 
 async def found(user: Audits, count: int, seconds: float = 30.0) -> list[VerdictRow]:
-    """What audits by referees came to, once there are so many, or after so long."""
-    rows: list[VerdictRow] = []
-    with contextlib.suppress(TimeoutError):
+    """What audits by referees came to, once there are so many."""
+    listed: list[VerdictRow] = []
+    try:
         async with asyncio.timeout(seconds):
-            while len(rows) < count:
+            while True:
                 listed = await user.store.run(verdicts.list_verdicts)
                 rows = [row for row in listed if row.verdict.by == "referee"]
+                if len(rows) >= count:
+                    return rows
                 await asyncio.sleep(0.05)
-    return rows
+    except TimeoutError:
+        states = [(one.verdict.by, one.verdict.state, one.verdict.why) for one in listed]
+        raise AssertionError(f"after {seconds:.0f} s there is: {states}") from None
 
 
 @in_module
@@ -108,7 +105,7 @@ async def test_an_honest_driver_passes_by_a_referee(
         (row,) = await found(user, 1)
         verdict = row.verdict
         assert (verdict.state, verdict.by, verdict.opened) == ("passed", "referee", 16)
-        assert user.drivers.audited.seen(user.id, driver.shop.model_id).passed == 1
+        assert user.drivers.audit_history.seen(user.id, driver.shop.model_id).passed == 1
         # The referee read the canary, and of the person's question nothing: that was never shown.
         texts = {one.turns[0].text for one in seen}
         judged = {one.turns[0].text for one in seen if one.steps}
@@ -140,7 +137,7 @@ async def test_one_that_cheats_is_caught_without_a_question(
         await user.answer(sampling=COLD)
         (row,) = await found(user, 1)
         assert (row.verdict.state, row.verdict.why) == ("failed", "other_model")
-        assert user.drivers.audited.caught(user.id, driver.shop.model_id)
+        assert user.drivers.audit_history.caught(user.id, driver.shop.model_id)
         other = user.drivers.choose(user.nodes())
         assert other is not None and other.node.id != user.id
         assert not user.readers
@@ -169,4 +166,4 @@ async def test_without_a_whole_answer_nothing_is_judged(
         await until(lambda: sent and canaries._task is None, 30)
         await user.settled()
         assert not any(counts)
-        assert user.drivers.audited.seen(user.id, reals[0].shop.model_id).passed == 0
+        assert user.drivers.audit_history.seen(user.id, reals[0].shop.model_id).passed == 0

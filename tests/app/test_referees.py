@@ -190,7 +190,7 @@ async def test_an_honest_answer_passes_by_one_referee_who_is_told_what_it_needs(
         assert paid.billed.n_prompt >= verdict.steps and paid.charge == paid.accepted
         assert paid.charge is not None and 0 < paid.charge <= plan.most
         # What it found counts as an audit of this node's own.
-        assert user.drivers.audited.seen(user.id, driver.shop.model_id).passed == 1
+        assert user.drivers.audit_history.seen(user.id, driver.shop.model_id).passed == 1
         (kept,) = await user.store.run(verdicts.list_verdicts)
         assert not kept.told and kept.verdict == verdict
 
@@ -221,7 +221,7 @@ async def test_a_referee_that_lies_condemns_nobody(
         await answered(user)
         verdict = await asked(user)
         assert (verdict.state, verdict.why, verdict.by) == ("undetermined", "one_referee", "referee")
-        assert not user.drivers.audited.caught(user.id, driver.shop.model_id)
+        assert not user.drivers.audit_history.caught(user.id, driver.shop.model_id)
     for number in range(3):  # whoever is asked first
         async with auditing(driver, tmp_path / str(number), referees=(liar, *others)) as user:
             await answered(user)
@@ -245,7 +245,7 @@ async def test_one_that_cheats_is_caught_by_two(
         steps = sorted(n for of_one in counts for n in of_one)
         assert steps == [16, verdict.steps] and verdict.opened == verdict.steps
         assert len(user.readers) == 2 and len({reader.id for *_, reader in user.readers}) == 2
-        assert user.drivers.audited.caught(user.id, driver.shop.model_id)
+        assert user.drivers.audit_history.caught(user.id, driver.shop.model_id)
         # It counts for this user alone.
         assert not user.published
     async with auditing(driver, tmp_path / "one", referees=(others[0],)) as user:
@@ -357,12 +357,12 @@ async def test_another_text_than_that_of_the_tokens_is_caught_by_two(
         verdict = await asked(user)
         assert (verdict.state, verdict.why, verdict.by) == ("failed", "other_text", "referee")
         assert not verdict.proof and not user.published and len(user.readers) == 2
-        assert "text" in user.drivers.audited.caught(user.id, driver.shop.model_id)
+        assert "text" in user.drivers.audit_history.caught(user.id, driver.shop.model_id)
     async with auditing(driver, tmp_path / "one", referees=(others[0],)) as user:
         await answered(user)
         verdict = await asked(user)
         assert (verdict.state, verdict.why) == ("undetermined", "one_referee")
-        assert not user.drivers.audited.caught(user.id, driver.shop.model_id)
+        assert not user.drivers.audit_history.caught(user.id, driver.shop.model_id)
 
 
 @in_module
@@ -392,7 +392,7 @@ async def test_another_version_may_write_a_token_otherwise(
             verdict = await asked(user)
             assert (verdict.state, verdict.why, verdict.by) == ("undetermined", "other_text", "referee")
         # That of a referee excludes nobody.
-        assert not user.drivers.audited.caught(user.id, driver.shop.model_id)
+        assert not user.drivers.audit_history.caught(user.id, driver.shop.model_id)
 
 
 @in_module

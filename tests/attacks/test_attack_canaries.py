@@ -79,7 +79,7 @@ async def test_who_serves_a_cheaper_model_to_all_is_caught_by_one(
             async with canarying(tmp_path / f"weak{run}", made.real, *referees) as (user, canaries):
                 canaries.use(Settings(canaries=False))
                 await user.answer(sampling=WARM)
-                assert not user.drivers.audited.caught(user.id, made.real.shop.model_id)
+                assert not user.drivers.audit_history.caught(user.id, made.real.shop.model_id)
             async with canarying(tmp_path / str(run), made.real, *referees) as (user, canaries):
                 for _ in range(4):  # an answer may be too short to be judged
                     asked += 1
@@ -88,7 +88,7 @@ async def test_who_serves_a_cheaper_model_to_all_is_caught_by_one(
                     if rows:
                         break
                 assert (rows[0].verdict.state, rows[0].verdict.why) == ("failed", "other_model")
-                assert user.drivers.audited.caught(user.id, made.real.shop.model_id)
+                assert user.drivers.audit_history.caught(user.id, made.real.shop.model_id)
                 assert not user.readers, "no chat was shown"
                 caught += 1
     report.tell(
