@@ -8,12 +8,11 @@ from pathlib import Path
 import pytest
 
 from infraxa.app import canary_rules
-from infraxa.app.canary_rules import Habits
-from infraxa.app.canary_texts import Author
 from infraxa.app.node import Node
 from infraxa.app.replaying import Replaying
 from infraxa.net.identity import id_text
 from infraxa.store import verdicts
+from tests.app.canaried import soon
 from tests.app.networked import attached, folders, network_name, running, until
 from tests.app.test_node_audit import NOISE, QUESTION, offer_of
 from tests.app.test_node_driver import chat_with, provider
@@ -32,10 +31,7 @@ async def test_a_driver_is_audited_and_no_chat_is_shown(
         return None
 
     monkeypatch.setattr(Replaying, "copy", none)
-    monkeypatch.setattr(canary_rules, "AFTER", 1.0)
-    monkeypatch.setattr(canary_rules, "typing_s", lambda rng, chars: 0.01)
-    monkeypatch.setattr(Habits, "delay_s", lambda self, rng: 0.05)
-    monkeypatch.setattr(Author, "question", lambda self, persona, chars: f"{QUESTION} Please tell me.")
+    soon(monkeypatch, QUESTION)
     network = network_name(tmp_path)
     async with (
         running(folders(tmp_path / "user").data, network=network, threads=1) as user,
