@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from infraxa.app import canary_rules
-from infraxa.app.canary_rules import Habits
+from infraxa.app import canary_texts
 from infraxa.app.canary_texts import Author
 from infraxa.app.config import Settings
 from tests.app.auditing import Real, in_module, real_provider
-from tests.app.test_canaries_judged import ASKS, canarying, found
+from tests.app.canaried import soon
+from tests.app.test_canaries_judged import ASKS, canarying, judged
 from tests.attacks import report
 from tests.attacks.cheats import speaking, spoken
 from tests.attacks.den import WARM, Den, den
@@ -37,24 +37,27 @@ def repeats(texts: list[str]) -> int:
     return sum(n for n in count.values() if n > 1)
 
 
-@pytest.mark.parametrize("chars", [20, 45, 120])
+@pytest.mark.parametrize("chars", [20, 45])
 def test_canaries_are_not_known_by_what_repeats(chars: int) -> None:
-    rng, count = random.Random(chars), report.scale(300, 3000)
+    """Short ones; long ones would not repeat by chance alone."""
+    count = report.scale(300, 3000)
 
     def texts(made: int) -> list[str]:
         """Of a node that is started anew after so many."""
+        rng = random.Random(chars)
         said: list[str] = []
         while len(said) < count:
             author = Author(random.Random(rng.random()))
             said += [author.question(author.persona(), chars) for _ in range(made)]
-        return said[:count]
+        return said
 
-    with replaced((Author, "_new", lambda self, make: "How are you?")):
+    with replaced((canary_texts, "LEAST_BITS", 0), (Author, "_new", lambda self, make: make())):
         weak = repeats(texts(50))
-    assert weak == count
+    assert weak >= count // 100
     assert repeats(texts(50)[:300]) == 0
-    ours = repeats(texts(count))
-    assert ours == 0
+    assert repeats(texts(count)) == 0, "of one that is not started anew"
+    ours = repeats(texts(50))
+    assert ours <= count // 500
     report.tell(
         f"canaries: looked for by repeats, {chars} characters",
         weakened=f"{weak} of {count} known",
@@ -66,11 +69,7 @@ def test_canaries_are_not_known_by_what_repeats(chars: int) -> None:
 async def test_who_serves_a_cheaper_model_to_all_is_caught_by_one(
     cheat: tuple[Den, Real, Real], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(canary_rules, "AFTER", 1.0)
-    monkeypatch.setattr(canary_rules, "typing_s", lambda rng, chars: 0.01)
-    monkeypatch.setattr(Habits, "delay_s", lambda self, rng: 0.05)
-    number = iter(range(1000))
-    monkeypatch.setattr(Author, "question", lambda self, persona, chars: f"{ASKS}{'?' * (next(number) + 1)}")
+    soon(monkeypatch, ASKS)
     made, *referees = cheat
     await made.load("Q4_0")
     caught = asked = 0
@@ -84,9 +83,9 @@ async def test_who_serves_a_cheaper_model_to_all_is_caught_by_one(
                 for _ in range(4):  # an answer may be too short to be judged
                     asked += 1
                     await user.answer(sampling=WARM)
-                    rows = await found(user, 1, seconds=10.0)
-                    if rows:
+                    if rows := await judged(user, 1):
                         break
+                assert rows, f"nothing was judged in {asked} answers"
                 assert (rows[0].verdict.state, rows[0].verdict.why) == ("failed", "other_model")
                 assert user.drivers.audit_history.caught(user.id, made.real.shop.model_id)
                 assert not user.readers, "no chat was shown"
