@@ -57,7 +57,7 @@ def test_canaries_are_not_known_by_what_repeats(chars: int) -> None:
     assert repeats(texts(50)[:300]) == 0
     assert repeats(texts(count)) == 0, "of one that is not started anew"
     ours = repeats(texts(50))
-    assert ours <= count // 500
+    assert ours <= count // 300
     report.tell(
         f"canaries: looked for by repeats, {chars} characters",
         weakened=f"{weak} of {count} known",
