@@ -83,6 +83,8 @@ class Setback(NamedTuple):
     """Tokens that it can hold; 0 = unknown."""
     stale: bool = False
     """It was on a session of an earlier order, which had ended before anything was lost with it."""
+    no_token: bool = False
+    """See purchase.OrderFailed."""
 
 
 class Telling(NamedTuple):
@@ -368,7 +370,7 @@ class Attempt:
             need=prompt_tokens(prompt),
             texts=bool(prompt.texts),
         )
-        return Setback(code, words, retry_s, error.limit), outcome
+        return Setback(code, words, retry_s, error.limit, no_token=error.no_token), outcome
 
     async def _observed(self, outcome: Outcome) -> None:
         await self._drivers.observed(self._node, self._offer.model.model_id, outcome)

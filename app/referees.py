@@ -31,7 +31,7 @@ from infraxa.app.offers import OfferSeen
 from infraxa.app.opened import Shown
 from infraxa.app.owners import Lot, Owner, drawn, owners
 from infraxa.app.purse import STEP, Purse
-from infraxa.app.replaying import Compared
+from infraxa.app.replaying import Compared, no_token
 from infraxa.app.tally import Tally
 from infraxa.app.terms import backend_of, kv_type_of, versions_of
 from infraxa.app.verifying import Kept
@@ -42,7 +42,7 @@ from infraxa.net.errors import NetError
 from infraxa.net.patience import PatienceLimits
 from infraxa.net.prompts import Prompt, encode_prompt
 from infraxa.net.records import DOES_SCORES
-from infraxa.net.scores import Scoring, decode_row
+from infraxa.net.scores import MAX_NOISE, Scoring, decode_row
 from infraxa.net.status import SeenNode
 from infraxa.net.wire import Order
 from infraxa.store.records import DriverPart, Reader
@@ -249,6 +249,8 @@ class Panel:
                 (vectors,) = (item.vectors for item in came if isinstance(item, Vectors))
                 assert attempt.scoring is not None  # which orders.Course sees to
                 return _compared(attempt.scoring, vectors, self._said, shown)
+            if ended.no_token:
+                return no_token(MAX_NOISE / _MILLION)  # as it is beyond any noise
             _log.debug("a referee gave no scores: %s", ended.code)
             if not ended.stale:
                 break

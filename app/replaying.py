@@ -47,10 +47,6 @@ AGAIN_S: Final = 3600.0
 _log = logging.getLogger(__name__)
 
 
-_FAR: Final = Distance(math.inf, math.inf, math.inf, 0.0)
-"""Of a token that the model does not have."""
-
-
 class NotCompared(Exception):
     """It cannot be computed here (now); `why` as in store.records.Verdict."""
 
@@ -79,6 +75,12 @@ class Compared(NamedTuple):
     """The first token that ends the answer, as scores.Scoring has it; None: it was not looked for."""
     text: bytes = b""
     """The hash of what its tokens say; empty: as `end`."""
+
+
+def no_token(mu0: float) -> Compared:
+    """Of an answer with a token that the model does not have, which is so on any machine."""
+    far = Distance(math.inf, math.inf, math.inf, 0.0)
+    return Compared((far,), mu0, same_backend=True, same_prompt=True, same_version=True)
 
 
 class Replaying:
@@ -176,9 +178,12 @@ class Replaying:
                 if mu0 is None:
                     raise NotCompared("no_calibration" if self.measures(kept.order.model) else "no_noise")
                 async with asyncio.timeout(SCORE_S):
-                    if entry.info.vocabulary and max(shown.tokens) >= entry.info.vocabulary:
-                        return Compared((_FAR,), mu0, True, True, True)
-                    return await self._scored(engine, loaded, mu0, kept, said, shown)
+                    try:
+                        return await self._scored(engine, loaded, mu0, kept, said, shown)
+                    except EngineError as error:
+                        if error.code != "no_token":
+                            raise
+                        return no_token(mu0)
         except TimeoutError:
             raise NotCompared("not_loaded") from None
         except FAILURES as error:

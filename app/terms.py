@@ -13,7 +13,7 @@ from infraxa.app.choices import ModelEntry
 from infraxa.app.config import Settings
 from infraxa.engine.transcript import TOP
 from infraxa.engine.types import ErrorInfo, Finished, KvType, Loaded
-from infraxa.net import orders, vectors, wire
+from infraxa.net import orders, scores, vectors, wire
 from infraxa.net.prompts import Prompt
 from infraxa.net.records import MODE_FRAUD_PROOF, MODE_MERKLE
 
@@ -171,6 +171,8 @@ def refusal_of(error: ErrorInfo, terms: Terms, now: Terms | None) -> Refusal:
         return Refusal("too_large", "Its prompt was longer than the context.", limit=terms.context)
     if error.code == "over_budget":
         return Refusal("bad_request", "It reserved less than its prompt costs.", field="hold")
+    if error.code == "no_token":
+        return Refusal("bad_request", "It asked for scores of what is no token.", field=scores.NO_TOKEN)
     if error.code in ("bad_request", "no_template"):
         return Refusal("bad_request", "It asked for what the model cannot read.", field="prompt")
     if error.code == "closed" and (now is None or now.model_id != terms.model_id):

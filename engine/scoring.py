@@ -77,6 +77,7 @@ class Means(NamedTuple):
 def score(aside: Aside[Any], means: Means, asked: Score) -> Generator[float, None, ScoreMade]:
     """The task of `aside`. Raises EngineError."""
     model = means.model
+    _check_answer(model, asked.answer)
     prompt = means.read(asked.request)
     tokens = [*prompt, *asked.answer[: asked.steps[-1]]]
     _check_tokens(model, prompt, tokens, asked.most)
@@ -97,7 +98,7 @@ def score(aside: Aside[Any], means: Means, asked: Score) -> Generator[float, Non
             rows.take(context, done, n)
             done += n
             yield done / len(tokens)
-    said = Said(_pieces(model), asked.request.sampling.stop, asked.chars)
+    said = Said(model.piece, asked.request.sampling.stop, asked.chars)
     for at in range(0, len(asked.answer), PIECE):
         said.add(asked.answer[at : at + PIECE])
         yield 1.0
@@ -105,9 +106,14 @@ def score(aside: Aside[Any], means: Means, asked: Score) -> Generator[float, Non
     return ScoreMade(asked.id, scored)
 
 
-def _pieces(model: Model) -> Callable[[int], bytes | None]:
-    """See Said. What is no token of the model stands for nothing."""
-    return lambda token: model.piece(token) if token < model.n_vocab else b""
+def _check_answer(model: Model, answer: Sequence[int]) -> None:
+    """Also of what is not read: it is found for nothing, and no model samples it."""
+    if min(answer) < 0 or max(answer) >= model.n_vocab:
+        raise EngineError(
+            "no_token",
+            "The answer holds tokens that this model does not have.",
+            "Another model made it.",
+        )
 
 
 def _check_tokens(model: Model, prompt: Sequence[int], tokens: Sequence[int], most: int) -> None:
@@ -126,11 +132,9 @@ def _check_tokens(model: Model, prompt: Sequence[int], tokens: Sequence[int], mo
             f"{model.n_ctx_train}.",
             "It cannot be checked with this model.",
         )
-    if min(tokens) < 0 or max(tokens) >= model.n_vocab:
+    if min(prompt) < 0 or max(prompt) >= model.n_vocab:
         raise EngineError(
-            "bad_request",
-            "The answer holds tokens that this model does not have.",
-            "Another model made it.",
+            "bad_request", "The prompt holds tokens that this model does not have.", "Send another one."
         )
 
 

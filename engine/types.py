@@ -302,7 +302,8 @@ class EngineError(Exception):
     """The engine could not do what was asked.
 
     Codes: `not_found` `not_gguf` `truncated` `unsupported` `no_memory` `load_failed` `no_template`
-    `prompt_too_long` `over_budget` `bad_request` `compute_failed` `worker_died` `timeout` `closed`.
+    `prompt_too_long` `over_budget` `bad_request` `no_token` `compute_failed` `worker_died` `timeout`
+    `closed`.
     """
 
     def __init__(self, code: str, message: str, remedy: str = "") -> None:

@@ -17,7 +17,7 @@ from infraxa.net import codec, orders, patience, prompts, wire
 from infraxa.net.errors import NetError, ProtocolError, Refusal
 from infraxa.net.link import Link
 from infraxa.net.patience import Patience
-from infraxa.net.scores import Scoring
+from infraxa.net.scores import NO_TOKEN, Scoring
 from infraxa.net.stream import LinkClosed, Stream, StreamCancelled, StreamFailed
 from infraxa.net.vectors import Part
 
@@ -84,6 +84,9 @@ class OrderFailed(Exception):
         """A piece came."""
         self.retry_after_ms = failure.retry_after_ms if failure else 0
         self.limit = failure.limit if failure else 0
+        said = (failure.code, failure.field) if failure else None
+        self.no_token = sent and said == ("bad_request", NO_TOKEN)
+        """There are no scores: the answer holds a token that the model does not have."""
         self.wait = wait
         """What did not come in time."""
         self.refusal = refusal

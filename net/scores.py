@@ -24,6 +24,8 @@ HASH: Final = 32
 """Bytes of a hash."""
 MAX_NOISE: Final = 1_000_000
 """One logit."""
+NO_TOKEN: Final = "answer"
+"""The field of a `bad_request`: a token of the answer is none of the model's, so that there are no scores."""
 
 
 class Scoring(Struct, array_like=True, frozen=True, tag=36):

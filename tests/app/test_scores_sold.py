@@ -141,7 +141,7 @@ async def test_how_far_it_is_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyP
         await task
 
 
-@pytest.mark.parametrize("code", ["no_memory", "prompt_too_long", "bad_request"])
+@pytest.mark.parametrize("code", ["no_memory", "prompt_too_long", "bad_request", "no_token"])
 async def test_what_cannot_be_scored_is_refused(tmp_path: Path, code: str) -> None:
     async with scoring(tmp_path) as (shop, user, asked):
         refused = asyncio.ensure_future(
@@ -149,8 +149,9 @@ async def test_what_cannot_be_scored_is_refused(tmp_path: Path, code: str) -> No
         )
         await until(lambda: asked)
         asked[0].made.set_exception(EngineError(code, "It holds the words of somebody."))
-        expected = {"no_memory": "internal", "prompt_too_long": "too_large", "bad_request": "bad_request"}
-        assert (await refused).code == expected[code]
+        expected = {"no_memory": "internal", "prompt_too_long": "too_large"}
+        failed = await refused
+        assert failed.code == expected.get(code, "bad_request") and failed.no_token == (code == "no_token")
         assert not any("words" in text for text in shop.log)
         await shop.free()
 

@@ -15,12 +15,13 @@ from msgspec.structs import replace
 from infraxa.app import owners, referees
 from infraxa.app.owners import Lot, Owner
 from infraxa.engine import transcript
-from infraxa.engine.types import FinishReason, Sampling
+from infraxa.engine.types import FinishReason, Request, Sampling
+from infraxa.net import purchase
 from infraxa.net.status import SeenNode
 from infraxa.store.records import Verdict
 from tests.app.auditing import ASKED, MU0, Real, auditing, in_module, real_provider
 from tests.attacks import report
-from tests.attacks.cheats import Spoken, rewriting
+from tests.attacks.cheats import Spoken, committed, rewriting
 from tests.attacks.den import NO_REASON, NO_TEXT, NO_TRUE_END, Den, Part
 from tests.attacks.target import replaced
 
@@ -117,6 +118,45 @@ async def test_what_no_model_made_is_found_without_its_file(
     ours = await judged(court, tmp_path / "ours", lie, stop)
     assert (ours.state, ours.why, ours.proof) == ("failed", why, False)
     report.tell(f"referees: {name}", weakened=weak.state, ours=f"{why}, for this user")
+
+
+NO_TOKEN: Final = 1 << 30
+AT: Final = 5
+
+
+def no_token(request: Request, one: Spoken) -> Spoken:
+    """At one step its leaves say that a token was sampled that no model has; nothing came of it."""
+    leaves = [transcript.decode_leaf(leaf) for leaf in one.leaves]
+    leaves[AT] = leaves[AT]._replace(token=NO_TOKEN, ids=(NO_TOKEN, *leaves[AT].ids[1:]))
+    rows = [(leaf.ids, leaf.q) for leaf in leaves]
+    without = one.of([*one.ids[:AT], *one.ids[AT + 1 :]])
+    return committed(request, without, one.ctx0, [leaf.token for leaf in leaves], rows)
+
+
+async def judged_by(court: Court, folder: Path, others: tuple[Real, ...]) -> Verdict:
+    """What these find of such an answer; without any, the user's own file, whose noise is known."""
+    async with auditing(court.den.real, folder, noise=0 if others else MU0, referees=others) as user:
+        user.auditor.automatic = False
+        with rewriting(court.den, no_token):
+            await user.answer(said=ASKED, sampling=COLD)
+            await user.signed()
+        before = len(user.verdicts)
+        await user.auditor.audit(user.place, referee=bool(others))
+        return await user.ended(before)
+
+
+@in_module
+async def test_a_token_of_no_model_keeps_no_referee_from_saying_so(court: Court, tmp_path: Path) -> None:
+    with replaced((purchase, "NO_TOKEN", "never said")):
+        weak = await judged_by(court, tmp_path / "weak", court.others)
+    assert (weak.state, weak.why) == ("undetermined", "no_referee")
+    ours = await judged_by(court, tmp_path / "ours", court.others)
+    assert (ours.state, ours.why, ours.by, ours.proof) == ("failed", "other_model", "referee", False)
+    one = await judged_by(court, tmp_path / "one", court.others[:1])
+    assert (one.state, one.why) == ("undetermined", "one_referee")
+    own = await judged_by(court, tmp_path / "own", ())
+    assert (own.state, own.why, own.by) == ("failed", "other_model", "own")
+    report.tell("referees: a token that no model has", weakened=weak.why, ours=f"{ours.why}, for this user")
 
 
 # Whom a user asks.

@@ -164,8 +164,6 @@ def test_it_is_told_what_the_tokens_say_and_where_they_end_it(
         assert more.end == scored.end and (way == "stop") == (more.text == scored.text)
         (made,) = judge.run(Score(7, request, tuple(answer), (last,), chars=5))
         assert made.scored.text == text_hash(text[:5])
-    # What is not read may be anything.
-    assert judge.scored(request, [*answer, 1 << 31, 5], [len(answer)]).end == -1
 
 
 def test_pieces_and_room_for_logits_change_nothing_but_the_noise(
@@ -299,14 +297,35 @@ def test_what_cannot_be_scored_says_why_and_the_next_is_scored(open_judge: Open,
     judge = open_judge()
     n_vocab = judge.batcher.model.n_vocab
     made = judge.run(
-        Score(1, ask("hi"), (n_vocab, 5), (1,)),
-        Score(2, ask("hi"), (2**32 - 1, 5), (1,)),
-        Score(3, Request(prompt=""), (5,), (0,)),
-        Score(4, ask("hi"), (5,) * 2000, (1999,)),
-        Score(5, ask("hi"), (n_vocab, 5), (0,)),
+        Score(1, Request(prompt=""), (5,), (0,)),
+        Score(2, ask("hi"), (5,) * 2000, (1999,)),
+        Score(3, ask("hi"), (n_vocab - 1, 5), (1,)),
     )
-    assert [one.id for one in made] == [1, 2, 3, 4, 5]
-    assert [one.error and one.error.code for one in made] == [*["bad_request"] * 3, "prompt_too_long", None]
+    assert [one.id for one in made] == [1, 2, 3]
+    assert [one.error and one.error.code for one in made] == ["bad_request", "prompt_too_long", None]
+
+
+def test_a_token_that_the_model_does_not_have_is_found_before_anything_is_read(
+    open_judge: Open, ask: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judge = open_judge()
+    n_vocab = judge.batcher.model.n_vocab
+    read = list[Request]()
+    monkeypatch.setattr(judge.work, "_means", judge.work._means._replace(read=read.append))
+    # Wherever it is, also where nothing stands on it.
+    answers = [(n_vocab, 5), (2**32 - 1, 5), (5, n_vocab), (5,) * 2000 + (1 << 31,)]
+    made = judge.run(*(Score(number, ask("hi"), answer, (0,)) for number, answer in enumerate(answers)))
+    assert [one.error and one.error.code for one in made] == ["no_token"] * 4 and not read
+
+
+def test_a_prompt_of_what_are_no_tokens_is_refused(
+    open_judge: Open, ask: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judge = open_judge()
+    wrong = [judge.batcher.model.n_vocab]
+    monkeypatch.setattr(judge.work, "_means", judge.work._means._replace(read=lambda request: wrong))
+    (made,) = judge.run(Score(1, ask("hi"), (5,), (0,)))
+    assert made.error.code == "bad_request"
 
 
 def test_where_there_is_no_memory_nothing_is_opened(open_judge: Open, ask: Ask) -> None:
@@ -346,8 +365,9 @@ async def test_the_engine_scores_beside_its_answers(open_engine: Open, ask: Ask)
     again = await engine.score(request, [5, 6, 7], [0, 2], [packed(5), packed(7)], kv_type="q8_0")
     assert again.prompt_ids == scored.prompt_ids and len(again.rows) == 2
     assert (await generation.collect())[1].error is None
-    with pytest.raises(EngineError, match="tokens that this model does not have"):
+    with pytest.raises(EngineError, match="tokens that this model does not have") as caught:
         await engine.score(request, [1 << 30, 5], [1])
+    assert caught.value.code == "no_token"
 
 
 async def test_it_is_told_how_far_a_score_is_and_no_more_is_read_than_is_allowed(
