@@ -73,6 +73,8 @@ _LOST: Final = {
 """By the code of an EngineLost."""
 _CAUSE: Final = {"worker_died": "its process ended", "timeout": "it was silent for too long"}
 """Likewise."""
+_COMING: Final = frozenset({"starting", "loading", "restarting"})
+"""States of an engine that will have the model, in a context of which the size is not known yet."""
 
 
 class Sales:
@@ -241,6 +243,9 @@ class Sales:
                 async with self._models.held(terms.entry, terms.settings, guest=True) as engine:
                     loaded = self._as_loaded(terms)
                     prompt = await self._claim(run, sale, loaded, sold, prompt)
+                    if engine.status.state in _COMING or self._as_loaded(terms) != loaded:
+                        # It was restarted meanwhile, and may have less room than the user was told of.
+                        raise EngineLost("worker_died")
                     if prompt.steps:
                         noise = await self._known_noise(loaded)
                         return await self._turns.score(run, sale, engine, prompt, loaded, sold.budget, noise)

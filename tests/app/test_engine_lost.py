@@ -7,11 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from infraxa.app import line, turns
 from infraxa.engine.types import ErrorInfo
 from infraxa.net.orders import Claimed, Done, Piece, Placed
+from infraxa.net.prompts import Prompt
 from infraxa.net.purchase import Item, OrderFailed
+from infraxa.net.sale import Sale
 from infraxa.store import trade
 from infraxa.store.trade_records import OrderRow
 from tests.app.selling import Shop, User, scripted, text_of
@@ -77,6 +80,42 @@ async def test_an_order_begins_again_with_the_prompt_that_is_here(tmp_path: Path
         assert ended.reason == "" and shop.provider.status.answered == 1
         assert any(f"Request {ended.number} " in text and "restarted" in text for text in shop.log)
         await shop.free()
+        await whole(shop)
+
+
+@pytest.mark.parametrize("ready", [False, True], ids=["restarting", "with less room"])
+async def test_lost_while_the_prompt_comes_it_begins_again_in_the_room_that_there_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ready: bool
+) -> None:
+    """Else its answer would end where its user was told that there is room."""
+    async with selling_at(tmp_path) as (shop, _):
+        engine, user, items = engine_of(shop), await payer(shop), list[Item]()
+        loaded = engine.status.loaded
+        assert loaded is not None
+        smaller = replace(loaded, n_ctx=500)
+        honest, came = Sale.claim, asyncio.Event()
+
+        async def claim(self: Sale, *given: Any) -> Prompt:
+            prompt = await honest(self, *given)
+            engine.become("restarting", error=DIED)
+            if ready:
+                engine.become("ready", loaded=smaller)
+            came.set()
+            return prompt
+
+        monkeypatch.setattr(Sale, "claim", claim)
+        answered = asyncio.ensure_future(follow(user.user, items, **await user.order()))
+        await came.wait()
+        if not ready:
+            await until(lambda: any("begins again" in one.reason for one in shop.provider.served()))
+            assert not engine.generations
+            engine.become("ready", loaded=smaller)
+        (generation,) = await engine.asked(1)
+        assert [item.context for item in items if isinstance(item, Claimed)] == [1000, 500]
+        generation.say("four", 2)
+        generation.finish()
+        await answered
+        assert text_of(items) == "four"
         await whole(shop)
 
 
