@@ -47,6 +47,8 @@ class _Talk(NamedTuple):
     """A made-up conversation."""
 
     persona: Persona
+    shape: Shape
+    """As which it began; `chars` are those of its last question."""
     said: tuple[ChatMessage, ...] = ()
     at: float = 0.0
     """When its last answer came, monotonic."""
@@ -135,9 +137,8 @@ class Canaries:
             return
         key = bought.offer.node.id, bought.offer.model.model_id
         self._habits.asked(key, shape)
-        if not self._on or not (
-            key in self._owed or canary_rules.is_followed(self._rng, self._audited.rate(*key))
-        ):
+        rate, turns = self._audited.rate(*key), self._habits.turns(key)
+        if not self._on or not (key in self._owed or canary_rules.is_followed(self._rng, rate, turns)):
             return
         if self._running or self._task is not None:
             self._owe(key)
@@ -156,17 +157,20 @@ class Canaries:
 
     async def _send(self, key: Key) -> None:
         try:
-            await self._go(key)
+            while await self._go(key) and self._goes_on(key) is not None:
+                if self._running:
+                    self._owe(key)  # after that answer
+                    break
         except FAILURES as error:
             _log.debug("a canary was not sent: %s", error.code)
 
-    async def _go(self, key: Key) -> None:
-        shape = self._habits.shape(self._rng, key)
-        if shape is None:
-            return
-        talk = self._talk(key, shape)
+    async def _go(self, key: Key) -> bool:
+        """One turn; whether there was an answer."""
+        if (talk := self._talk(key)) is None:
+            return False
+        shape = talk.shape
         if (offer := await self._offer(key, talk, shape)) is None:
-            return
+            return False
         delay = self._habits.delay_s(self._rng)
         typing = 0.0 if shape.called else canary_rules.typing_s(self._rng, len(talk.said[-1].content))
         await asyncio.sleep(max(0.0, delay - typing))
@@ -174,29 +178,38 @@ class Canaries:
             self._purse.locked.ask_soon(*key)
         await asyncio.sleep(min(typing, delay))
         if await self._offer(key, talk, shape) is None:
-            return
+            return False
         answer = await self._answer(key, talk, shape)
         if answer:
             said = (*talk.said, ChatMessage("assistant", answer))
             _keep(self._talks, key, talk._replace(said=said, at=time.monotonic()))
+        return bool(answer)
 
-    def _talk(self, key: Key, shape: Shape) -> _Talk:
-        """With what is to be said next."""
-        talk = self._talks.get(key)
-        if talk is not None:
-            chars = sum(len(one.content) for one in talk.said)
-            if canary_rules.goes_on(talk.turns, chars, time.monotonic() - talk.at, shape):
-                text = self._author.follow_up(talk.persona, shape.chars)
-                return talk._replace(said=(*talk.said, ChatMessage("user", text)))
+    def _goes_on(self, key: Key) -> _Talk | None:
+        """The conversation that has another turn; None: another one begins."""
+        if (talk := self._talks.get(key)) is None:
+            return None
+        chars = sum(len(one.content) for one in talk.said)
+        age_s = time.monotonic() - talk.at
+        return talk if canary_rules.goes_on(talk.turns, chars, age_s, talk.shape) else None
+
+    def _talk(self, key: Key) -> _Talk | None:
+        """With what is to be said next; None: nothing can be imitated."""
+        if (shape := self._habits.shape(self._rng, key)) is None:
+            return None
+        if (talk := self._goes_on(key)) is not None:
+            text = self._author.follow_up(talk.persona, shape.chars)
+            shape = talk.shape._replace(chars=shape.chars)
+            return talk._replace(shape=shape, said=(*talk.said, ChatMessage("user", text)))
         persona = self._author.persona()
         said = ChatMessage("user", self._author.question(persona, shape.chars))
         if not shape.system:
-            return _Talk(persona, (said,))
+            return _Talk(persona, shape, (said,))
         chars, system = self._systems.get(key, (0, ""))
         if abs(chars - shape.system) > _SYSTEM * shape.system:
             system = self._author.system(persona, shape.system)
             _keep(self._systems, key, (shape.system, system))
-        return _Talk(persona, (ChatMessage("system", system), said))
+        return _Talk(persona, shape, (ChatMessage("system", system), said))
 
     async def _offer(self, key: Key, talk: _Talk, shape: Shape) -> OfferSeen | None:
         """Whom it is sent to; None: it is not sent, since it could not be judged, or there is no room for it.

@@ -18,15 +18,15 @@ SHARE_PPM: Final = 30_000
 PARTS: Final = 3
 """Of what is left of that one part is for the driver, at most: two referees may have to read as much."""
 AFTER: Final = 0.5
-"""Of the answers that would be audited if the model were here, so many are followed by a canary."""
+"""For each answer that would be audited if the model were here, so many canaries, all turns counted."""
 RECENT: Final = 20
 """Own answers whose sizes are remembered, of each driver and model, and pauses between them."""
 MOST_DRIVERS: Final = 64
 """With their models: of which sizes are remembered."""
 MOST_SAID: Final = 16_000
 """Characters of a made-up conversation, with its answers, that is gone on with."""
-GOES_ON_S: Final = 3600.0
-"""After so long a made-up conversation is over."""
+GOES_ON_S: Final = 24 * 3600.0
+"""After so long without a turn a made-up conversation is over."""
 LEAST_DELAY_S: Final = 4.0
 """After a real answer."""
 MOST_DELAY_S: Final = 300.0
@@ -95,6 +95,11 @@ class Habits:
         shape = rng.choice(shapes)
         return shape._replace(chars=max(1, round(shape.chars * rng.lognormvariate(0.0, 0.25))))
 
+    def turns(self, key: Key) -> float:
+        """Of a made-up conversation with this driver, on average; 1 or more."""
+        shapes = self._shapes.get(key)
+        return sum(one.turns for one in shapes) / len(shapes) if shapes else 1.0
+
     def delay_s(self, rng: random.Random) -> float:
         """From an answer until a canary: as from an answer until the person's next question."""
         pause = rng.choice(self._pauses) if self._pauses else _PAUSE_S
@@ -106,14 +111,15 @@ def typing_s(rng: random.Random, chars: int) -> float:
     return min(max(chars / _CHARS_PER_S * rng.uniform(0.6, 1.5), _LEAST_TYPING_S), _MOST_TYPING_S)
 
 
-def is_followed(rng: random.Random, rate: float) -> bool:
-    """Whether a canary follows an answer of a driver of which the part `rate` is to be audited."""
-    return rng.random() < AFTER * rate
+def is_followed(rng: random.Random, rate: float, turns: float) -> bool:
+    """Whether a canary follows an answer of a driver of which the part `rate` is to be audited. One that
+    begins has so many `turns` on average: the fewer begin."""
+    return rng.random() < AFTER * rate / turns
 
 
 def goes_on(turns: int, chars: int, age_s: float, shape: Shape) -> bool:
-    """Whether a made-up conversation of so many turns and characters is gone on with by one of this shape; or
-    it begins another one."""
+    """Whether a made-up conversation of so many turns and characters, begun as one of this shape, has another
+    turn of its length."""
     return turns < shape.turns and chars + shape.chars <= MOST_SAID and age_s <= GOES_ON_S
 
 

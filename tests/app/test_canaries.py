@@ -145,16 +145,17 @@ async def test_it_goes_on_with_what_its_driver_said(tmp_path: Path) -> None:
         ChatMessage("user", "What did you say?"),
     )
     async with sending(tmp_path, maple) as quick:
-        for _ in range(3):
+        for number in (2, 4):
             await told(quick.place.buy(maple, said, chat_id="chat", message_id="message"))
-            assert await quick.sent()
-    made = [prompt.turns for prompt in prompts[1::2]]
-    assert [len(turns) for turns in made] == [2, 4, 2]
+            assert len(await quick.sent()) == number
+    made = [prompt.turns for at, prompt in enumerate(prompts) if at % 3]
+    # One has as many turns as the person's, after one answer of the person; then another one begins.
+    assert [len(turns) for turns in made] == [2, 4, 2, 4]
     assert made[1][:3] == (*made[0], type(made[0][0])("assistant", "two"))
     # Somebody has one system prompt for long, and it is not the person's.
     assert made[0][0] == made[1][0] == made[2][0] and made[0][0].role == "system"
     assert made[0][0].text != said[0].content
-    assert len({turns[-1].text for turns in made}) == 3
+    assert len({turns[-1].text for turns in made}) == 4
 
 
 async def test_a_program_s_calls_are_imitated_too(tmp_path: Path) -> None:

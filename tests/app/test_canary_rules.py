@@ -98,10 +98,28 @@ def test_it_waits_as_the_person_does() -> None:
 def test_newcomers_are_sent_more_and_it_falls() -> None:
     rng = random.Random(3)
     sent = [
-        sum(rules.is_followed(rng, rate(audited)) for _ in range(2000)) / 2000 for audited in (0, 20, 10_000)
+        sum(rules.is_followed(rng, rate(audited), 1.0) for _ in range(2000)) / 2000
+        for audited in (0, 20, 10_000)
     ]
     assert 0.45 < sent[0] < 0.55 and 0.2 < sent[1] < 0.3 and LEAST_RATE / 4 < sent[2] < LEAST_RATE
-    assert not any(rules.is_followed(rng, 0.0) for _ in range(1000))
+    assert not any(rules.is_followed(rng, 0.0, 1.0) for _ in range(1000))
+
+
+def test_long_chats_are_imitated_by_as_many_canaries_in_long_ones() -> None:
+    rng, habits = random.Random(5), Habits()
+    for turn in range(1, 11):
+        habits.asked(KEY, SHAPE._replace(turns=turn))
+    assert habits.turns(KEY) == 5.5 and habits.turns((bytes(32), b"1" * 32)) == 1.0
+    sent: list[int] = []
+    for _ in range(4000):
+        if rules.is_followed(rng, 1.0, habits.turns(KEY)):
+            shape, turns = habits.shape(rng, KEY), 0
+            assert shape is not None
+            while not turns or rules.goes_on(turns, 100 * turns, 12 * 3600.0, shape):
+                turns += 1
+                sent.append(turns)
+    assert 0.4 < len(sent) / 4000 < 0.6
+    assert sum(turn == 1 for turn in sent) < len(sent) / 4 and max(sent) == 10
 
 
 def test_a_conversation_has_no_more_turns_than_the_persons_own() -> None:
