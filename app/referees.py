@@ -120,11 +120,11 @@ class Referees:
         ]
 
     async def look(self, model: bytes, driver: bytes) -> None:
-        """Find out who is in this node's private network, where the driver is: of whom only its card says so,
-        a dial tells. Bounded, seldom, and it never fails."""
+        """Find out who is in this node's private network, where the driver was found in no other one: of whom
+        only its card says so, a dial tells. Bounded, seldom, and it never fails."""
         nodes, now = self._network.nodes(), time.monotonic()
         known = owners(nodes)
-        if not known.get(driver, Owner()).near or now < self._look_at:
+        if known.get(driver, Owner()).found or now < self._look_at:
             return
         self._look_at = now + LOOK_EVERY_S
         unsure = [offer.node.id for offer in self._judging(nodes, model) if _may_be_near(offer.node, known)]

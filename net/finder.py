@@ -26,7 +26,7 @@ from infraxa.net.identity import Signer, short_id
 from infraxa.net.link import FAILED, Clock, Link
 from infraxa.net.overlay import Dial, Overlay
 from infraxa.net.peering import Peer, Peering
-from infraxa.net.relay import circuit_address
+from infraxa.net.relay import SCHEME, circuit_address
 from infraxa.net.sampling import Candidate
 from infraxa.net.tasks import TaskGroup
 
@@ -308,6 +308,17 @@ class Finder:
             source != "gossip" and self._where.may_dial(address, source) and _is_local(address)
             for address, source in self.book.of(node)
         )
+
+    def found_in(self, node: bytes) -> str:
+        """The addresses.wide_group at which a dial from here found `node` the last time, or the relay that it
+        went through; empty: none did yet."""
+        reached = self._dialer.reached(node)
+        if reached.startswith(f"{SCHEME}:"):
+            relay = addresses.parse(reached).relay
+            reached = self._dialer.reached(relay)
+            if reached.startswith(f"{SCHEME}:"):
+                return ""
+        return addresses.wide_group(reached) if reached else ""
 
     def _places(self, node: bytes) -> list[str]:
         """As `direct`, and the relays through which it is reached."""

@@ -43,6 +43,7 @@ def seen_nodes(
                 relayed=bool(seen.relays) and not direct,
                 dialable=direct or bool(seen.relays),
                 near=finder.near(seen.id),
+                found_in=finder.found_in(seen.id),
             )
         )
     return sorted(shown, key=lambda seen: (seen.status == "offline", seen.age_s))

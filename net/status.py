@@ -73,6 +73,8 @@ class SeenNode(Struct, frozen=True):
     """A way to it is known here: an address that may be dialled, or a relay."""
     near: bool = False
     """This node reaches it at an address that is not routed globally, see Finder.near."""
+    found_in: str = ""
+    """In which network a dial from here found it, see Finder.found_in."""
     stranger_limit: int = 0
     """µcr that somebody who is not known to it may owe it, says its card."""
     free_daily: int = 0

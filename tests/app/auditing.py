@@ -127,7 +127,9 @@ class Audits(Place):
     def nodes(self) -> list[SeenNode]:
         # As if they were in different networks.
         return [
-            replace(_seen(shop), addresses=(f"ws://8.8.{number}.8:7741",))
+            replace(
+                _seen(shop), addresses=(f"ws://8.{number}.8.8:7741",), found_in="" if number else "8.0.0.0/16"
+            )
             for number, shop in enumerate(self.shops)
         ]
 

@@ -7,12 +7,13 @@ from collections.abc import Iterable
 
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from infraxa.app.owners import UNKNOWN, Lot, Owner, drawn, owners
 from infraxa.net.status import SeenNode
 
 DRIVER = b"driver"
-FAR = {DRIVER: Owner(frozenset({"driver's"}))}
+FAR = {DRIVER: Owner(frozenset({"driver's"}), found=frozenset({"driver's"}))}
 NEAR = {DRIVER: Owner(near=True)}
 
 
@@ -20,9 +21,16 @@ def lot_of(secret: int) -> Lot:
     return lambda what: hashlib.sha256(bytes([secret]) + what).digest()
 
 
-def node(name: str, *addresses: str, relays: tuple[str, ...] = (), near: bool = False) -> SeenNode:
+def node(
+    name: str, *addresses: str, relays: tuple[str, ...] = (), near: bool = False, found_in: str = ""
+) -> SeenNode:
     by = tuple(relay.encode() for relay in relays)
-    return SeenNode(name.encode(), name, "online", 1.0, addresses, by, 1, 0, (), (), 0, near=near)
+    told = SeenNode(name.encode(), name, "online", 1.0, addresses, by, 1, 0, (), (), 0)
+    return replace(told, near=near, found_in=found_in)
+
+
+def driver_in(network: str) -> SeenNode:
+    return node("driver", found_in=network)
 
 
 def at(host: str) -> str:
@@ -60,16 +68,38 @@ def test_who_is_only_said_to_be_in_it_does_not() -> None:
 
 def test_where_the_driver_is_not_in_it_all_of_it_is_one() -> None:
     near = [node(f"n{number}", at(f"192.168.1.{number}"), near=True) for number in range(3, 9)]
-    assert len(asked(node("driver", at("8.8.8.8")), *near)) == 1
-    assert len(asked(node("driver", at("8.8.8.8")), node("far", at("9.9.9.9")), *near)) == 2
+    assert len(asked(driver_in("8.8.0.0/16"), *near)) == 1
+    assert len(asked(driver_in("8.8.0.0/16"), node("far", at("9.9.9.9")), *near)) == 2
+
+
+def test_a_driver_behind_a_relay_of_the_private_network_leaves_referees_there() -> None:
+    near = [node(f"n{number}", at(f"192.168.1.{number}"), near=True) for number in range(3, 6)]
+    relayed = node("driver", relays=("n3",), found_in="local")
+    assert asked(relayed, *near) == ["n3", "n4", "n5"]
+    assert asked(relayed, *near, node("claims", at("192.168.1.9"))) == ["n3", "n4", "n5"]
+
+
+def test_what_the_driver_says_of_itself_keeps_nobody_away() -> None:
+    others = [node("a", at("8.8.8.8")), node("b", at("9.9.9.9")), node("c", relays=("a",))]
+    told = node("driver", at("8.8.8.9"), at("9.9.9.8"), relays=("a", "b"), found_in="7.7.0.0/16")
+    assert len(asked(told, *others)) == 2
+    assert asked(replace(told, found_in="8.8.0.0/16"), *others) == ["b"]
+    # Nor does who says that it is elsewhere than where it was found get away from the driver.
+    assert asked(driver_in("8.8.0.0/16"), node("a", at("9.9.9.9"), found_in="8.8.0.0/16")) == []
+
+
+def test_one_tunnel_is_one_owner() -> None:
+    tunnel = [node(f"n{number}", at(f"[2001:470:1:{number:x}00::1]")) for number in range(1, 250)]
+    assert len(asked(driver_in("8.8.0.0/16"), *tunnel)) == 1
+    assert asked(driver_in("2001:470::/32"), *tunnel) == []
+    assert len(asked(driver_in("7.7.0.0/16"), node("a", at("8.8.1.1")), node("b", at("8.8.200.1")))) == 1
 
 
 def test_one_that_is_near_has_the_owner_of_those_that_say_the_same_address_elsewhere() -> None:
-    driver = node("driver", at("8.8.8.8"), near=True)
-    assert asked(driver, node("far", at("8.8.8.9"))) == []
+    driver = node("driver", near=True)
     other = node("other", at("9.9.9.9"), at("10.0.0.7"), near=True)
     assert asked(driver, other, node("far", at("1.1.1.1"))) == ["far", "other"]
-    assert len(asked(driver, other, node("far", at("9.9.9.8")))) == 1
+    assert len(asked(driver, other, node("far", at("9.9.200.8")))) == 1
 
 
 def test_groups_are_those_of_public_addresses_and_of_relays() -> None:
@@ -82,17 +112,17 @@ def test_groups_are_those_of_public_addresses_and_of_relays() -> None:
     ]
     found = {one.decode(): owner.groups for one, owner in owners(nodes).items()}
     assert found == {
-        "relay": {"8.8.8.0/24"},
-        "relayed": {"8.8.8.0/24"},
+        "relay": {"8.8.0.0/16"},
+        "relayed": {"8.8.0.0/16"},
         "private": {UNKNOWN},
         "odd": {UNKNOWN},
-        "both": {"9.9.9.0/24", "2001:4860:4860::/56"},
+        "both": {"9.9.0.0/16", "2001:4860::/32"},
     }
 
 
 def test_a_driver_that_is_gone_may_be_anybody_of_whom_nothing_is_known() -> None:
     known = owners([node("a", at("10.0.0.1"), near=True), node("b", at("8.8.8.8"))])
-    assert drawn([b"a", b"b"], {b"gone"}, known, lot_of(1)) == [b"b"]
+    assert set(drawn([b"a", b"b", b"c"], {b"gone"}, known, lot_of(1))) == {b"a", b"b"}
 
 
 # Who is drawn.
@@ -121,8 +151,9 @@ def test_no_two_seem_to_have_one_owner_and_chance_alone_orders_them(
     chosen = first(nodes, known, secret)
     assert chosen == first(reversed(list(nodes)), known, secret)
     assert len(set(chosen)) == len(chosen) and set(chosen) <= set(nodes)
-    driver_near = known.get(DRIVER, Owner()).near
-    taken = [(known.get(DRIVER, Owner()).groups, driver_near)]
+    found = known.get(DRIVER, Owner()).found
+    driver_near = not found
+    taken = [(found or frozenset({UNKNOWN}), driver_near)]
     for one in chosen:
         groups, near = known[one].groups, driver_near and known[one].near
         assert all(groups.isdisjoint(other) or (near and other_near) for other, other_near in taken)

@@ -505,19 +505,25 @@ async def test_who_can_be_a_referee(
         assert await count(offering(does=3)) == 2
         assert await count(offering(model_id=bytes(32))) == 2
         assert await count(offering(context=20)) == 2
-        near, same = "ws://8.8.8.9:7741", "ws://8.8.8.8:7741"
-        assert await count(at(near), at(same)) == 2
-        assert await count(at("ws://9.9.9.9:7741"), at(same)) == 3
+        near, far = at("ws://9.9.8.9:7741"), at("ws://9.10.9.9:7741")
+
+        def there(node: SeenNode) -> SeenNode:
+            return replace(node, found_in="9.9.0.0/16")
+
+        assert await count(near, there) == 2
+        assert await count(far, there) == 3
+        # Whatever the driver says of itself.
+        assert await count(near, at("ws://9.9.9.9:7741")) == 3
         # Nor are two asked that probably have the same owner: as the next one, or behind it.
         (other,) = honest()[2].addresses
-        assert await count(at(other), at(same)) == 2
+        assert await count(at(other), there) == 2
         relayed = replace(honest()[1], addresses=(), relays=(honest()[2].id,))
         assert await count(lambda node: relayed) == 2
         assert await count(lambda node: replace(relayed, relays=(honest()[0].id,))) == 2
         # All of whom nothing is known may have one owner.
         local = "ws://192.168.1.2:7741"
         assert await count(at(local)) == 3
-        assert await count(at(local), at("ws://192.168.1.3:7741")) == 2
+        assert await count(at(local), lambda node: replace(node, found_in="")) == 2
         await user.drivers.open(user.store)
         await user.drivers.mark(others[0].shop.node.id, "blocked")
         assert await count(lambda node: node) == 2
@@ -551,6 +557,7 @@ async def test_of_whom_only_its_card_says_that_it_is_near_a_dial_tells(
                     node,
                     addresses=(f"ws://192.168.1.{number}:7741",),
                     near=number < 3 and node.id in user.links,
+                    found_in="",
                 )
                 for number, node in enumerate(honest())
             ]

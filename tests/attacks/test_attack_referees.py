@@ -170,7 +170,7 @@ def seen(number: int, *addresses: str, near: bool = False) -> SeenNode:
 
 
 def honest() -> list[SeenNode]:
-    return [seen(100 + number, f"ws://9.9.{number}.9:7741") for number in range(HONEST)]
+    return [seen(100 + number, f"ws://9.{number}.9.9:7741") for number in range(HONEST)]
 
 
 def chosen_first(nodes: list[SeenNode], driver: SeenNode, among: set[bytes]) -> float:
@@ -196,10 +196,10 @@ def test_a_crowd_in_one_network_is_asked_no_sooner_than_one_node() -> None:
     crowd = [seen(number, f"ws://8.8.8.{number}:7741") for number in range(1, CROWD)]
     # Some of them say that they are elsewhere, too.
     crowd += [
-        seen(number, f"ws://8.8.8.{number}:7741", f"ws://9.9.{number % HONEST}.1:7741")
+        seen(number, f"ws://8.8.8.{number}:7741", f"ws://9.{number % HONEST}.9.1:7741")
         for number in range(60, 90)
     ]
-    mine, driver = {node.id for node in crowd}, seen(200, "ws://7.7.7.7:7741")
+    mine, driver = {node.id for node in crowd}, replace(seen(200, "ws://7.7.7.7:7741"), found_in="7.7.0.0/16")
     with replaced((owners, "drawn", by_node_alone)):
         weak = chosen_first(crowd + honest(), driver, mine)
     ours = chosen_first(crowd + honest(), driver, mine)

@@ -12,6 +12,7 @@ from infraxa.net import book, dialer, wire
 from infraxa.net.book import AddressBook
 from infraxa.net.connect import Target
 from infraxa.net.finder import Where
+from infraxa.net.identity import base32
 from infraxa.net.link import Link
 from infraxa.net.relay import circuit_address
 from infraxa.net.sampling import Candidate
@@ -149,6 +150,11 @@ def nears(node: Someone) -> dict[bytes, bool]:
     return {seen.id: seen.near for seen in node.net.nodes()}
 
 
+def founds(node: Someone) -> dict[bytes, str]:
+    """Likewise: the network in which its own dials found them."""
+    return {seen.id: seen.found_in for seen in node.net.nodes()}
+
+
 async def test_who_is_near_is_known_by_the_own_dials(monkeypatch: pytest.MonkeyPatch) -> None:
     async with village("birch", "oak", "elm") as (birch, oak, elm):
         monkeypatch.setattr(oak.net._finder, "look", lambda: None)
@@ -203,6 +209,12 @@ async def test_who_is_reached_through_a_node_near_by_is_not_near() -> None:
             await hidden.net._relayed.listen(peer.link, hidden.net._peering.take)
             link = await user.net._dialer.dial(Target(hidden.id), (circuit_address(relay.id, hidden.id),))
             assert nears(user) == {relay.id: True, hidden.id: False}
+            # It is where its relay was found, whatever cards say of either.
+            assert founds(user) == {relay.id: "local", hidden.id: "local"}
+            user.net._dialer._reached[relay.id] = "8.8.8.8"
+            assert founds(user) == {relay.id: "8.8.0.0/16", hidden.id: "8.8.0.0/16"}
+            user.net._dialer._reached[relay.id] = f"relay:{base32(A)}"
+            assert founds(user) == {relay.id: "", hidden.id: ""}
             await link.close()
         finally:
             await relay.close()
