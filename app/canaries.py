@@ -19,7 +19,7 @@ from infraxa.app import canary_money, canary_rules
 from infraxa.app.audit_history import AuditHistory
 from infraxa.app.buyer import Buyer
 from infraxa.app.buying import Buying
-from infraxa.app.canary_rules import MOST_DRIVERS, Habits, Key, Shape, shape_of
+from infraxa.app.canary_rules import MOST_DRIVERS, MOST_SAID, Habits, Key, Shape, shape_of
 from infraxa.app.canary_texts import Author, Persona
 from infraxa.app.config import Settings
 from infraxa.app.counting import LEAST_OUT, planned, prompt_most
@@ -157,27 +157,33 @@ class Canaries:
 
     async def _send(self, key: Key) -> None:
         try:
-            while await self._go(key) and self._goes_on(key) is not None:
+            began = False
+            while await self._go(key, begins=not began) and self._goes_on(key) is not None:
+                began = True
                 if self._running:
                     self._owe(key)  # after that answer
                     break
         except FAILURES as error:
             _log.debug("a canary was not sent: %s", error.code)
 
-    async def _go(self, key: Key) -> bool:
-        """One turn; whether there was an answer."""
-        if (talk := self._talk(key)) is None:
+    async def _go(self, key: Key, *, begins: bool) -> bool:
+        """One turn; whether there was an answer. `begins`: also the first one of a conversation."""
+        shape = self._habits.shape(self._rng, key)
+        if shape is None or (offer := await self._offer(key)) is None:
+            return False
+        most = await self._most_chars(offer, shape)
+        talk = self._talk(key, shape, most, begins=begins)
+        if talk is None or not await self._is_possible(offer, talk):
             return False
         shape = talk.shape
-        if (offer := await self._offer(key, talk, shape)) is None:
-            return False
         delay = self._habits.delay_s(self._rng)
         typing = 0.0 if shape.called else canary_rules.typing_s(self._rng, len(talk.said[-1].content))
         await asyncio.sleep(max(0.0, delay - typing))
         if typing and not self._purse.is_free(offer):
             self._purse.locked.ask_soon(*key)
         await asyncio.sleep(min(typing, delay))
-        if await self._offer(key, talk, shape) is None:
+        now = await self._offer(key)
+        if now is None or not await self._is_possible(now, talk):
             return False
         answer = await self._answer(key, talk, shape)
         if answer:
@@ -185,22 +191,24 @@ class Canaries:
             _keep(self._talks, key, talk._replace(said=said, at=time.monotonic()))
         return bool(answer)
 
-    def _goes_on(self, key: Key) -> _Talk | None:
-        """The conversation that has another turn; None: another one begins."""
+    def _goes_on(self, key: Key, most: int = MOST_SAID) -> _Talk | None:
+        """The conversation that has another turn, within `most` characters; None: another one begins."""
         if (talk := self._talks.get(key)) is None:
             return None
         chars = sum(len(one.content) for one in talk.said)
         age_s = time.monotonic() - talk.at
-        return talk if canary_rules.goes_on(talk.turns, chars, age_s, talk.shape) else None
+        return talk if canary_rules.goes_on(talk.turns, chars, age_s, talk.shape, most) else None
 
-    def _talk(self, key: Key) -> _Talk | None:
-        """With what is to be said next; None: nothing can be imitated."""
-        if (shape := self._habits.shape(self._rng, key)) is None:
-            return None
-        if (talk := self._goes_on(key)) is not None:
+    def _talk(self, key: Key, shape: Shape, most: int, *, begins: bool) -> _Talk | None:
+        """With what is to be said next, within `most` characters; None: nothing is."""
+        if (talk := self._goes_on(key, most)) is not None:
+            left = most - sum(len(one.content) for one in talk.said)
+            shape = talk.shape._replace(chars=min(shape.chars, left))
             text = self._author.follow_up(talk.persona, shape.chars)
-            shape = talk.shape._replace(chars=shape.chars)
             return talk._replace(shape=shape, said=(*talk.said, ChatMessage("user", text)))
+        if not begins:
+            return None
+        shape = canary_rules.shortened(shape, most)
         persona = self._author.persona()
         said = ChatMessage("user", self._author.question(persona, shape.chars))
         if not shape.system:
@@ -211,10 +219,9 @@ class Canaries:
             _keep(self._systems, key, (shape.system, system))
         return _Talk(persona, shape, (ChatMessage("system", system), said))
 
-    async def _offer(self, key: Key, talk: _Talk, shape: Shape) -> OfferSeen | None:
-        """Whom it is sent to; None: it is not sent, since it could not be judged, or there is no room for it.
-        Raises StoreError, NodeError."""
-        driver, model = key
+    async def _offer(self, key: Key) -> OfferSeen | None:
+        """Whom one may be sent to; None: none is, since it need not or could not be judged."""
+        model = key[1]
         offers = self._offers()
         offer = next(
             (one for one in offers if (one.node.id, one.model.model_id) == key and one.has_room), None
@@ -224,17 +231,28 @@ class Canaries:
         priced = bool(offer.price_in or offer.price_out)
         if priced and self._purse.is_free(offer):
             return None  # what it gives away is the person's
-        if not self._reachable(model, tokens(talk.said) + LEAST_OUT, {driver}):
-            return None
-        rates = Rates(offer.price_in, offer.price_out, offer.price_in)
+        return offer
+
+    async def _most_chars(self, offer: OfferSeen, shape: Shape) -> int:
+        """Of the whole prompt of the next one. Raises StoreError, NodeError."""
+        caps = self._purse.caps()
+        spent = await self._purse.store.run(canary_money.today, caps.day_start_ms)
+        part = canary_rules.part(caps.canaries or 0, spent)
+        return canary_money.most_chars(part, shape.sampling.max_tokens or 0, _rates(offer))
+
+    async def _is_possible(self, offer: OfferSeen, talk: _Talk) -> bool:
+        """Somebody could judge it, and there is room for it. Raises StoreError, NodeError."""
+        if not self._reachable(offer.model.model_id, tokens(talk.said) + LEAST_OUT, {offer.node.id}):
+            return False
+        rates = _rates(offer)
         n_prompt, context = prompt_most(one.content for one in talk.said), offer.model.context
-        plan = planned(n_prompt, context, shape.sampling.max_tokens or 0, context, rates)
+        plan = planned(n_prompt, context, talk.shape.sampling.max_tokens or 0, context, rates)
         caps, least = self._purse.caps(), canary_money.least_of(plan, rates)
         spent = await self._purse.store.run(canary_money.today, caps.day_start_ms)
         held = canary_rules.reserved(
             plan.most, least, caps.canaries or 0, caps.day or 0, caps.request or 0, spent
         )
-        return None if held is None else offer
+        return held is not None
 
     async def _answer(self, key: Key, talk: _Talk, shape: Shape) -> str:
         """Empty: it was not whole."""
@@ -258,6 +276,10 @@ class Canaries:
             self._buying = None
             buying.cancel()
         return "".join(came) if whole else ""
+
+
+def _rates(offer: OfferSeen) -> Rates:
+    return Rates(offer.price_in, offer.price_out, offer.price_in)
 
 
 def _keep(known: OrderedDict[Key, T], key: Key, value: T) -> None:

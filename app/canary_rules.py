@@ -117,10 +117,16 @@ def is_followed(rng: random.Random, rate: float, turns: float) -> bool:
     return rng.random() < AFTER * rate / turns
 
 
-def goes_on(turns: int, chars: int, age_s: float, shape: Shape) -> bool:
+def goes_on(turns: int, chars: int, age_s: float, shape: Shape, most: int = MOST_SAID) -> bool:
     """Whether a made-up conversation of so many turns and characters, begun as one of this shape, has another
-    turn of its length."""
-    return turns < shape.turns and chars + shape.chars <= MOST_SAID and age_s <= GOES_ON_S
+    turn of its length. `most`: characters that can be paid."""
+    return turns < shape.turns and chars + shape.chars <= min(most, MOST_SAID) and age_s <= GOES_ON_S
+
+
+def shortened(shape: Shape, most: int) -> Shape:
+    """One whose system prompt and question have no more than `most` characters together."""
+    system = min(shape.system, max(most // 2, most - shape.chars))
+    return shape._replace(system=system, chars=max(1, min(shape.chars, most - system)))
 
 
 def share(cap_day: int) -> int:
@@ -136,11 +142,16 @@ class Today(NamedTuple):
     canaries: int
 
 
+def part(cap: int, spent: Today) -> int:
+    """µcr that may be reserved for one canary, of `cap` for those of the day."""
+    return max(0, cap - spent.canaries) // PARTS
+
+
 def reserved(hold: int, least: int, cap: int, cap_day: int, cap_request: int, spent: Today) -> int | None:
     """µcr that may be reserved for a canary with this hold, of which the driver is told; None: it is not
     sent. `least`: with less it is not worth it. `cap`: of the day, for canaries. What a message of the person
     may cost is always left of the day."""
-    held = min(hold, max(0, cap - spent.canaries) // PARTS)
+    held = min(hold, part(cap, spent))
     if held < min(least, hold) or spent.orders + held + cap_request > cap_day:
         return None
     return held

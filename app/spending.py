@@ -14,7 +14,6 @@ import msgspec
 
 from infraxa.app import canary_money, canary_rules, order_words
 from infraxa.app.counting import (
-    IN_FLIGHT,
     TEXT_TOKENS,
     Agreed,
     charge_of,
@@ -239,10 +238,7 @@ class Spending:
         if isinstance(kept, Refused):
             raise order_words.cap_reached(kept.reason, kept.limit, kept.used, least)
         if kept.reserved < kept.hold:
-            prompt_cost = market.hold(plan.n_prompt, 0, rates)
-            self.most_out = canary_rules.most_tokens(
-                kept.reserved, prompt_cost, rates.price_out, IN_FLIGHT[1]
-            )
+            self.most_out = canary_money.most_out(plan, rates, kept.reserved)
         if locked is None:
             self._purse.paying.requests[order.id] = _request(order, kept.hold)
         self._open[order.id] = _Open(

@@ -342,6 +342,23 @@ async def test_it_is_stopped_before_it_costs_more_than_is_reserved(tmp_path: Pat
         assert await quick.place.store.run(ledger.check) == []
 
 
+async def test_where_a_question_like_the_persons_is_too_dear_a_shorter_one_is_sent(tmp_path: Path) -> None:
+    prompts: list[Prompt] = []
+    maple = Shop("maple", noting(prompts, "Well."))
+    maple.rates = times(maple, 2)
+    maple.price(maple.rates.price_in, maple.rates.price_out)
+    async with sending(tmp_path, maple) as quick:
+        (offer,) = quick.place.drivers.offers(quick.place.nodes())
+        said = (ChatMessage("system", "y" * 3000), ChatMessage("user", "x" * 5000))
+        quick.canaries.began()
+        quick.canaries.ended(Bought(offer, Request(said), True, False))
+        (order,) = await quick.sent()
+        assert order.accepted
+        sizes = [len(turn.text) for turn in prompts[0].turns]
+        # A third of the share is 20 000, of which an answer of 256 tokens takes 10 240.
+        assert [1000 < sum(sizes) < 2928, sizes[1] > 500] == [True, True]
+
+
 async def test_one_day_costs_no_more_than_its_share(tmp_path: Path) -> None:
     maple = Shop("maple", saying("x" * 600))
     async with sending(tmp_path, maple) as quick:

@@ -10,9 +10,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from infraxa.app import canary_money
 from infraxa.app.canary_rules import share
+from infraxa.app.counting import LEAST_OUT, TURN_TOKENS, planned
+from infraxa.net import market
+from infraxa.net.market import Rates
 from infraxa.store import buying, ledger
 from infraxa.store.db import Connection, connect, now_ms
 from infraxa.store.trade_records import Caps, Counts, OrderRow, Refused
@@ -153,6 +158,42 @@ def test_killed_at_any_moment_nothing_is_lost_nor_spent_twice(
     assert spent.spent + spent.held <= share(DAY) == 1500
     assert ledger.check(conn) == []
     conn.close()
+
+
+PRICES = st.builds(Rates, st.integers(0, 10**8), st.integers(0, 10**8), st.just(0))
+
+
+@given(st.integers(0, 10**6), st.integers(0, 2000), PRICES)
+def test_a_prompt_of_the_length_that_can_be_paid_is_paid(part: int, asked: int, rates: Rates) -> None:
+    chars = canary_money.most_chars(part, asked, rates)
+    if chars:
+        plan = planned(chars + 2 * TURN_TOKENS, 10**6, asked, 10**6, rates)
+        assert canary_money.least_of(plan, rates) <= part + 1
+
+
+def test_of_a_few_kilobytes_there_are_canaries_where_they_are_not_dear() -> None:
+    rates, part = Rates(500_000, 1_000_000, 0), share(DAY) // 3
+    assert canary_money.most_chars(part, 0, rates) > 1000
+    plan = planned(1000, 4096, 0, 4096, rates)
+    assert canary_money.least_of(plan, rates) <= part
+    # It is not stopped at once, and not where it can say all.
+    stopped = canary_money.most_out(plan, rates, part)
+    assert stopped is not None and stopped >= 128
+    assert canary_money.most_out(planned(300, 4096, 50, 4096, rates), rates, 100) is None
+
+
+@given(st.integers(0, 10**5), st.integers(0, 10**5), st.integers(0, 10**6), PRICES)
+def test_what_it_costs_when_it_is_stopped_is_reserved(
+    n_prompt: int, asked: int, held: int, rates: Rates
+) -> None:
+    plan = planned(n_prompt, 10**5, asked, 10**5, rates)
+    if held < canary_money.least_of(plan, rates):
+        return
+    stopped = canary_money.most_out(plan, rates, held)
+    n_out = plan.max_out if stopped is None else min(stopped + LEAST_OUT // 2, plan.max_out)
+    assert market.hold(-(-plan.n_prompt // 3), n_out, rates) <= held
+    # What is worth sending says something.
+    assert stopped is None or stopped >= LEAST_OUT // 2
 
 
 def test_the_share_follows_the_cap() -> None:

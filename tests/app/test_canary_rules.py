@@ -130,6 +130,15 @@ def test_a_conversation_has_no_more_turns_than_the_persons_own() -> None:
     assert not rules.goes_on(2, 500, rules.GOES_ON_S + 1, shape)
 
 
+@given(st.integers(0, 10**5), st.integers(1, 10**5), st.integers(1, 10**5))
+def test_what_cannot_be_paid_is_shortened(system: int, chars: int, most: int) -> None:
+    shape = SHAPE._replace(system=system, chars=chars, turns=5)
+    short = rules.shortened(shape, most)
+    assert short.chars + short.system <= max(most, 1) and 0 < short.chars <= chars
+    assert short == shape or system + chars > most
+    assert rules.goes_on(2, 500, 60.0, SHAPE._replace(turns=5), most) == (500 + SHAPE.chars <= most)
+
+
 @given(AMOUNTS, AMOUNTS, AMOUNTS, AMOUNTS, AMOUNTS, AMOUNTS)
 def test_what_is_reserved_is_within_the_share(
     hold: int, least: int, cap_day: int, cap_request: int, day: int, canaries: int
