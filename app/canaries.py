@@ -226,7 +226,7 @@ class Canaries:
         offer = next(
             (one for one in offers if (one.node.id, one.model.model_id) == key and one.has_room), None
         )
-        if not self._on or offer is None or offer.mark == "blocked" or await self._copy(model) is not None:
+        if not self._on or offer is None or await self._copy(model) is not None:
             return None
         priced = bool(offer.price_in or offer.price_out)
         if priced and self._purse.is_free(offer):
