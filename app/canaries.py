@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable, Collection
 from typing import Final, NamedTuple, TypeVar
 
 from infraxa.app import canary_money, canary_rules
+from infraxa.app.answering import Billed
 from infraxa.app.audit_history import AuditHistory
 from infraxa.app.buyer import Buyer
 from infraxa.app.buying import Buying
@@ -185,7 +186,7 @@ class Canaries:
         now = await self._offer(key)
         if now is None or not await self._is_possible(now, talk):
             return False
-        answer = await self._answer(key, talk, shape)
+        answer = await self._answer(key, talk, asks=bool(typing) and not self._purse.is_free(now))
         if answer:
             said = (*talk.said, ChatMessage("assistant", answer))
             _keep(self._talks, key, talk._replace(said=said, at=time.monotonic()))
@@ -254,9 +255,9 @@ class Canaries:
         )
         return held is not None
 
-    async def _answer(self, key: Key, talk: _Talk, shape: Shape) -> str:
-        """Empty: it was not whole."""
-        driver, model = key
+    async def _answer(self, key: Key, talk: _Talk, *, asks: bool) -> str:
+        """Empty: it was not whole. `asks`: also for the price of a next one."""
+        (driver, model), shape = key, talk.shape
         wanted = Wanted(id_text(driver), shape.sampling, model.hex(), "off")
         request = Request(talk.said, shape.sampling, logprobs=shape.logprobs)
         self._buying = buying = self._buyer.canary(request, wanted)
@@ -264,6 +265,9 @@ class Canaries:
         try:
             async for item in buying:
                 match item:
+                    case Billed() if asks:  # it is about to leave
+                        asks = False
+                        self._tasks.spawn(self._look(key), name="look at the next price")
                     case Delta():
                         came.append(item.text)
                         n_out += len(item.token_ids)
@@ -276,6 +280,12 @@ class Canaries:
             self._buying = None
             buying.cancel()
         return "".join(came) if whole else ""
+
+    async def _look(self, key: Key) -> None:
+        """As the app does while somebody sits before it."""
+        await asyncio.sleep(canary_rules.looks_s(self._rng))
+        if self._on:
+            self._purse.locked.ask_soon(*key)
 
 
 def _rates(offer: OfferSeen) -> Rates:

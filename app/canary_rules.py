@@ -111,6 +111,11 @@ def typing_s(rng: random.Random, chars: int) -> float:
     return min(max(chars / _CHARS_PER_S * rng.uniform(0.6, 1.5), _LEAST_TYPING_S), _MOST_TYPING_S)
 
 
+def looks_s(rng: random.Random) -> float:
+    """So long after an order left, a price for the next message is asked for where somebody types."""
+    return rng.uniform(0.2, 0.8)
+
+
 def is_followed(rng: random.Random, rate: float, turns: float) -> bool:
     """Whether a canary follows an answer of a driver of which the part `rate` is to be audited. One that
     begins has so many `turns` on average: the fewer begin."""

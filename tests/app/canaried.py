@@ -13,6 +13,7 @@ def soon(monkeypatch: pytest.MonkeyPatch, asks: str = "") -> None:
     """`asks`: what they ask, with two question marks and more."""
     monkeypatch.setattr(canary_rules, "AFTER", 1000.0)  # however many turns they have
     monkeypatch.setattr(canary_rules, "typing_s", lambda rng, chars: 0.01)
+    monkeypatch.setattr(canary_rules, "looks_s", lambda rng: 0.01)
     monkeypatch.setattr(Habits, "delay_s", lambda self, rng: 0.05)
     if asks:
         number = iter(range(2, 1000))

@@ -83,6 +83,7 @@ def test_it_waits_for_seconds_to_minutes(pauses: list[float], seed: int) -> None
         habits.paused(pause)
     delay = habits.delay_s(random.Random(seed))
     assert rules.LEAST_DELAY_S <= delay <= rules.MOST_DELAY_S
+    assert 0.2 <= rules.looks_s(random.Random(seed)) <= 0.8
     assert 0 < rules.typing_s(random.Random(seed), 10**9) <= rules.MOST_DELAY_S
 
 
