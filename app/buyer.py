@@ -106,11 +106,11 @@ class Buyer:
             buying.spending.max_price = wanted.max_price
         return buying
 
-    def canary(self, request: Request, wanted: Wanted) -> Buying:
-        """As `call`, an answer that nobody asked for."""
+    def canary(self, request: Request, wanted: Wanted, *, called: bool) -> Buying:
+        """As `call`, an answer that nobody asked for; as if a program had, or somebody in a chat."""
         buying = self._buying(request, wanted)
         if self._purse is not None:
-            buying.spending = self._purse.spending(buying.billed, canary=True)
+            buying.spending = self._purse.spending(buying.billed, called=called, canary=True)
         return buying
 
     def _buying(

@@ -260,7 +260,7 @@ class Canaries:
         (driver, model), shape = key, talk.shape
         wanted = Wanted(id_text(driver), shape.sampling, model.hex(), "off")
         request = Request(talk.said, shape.sampling, logprobs=shape.logprobs)
-        self._buying = buying = self._buyer.canary(request, wanted)
+        self._buying = buying = self._buyer.canary(request, wanted, called=shape.called)
         came, n_out, whole = list[str](), 0, False
         try:
             async for item in buying:

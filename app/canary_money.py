@@ -62,12 +62,29 @@ def today(conn: Connection, day_start_ms: int) -> Today:
 
 
 def reserve(
-    conn: Connection, made: Callable[[int], OrderRow], hold: int, least: int, caps: Caps, name: str
+    conn: Connection,
+    made: Callable[[int], OrderRow],
+    hold: int,
+    least: int,
+    caps: Caps,
+    name: str,
+    *,
+    begun: int = 0,
 ) -> OrderRow | Refused:
-    """As spending.reserve. The driver is told of a hold as that of a message, and what is reserved here may
-    be less. Refused: it is not worth sending by what is left for canaries, or of the day."""
+    """As spending.reserve. The driver is told of a hold as that of a message in a new chat, where there is
+    `caps.chat`, or of a program's call, where there is `caps.calls`; what is reserved here may be less.
+    `begun`: µcr without which such an order would not be sent. Refused: it is not worth sending by what is
+    left for canaries, or of the day, or the other one would not be sent."""
     spent = today(conn, caps.day_start_ms)
     hold = min(hold, *(cap for cap in (caps.request, caps.chat) if cap is not None))
+    if hold < begun:
+        return Refused("request_cap", hold)
+    if caps.calls is not None:
+        by_calls = buying.spent_by_calls(conn, caps.day_start_ms)
+        used = by_calls.spent + by_calls.held
+        hold = min(hold, max(0, caps.calls - used))
+        if hold < begun:
+            return Refused("calls_cap", caps.calls, used)
     held = canary_rules.reserved(hold, least, caps.canaries or 0, caps.day or 0, caps.request or 0, spent)
     if held is None:
         return Refused("canaries_cap", caps.canaries or 0, spent.canaries)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple, get_args
 
 import msgspec
@@ -139,7 +140,7 @@ class Spending:
         canary: bool = False,
     ) -> None:
         """`tell`: its bills are others. `called`: a program asked for it. `canary`: nobody did, or it is the
-        audit of such an answer."""
+        audit of such an answer; with `called` it looks as if a program had."""
         self.max_price: int | None = None
         """µcr per 1M tokens, of the answer and of the prompt; None: any."""
         self.unseen = False
@@ -224,7 +225,7 @@ class Spending:
                 price_out=rates.price_out,
                 price_cached=rates.price_cached,
                 hold=hold,
-                called=self._called,
+                called=self._called and not self._canary,
                 mode=order.mode,
                 canary=self._canary,
                 held=hold,
@@ -233,7 +234,9 @@ class Spending:
         caps = self._purse.caps(self._used)
         take, least = reserve, plan.least
         if unwritten:
-            take, least = canary_money.reserve, canary_money.least_of(plan, rates)
+            take, least = partial(canary_money.reserve, begun=plan.least), canary_money.least_of(plan, rates)
+            chat, calls = (None, caps.calls) if self._called else (caps.chat, None)
+            caps = msgspec.structs.replace(caps, chat=chat, calls=calls)
         kept = await self._purse.store.step(take, made, hold, least, caps, offer.node.name)
         if isinstance(kept, Refused):
             raise order_words.cap_reached(kept.reason, kept.limit, kept.used, least)

@@ -176,6 +176,20 @@ async def test_a_program_s_calls_are_imitated_too(tmp_path: Path) -> None:
         assert [type(one) for one in maple.asked].count(wire.QuotePlease) == 2
 
 
+@pytest.mark.parametrize("called", [False, True])
+async def test_its_hold_is_what_such_an_order_can_have(tmp_path: Path, called: bool) -> None:
+    maple = Shop("maple", saying("Yes."))
+    async with sending(tmp_path, maple) as quick:
+        place = quick.place
+        place.purse.use(replace(place.settings, cap_chat=0.015, cap_api=0.017))
+        (offer,) = place.drivers.offers(place.nodes())
+        # Without `max_tokens` it may cost more than 20 000.
+        quick.canaries.began()
+        quick.canaries.ended(Bought(offer, Request((ChatMessage("user", "Hello"),)), True, called))
+        assert await quick.sent()
+        assert maple.orders[0].hold == (17_000 if called else 15_000)
+
+
 @pytest.mark.parametrize(
     "why",
     ["off", "audit", "verify", "here", "nobody judges", "blocked", "free", "small cap", "used up", "tools"],

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from infraxa.app import canary_money
 from infraxa.app.canary_rules import share
@@ -63,6 +64,20 @@ def test_the_caps_of_a_message_bound_what_the_driver_is_told(tmp_path: Path) -> 
     conn = connect(tmp_path)
     order = canary_money.reserve(conn, of(1), 60_000, 100, CAPS, "maple")
     assert isinstance(order, OrderRow) and order.hold == 10_000
+    conn.close()
+
+
+def test_what_the_driver_is_told_is_what_a_program_may_spend(tmp_path: Path) -> None:
+    conn = connect(tmp_path)
+    call = OrderRow(peer=PROVIDER, id=bytes(16), model=MODEL, hold=3000, called=True)
+    caps = replace(CAPS, chat=None, calls=7000)
+    assert buying.open_hold(conn, call, caps) is None
+    order = canary_money.reserve(conn, of(1), 6000, 100, caps, "maple", begun=4000)
+    assert isinstance(order, OrderRow) and order.hold == 4000
+    refused = canary_money.reserve(conn, of(2), 6000, 100, caps, "maple", begun=4001)
+    assert isinstance(refused, Refused) and refused.reason == "calls_cap"
+    refused = canary_money.reserve(conn, of(3), 60_000, 100, CAPS, "maple", begun=10_001)
+    assert isinstance(refused, Refused) and refused.reason == "request_cap"
     conn.close()
 
 
