@@ -50,6 +50,10 @@ from infraxa.store.trade_records import RefusalReason
 
 PATIENCE: Final = PatienceLimits(line=60.0, reading=900.0)
 """There may be others to ask, and nobody waits at the screen."""
+MOST_TRIES: Final = 8
+"""Referees that are tried for one audit, until MOST_REFEREES of them computed something."""
+DEAR: Final = 2
+"""Who asks for more than so many times what others do is not asked."""
 LOOKS: Final = 8
 """Nodes that are dialled at once, to see where they are; each for:"""
 LOOK_S: Final = 10.0
@@ -94,7 +98,8 @@ class Referees:
         said = receipt.transcript
         assert said is not None
         lot = functools.partial(_lot, kept.secret, said.root)
-        return self._drawn(kept.order.model, receipt.n_prompt + said.steps, avoided, lot)
+        found = self._drawn(kept.order.model, receipt.n_prompt + said.steps, avoided, lot)
+        return _not_dear(found, receipt.price_in)
 
     def reachable(self, model: bytes, tokens: int, avoided: Collection[bytes]) -> bool:
         """Whether anybody could be asked about an answer of this model that with its prompt has so many
@@ -195,7 +200,7 @@ class Referees:
                 spending,
             )
 
-        return Panel(attempt, kept, receipt, offers[:MOST_REFEREES])
+        return Panel(attempt, kept, receipt, offers)
 
 
 class Panel:
@@ -213,26 +218,28 @@ class Panel:
         self._attempt = attempt
         self._kept = kept
         self._said = receipt.transcript
-        self._offers = offers
-        self._heard = False
-        """One of them computed something."""
+        self._offers = offers[:MOST_TRIES]
+        self._answered = 0
+        """So many of them computed something, for which they are paid."""
 
     async def following(self, shown: Shown) -> Compared | None:
         """What the next referee computes of what was shown, each of whom is another one; None: there is
-        nobody left who does. Raises StoreError, and NodeError when the first is not asked, as by a cap."""
-        while self._offers:
+        nobody left who does. Raises StoreError, and NodeError where nobody did and somebody was not asked, as
+        by a cap."""
+        refused: NodeError | None = None
+        while self._offers and self._answered < MOST_REFEREES:
             try:
                 compared = await self._ask(self._offers.pop(0), shown)
-            except NodeError:
-                if not self._heard:
-                    raise
-                return None
+            except NodeError as error:
+                refused = error  # another one may cost less
+                continue
             except NetError as error:
                 _log.debug("an answer cannot be shown to a referee: %s", error.code)
                 return None
             if compared is not None:
-                self._heard = True
                 return compared
+        if refused is not None and not self._answered:
+            raise refused
         return None
 
     async def _ask(self, offer: OfferSeen, shown: Shown) -> Compared | None:
@@ -245,6 +252,8 @@ class Panel:
                 os.urandom(16), offer.model.model_id, len(encode_prompt(prompt)), 1, scores=len(prompt.steps)
             )
             ended = await attempt.run(order, prompt)
+            if attempt.scoring is not None or (isinstance(ended, Setback) and ended.no_token):
+                self._answered += 1
             if not isinstance(ended, Setback):
                 (vectors,) = (item.vectors for item in came if isinstance(item, Vectors))
                 assert attempt.scoring is not None  # which orders.Course sees to
@@ -255,6 +264,15 @@ class Panel:
             if not ended.stale:
                 break
         return None
+
+
+def _not_dear(offers: list[OfferSeen], price: int) -> list[OfferSeen]:
+    """Without those that ask for far more than both the driver did, by `price`, and most of these do: who
+    names any price would have all that the person's caps leave; and a driver that is cheap is judged, too."""
+    if not offers:
+        return []
+    usual = sorted(offer.price_in for offer in offers)[(len(offers) - 1) // 2]
+    return [offer for offer in offers if offer.price_in <= DEAR * max(price, usual)]
 
 
 def _prompt(kept: Kept, said: deals.Transcript, tokens: Sequence[int], steps: Sequence[int]) -> Prompt:

@@ -20,6 +20,7 @@ from infraxa.engine.types import Delta, EngineError, Sampling, Scored, ScoredRow
 from infraxa.net import prompts, wire
 from infraxa.net.customers import Customer
 from infraxa.net.prompts import Prompt
+from infraxa.net.records import PriceNow
 from infraxa.net.sale import Sale
 from infraxa.net.scores import Scoring
 from infraxa.net.status import SeenNode
@@ -505,6 +506,8 @@ async def test_who_can_be_a_referee(
         assert await count(offering(does=3)) == 2
         assert await count(offering(model_id=bytes(32))) == 2
         assert await count(offering(context=20)) == 2
+        dear = PriceNow(0, 10**9, 10**9)
+        assert await count(lambda node: replace(node, prices=(dear,))) == 2
         near, far = at("ws://9.9.8.9:7741"), at("ws://9.10.9.9:7741")
 
         def there(node: SeenNode) -> SeenNode:
