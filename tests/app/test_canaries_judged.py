@@ -161,8 +161,8 @@ async def test_without_a_whole_answer_nothing_is_judged(
     async with canarying(tmp_path, *reals) as (user, canaries):
         ended, sent = canaries._buyer.canary, []
 
-        def cancelling(*given: Any) -> Any:
-            sent.append(ended(*given))
+        def cancelling(*given: Any, called: bool) -> Any:
+            sent.append(ended(*given, called=called))
             sent[-1].cancel()
             return sent[-1]
 
