@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from infraxa.app.counting import most_of
 from infraxa.app.verifying import Kept
 from infraxa.engine.said import text_hash
 from infraxa.engine.transcript import EOS, LENGTH, STOP, Leaf
@@ -18,6 +19,8 @@ from infraxa.net.deals import Receipt
 
 WHOLE: Final = ("stop", "length")
 """The outcomes of answers that came to their end."""
+OWN_WORDS: Final = 1024
+"""Tokens that a chat template may put into a prompt by itself."""
 
 
 def hashed_chars(kept: Kept) -> int:
@@ -41,7 +44,9 @@ def is_allowed(kept: Kept, receipt: Receipt, last: Leaf) -> bool:
         return True
     if last.flags == STOP and not kept.prompt.stop:
         return False
-    if last.flags == LENGTH and not is_full(kept, receipt, receipt.n_prompt):
+    # The driver may say that the prompt is longer than it can be.
+    n_prompt = min(receipt.n_prompt, most_of(kept.prompt) + OWN_WORDS)
+    if last.flags == LENGTH and not is_full(kept, receipt, n_prompt):
         return False
     # What completes a stop string, and all after it, is no part of the text.
     return not any(stop in kept.text for stop in kept.prompt.stop)

@@ -21,8 +21,9 @@ ASKED = replace(ORDER, max_tokens=64, hold=1_000_000)
 
 def kept(text: str = "", *, stop: tuple[str, ...] = (), finish: str = "stop", **changed: Any) -> Kept:
     order = replace(ASKED, **{name: changed.pop(name) for name in ("max_tokens", "hold") if name in changed})
+    raw = changed.pop("raw", "a" * N_PROMPT)
     given: dict[str, Any] = {"context": 4096, "max_out": 1024} | changed
-    prompt = Prompt(raw="a", stop=stop)
+    prompt = Prompt(raw=raw, stop=stop)
     return Kept(
         DRIVER.id, order, prompt, b"", b"", b"", (), (), STEPS, 4097, 0, finish=finish, text=text, **given
     )
@@ -117,6 +118,12 @@ def test_a_prompt_that_is_said_to_be_longer_than_it_is_makes_no_room_scarce() ->
     assert ends.is_allowed(long, one.said, last(one))
     assert ends.is_true(long, one.said, last(one), -1, N_PROMPT)
     assert not ends.is_true(long, one.said, last(one), -1, N_PROMPT - 1)
+
+
+def test_no_prompt_is_longer_than_its_bytes_allow() -> None:
+    one, short = ran("length", LENGTH, n_prompt=4000), {"context": 4000 + STEPS - 1, "hold": 10**9}
+    assert ends.is_allowed(kept(raw="a" * 4000, **short), one.said, last(one))
+    assert not ends.is_allowed(kept(raw="a", **short), one.said, last(one))
 
 
 def test_the_text_is_that_of_the_tokens() -> None:
