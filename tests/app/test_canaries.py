@@ -322,6 +322,38 @@ async def test_a_real_answer_goes_on_beside_it_where_there_is_room(tmp_path: Pat
         assert first.outcome == "stop"
 
 
+async def test_its_conversation_goes_on_when_the_persons_answer_is_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompts: list[Prompt] = []
+    began, done = asyncio.Event(), [asyncio.Event() for _ in range(2)]
+
+    async def script(sale: Sale) -> None:
+        prompts.append(await sale.claim(4096, 1000))
+        if len(prompts) in (2, 3):
+            began.set()
+            await done[len(prompts) - 2].wait()
+        await say(sale, "Well.", prompt=prompts[-1])
+
+    maple = Shop("maple", script)
+    said = (ChatMessage("user", "A?"), ChatMessage("assistant", "B."), ChatMessage("user", "C?"))
+    async with sending(tmp_path, maple) as quick:
+        place = quick.place
+        await told(place.buy(maple, said, chat_id="chat", message_id="message"))
+        await began.wait()
+        # From here on no chance decides.
+        monkeypatch.setattr(canary_rules, "AFTER", 0.0)
+        asked = asyncio.ensure_future(place.chat(maple))
+        await until(lambda: len(prompts) == 3, 10)
+        done[0].set()
+        await until(lambda: quick.canaries._task is None, 10)
+        assert len(prompts) == 3
+        done[1].set()
+        assert (await asked).text == "Well."
+        assert len(await quick.sent()) == 2
+    assert [turn.text for turn in prompts[3].turns[:2]] == [prompts[1].turns[0].text, "Well."]
+
+
 @pytest.mark.parametrize("reason", ["one slot", "in line"])
 async def test_it_is_given_up_when_the_person_would_wait_for_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reason: str
