@@ -26,7 +26,7 @@ from infraxa.net import deals
 from infraxa.net.errors import NetError
 from infraxa.net.identity import id_text
 from infraxa.net.names import clean_name
-from infraxa.net.orders import Checkpoint, Claimed, Done, Piece, Placed, max_steps
+from infraxa.net.orders import MAX_OUT, Checkpoint, Claimed, Done, Piece, Placed, max_steps
 from infraxa.net.patience import Patience, PatienceLimits
 from infraxa.net.prompts import Prompt
 from infraxa.net.routing import Blame, Outcome
@@ -281,6 +281,7 @@ class Attempt:
                 case Claimed() as claimed:
                     part.claimed()
                     again, self._claimed = self._claimed is not None, claimed
+                    self._check_room(bought, claimed)
                     if not again:
                         name = clean_name(self._offer.node.name)
                         await self._telling.tell(Sent(Reader(id_text(self._node), name)))
@@ -300,6 +301,17 @@ class Attempt:
                         await self._telling.tell(self._moved)
                         await self._telling.tell(_vectors(self._vectors))
                     return done
+
+    def _check_room(self, bought: Purchase, claimed: Claimed) -> None:
+        """Before the prompt leaves. Raises OrderFailed for less room than was quoted: an answer that is to be
+        checked could end in it wherever its driver likes."""
+        from infraxa.net.purchase import OrderFailed
+
+        if self._checked.secrets is None or self._spending is None:
+            return
+        order, quoted = bought.order, min(self._spending.quoted_out, MAX_OUT)
+        if claimed.context < quoted or claimed.max_out < min(quoted, order.max_tokens or quoted):
+            raise OrderFailed("garbage", at="driver", sent=bought.sent, shown=bought.shown)
 
     async def _next(self, bought: Purchase, patience: Patience) -> purchase.Item:
         quiet = QUIET_S if patience.until().wait == "words" else READING_S

@@ -147,6 +147,8 @@ class Spending:
         """Nobody looks at the prices: one that is above what was seen is paid as well."""
         self.most_out: int | None = None
         """Of a canary: tokens, after which it is to be cancelled; None: it ends by itself."""
+        self.quoted_out = 0
+        """Tokens that an answer may have by the quote of the order that began last; 0: it has none."""
         self._purse = purse
         self._tell = tell
         self._chat_id = chat_id
@@ -195,6 +197,7 @@ class Spending:
         locked = None
         if provider in self._quoted or not self._purse.is_free(offer):
             locked = await self._quote(link, offer)
+        self.quoted_out = 0 if locked is None else locked.quote.max_out
         rates = FREE if locked is None else locked.rates
         context = offer.model.context or market.UNBOUNDED
         max_out = context if locked is None else locked.quote.max_out

@@ -22,6 +22,7 @@ from infraxa.engine.types import ChatMessage, Delta, EngineError, Request, Sampl
 from infraxa.net import audits, codec, deals, wire
 from infraxa.net.customers import Customer
 from infraxa.net.identity import id_text
+from infraxa.net.prompts import Prompt
 from infraxa.net.sale import Sale
 from infraxa.store import earnings, ledger, tabs, trade, verdicts
 from tests.app.auditing import ASKED, HOT, MU0, WARM, Audits, Real, auditing, in_module, real_provider
@@ -49,6 +50,28 @@ def leaves(monkeypatch: pytest.MonkeyPatch, change: Callable[[transcript.Leaf], 
         return honest(self, replace(delta, leaves=made))
 
     monkeypatch.setattr(Written, "take", take)
+
+
+@in_module
+@pytest.mark.parametrize("what", ["context", "max_out"])
+async def test_less_room_than_was_quoted_gets_no_prompt(
+    real: Real, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """In it an answer could end wherever its driver likes."""
+    honest, prompts = Sale.claim, list[Prompt]()
+
+    async def claim(self: Sale, context: int, max_out: int, commit: bytes = b"") -> Prompt:
+        context, max_out = (50, max_out) if what == "context" else (context, 20)
+        prompts.append(await honest(self, context, max_out, commit))
+        return prompts[-1]
+
+    monkeypatch.setattr(Sale, "claim", claim)
+    async with auditing(real, tmp_path) as user:
+        if what == "max_out":  # no less than what is asked for
+            assert (await user.answer(sampling=replace(COLD, max_tokens=20))).text and prompts
+            prompts.clear()
+        ended = (await user.answer()).end
+        assert ended.error is not None and "no answer" in ended.error.message and not prompts
 
 
 @in_module
