@@ -121,9 +121,9 @@ def test_a_prompt_that_is_said_to_be_longer_than_it_is_makes_no_room_scarce() ->
 
 
 def test_no_prompt_is_longer_than_its_bytes_allow() -> None:
-    one, short = ran("length", LENGTH, n_prompt=4000), {"context": 4000 + STEPS - 1, "hold": 10**9}
-    assert ends.is_allowed(kept(raw="a" * 4000, **short), one.said, last(one))
-    assert not ends.is_allowed(kept(raw="a", **short), one.said, last(one))
+    one, room = ran("length", LENGTH, n_prompt=4000), 4000 + STEPS - 1
+    assert ends.is_allowed(kept(raw="a" * 4000, context=room, hold=10**9), one.said, last(one))
+    assert not ends.is_allowed(kept(raw="a", context=room, hold=10**9), one.said, last(one))
 
 
 def test_the_text_is_that_of_the_tokens() -> None:
