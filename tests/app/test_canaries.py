@@ -401,9 +401,11 @@ async def test_where_a_question_like_the_persons_is_too_dear_a_shorter_one_is_se
     maple.price(maple.rates.price_in, maple.rates.price_out)
     async with sending(tmp_path, maple) as quick:
         (offer,) = quick.place.drivers.offers(quick.place.nodes())
-        said = (ChatMessage("system", "y" * 3000), ChatMessage("user", "x" * 5000))
+        before = ChatMessage("user", "x"), ChatMessage("assistant", "x")
+        said = (ChatMessage("system", "y" * 3000), *before, ChatMessage("user", "x" * 5000))
         quick.canaries.began()
         quick.canaries.ended(Bought(offer, Request(said), True, False))
+        # Where its second turn is too dear, no other conversation begins.
         (order,) = await quick.sent()
         assert order.accepted
         sizes = [len(turn.text) for turn in prompts[0].turns]
