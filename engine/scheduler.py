@@ -30,7 +30,7 @@ TOGETHER = 0.5
 read before either is answered at full speed."""
 FORGOTTEN = 1 / 3
 """How likely it is that a remembered conversation goes on, other than the one unused for longest."""
-APART = 128
+APART = 512
 """Tokens read again that it is worth to have one idle slot less between those who run: in each step of
 an answer a throw-away token costs a CPU about as much as reading one or two, and answers are that long."""
 TURN = 4

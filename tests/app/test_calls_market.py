@@ -126,7 +126,7 @@ async def test_all_that_a_request_can_ask_for_is_done_by_a_driver(tmp_path: Path
         assert "look" in text_of(await asked(called))
         steady = Sampling(temperature=0, max_tokens=40)
         other = msgspec.structs.replace(steady, presence_penalty=-2.0, frequency_penalty=-2.0)
-        texts = {text_of(await asked(Request(ASKED, one))) for one in (steady, other)}
+        texts = {text_of(await asked(Request(sampling=one, prompt="The"))) for one in (steady, other)}
         assert len(texts) == 2, "the penalties travel"
         named = await asked(Request(ASKED, STEADY, logprobs=3))
         known = await events(user.call(Call("guide", Request(ASKED, STEADY, logprobs=3))))

@@ -344,7 +344,14 @@ ATTACKS: Final = (
         honest=1,
     ),
     Attack("a forged opening", forged, BAD_OPENING, (NO_PATHS,)),
-    Attack("other steps than were asked for", other_steps, BAD_OPENING, (ANY_STEPS,), sampling=COLD),
+    # It ends by its length, so that nothing but the steps is wrong.
+    Attack(
+        "other steps than were asked for",
+        other_steps,
+        BAD_OPENING,
+        (ANY_STEPS,),
+        sampling=replace(COLD, max_tokens=32),
+    ),
 )
 
 
