@@ -66,7 +66,7 @@ class Canaries:
         self,
         buyer: Buyer,
         purse: Purse,
-        audited: AuditHistory,
+        history: AuditHistory,
         offers: Callable[[], list[OfferSeen]],
         copy: Callable[[bytes], Awaitable[object | None]],
         reachable: Callable[[bytes, int, Collection[bytes]], bool],
@@ -78,7 +78,7 @@ class Canaries:
         self._on = False
         self._buyer = buyer
         self._purse = purse
-        self._audited = audited
+        self._history = history
         self._offers = offers
         self._copy = copy
         self._reachable = reachable
@@ -138,7 +138,7 @@ class Canaries:
             return
         key = bought.offer.node.id, bought.offer.model.model_id
         self._habits.asked(key, shape)
-        rate, turns = self._audited.rate(*key), self._habits.turns(key)
+        rate, turns = self._history.rate(*key), self._habits.turns(key)
         if not self._on or not (key in self._owed or canary_rules.is_followed(self._rng, rate, turns)):
             return
         if self._running or self._task is not None:

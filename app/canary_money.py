@@ -76,7 +76,7 @@ def reserve(
     `begun`: µcr without which such an order would not be sent. Refused: it is not worth sending by what is
     left for canaries, or of the day, or the other one would not be sent."""
     spent = today(conn, caps.day_start_ms)
-    hold = min(hold, *(cap for cap in (caps.request, caps.chat) if cap is not None))
+    hold = min(cap for cap in (hold, caps.request, caps.chat) if cap is not None)
     if hold < begun:
         return Refused("request_cap", hold)
     if caps.calls is not None:
