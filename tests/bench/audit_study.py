@@ -1,26 +1,31 @@
 """How sure audits are: of answers that are computed honestly, in many ways, how many are said to be false,
 and of lies of each kind, how many are caught. And what an audit costs.
 
-The bounds are those of engine/verdicts.py, fixed beforehand; the unit, mu0, is what engine/calibration.py
-measures, on texts that are not among those that are judged. Each rate comes with its exact 95 % interval
-(Clopper and Pearson's). All steps are opened, or 16 first, and all where these do not pass.
+The bounds are those of engine/verdicts.py, fixed beforehand, on other questions than these; the unit, mu0, is
+what engine/calibration.py measures, on texts that are not among those that are judged. Each rate comes with
+its exact 95 % interval (Clopper and Pearson's). All steps are opened, or 16 first, and all where these do not
+pass.
 
-    python -m tests.bench.audit_study [quick|medium|long] [--middle] [--threads] [--kept FOLDER]
+    python -m tests.bench.audit_study [quick|medium|long] [--only MODEL] [--share PART] [--seed NUMBER]
+                                      [--kept FOLDER]
 
-What was found so far stays in FOLDER: a study of hours can be stopped, and goes on when it is started again,
-unless what computes the answers was changed. When it is through, FOLDER is removed.
+MODEL is the beginning of the name of one, like `guide`; PART is what part of the answers are made, like 0.1,
+and those of another NUMBER are others: the counts of both can be added. What was found so far stays in
+FOLDER: a study of hours can be stopped, and goes on when it is started again, unless what computes the
+answers was changed. When it is through, FOLDER is removed.
 """
 
 from __future__ import annotations
 
+import argparse
 import hashlib
+import math
 import shutil
 import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from math import exp, lgamma, log
 from pathlib import Path
 from random import Random
 from typing import Final, NamedTuple
@@ -34,7 +39,9 @@ from infraxa.engine.verdicts import LEAST_STEPS
 from tests.bench import _study_sides
 from tests.bench._study_models import GUIDE, MIDDLE, SMALL, Models, Shape
 from tests.bench._study_sides import (
+    LONG,
     Answer,
+    Audited,
     Auditor,
     Change,
     Found,
@@ -50,7 +57,8 @@ from tests.bench._study_sides import (
     with_true_logits,
 )
 
-SEED: Final = 20251122
+SEED: Final = 20261122
+"""Another one than when the bounds were fixed."""
 TOKENS: Final = 80
 """Of an answer, where the model does not end it."""
 LONG_ENOUGH: Final = 64
@@ -60,8 +68,6 @@ PROMPT: Final = range(112, 145)
 ROUNDS: Final = 5
 SHORT: Final = 3
 """Answers of the guide, which ends them itself, make one audit."""
-SLOW: Final = 10
-"""One such part of the answers are asked of the largest model."""
 PART: Final = 25
 """Answers that are asked for at once, and kept."""
 FEW: Final = 16
@@ -75,12 +81,15 @@ class Profile(NamedTuple):
     lies: int
     """Audits of each kind of lie and claim, each of 64 steps or more."""
     claims: tuple[tuple[Shape, str], ...]
+    threads: bool = False
+    """Two threads as well."""
 
 
+CLAIMS: Final = ((GUIDE, "Q8_0"), (SMALL, "Q8_0"), (SMALL, "F16"))
 PROFILES: Final = {
     "quick": Profile(40, 2, ((GUIDE, "Q8_0"),)),
-    "medium": Profile(480, 40, ((GUIDE, "Q8_0"), (SMALL, "Q8_0"), (SMALL, "F16"))),
-    "long": Profile(3000, 300, ((GUIDE, "Q8_0"), (SMALL, "Q8_0"), (SMALL, "F16"))),
+    "medium": Profile(480, 40, CLAIMS),
+    "long": Profile(3000, 300, (*CLAIMS, (MIDDLE, "Q8_0")), threads=True),
 }
 WAYS: Final = (
     Way("one at a time", slots=1),
@@ -95,7 +104,7 @@ WAYS: Final = (
 """All honest."""
 MORE_THREADS: Final = (
     Way("2 threads, one at a time", slots=1, threads=2),
-    Way("2 threads, 8 at once", threads=2),
+    Way("2 threads, long prompts", threads=2, chars=LONG),
 )
 AUDITORS: Final = (Way("auditor"), Way("auditor without flash attention", flash="off"))
 CHEAPER: Final = {"Q8_0": ("Q6_K", "Q5_K_M", "Q4_K_M", "Q4_0"), "F16": ("Q8_0", "Q6_K", "Q4_0")}
@@ -105,7 +114,7 @@ class Cell(NamedTuple):
     """All answers of one way or lie."""
 
     name: str
-    answers: list[list[Opened]]
+    answers: list[Audited]
     mu0: float
     target: bool = True
     """A lie that must be caught."""
@@ -113,15 +122,24 @@ class Cell(NamedTuple):
     @property
     def single(self) -> list[Found]:
         """Each answer by itself."""
-        return [found(steps, self.mu0) for steps in self.answers]
+        return [found(one.steps, self.mu0) for one in self.answers]
 
     @property
     def audits(self) -> list[Found]:
         """Answers together that have enough steps."""
+        return self._together(self.answers, LONG_ENOUGH)
+
+    @property
+    def pooled(self) -> list[Found]:
+        """Those that are too short to be judged by themselves, together."""
+        short = [one for one in self.answers if len(one.steps) < LEAST_STEPS]
+        return self._together(short, LEAST_STEPS)
+
+    def _together(self, answers: Sequence[Audited], least: int) -> list[Found]:
         made, steps = [], list[Opened]()
-        for answer in self.answers:
-            steps += answer
-            if len(steps) >= LONG_ENOUGH:
+        for answer in answers:
+            steps += answer.steps
+            if len(steps) >= least:
                 made.append(found(steps, self.mu0))
                 steps = []
         return made
@@ -129,7 +147,7 @@ class Cell(NamedTuple):
     def few(self, random: Random) -> list[Found]:
         """Of each answer some steps first, and all where these do not pass."""
         made = []
-        for steps in self.answers:
+        for steps, _ in self.answers:
             first = found(random.sample(steps, min(FEW, len(steps))), self.mu0)
             clear = not first.drawn or first.judged.state == "passed"
             made.append(first if clear else found(steps, self.mu0))
@@ -143,13 +161,16 @@ Make = Callable[[Random, int], Sequence[Answer]]
 class Study:
     """Of one claim: a model and the file type it is said to be computed with."""
 
-    def __init__(self, models: Models, kind: str, scratch: Path, kept: Path | None = None) -> None:
+    def __init__(
+        self, models: Models, kind: str, scratch: Path, kept: Path | None = None, seed: int = SEED
+    ) -> None:
+        self._seed = seed
         self._models = models
         self._kind = kind
         self._kept = kept
         path = models.of(kind)
         if kept is not None:
-            self._kept = kept / _key(path)
+            self._kept = kept / _key(path, seed)
             self._kept.mkdir(parents=True, exist_ok=True)
         self.auditors = [Auditor(path, way) for way in AUDITORS]
         self.mu0 = self.auditors[0].calibrated(scratch)
@@ -201,27 +222,27 @@ class Study:
             path = models.dequantised(self._kind) if dequantised else models.of(way.kind or self._kind)
             provider = Provider(path, way)
             try:
-                return provider.answer(requests(random, n, TOKENS), change)
+                return provider.answer(requests(random, n, TOKENS, way.chars), change)
             finally:
                 provider.close()
 
         return make
 
     def _cell(self, name: str, n: int, make: Make, target: bool = True, kv: KvType = "f16") -> Cell:
-        audited: list[list[Opened]] = []
+        audited: list[Audited] = []
         for first in range(0, n, PART):
             audited += self._part(f"{name} {first}", min(PART, n - first), make, kv)
         return Cell(name, audited, self.mu0, target)
 
-    def _part(self, name: str, n: int, make: Make, kv: KvType) -> list[list[Opened]]:
+    def _part(self, name: str, n: int, make: Make, kv: KvType) -> list[Audited]:
         """Audits of `n` answers, unless they were made before."""
         path = self._kept / f"{name.replace('/', ' of ')} {n}" if self._kept is not None else None
         if path is not None and path.exists():
-            return msgspec.msgpack.decode(path.read_bytes(), type=list[list[Opened]])
+            return msgspec.msgpack.decode(path.read_bytes(), type=list[Audited])
         made = [
             self.auditors[i % len(self.auditors)].audit(answer, kv)
-            for i, answer in enumerate(make(Random(f"{SEED} {name}"), n))
-            if answer[1]
+            for i, answer in enumerate(make(Random(f"{self._seed} {name}"), n))
+            if answer.leaves
         ]
         if path is not None:
             part = path.with_suffix(".part")
@@ -230,12 +251,12 @@ class Study:
         return made
 
 
-def _key(model: Path) -> str:
+def _key(model: Path, seed: int) -> str:
     """Of all that answers and their audits follow from."""
     computing = [
         Path(module.__file__ or "") for module in (_study_sides, batching, gumbel, scoring, transcript)
     ]
-    digest = hashlib.sha256(repr((SEED, TOKENS, PART, version())).encode())
+    digest = hashlib.sha256(repr((seed, TOKENS, PART, version())).encode())
     for path in (model, *computing):
         with path.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
@@ -256,10 +277,14 @@ def _at_most(hits: int, n: int, p: float) -> float:
     if p <= 0 or p >= 1:
         return float(p <= 0)
     logs = (
-        lgamma(n + 1) - lgamma(k + 1) - lgamma(n - k + 1) + k * log(p) + (n - k) * log(1 - p)
+        math.lgamma(n + 1)
+        - math.lgamma(k + 1)
+        - math.lgamma(n - k + 1)
+        + k * math.log(p)
+        + (n - k) * math.log(1 - p)
         for k in range(hits + 1)
     )
-    return sum(map(exp, logs))
+    return sum(map(math.exp, logs))
 
 
 def _root(rising: Callable[[float], float]) -> float:
@@ -277,12 +302,16 @@ def rate(hits: int, n: int) -> str:
 
 def report_honest(cell: Cell) -> None:
     """One line: each answer is judged by itself."""
-    all_ = cell.single
-    ratios = [one.judged.ratio for one in all_ if one.steps >= LEAST_STEPS] or [0.0]
-    few = sum(one.caught for one in cell.few(Random(SEED)))
+    all_, pooled = cell.single, cell.pooled
+    enough = [one for one in all_ if one.steps >= LEAST_STEPS]
+    ratios = [one.judged.ratio for one in enough] or [0.0]
     print(
         f"  {cell.name:<28} false alarms {rate(sum(one.caught for one in all_), len(all_)):<32} "
-        f"{FEW} steps first {few}  grey {sum(one.judged.state == 'grey' for one in all_)}  "
+        f"of {LEAST_STEPS} steps or more {sum(one.caught for one in enough)}/{len(enough)}  "
+        f"shorter ones together {sum(one.caught for one in pooled)}/{len(pooled)}  "
+        f"{FEW} steps first {sum(one.caught for one in cell.few(Random(SEED)))}  "
+        f"grey {sum(one.judged.state == 'grey' for one in all_)}  "
+        f"text or end {sum(not one.true for one in cell.answers)}  "
         f"R {max(ratios):.2f} ({statistics.median(ratios):.2f})",
         flush=True,
     )
@@ -308,10 +337,11 @@ def study(
     ways: Sequence[Way],
     folder: Path,
     kept: Path | None = None,
+    seed: int = SEED,
 ) -> list[Cell]:
     """Of one claim, printed as it goes. Returns honest cells first, then lies."""
     began = time.perf_counter()
-    one = Study(models, kind, folder, kept)
+    one = Study(models, kind, folder, kept, seed)
     print(f"== {models.shape.name} {kind}: mu0 {one.mu0:.4f} logits", flush=True)
     print(" honest; R: largest (median)")
     cells = []
@@ -338,39 +368,49 @@ def cost(path: Path, lengths: Sequence[int] = (16, 64, 256, 512)) -> None:
     random = Random(SEED)
     for tokens in lengths:
         ratios: list[float] = []
+        counts: list[int] = []
         while len(ratios) < ROUNDS:
             (asked,) = requests(random, 1, tokens)
             if len(auditor.means.read(asked)) not in PROMPT:
                 continue
             provider = Provider(path, Way("one", slots=1))
             began = time.perf_counter()
-            ((_, leaves),) = provider.answer([asked])
+            (answer,) = provider.answer([asked])
             generated = time.perf_counter() - began
             provider.close()
             began = time.perf_counter()
-            auditor.audit((asked, leaves))
+            auditor.audit(answer)
+            counts.append(len(answer.leaves))
             ratios.append((time.perf_counter() - began) / generated)
-        print(f"  {tokens:>4} tokens at most: {statistics.median(ratios):.2f}", flush=True)
+        print(
+            f"  {tokens:>4} tokens at most, {statistics.median(counts):.0f} in fact: "
+            f"{statistics.median(ratios):.2f}",
+            flush=True,
+        )
 
 
-def main(arguments: Sequence[str] = ()) -> None:
+def main(arguments: Sequence[str] = ("quick",)) -> None:
     route_log(lambda line: None)
-    kept = Path(arguments[arguments.index("--kept") + 1]) if "--kept" in arguments else None
-    name = next((one for one in arguments if one in PROFILES), "quick")
-    profile = PROFILES[name]
-    claims = profile.claims
-    if "--middle" in arguments:
-        claims = (*claims, (MIDDLE, "Q8_0"))
-    ways = (*WAYS, *MORE_THREADS) if "--threads" in arguments else WAYS
+    parser = argparse.ArgumentParser(prog="python -m tests.bench.audit_study")
+    parser.add_argument("profile", nargs="?", choices=PROFILES, default="quick")
+    parser.add_argument("--only", default="", metavar="MODEL")
+    parser.add_argument("--share", type=float, default=1.0, metavar="PART")
+    parser.add_argument("--seed", type=int, default=SEED, metavar="NUMBER")
+    parser.add_argument("--kept", type=Path, metavar="FOLDER")
+    asked = parser.parse_args(arguments)
+    profile = PROFILES[asked.profile]
+    made = profile._replace(
+        honest=math.ceil(profile.honest * asked.share), lies=math.ceil(profile.lies * asked.share)
+    )
+    ways = (*WAYS, *MORE_THREADS) if profile.threads else WAYS
     with tempfile.TemporaryDirectory() as folder:
-        for shape, kind in claims:
-            models = Models(shape, Path(folder))
-            fewer = SLOW if shape is MIDDLE else 1
-            profiled = Profile(profile.honest // fewer, profile.lies // fewer, ())
-            study(models, kind, profiled, ways, Path(folder), kept)
-            cost(models.of(kind))
-    if kept is not None:
-        shutil.rmtree(kept, ignore_errors=True)
+        for shape, kind in profile.claims:
+            if f"{shape.name} {kind}".removeprefix("random ").startswith(asked.only):
+                models = Models(shape, Path(folder))
+                study(models, kind, made, ways, Path(folder), asked.kept, asked.seed)
+                cost(models.of(kind))
+    if asked.kept is not None:
+        shutil.rmtree(asked.kept, ignore_errors=True)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import pytest
 
 from tests.bench import audit_study
 from tests.bench._study_models import GUIDE, Models
-from tests.bench._study_sides import Opened, Provider
+from tests.bench._study_sides import Audited, Provider
 from tests.bench.audit_study import PROFILES, WAYS, Study, interval, study
 
 
@@ -18,6 +18,7 @@ def test_honest_answers_pass_and_lies_are_found(tmp_path: Path, capsys: pytest.C
     honest, lies = cells[: len(WAYS)], cells[len(WAYS) :]
     for cell in honest:
         assert cell.answers and not any(one.caught for one in cell.single), cell.name
+        assert not any(one.caught for one in cell.pooled) and all(one.true for one in cell.answers), cell.name
     for cell in lies:
         if cell.target:
             assert cell.audits and all(one.caught for one in cell.audits), cell.name
@@ -28,7 +29,7 @@ def test_a_study_that_was_stopped_goes_on(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(audit_study, "PART", 2)
     kept = tmp_path / "kept"
 
-    def some(n: int) -> list[list[Opened]]:
+    def some(n: int) -> list[Audited]:
         one = Study(Models(GUIDE, tmp_path), "Q8_0", tmp_path, kept)
         return next(one.honest(WAYS[2:3], n)).answers
 
