@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from infraxa.app.fraud import Opened
     from infraxa.app.verifying import Kept
     from infraxa.net.link import Link
+    from infraxa.store.trade_records import OrderRow
 
 _log = logging.getLogger(__name__)
 
@@ -85,11 +86,7 @@ class Convicting:
                 _log.warning("a lie has no proof: %s", error.message)
         told = replace(verdict, proof=bool(proof))
         await self._proven(store, VerdictRow(kept.provider, kept.order.model, now_ms(), told, proof))
-        if proof and kept.order.mode == "fraud_proof":
-            try:
-                self._node.publish(proof.encode())
-            except ProtocolError as error:
-                _log.warning("a proof was not told to others: %s", error.reason)
+        self._publish(proof, kept.order.mode)
         return told
 
     def twice(self, one: Signed, other: Signed) -> None:
@@ -103,7 +100,11 @@ class Convicting:
             said: deals.Receipt = codec.decode(one.body, deals.Receipt)
             verdict = Verdict(said.order.hex(), id_text(one.signer), "failed", "two_receipts", proof=True)
             row = VerdictRow(one.signer, said.model, now_ms(), verdict, proof)
-            self._tasks.spawn(self._proven(self._store, row), name="keep a proof of fraud")
+            self._tasks.spawn(self._twice(self._store, row), name="keep a proof of fraud")
+
+    async def _twice(self, store: Store, row: VerdictRow) -> None:
+        order = await self._proven(store, row)
+        self._publish(row.proof, "" if order is None else order.mode)
 
     def convicted(self, provider: bytes, proof: bytes) -> None:
         """Somebody else proves that this provider lied; the proof was checked."""
@@ -122,8 +123,17 @@ class Convicting:
         except ValueError:
             return ""
 
-    async def _proven(self, store: Store, row: VerdictRow) -> None:
-        """A lie to this node. Raises StoreError."""
+    def _publish(self, proof: str, mode: str) -> None:
+        """Tell others a proof, where the mode of its order says so."""
+        if not proof or mode != "fraud_proof":
+            return
+        try:
+            self._node.publish(proof.encode())
+        except ProtocolError as error:
+            _log.warning("a proof was not told to others: %s", error.reason)
+
+    async def _proven(self, store: Store, row: VerdictRow) -> OrderRow | None:
+        """A lie to this node; the order that it was told about. Raises StoreError."""
         await self.keep(store, row)
         order_id = bytes.fromhex(row.verdict.order)
         if row.proof:
@@ -132,3 +142,4 @@ class Convicting:
         order = await store.run(trade.get_order, "user", row.peer, order_id)
         if order is not None and order.chat_id is not None and order.message_id is not None:
             self._node.told(order.chat_id, order.message_id, row.verdict)
+        return order

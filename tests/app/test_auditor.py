@@ -11,7 +11,7 @@ import pytest
 import pytest_asyncio
 from msgspec.structs import replace
 
-from infraxa.app import agreeing, auditor, counting, examining, fraud, purse, replaying
+from infraxa.app import agreeing, auditor, bills, counting, examining, fraud, purse, replaying
 from infraxa.app.agreeing import Due
 from infraxa.app.audit_values import AuditsSeen
 from infraxa.app.errors import NodeError
@@ -21,10 +21,11 @@ from infraxa.engine import transcript
 from infraxa.engine.types import ChatMessage, Delta, EngineError, Request, Sampling, Verified
 from infraxa.net import audits, codec, deals, wire
 from infraxa.net.customers import Customer
-from infraxa.net.identity import id_text
+from infraxa.net.identity import Signer, id_text
 from infraxa.net.prompts import Prompt
 from infraxa.net.sale import Sale
 from infraxa.store import earnings, ledger, tabs, trade, verdicts
+from infraxa.store.db import Connection
 from tests.app.auditing import ASKED, HOT, MU0, WARM, Audits, Real, auditing, in_module, real_provider
 from tests.net.nodes import until
 
@@ -581,10 +582,42 @@ async def test_two_receipts_for_one_order_are_proven(real: Real, tmp_path: Path)
         assert step.send is None and step.other == row
         user.purse.paying.twice(first, again)
         await until(lambda: user.verdicts[-1].why == "two_receipts")
-        assert fraud.checked(await user.convicting.proof_of(order.id.hex())).kind == "two_receipts"
+        proof = await user.convicting.proof_of(order.id.hex())
+        assert fraud.checked(proof).kind == "two_receipts"
+        await until(lambda: user.published == [proof.encode()])
         taken = await user.store.run(trade.get_order, "user", user.id, order.id)
         assert taken is not None and taken.reversed == taken.accepted
         assert user.drivers.audit_history.is_guilty(user.id)
+
+
+@in_module
+@pytest.mark.parametrize("verify", ["fraud_proof", "merkle"])
+async def test_a_second_receipt_that_a_driver_sends_is_proven_and_told_where_that_was_agreed(
+    real: Real, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verify: str
+) -> None:
+    honest = bills.countersign
+
+    def again(
+        conn: Connection, me: Signer, account: bytes, order: bytes, signed: codec.Signed
+    ) -> wire.Accepted | wire.Failure:
+        """What is due next is another receipt for the same order."""
+        accepted = honest(conn, me, account, order, signed)
+        kept = trade.get_receipt(conn, "provider", account, order)
+        assert kept is not None and isinstance(accepted, wire.Accepted)
+        first: deals.Receipt = codec.decode(codec.decode_signed(kept.receipt).body, deals.Receipt)
+        return replace(accepted, next=deals.sign(replace(first, charge=first.charge + 1), me))
+
+    monkeypatch.setattr(bills, "countersign", again)
+    async with auditing(real, tmp_path, verify=verify) as user:
+        await user.answer()
+        await until(lambda: any(one.why == "two_receipts" for one in user.verdicts))
+        told = next(one for one in user.verdicts if one.why == "two_receipts")
+        proof = await user.convicting.proof_of(told.order)
+        found = fraud.checked(proof)
+        assert (found.kind, found.provider, found.order.hex()) == ("two_receipts", user.id, told.order)
+        assert told.proof and user.drivers.audit_history.is_guilty(user.id)
+        await until(lambda: not user.convicting._tasks._tasks)
+        assert user.published == ([proof.encode()] if verify == "fraud_proof" else [])
 
 
 @in_module
