@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from infraxa.engine.gumbel import seed_of
-from infraxa.engine.transcript import LEAF_BYTES, Tree, challenge, committed, output_hash, token_of
+from infraxa.engine.transcript import HASH, LEAF_BYTES, Tree, challenge, committed, output_hash, token_of
 from infraxa.engine.types import Delta, Verified
 from infraxa.net import codec, deals, wire
 from infraxa.net.prompts import Prompt
@@ -30,6 +30,8 @@ MAX_BYTES: Final = 64 * 1024 * 1024
 """Of all transcripts, those that are being written too; the oldest of the account with the most go first."""
 KEPT_BYTES: Final = 1024
 """What one takes besides its leaves."""
+GROWING_BYTES: Final = 2 * HASH + 4
+"""Of each step while it is written, besides its leaf: what the tree has of it, and its token."""
 MAX_ASKED: Final = 8
 """How often one is opened: its user may have lost the answer, and asks for all steps after some."""
 STEP_BYTES: Final = LEAF_BYTES + 8
@@ -59,6 +61,8 @@ class Written:
         self._tokens = bytearray()
         self._leaves: bytearray | None = bytearray()
         """None: there was no room."""
+        self._taken = 0
+        """Bytes of the window."""
         self._over = False
         self._said: bytes | None = None
 
@@ -86,12 +90,11 @@ class Written:
             self.steps += 1
             self._tree.append(leaf)
             self._tokens += token_of(leaf)
-            if self._leaves is not None:
-                if self._window.room(self._account, len(leaf)):
-                    self._leaves += leaf
-                else:
-                    self._window.give_back(self._account, len(self._leaves))
-                    self._leaves = None
+            if self._leaves is not None and self._take(self.steps * (LEAF_BYTES + GROWING_BYTES)):
+                self._leaves += leaf
+            else:
+                self._leaves = None  # it goes on: its receipt takes the tree
+                self._take(self.steps * GROWING_BYTES, must=True)
             if self.steps % CHECKPOINT == 0:
                 yield self.steps, committed(self.steps, self._tree.root())
 
@@ -130,10 +133,15 @@ class Written:
         self._forget()
         return self._said
 
+    def _take(self, size: int, *, must: bool = False) -> bool:
+        """So many bytes of the window, in place of those that it has; whether there is room, else none."""
+        self._window.give_back(self._account, self._taken)
+        self._taken = size if size and self._window.room(self._account, size, must=must) else 0
+        return self._taken == size
+
     def _forget(self) -> None:
-        self._window.give_back(self._account, len(self._leaves or b""))
-        self._ctx0, self._tree = b"", Tree()
-        self._tokens, self._leaves = bytearray(), bytearray()
+        self._take(0)
+        self._ctx0, self._tree, self._tokens, self._leaves = b"", Tree(), bytearray(), bytearray()
 
 
 @dataclass(eq=False)
@@ -193,9 +201,8 @@ class Transcripts:
 
     def close(self) -> None:
         """Forget all of them."""
-        for account, orders in list(self._kept.items()):
-            for order in list(orders):
-                self._drop(account, order)
+        for account, order in [(account, order) for account, some in self._kept.items() for order in some]:
+            self._drop(account, order)
 
     def write(self, account: bytes, order: wire.Order) -> Written:
         """Begin that of an order, before anything of its prompt is known."""
@@ -232,16 +239,18 @@ class Transcripts:
         else:
             expires.cancel()
 
-    def room(self, account: bytes, size: int) -> bool:
+    def room(self, account: bytes, size: int, *, must: bool = False) -> bool:
         """Whether so many more bytes may be taken for this account, and are. For it goes what can be opened:
-        the oldest of whoever has the most then, so that nobody pushes out what others have."""
+        the oldest of whoever has the most then, so that nobody pushes out what others have. `must`: also
+        where nothing may go."""
         self._bytes[account] = self._bytes.get(account, 0) + size
         self._all += size
         while self._all > MAX_BYTES:
             most = max(self._kept, key=self._bytes.__getitem__, default=b"")
             if self._bytes.get(most, 0) < self._bytes[account]:
-                self.give_back(account, size)
-                return False
+                if not must:
+                    self.give_back(account, size)
+                return must
             self._drop(most, next(iter(self._kept[most])))
         return True
 

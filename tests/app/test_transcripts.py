@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import struct
+import tracemalloc
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, cast
@@ -257,6 +259,52 @@ async def test_who_has_much_pushes_out_nothing_of_others(monkeypatch: pytest.Mon
     ended(write(window, order_of(10), 10, bytes([6]) * 32))
     assert isinstance(await ask(window, order_of(10), account=bytes([6]) * 32), bytes)
     assert isinstance(await ask(window, order_of(0)), bytes)
+    window.close()
+
+
+async def test_what_is_written_counts_with_its_tree(monkeypatch: pytest.MonkeyPatch) -> None:
+    growing, other = 2 * transcript.HASH + audits.TOKEN, bytes([5]) * 32
+    most = 10 * (LEAF_BYTES + growing)
+    monkeypatch.setattr(transcripts, "MAX_BYTES", most)
+    window = Transcripts()
+    large = write(window, order_of(), 10)
+    assert not window.room(other, 1)
+    # One more is too much: it goes on without its leaves, of which there is room for others then.
+    list(large.take(Delta("", (), leaves=steps_of(order_of(), 1, 10))))
+    assert window.room(other, most - 11 * growing) and not window.room(other, 1)
+    # Its tree grows also where there is no room.
+    list(large.take(Delta("", (), leaves=steps_of(order_of(), 1, 11))))
+    window.give_back(other, growing)
+    assert not window.room(other, 1)
+    ended(large)
+    window.give_back(other, most - 12 * growing)
+    assert window.room(other, most), "nothing is left of it"
+    window.close()
+
+
+async def test_a_token_takes_600_bytes_in_the_window_and_while_it_is_written_what_is_counted() -> None:
+    window, steps = Transcripts(), 256
+    ended(write(window, order_of(), 1))
+    before = window._all
+
+    def memory() -> int:
+        gc.collect()
+        return tracemalloc.get_traced_memory()[0]
+
+    tracemalloc.start()
+    try:
+        empty = memory()
+        written = write(window, order_of(1), steps)
+        writing, counted = memory() - empty, window._all - before
+        ended(written)
+        del written
+        kept, counted_kept = memory() - empty, window._all - before
+    finally:
+        tracemalloc.stop()
+    # What grows has up to an eighth in reserve.
+    assert steps * LEAF_BYTES < writing <= counted * 9 / 8 + transcripts.KEPT_BYTES
+    assert steps * LEAF_BYTES < kept <= counted_kept + transcripts.KEPT_BYTES
+    assert kept / steps <= 600 and counted_kept / steps <= 600
     window.close()
 
 
