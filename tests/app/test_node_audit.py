@@ -18,9 +18,14 @@ from infraxa.app.offers import OfferSeen
 from infraxa.app.transcripts import Written
 from infraxa.engine import transcript
 from infraxa.engine.types import Delta
+from infraxa.net import deals
 from infraxa.net.identity import id_text
+from infraxa.net.intake import BAN_S
+from infraxa.net.peering import Peering
+from infraxa.net.wire import Proof
 from infraxa.store import messages, verdicts
 from infraxa.store.records import ChatOptions, Verdict
+from tests.app.lies import LIAR
 from tests.app.networked import attached, folders, network_name, running, until
 from tests.app.test_node_driver import chat_with, provider
 
@@ -177,3 +182,46 @@ async def test_a_driver_that_lies_is_known_to_all(tmp_path: Path, monkeypatch: p
         chat_id = (await other.create_chat()).id
         await other.set_chat_options(chat_id, ChatOptions(driver="auto"))
         assert (await other.bound(chat_id, "?")).state == "refused"
+
+
+def peering(node: Node) -> Peering:
+    assert node._net._network is not None
+    return node._net._network._peering
+
+
+async def tell(teller: Node, node: Node, proof: str) -> None:
+    """On the link that it has with that node."""
+    await until(lambda: peering(teller).peer(node.network.id) is not None, "they are linked")
+    peer = peering(teller).peer(node.network.id)
+    assert peer is not None and peer.link.tell_soon(Proof(proof.encode()))
+
+
+async def test_a_proof_with_another_byte_costs_its_teller_and_excludes_nobody(tmp_path: Path) -> None:
+    network = network_name(tmp_path)
+    async with (
+        running(folders(tmp_path / "user").data, network=network, threads=1) as user,
+        running(folders(tmp_path / "other").data, network=network, threads=1) as other,
+        provider(tmp_path / "maple", user, network, "maple") as maple,
+    ):
+        await other.join(await user.invite())
+        await until(lambda: peering(user).peer(other.network.id) is not None, "they are linked")
+        identity = maple._net.identity
+        assert identity is not None
+        proof = fraud.made(deals.sign(LIAR.said, identity), order=LIAR.order, opened=LIAR.opened(17))
+        middle = len(proof) // 2
+        changed = proof[:middle] + ("A" if proof[middle] != "A" else "B") + proof[middle + 1 :]
+
+        await tell(other, user, changed)
+        await until(lambda: peering(user).peer(other.network.id) is None, "its teller is left")
+        now = peering(user)._clock.monotonic()
+        assert peering(user)._overlay.banned(other.network.id, now + BAN_S - 60)
+        assert not (await offer_of(user, maple)).caught
+        assert not await user._store.run(verdicts.list_verdicts)
+
+        await tell(maple, user, proof)
+        for _ in range(600):
+            if (await offer_of(user, maple)).caught:
+                break
+            await asyncio.sleep(0.05)
+        assert "proven" in (await offer_of(user, maple)).caught
+        assert peering(user).peer(maple.network.id) is not None, "a true one costs nothing"
