@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Collection, Hashable
 from typing import TYPE_CHECKING, Final
 
 from infraxa.app.admission import Admission
@@ -34,6 +34,11 @@ class Line:
         self._changed = changed
         self._here: dict[int, Taken] = {}
         """Those that wait or have a slot, by number."""
+
+    @property
+    def here(self) -> Collection[Taken]:
+        """Those that wait or have a slot."""
+        return self._here.values()
 
     def waiting(self) -> list[Taken]:
         """The next one first."""
@@ -93,11 +98,13 @@ class Line:
                 run.news.set()
         self._changed()
 
-    def leave(self, run: Taken) -> None:
-        """Its slot, or its place in line, is another's now; once."""
-        if self.admission.leave(run.row.number):
-            del self._here[run.row.number]
-            self.advance()
+    def leave(self, run: Taken) -> bool:
+        """Its slot, or its place in line, is another's now; False when it was before."""
+        if not self.admission.leave(run.row.number):
+            return False
+        del self._here[run.row.number]
+        self.advance()
+        return True
 
 
 async def within(seconds: float, event: asyncio.Event) -> None:

@@ -21,6 +21,7 @@ from infraxa.app.admission import Admission
 from infraxa.app.choices import ModelEntry
 from infraxa.app.errors import NodeError
 from infraxa.app.line import Line, within
+from infraxa.app.lost import EngineLost
 from infraxa.app.models import Models
 from infraxa.app.ordering import request_of
 from infraxa.app.served import Records, Row
@@ -41,7 +42,7 @@ from infraxa.app.terms import (
 )
 from infraxa.app.throttle import Throttle
 from infraxa.app.till import Till
-from infraxa.app.turns import EngineLost, Turns
+from infraxa.app.turns import Turns
 from infraxa.engine.types import EngineError, Finished
 from infraxa.net import prompts, wire
 from infraxa.net.deals import Outcome
@@ -329,8 +330,8 @@ class Sales:
             self._till.end_soon(sold, run.end_of(outcome))
 
     def work(self) -> list[tuple[int, int]]:
-        """Of each order that is here: tokens that it may have, and that it got."""
-        return [(run.max_out, run.row.n_out) for run in self._runs.values()]
+        """Of each order that waits or has a slot: tokens that it may have, and that it got."""
+        return [(run.max_out, run.row.n_out) for run in self._line.here]
 
     def _over(self, run: Taken, state: ServedState, reason: str, code: str = "") -> None:
         run.over = True

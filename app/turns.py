@@ -9,18 +9,19 @@ import asyncio
 import struct
 import time
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
 from infraxa.app.counting import EMBED_TEXTS
 from infraxa.app.line import ALIVE_S, Line
+from infraxa.app.lost import EngineLost, Stuck, check, lost
 from infraxa.app.ordering import logprobs_told, prompt_tokens, request_of
 from infraxa.app.served import Records
 from infraxa.app.taken import Taken
 from infraxa.app.terms import Terms
 from infraxa.app.throttle import Throttle, parts
-from infraxa.engine.generation import Generation
+from infraxa.app.unsent import Rest, Unsent, size_of
 from infraxa.engine.host import Engine
 from infraxa.engine.types import Budget, Delta, EngineError, Finished, Progress, Request, Usage
 from infraxa.net import scores
@@ -35,17 +36,6 @@ STUCK_S: Final = 60.0
 (Limits.stuck) no later."""
 EMBED_CHARS: Final = 8192
 """Of these texts, if they are several."""
-_LOOKS: Final = 10
-"""Looks within that time."""
-
-
-class EngineLost(Exception):
-    """Before anything of the answer was sent: it can be asked for again."""
-
-    def __init__(self, code: Literal["worker_died", "timeout"]) -> None:
-        """`timeout`: nothing came of it for STUCK_S."""
-        super().__init__(code)
-        self.code = code
 
 
 class Turns:
@@ -63,6 +53,7 @@ class Turns:
         self._throttle = throttle
         self._line = line
         self._changed = changed
+        self._unsent = Unsent(throttle, self._leave)
         self._tasks = TaskGroup()
 
     async def close(self) -> None:
@@ -70,51 +61,59 @@ class Turns:
         await self._tasks.cancel_all()
 
     async def answer(self, run: Taken, sale: Sale, engine: Engine, request: Request) -> Finished:
-        """Send what the engine says to this; its slot is another's when it has said all. Raises EngineLost,
-        with the slot; EngineError; as Sale.piece."""
+        """Send what the engine says to this; its slot is another's when the engine has said all, though the
+        user has not read it. Raises EngineLost, with the slot; EngineError; as Sale.piece."""
         row = run.row
         generation = run.generation = engine.generate(request, retry=False)
-        stuck = _Stuck(generation, STUCK_S)
-        try:
-            async for item in generation:
-                stuck.heard()
-                match item:
-                    case Delta() if not stuck.over:
-                        await self._commit(run, sale, item)
-                        if item.text or item.token_ids:
-                            if not row.n_out:
-                                self._first_piece(run)
-                            if generation.complete:
-                                # Whoever waits need not wait until the user has read the rest.
-                                self.end(run)
-                            await self._send(run, sale, item)
-                            self._records.sent(row, len(item.token_ids), time.monotonic())
-                        self.count_bytes(run, sale)
-                        self._changed()
-                    case Progress() if not stuck.over:
-                        row.prompt_read, row.n_prompt = item.done, item.total
-                        await sale.progress(item.done, item.total)
-                        self._changed()
-                    case Finished():
-                        _check_lost(run, item, stuck)
-                        usage = run.usage = item.usage
-                        row.n_prompt = row.prompt_read = usage.n_prompt
-                        self._records.timed(row, usage.first_token_ms, usage.tokens_per_second)
-                        self._line.admission.took(time.monotonic() - run.since)
-                        self.end(run)
-                        return item
-                stuck.waits()
-        finally:
-            stuck.stop()
-            _stop_telling(run)
-            generation.cancel()
+        stuck = Stuck(generation, STUCK_S)
+        with self._unsent.of(run, sale) as rest:
+
+            def look() -> None:
+                """Whether it has; not if it is lost, and to be asked again with the same slot."""
+                if (ended := generation.ended) is not None and lost(run, ended, stuck) is None:
+                    rest.through(size_of(request, ended.usage.n_out - row.n_out))
+
+            generation.when_ended(look)
+            try:
+                async for item in generation:
+                    stuck.heard()
+                    match item:
+                        case Delta() if not stuck.over:
+                            await self._said(run, sale, item, look)
+                        case Progress() if not stuck.over:
+                            row.prompt_read, row.n_prompt = item.done, item.total
+                            await sale.progress(item.done, item.total)
+                            self._changed()
+                        case Finished():
+                            check(run, item, stuck)
+                            look()
+                            self._ended(run, item.usage)
+                            return item
+                    stuck.waits()
+            finally:
+                stuck.stop()
+                _stop_telling(run)
+                generation.cancel()
         raise EngineError("closed", "The engine was closed.")
 
     async def embed(
         self, run: Taken, sale: Sale, engine: Engine, texts: tuple[str, ...], budget: Budget | None
     ) -> Finished:
         """Send the vectors of these texts, few at a time; else as `answer`."""
+        with self._unsent.of(run, sale) as rest:
+            return await self._embed(run, sale, engine, texts, budget, rest)
+
+    async def _embed(
+        self,
+        run: Taken,
+        sale: Sale,
+        engine: Engine,
+        texts: tuple[str, ...],
+        budget: Budget | None,
+        rest: Rest,
+    ) -> Finished:
         row, began = run.row, time.monotonic()
+        left = len(texts)
         for some in _groups(texts):
             try:
                 embedded = await engine.embed(some)
@@ -131,14 +130,15 @@ class Turns:
             if row.state != "answering":
                 self._first_piece(run)
             row.prompt_read = row.n_prompt = n_tokens
+            left -= len(some)
+            if not left:
+                rest.through(sum(map(len, embedded.vectors)))
             for vector, count in zip(embedded.vectors, embedded.n_tokens, strict=True):
                 await self._throttle.allow(len(vector))
                 await sale.vector(vector, count)
             self.count_bytes(run, sale)
             self._changed()
-        self._line.admission.took(time.monotonic() - run.since)
         run.usage = Usage(n_prompt=row.n_prompt, decode_ms=(time.monotonic() - began) * 1000)
-        self.end(run)
         return Finished("stop", run.usage)
 
     async def score(
@@ -182,21 +182,45 @@ class Turns:
         self._first_piece(run)
         row.prompt_read = row.n_prompt = n_tokens
         known = min(round((noise or 0) * 1e6), scores.MAX_NOISE)
-        await sale.scoring(scores.Scoring(terms.profile, known, scored.end, scored.text))
-        for at, one in enumerate(scored.rows):
-            data = scores.encode_row(one.ids, one.q)
-            await self._throttle.allow(len(data))
-            await sale.score(data, 0 if at else n_tokens)
-        self.count_bytes(run, sale)
-        self._line.admission.took(time.monotonic() - run.since)
         run.usage = Usage(n_prompt=n_tokens, decode_ms=(time.monotonic() - began) * 1000)
-        self.end(run)
+        rows = [scores.encode_row(one.ids, one.q) for one in scored.rows]
+        with self._unsent.of(run, sale) as rest:
+            rest.through(sum(map(len, rows)))
+            await sale.scoring(scores.Scoring(terms.profile, known, scored.end, scored.text))
+            for at, data in enumerate(rows):
+                await self._throttle.allow(len(data))
+                await sale.score(data, 0 if at else n_tokens)
+        self.count_bytes(run, sale)
         return Finished("stop", run.usage)
 
     def end(self, run: Taken) -> None:
-        """It needs no slot any more; once."""
+        """It is over, wherever it was; once."""
         _stop_telling(run)
         self._line.leave(run)
+
+    def _leave(self, run: Taken) -> None:
+        """The engine is through with it."""
+        _stop_telling(run)
+        if self._line.leave(run):
+            self._line.admission.took(time.monotonic() - run.since)
+
+    def _ended(self, run: Taken, usage: Usage) -> None:
+        run.usage = usage
+        run.row.n_prompt = run.row.prompt_read = usage.n_prompt
+        self._records.timed(run.row, usage.first_token_ms, usage.tokens_per_second)
+
+    async def _said(self, run: Taken, sale: Sale, delta: Delta, look: Callable[[], None]) -> None:
+        """`look`: whether the engine is through, before anything of it is waited for."""
+        row = run.row
+        await self._commit(run, sale, delta)
+        if delta.text or delta.token_ids:
+            if not row.n_out:
+                self._first_piece(run)
+            look()
+            await self._send(run, sale, delta)
+            self._records.sent(row, len(delta.token_ids), time.monotonic())
+        self.count_bytes(run, sale)
+        self._changed()
 
     def count_bytes(self, run: Taken, sale: Sale) -> None:
         """What went out since it was counted last."""
@@ -260,54 +284,6 @@ def _groups(texts: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
         some.append(text)
         size += len(text)
     yield tuple(some)
-
-
-class _Stuck:
-    """Cancels a generation of which nothing comes for too long. Counts looks instead of seconds: when this
-    process stood still, what has come meanwhile is taken before the next look."""
-
-    def __init__(self, generation: Generation, seconds: float) -> None:
-        self.over = False
-        """It was cancelled here: what still comes of it is nobody's."""
-        self._generation = generation
-        self._every = seconds / _LOOKS
-        self._looks = 0
-        self._waiting = True
-        self._schedule()
-
-    def heard(self) -> None:
-        """Something came, and is dealt with."""
-        self._looks, self._waiting = 0, False
-
-    def waits(self) -> None:
-        """More is waited for."""
-        self._waiting = True
-
-    def stop(self) -> None:
-        self._timer.cancel()
-
-    def _schedule(self) -> None:
-        self._timer = asyncio.get_running_loop().call_later(self._every, self._look)
-
-    def _look(self) -> None:
-        self._looks += self._waiting
-        if self._looks > _LOOKS:
-            self.over = True
-            self._generation.cancel()
-        else:
-            self._schedule()
-
-
-def _check_lost(run: Taken, finished: Finished, stuck: _Stuck) -> None:
-    """Raises EngineLost, or EngineError when some of the answer was sent, for an end that is the engine's
-    fault and not the order's."""
-    if stuck.over and run.row.state == "answering":
-        raise EngineError("timeout", "The engine was silent for too long.")
-    if stuck.over:
-        raise EngineLost("timeout")
-    error = finished.error
-    if error is not None and error.code == "worker_died" and run.row.state != "answering":
-        raise EngineLost("worker_died")
 
 
 def _stop_telling(run: Taken) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import time
 from collections.abc import AsyncIterator, Callable
 
@@ -38,6 +39,8 @@ class Answer:
         """It ends with its worker."""
         self.cancelling = False
         self.finished: Finished | None = None
+        self.on_finish: Callable[[], None] | None = None
+        """Called once, when it ends."""
         self.timer: asyncio.TimerHandle | None = None
         """Bounds what is being waited for."""
         self._changed = asyncio.Event()
@@ -85,6 +88,9 @@ class Answer:
             self.stop_timer()
             self.finished = finished
             self._changed.set()
+            on_finish, self.on_finish = self.on_finish, None
+            if on_finish is not None:
+                on_finish()
 
     def end(self, reason: FinishReason, error: ErrorInfo | None = None) -> None:
         """Finishes with the host's own counts: no worker will send any."""
@@ -154,9 +160,18 @@ class Generation(AsyncIterator[Progress | Delta | Finished]):
         return event
 
     @property
-    def complete(self) -> bool:
-        """The engine has nothing more to do for it; what came may not have been taken yet."""
-        return self._answer.finished is not None
+    def ended(self) -> Finished | None:
+        """The end, as soon as the engine has nothing more to do for it; what came may not have been taken
+        yet."""
+        return self._answer.finished
+
+    def when_ended(self, call: Callable[[], None]) -> None:
+        """`call` is called soon after the engine has nothing more to do for it, whether or not what came is
+        taken; of several the last one."""
+        if self._answer.finished is None:
+            self._answer.on_finish = functools.partial(self._loop.call_soon, call)
+        else:
+            self._loop.call_soon(call)
 
     def cancel(self) -> None:
         """Ends the generation at the worker's next step. What was generated until then still comes, then

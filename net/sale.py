@@ -206,6 +206,10 @@ class Sale:
             with contextlib.suppress(SaleEnded):
                 await self._end_stream(self._stream.fail(failure), self._limits.fail)
 
+    def stall(self) -> None:
+        """End it: its user reads too slowly. What is being said raises SaleEnded."""
+        self._end("stalled")
+
     async def _end_stream(self, ending: Awaitable[None], seconds: float) -> None:
         try:
             async with asyncio.timeout(seconds):

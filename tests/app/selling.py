@@ -56,9 +56,10 @@ class ScriptedGeneration:
     def __init__(self, request: Request) -> None:
         self.request = request
         self.cancelled = False
-        self.complete = False
+        self.ended: Finished | None = None
         self.n_out = 0
         self._steps = 0
+        self._when_ended: Callable[[], None] = lambda: None
         self._items: asyncio.Queue[Progress | Delta | Finished] = asyncio.Queue()
 
     def __aiter__(self) -> ScriptedGeneration:
@@ -67,9 +68,12 @@ class ScriptedGeneration:
     async def __anext__(self) -> Progress | Delta | Finished:
         return await self._items.get()
 
+    def when_ended(self, call: Callable[[], None]) -> None:
+        self._when_ended = call
+
     def cancel(self) -> None:
         self.cancelled = True
-        self._items.put_nowait(Finished("cancelled", Usage()))
+        self._end(Finished("cancelled", Usage()))
 
     def read(self, done: int, total: int) -> None:
         self._items.put_nowait(Progress(done, total))
@@ -88,8 +92,13 @@ class ScriptedGeneration:
 
     def finish(self, error: ErrorInfo | None = None) -> None:
         usage = Usage(n_prompt=5, n_out=self.n_out, first_token_ms=10.0, decode_ms=100.0)
-        self._items.put_nowait(Finished("failed" if error else "stop", usage, error))
-        self.complete = True
+        self._end(Finished("failed" if error else "stop", usage, error))
+
+    def _end(self, finished: Finished) -> None:
+        self._items.put_nowait(finished)
+        if self.ended is None:
+            self.ended = finished
+            asyncio.get_running_loop().call_soon(self._when_ended)
 
 
 class Scripted:

@@ -17,6 +17,7 @@ from infraxa.net.orders import Claimed, Done, Placed
 from infraxa.net.prompts import Prompt, Turn
 from infraxa.net.purchase import Item, Progressed, Vector
 from infraxa.net.records import DOES_SCORES
+from infraxa.net.sale import Sale
 from infraxa.net.scores import Scoring
 from tests.app.selling import QUESTION, Shop
 from tests.app.tills import Payer, engine_of, facts_of, payer, selling_at
@@ -112,6 +113,30 @@ async def test_scores_are_sold_by_what_is_read(tmp_path: Path) -> None:
         assert facts.charge == -(-N_READ * facts.price_in // 1_000_000) and facts.transcript is None
         (served,) = shop.provider.served()
         assert (served.state, served.n_prompt) == ("done", N_READ)
+        await shop.free()
+
+
+async def test_a_slot_is_free_when_the_scores_are_computed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long the user takes to read them."""
+    read, score = asyncio.Event(), Sale.score
+
+    async def blocked(sale: Sale, row: bytes, n_tokens: int) -> None:
+        await read.wait()
+        await score(sale, row, n_tokens)
+
+    monkeypatch.setattr(Sale, "score", blocked)
+    async with scoring(tmp_path, capacity=1) as (shop, user, asked):
+        first, score_of_first = await begin(user, asked, **await user.order())
+        score_of_first.make()
+        await shop.state("answering")
+        second, score_of_second = await begin(user, asked, **await user.order())
+        assert not first.done()
+        score_of_second.make()
+        read.set()
+        for bought in (first, second):
+            assert isinstance((await bought)[-1], Done)
         await shop.free()
 
 

@@ -6,19 +6,22 @@ import asyncio
 import random
 import time
 from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
-from infraxa.app import line, sales, turns
+from infraxa.app import line, sales, turns, unsent
 from infraxa.app.provider import Limits
 from infraxa.app.serving import ServedState
 from infraxa.engine.types import ChatMessage, ErrorInfo
+from infraxa.net.link import Link
 from infraxa.net.orders import Claimed, Done, Piece, Placed
 from infraxa.net.prompts import Prompt, Turn
 from infraxa.net.purchase import Item, OrderFailed, Progressed
-from tests.app.selling import Scripted, Shop, scripted, text_of
+from tests.app.selling import Scripted, ScriptedGeneration, Shop, scripted, text_of
 from tests.net.nodes import until
 
 
@@ -463,11 +466,73 @@ async def test_a_flood_of_refusals_does_not_fill_the_log(tmp_path: Path) -> None
         assert "more without an answer before it" in shop.log[-1]
 
 
+def blocked(link: Link) -> Callable[[], bool]:
+    """Whether the user of this link reads no more: there is no room for what is said to it, look after
+    look."""
+    looks = 0
+
+    def look() -> bool:
+        nonlocal looks
+        looks = looks + 1 if any(not link.mux.room(number) for number in link._streams) else 0
+        return looks > 20
+
+    return look
+
+
+@asynccontextmanager
+async def unread(shop: Shop) -> AsyncIterator[ScriptedGeneration]:
+    """The generation of a user that has read a little, while its provider waits for it to read on."""
+    count, before = len(engine_of(shop).generations), set(shop.node.links)
+    async with (await shop.user()).buy() as purchase:
+        (link,) = set(shop.node.links) - before
+        async for item in purchase:
+            if isinstance(item, Claimed):
+                break
+        reading = asyncio.ensure_future(anext(purchase))
+        generation = (await engine_of(shop).asked(count + 1))[-1]
+        for _ in range(20):
+            generation.say("x" * 50_000, 1000)
+        await reading  # and nothing more
+        await until(blocked(link))
+        yield generation
+
+
+async def next_is_answered(shop: Shop) -> None:
+    """There is a slot."""
+    count = len(engine_of(shop).generations)
+    other = asyncio.ensure_future((await shop.user()).bought())
+    (await engine_of(shop).asked(count + 1))[-1].finish()
+    await other
+
+
 async def test_a_slot_is_free_when_its_answer_was_generated(tmp_path: Path) -> None:
-    """However long the user takes to read it."""
+    """However long the user takes to read it; and the price is not that of work which is done."""
     async with scripted(tmp_path, context=100_000) as shop:
         await shop.open(capacity=1)
-        async with (await shop.user()).buy() as purchase:
+        async with unread(shop) as generation:
+            assert shop.provider.status.running == 1 and shop.provider._sales.work()
+            generation.finish()
+            await next_is_answered(shop)
+            assert not shop.provider._sales.work()
+            assert (await shop.state("answering", 1)).n_out < 20_000
+        await shop.free()
+
+
+@pytest.mark.parametrize("code", ["worker_died", "closed"])
+async def test_a_slot_is_free_when_its_answer_broke_off(tmp_path: Path, code: str) -> None:
+    async with scripted(tmp_path, context=100_000) as shop:
+        await shop.open(capacity=1)
+        async with unread(shop) as generation:
+            generation.finish(ErrorInfo(code, "It died."))
+            await next_is_answered(shop)
+        await shop.free()
+
+
+async def test_turned_off_it_waits_for_those_that_still_read(tmp_path: Path) -> None:
+    async with scripted(tmp_path, context=100_000) as shop:
+        await shop.open(capacity=1)
+        user = await shop.user()
+        async with user.buy() as purchase:
             async for item in purchase:
                 if isinstance(item, Claimed):
                     break
@@ -475,13 +540,54 @@ async def test_a_slot_is_free_when_its_answer_was_generated(tmp_path: Path) -> N
             (generation,) = await engine_of(shop).asked(1)
             for _ in range(20):
                 generation.say("x" * 50_000, 1000)
-            await reading  # and nothing more
-            await until(lambda: generation.n_out > shop.provider.status.tokens)
+            items = [await reading]
+            await until(blocked(next(iter(shop.node.links))))
             generation.finish()
-            other = asyncio.ensure_future((await shop.user()).bought())
-            (await engine_of(shop).asked(2))[1].finish()
-            await other
-            assert (await shop.state("answering", 1)).n_out < 20_000
+            await until(lambda: not shop.provider.status.running)
+            await shop.use(provide=False)
+            assert shop.provider.status.mode == "draining"
+            items += [item async for item in purchase]
+        assert len(text_of(items)) == 1_000_000 and isinstance(items[-1], Done)
+        await shop.mode("off")
+        assert shop.provider.status.answered == 1
+
+
+async def test_as_much_as_memory_has_room_for_is_kept_for_those_that_do_not_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Then they keep their slots."""
+    monkeypatch.setattr(unsent, "MOST", 600_000)  # of about 480 kB each
+    async with scripted(tmp_path, context=100_000) as shop:
+        await shop.open(capacity=1)
+        async with unread(shop) as first:
+            first.finish()
+            await until(lambda: not shop.provider.status.running)
+            async with unread(shop) as second:
+                second.finish()
+                kept = shop.provider._sales._turns._unsent
+                await until(lambda: kept._waiting)
+                assert shop.provider.status.running == 1 and len(kept._kept) == 1
+                other = asyncio.ensure_future((await shop.user()).bought())
+                await until(lambda: shop.provider.status.waiting == 1)
+                await shop.provider.end(1)
+                (await engine_of(shop).asked(3))[2].finish()
+                await other
+        await shop.free()
+        assert not kept._kept and not kept._waiting
+
+
+async def test_who_reads_slower_than_any_line_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(unsent, "BEGIN_S", 0.2)
+    monkeypatch.setattr(unsent, "RATE", 10**9)
+    async with scripted(tmp_path, context=100_000) as shop:
+        await shop.open(capacity=1)
+        async with unread(shop) as generation:
+            generation.finish()
+            served = await shop.state("failed")
+            assert served.reason == "Its user neither sent nor read for too long."
+            assert 0 < served.n_out < 20_000
         await shop.free()
 
 
@@ -572,7 +678,7 @@ async def test_whatever_befalls_them_nothing_is_left(tmp_path: Path, seed: int) 
         assert not generating.done(), "it met no failed assertion"
         generating.cancel()
         assert sum(outcomes.values()) == 40
-        assert all(generation.cancelled or generation.complete for generation in engine.generations)
+        assert all(generation.cancelled or generation.ended for generation in engine.generations)
         after = asyncio.ensure_future(users[2].bought())
         generation = (await engine.asked(len(engine.generations) + 1))[-1]
         generation.say("next")

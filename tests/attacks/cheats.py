@@ -48,7 +48,7 @@ class Said:
     """In place of an engine's generation."""
 
     def __init__(self, speak: Speak, request: Request) -> None:
-        self.complete = False
+        self.ended: Finished | None = None
         self._speak = speak
         self._request = request
         self._items: list[Delta | Finished] | None = None
@@ -60,10 +60,12 @@ class Said:
         if self._items is None:
             one = await self._speak(self._request)
             delta = Delta(one.text, one.ids, leaves=one.leaves, ctx0=one.ctx0)
-            self._items, self.complete = [delta, one.finished], True
+            self._items, self.ended = [delta, one.finished], one.finished
         if not self._items:
             raise StopAsyncIteration
         return self._items.pop(0)
+
+    def when_ended(self, call: Callable[[], None]) -> None: ...
 
     def cancel(self) -> None: ...
 
