@@ -23,14 +23,15 @@ from infraxa.store.verdicts import TOLD_KEPT, VerdictRow
 RECENT: Final = 10
 """Audits of which one that was grey has the next ones made more often."""
 MOST_UNJUDGED: Final = 3
-"""Audits that came to nothing since the driver says that its hardware or its version is another one."""
+"""Audits that came to nothing since the driver says that its version is another one; and since it says so
+of its hardware, with none between them that passed."""
 MOST_GONE: Final = 5
 """Answers that it could not open any more, where fewer audits passed: a driver that is asked right after the
 receipt, and has lost it again and again, does not want to be audited."""
 ROWS: Final = 1000
 """Audits of one driver with one model, besides those that failed."""
 _UNJUDGED: Final = ("other_prompt", "other_text", "wrong_end")
-_HERE: Final = ("no_calibration", "no_noise", "no_referee", "backend", "varying")
+_HERE: Final = ("no_calibration", "no_noise", "no_referee", "varying")
 """Why nothing was found that is no affair of the driver: such audits are not counted."""
 
 
@@ -147,22 +148,29 @@ def _known(rows: Iterable[VerdictRow]) -> _Known:
     fit = sum(row.verdict.state == "signed" for row in own)
     counted = [row for row in own if row.verdict.state in _STATES and not _is_here(row.verdict)]
     counts = {state: sum(row.verdict.state == state for row in counted) for state in _STATES}
-    seen = AuditsSeen(**counts, last_ms=max((row.at_ms for row in counted), default=0), fit=fit)
-    record, caught = Record(), ""
+    apart = [one.ratio for one in _apart(own)[-MOST_UNJUDGED:] if one.ratio is not None]
+    last_ms = max((row.at_ms for row in counted), default=0)
+    record = Record()
     for row in own:
-        # The noise of other hardware is another one.
         record = record.after(None if _is_here(row.verdict) else row.verdict.ratio)
-        if row.verdict.state == "failed":
-            caught = f"It failed an audit: {_said(row)}."
-    if not caught and record.suspended:
-        caught = "It failed many audits together: its numbers are too far from those of the model."
-    unjudged = sum(_is_unjudged(row.verdict) for row in own)
-    if not caught and unjudged >= MOST_UNJUDGED:
-        caught = "It could not be judged three times: it names other hardware or another version."
+    seen = AuditsSeen(**counts, last_ms=last_ms, fit=fit, apart=tuple(apart))
+    return _Known(seen, record, _caught(own, seen, record))
+
+
+def _caught(own: list[VerdictRow], seen: AuditsSeen, record: Record) -> str:
+    """See AuditHistory.caught."""
+    if failed := [row for row in own if row.verdict.state == "failed"]:
+        return f"It failed an audit: {_said(failed[-1])}."
+    if len(_apart(own)) >= MOST_UNJUDGED:
+        return "Three audits in a row came to nothing: it names other hardware, and its numbers are far off."
+    if record.suspended:
+        return "It failed many audits together: its numbers are too far from those of the model."
+    if sum(_is_unjudged(row.verdict) for row in own) >= MOST_UNJUDGED:
+        return "It could not be judged three times: it names other hardware or another version."
     gone = sum(row.verdict.state == "undetermined" and row.verdict.why == "gone" for row in own)
-    if not caught and gone >= MOST_GONE and gone > counts["passed"]:
-        caught = "Too many of its answers could not be audited: it had lost what opens them."
-    return _Known(seen, record, caught)
+    if gone >= MOST_GONE and gone > seen.passed:
+        return "Too many of its answers could not be audited: it had lost what opens them."
+    return ""
 
 
 _STATES: Final = ("passed", "failed", "undetermined")
@@ -171,6 +179,18 @@ _STATES: Final = ("passed", "failed", "undetermined")
 def _is_unjudged(verdict: Verdict) -> bool:
     """By its driver's own word; that of a referee excludes nobody."""
     return verdict.state == "undetermined" and verdict.why in _UNJUDGED and verdict.by != "referee"
+
+
+def _apart(rows: Iterable[VerdictRow]) -> list[Verdict]:
+    """Those that other hardware may explain, since the last one that passed. Two referees say so where the
+    model is not here."""
+    found: list[Verdict] = []
+    for row in rows:
+        if row.verdict.state == "passed":
+            found.clear()
+        elif row.verdict.state == "undetermined" and row.verdict.why == "backend":
+            found.append(row.verdict)
+    return found
 
 
 def _is_here(verdict: Verdict) -> bool:

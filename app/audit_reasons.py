@@ -47,7 +47,8 @@ REASONS: Final[dict[str, Reason]] = {
     ),
     "backend": Reason(
         "other hardware computed it",
-        "Other hardware computes other numbers, and how far they may be apart is not known",
+        "Its numbers are farther off than honest ones of the same hardware; its driver names another kind, "
+        "which may be why",
     ),
     "silent": Reason(
         "the driver did not show its steps", "The driver did not show the steps that it was asked for"
@@ -59,7 +60,9 @@ REASONS: Final[dict[str, Reason]] = {
     "few": Reason("too few tokens", "The answer has too few tokens to tell noise from another model"),
     "near": Reason(
         "too close to call",
-        "Its numbers are farther off than honest ones mostly are, and not as far as a lie's",
+        "Its numbers are farther off than honest ones mostly are, and not as far as a lie's; another machine "
+        "can look as well, if you let it read the chat",
+        by_referee="Its numbers are farther off than honest ones mostly are, and not as far as a lie's",
     ),
     "varying": Reason(
         "its template varies",

@@ -26,6 +26,8 @@ class AuditsSeen(msgspec.Struct, frozen=True):
     """When the last one ended; 0: there was none."""
     fit: int = 0
     """Others, without the model: what was opened is what was signed."""
+    apart: tuple[float, ...] = ()
+    """Ratios of those that other hardware may explain, since the last one that passed."""
 
 
 class AuditPlan(msgspec.Struct, frozen=True):

@@ -46,9 +46,13 @@ def commits(offer: OfferSeen) -> bool:
 
 
 def audits_text(seen: AuditsSeen) -> str:
-    """`12 of 14 audits passed · 1 failed`; empty: there was none."""
+    """`12 of 14 audits passed · 1 failed · other hardware? 2.31 × honest noise`; empty: there was none."""
     count = seen.passed + seen.failed + seen.undetermined
     if not count:
         return ""
     text = f"{seen.passed:,} of {count:,} audit{'s' * (count != 1)} passed"
-    return f"{text} · {seen.failed:,} failed" if seen.failed else text
+    if seen.failed:
+        text += f" · {seen.failed:,} failed"
+    if seen.apart:
+        text += f" · other hardware? {', '.join(f'{ratio:.2f}' for ratio in seen.apart)} × honest noise"
+    return text

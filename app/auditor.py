@@ -25,7 +25,8 @@ from infraxa.app.opened import Lie
 from infraxa.app.referees import Panel, Referees
 from infraxa.app.replaying import Replaying
 from infraxa.app.verifying import Kept
-from infraxa.engine.verdicts import LEAST_STEPS
+from infraxa.app.votes import Vote
+from infraxa.engine.verdicts import LEAST_STEPS, Judged
 from infraxa.net import codec, deals
 from infraxa.net.codec import Signed
 from infraxa.net.identity import id_text
@@ -75,6 +76,8 @@ class _Answer:
         """An audit of it runs, or is about to."""
         self.counted = False
         """An audit of it came to something."""
+        self.near: Vote | None = None
+        """What the model of this machine found, where that was too close to call."""
         self.verdict: Verdict | None = None
         """As it was told last."""
 
@@ -182,6 +185,10 @@ class Auditor:
         entry = await self._replaying.copy(left[0].kept.order.model)
         if entry is None:
             return self._by_referees(left, _drivers(answers))
+        if all(answer.near for answer in left):
+            plan = self._by_referees(left, _drivers(answers))
+            if plan.state == "referee":
+                return replace(plan, reason="What this machine computed is too close to call.")
         if not self._replaying.can_load(entry):
             return AuditPlan(
                 "none", f"{entry.label} has no room in memory beside the other models.", "Unload one first."
@@ -321,7 +328,7 @@ class Auditor:
             if panel is None:
                 found = await self._examining.examine(kept, answer.receipt, when)
             else:
-                found = await self._examining.refereed(kept, answer.receipt, panel, when)
+                found = await self._examining.refereed(kept, answer.receipt, panel, when, answer.near)
         except Silent:
             await self._node.observed(kept.provider, kept.order.model, Outcome("failed"))
             found = Found("undetermined", "silent")
@@ -337,6 +344,11 @@ class Auditor:
             row = VerdictRow(kept.provider, kept.order.model, now_ms(), verdict)
             await self._convicting.keep(store, row, grey=found.grey)
         self._judged(answer, verdict)
+        if panel is None and found.why == "near":
+            answer.near = Vote(Judged("grey", found.ratio or 0.0, "ratio", found.ratio or 0.0, found.opened))
+            if self._referees is not None:
+                look = self._referees.look(kept.order.model, kept.provider)
+                self._tasks.spawn(look, name="look for referees")
 
     def _verdict(self, answer: _Answer, state: State, why: str = "", found: Found | None = None) -> Verdict:
         said = None if answer.receipt is None else answer.receipt.transcript

@@ -22,7 +22,7 @@ from infraxa.app.terms import backend_of, kv_type_of
 from infraxa.app.verifying import Kept
 from infraxa.app.votes import Vote, lie_of, ratio_of, state_of, unsure_of
 from infraxa.engine.transcript import challenge
-from infraxa.engine.verdicts import FLOOR, LEAST_STEPS, Distance, Judged, judge
+from infraxa.engine.verdicts import CONFIRM, FLOOR, LEAST_STEPS, Distance, Judged, judge, may_be_hardware
 from infraxa.net import deals, wire
 from infraxa.net.errors import NetError, ProtocolError
 
@@ -97,6 +97,8 @@ class _Pool(NamedTuple):
     model: bytes
     kv_type: str
     mu0: float
+    same_backend: bool
+    """Another kind of hardware is another noise."""
 
 
 class Examining:
@@ -151,23 +153,31 @@ class Examining:
                 return Found("undetermined", error.why, len(shown.leaves))
             return Found("signed", error.why, len(shown.leaves))
 
-    async def refereed(self, kept: Kept, receipt: deals.Receipt, panel: Panel, when: When) -> Found:
+    async def refereed(
+        self, kept: Kept, receipt: deals.Receipt, panel: Panel, when: When, own: Vote | None = None
+    ) -> Found:
         """As `examine`, by referees in place of a model of this machine; `panel`: those that may be asked.
-        Raises NodeError too, for a cap."""
+        `own`: what the model of this machine found before, where that was not clear; it counts as one of
+        theirs. Raises NodeError too, for a cap."""
         said = receipt.transcript
         assert said is not None
         shown = await self._first(kept, receipt, when)
         if isinstance(shown, Found):
             return shown
         known = await self._replaying.known_noise(kept.order.model, backend_of(said.profile))
-        votes: list[Vote] = []
+        votes = [] if own is None else [own]
+        apart: list[Vote] = []
+        """Of those whose hardware, or the driver's, may be why."""
         least = MOST_TOLD
         unsure = "no_referee"
         while (state := state_of(votes)) == "grey":
             compared = await panel.following(shown)
             if compared is None:
-                found = _found_by(votes, shown, "undetermined", unsure_of(votes) or unsure)
-                return found._replace(by="") if found.why == "no_referee" else found
+                unsure = "backend" if len(apart) >= CONFIRM else unsure
+                found = _found_by(votes or apart, shown, "undetermined", unsure_of(votes) or unsure)
+                if unsure != "no_referee" or votes != ([own] if own else []):
+                    return found
+                return found._replace(by="own" if own else "")
             mu0 = known
             if not known and compared.mu0:
                 # The referee may say anything of it.
@@ -188,8 +198,11 @@ class Examining:
             elif judged.state != "passed" and not mu0:
                 # What is honest by the least noise that there can be is by any; nothing else is known by it.
                 unsure = "no_noise"
-            elif judged.state == "failed" and not compared.same_backend:
-                unsure = "backend"
+            elif (
+                judged.state == "failed" and not compared.same_backend and may_be_hardware(judged, mu0 or 0.0)
+            ):
+                apart.append(Vote(judged))
+                unsure = "one_referee"
             else:
                 votes.append(Vote(judged, "other_model" if judged.state == "failed" else ""))
             if judged.state != "passed" and len(shown.leaves) < said.steps <= wire.MAX_SCORES:
@@ -216,7 +229,7 @@ class Examining:
         pool = self._pool(kept, said, compared)
         key = _pool_of(kept, said, compared)
         self._pools.pop(key, None)
-        if judged.state == "failed":
+        if judged.state == "failed" or (judged.state == "grey" and not compared.same_backend):
             return
         self._pools[key] = pool
         if len(self._pools) > MOST_POOLS:
@@ -299,12 +312,13 @@ class Examining:
 
 
 def _is_pooled(compared: Compared, alone: Judged) -> bool:
-    """Another kind of hardware is another noise; and what fails by itself is no one else's."""
-    return len(compared.steps) < LEAST_STEPS and compared.same_backend and alone.state != "failed"
+    """What fails by itself is no one else's."""
+    return len(compared.steps) < LEAST_STEPS and alone.state != "failed"
 
 
 def _pool_of(kept: Kept, said: deals.Transcript, compared: Compared) -> _Pool:
-    return _Pool(kept.provider, kept.order.model, kv_type_of(said.profile), compared.mu0)
+    kv_type = kv_type_of(said.profile)
+    return _Pool(kept.provider, kept.order.model, kv_type, compared.mu0, compared.same_backend)
 
 
 def _found(judged: Judged, compared: Compared, shown: Shown, *, grey: bool = False) -> Found:
@@ -316,7 +330,7 @@ def _found(judged: Judged, compared: Compared, shown: Shown, *, grey: bool = Fal
     match judged.state:
         case "passed":
             return found("passed")
-        case "failed" | "grey" if not compared.same_backend:
+        case "failed" | "grey" if not compared.same_backend and may_be_hardware(judged, compared.mu0):
             return found("undetermined", "backend")
         case "failed":
             return found("failed", "other_model")

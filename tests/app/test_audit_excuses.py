@@ -17,12 +17,17 @@ from infraxa.app.ordering import request_of
 from infraxa.app.sold import End
 from infraxa.app.taken import Taken
 from infraxa.app.terms import terms_of
+from infraxa.app.transcripts import Written
+from infraxa.engine import transcript
+from infraxa.engine.gumbel import UNIT
 from infraxa.engine.host import Engine
-from infraxa.engine.types import ChatMessage, Loaded, Request
-from infraxa.net import deals
+from infraxa.engine.types import ChatMessage, Delta, Loaded, Request, Sampling
+from infraxa.net import codec, deals
 from infraxa.store import earnings, tabs
-from tests.app.auditing import WARM, Real, auditing, in_module, real_provider
+from tests.app.auditing import MU0, WARM, Real, auditing, in_module, real_provider
 from tests.app.selling import SETTINGS
+
+COLD = Sampling(temperature=0.0)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -58,6 +63,77 @@ async def test_an_honest_driver_may_have_another_prompt(
         verdict = await user.verdict()
         assert (verdict.state, verdict.why) == ("undetermined", why)
         assert not user.drivers.audit_history.caught(user.id, real.shop.model_id)
+
+
+def named(monkeypatch: pytest.MonkeyPatch, backend: str) -> None:
+    """The provider says that it computes with this."""
+    honest = Written.end
+
+    def end(self: Written, **given: Any) -> bytes | None:
+        said = honest(self, **given)
+        assert said is not None
+        other = codec.decode(said, deals.Transcript)
+        return codec.encode(replace(other, profile=other.profile.replace("/cpu/", f"/{backend}/")))
+
+    monkeypatch.setattr(Written, "end", end)
+
+
+def off(monkeypatch: pytest.MonkeyPatch, ratio: float) -> None:
+    """The provider's logits are apart from the model's by so many times the noise, but for the largest."""
+    honest, by = Written.take, round(ratio * MU0 * UNIT)
+
+    def moved(data: bytes) -> bytes:
+        leaf = transcript.decode_leaf(data)
+        return transcript.encode_leaf(leaf._replace(q=(leaf.q[0], *(q - by for q in leaf.q[1:]))))
+
+    def take(self: Written, delta: Delta) -> Any:
+        return honest(self, replace(delta, leaves=tuple(map(moved, delta.leaves))))
+
+    monkeypatch.setattr(Written, "take", take)
+
+
+@in_module
+async def test_other_hardware_is_no_excuse_for_what_none_explains(
+    real: Real, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    named(monkeypatch, "cuda")
+    async with auditing(real, tmp_path) as user:
+        for _ in range(2):
+            with monkeypatch.context() as lying:
+                off(lying, 3.0)
+                verdict = await user.verdict(sampling=COLD)
+            assert (verdict.state, verdict.why) == ("undetermined", "backend")
+            assert verdict.opened == verdict.steps and verdict.ratio == pytest.approx(3.0, abs=0.2)
+        # Who computes honestly on it passes, and keeps its name.
+        assert (await user.verdict(sampling=COLD)).state == "passed"
+        off(monkeypatch, 3.0)
+        for _ in range(3):
+            (offer,) = user.drivers.offers(user.nodes())
+            assert not offer.caught
+            assert (await user.verdict(sampling=COLD)).why == "backend"
+        (offer,) = user.drivers.offers(user.nodes())
+        assert "other hardware" in offer.caught and user.drivers.choose(user.nodes()) is None
+        assert offer.audited.apart == pytest.approx((3.0,) * 3, abs=0.2)
+    off(monkeypatch, 5.0)  # and those 3
+    async with auditing(real, tmp_path / "far") as user:
+        verdict = await user.verdict(sampling=COLD)
+        assert (verdict.state, verdict.why, verdict.proof) == ("failed", "other_model", False)
+        assert user.drivers.audit_history.caught(user.id, real.shop.model_id)
+
+
+@in_module
+async def test_short_answers_of_other_hardware_are_judged_together(
+    real: Real, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    named(monkeypatch, "cuda")
+    short = replace(COLD, max_tokens=6)
+    async with auditing(real, tmp_path) as user:
+        found = [(await user.verdict(sampling=short)) for _ in range(3)]
+        assert [one.why or one.state for one in found] == ["few", "few", "passed"]
+    off(monkeypatch, 3.0)
+    async with auditing(real, tmp_path / "far") as user:
+        found = [(await user.verdict(sampling=short)) for _ in range(6)]
+        assert [one.why for one in found] == ["few", "few", "backend"] * 2
 
 
 @in_module

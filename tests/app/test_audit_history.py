@@ -80,11 +80,35 @@ def test_who_always_names_other_hardware_is_not_chosen_any_more(why: str, caught
     assert not history.caught(DRIVER, OTHER_MODEL) and not history.caught(OTHER, MODEL)
 
 
-def test_other_hardware_is_not_another_model() -> None:
+def test_other_hardware_is_an_excuse_until_three_in_a_row_did_not_pass() -> None:
     history = AuditHistory()
-    for number in range(20):
-        history.add(row(number, "undetermined", why="backend", ratio=3.0))
-    assert not history.caught(DRIVER, MODEL)
+    for number in range(30):
+        # Of five that pass, two are too far off.
+        state, ratio = ("undetermined", 1.9) if number % 7 in (1, 2) else ("passed", 1.2)
+        history.add(row(number, state, why="backend" if ratio == 1.9 else "", ratio=ratio))
+        assert not history.caught(DRIVER, MODEL)
+    assert history.seen(DRIVER, MODEL).apart == (1.9,)
+    for number in (30, 31):
+        history.add(row(number, "undetermined", why="backend", ratio=2.5))
+    history.add(row(32, "undetermined", why="few"))
+    assert "other hardware" in history.caught(DRIVER, MODEL)
+    assert history.seen(DRIVER, MODEL).apart == (1.9, 2.5, 2.5)
+    assert not history.caught(DRIVER, OTHER_MODEL) and not history.caught(OTHER, MODEL)
+    again = AuditHistory()
+    again.open([row(number, "undetermined", why="backend", ratio=2.5) for number in range(3)])
+    assert "other hardware" in again.caught(DRIVER, MODEL), "after a start, too"
+    # The person may choose it all the same, and see that it is honest.
+    again.add(row(3, ratio=1.2))
+    assert not again.caught(DRIVER, MODEL) and again.seen(DRIVER, MODEL).apart == ()
+
+
+def test_who_mixes_true_answers_in_is_found_by_all_of_its_ratios() -> None:
+    history = AuditHistory()
+    for number in range(12):
+        bad = number % 3 != 2
+        state, why = ("undetermined", "backend") if bad else ("passed", "")
+        history.add(row(number, state, why=why, ratio=4.0 if bad else 1.0))
+    assert "many audits together" in history.caught(DRIVER, MODEL)
 
 
 def test_no_more_is_remembered_than_is_kept_and_no_proof_but_those_to_tell() -> None:
@@ -122,7 +146,7 @@ def test_what_fits_without_the_model_makes_such_audits_rarer_and_no_others() -> 
     assert again.rate(DRIVER, MODEL, compared=False) == 0.25
 
 
-@pytest.mark.parametrize("why", ["no_calibration", "no_noise", "no_referee", "backend"])
+@pytest.mark.parametrize("why", ["no_calibration", "no_noise", "no_referee", "varying"])
 def test_what_this_machine_cannot_find_out_is_not_counted(why: str) -> None:
     history = AuditHistory()
     history.add(row(1, "undetermined", why=why))

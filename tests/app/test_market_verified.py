@@ -75,6 +75,8 @@ def test_audits_in_words() -> None:
     assert audits_text(seen(0)) == "" and audits_text(seen(1)) == "1 of 1 audit passed"
     assert audits_text(AUDITED.audited) == "12 of 13 audits passed"
     assert audits_text(CAUGHT.audited) == "3 of 4 audits passed · 1 failed"
+    apart = replace(seen(1, undetermined=2), apart=(1.9, 2.314))
+    assert audits_text(apart) == "1 of 3 audits passed · other hardware? 1.90, 2.31 × honest noise"
 
 
 def test_the_facts_of_an_offer_say_what_audits_found() -> None:

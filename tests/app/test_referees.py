@@ -81,10 +81,10 @@ def honestly(row: ScoredRow) -> ScoredRow:
     return row
 
 
-def falsely(row: ScoredRow) -> ScoredRow:
-    """As another model might have it."""
+def falsely(row: ScoredRow, by: int = 3000) -> ScoredRow:
+    """As another model might have it: so many 1/4096 of a logit lower."""
     q = struct.unpack(f"<{len(row.q) // 4}i", row.q)
-    return replace(row, q=struct.pack(f"<{len(q)}i", *(value - 3000 for value in q)))
+    return replace(row, q=struct.pack(f"<{len(q)}i", *(value - by for value in q)))
 
 
 def cheats(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -334,17 +334,30 @@ async def test_without_the_noise_only_what_is_close_by_any_measure_passes(
 
 
 @in_module
-async def test_another_kind_of_hardware_condemns_nobody(
-    court: tuple[Real, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("off", "found"), [(1200, ("undetermined", "backend")), (3000, ("failed", "other_model"))]
+)
+async def test_another_kind_of_hardware_condemns_nobody_for_what_it_may_explain(
+    court: tuple[Real, ...],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    off: int,
+    found: tuple[str, str],
 ) -> None:
     driver, *others = court
     telling(monkeypatch, lambda told: replace(told, profile=told.profile.replace("/cpu/", "/cuda/")))
     for one in others:
-        scoring(one, monkeypatch, falsely)
+        scoring(one, monkeypatch, lambda row: falsely(row, off))
     async with auditing(driver, tmp_path, referees=tuple(others)) as user:
         await answered(user)
         verdict = await asked(user)
-        assert (verdict.state, verdict.why) == ("undetermined", "backend")
+        assert (verdict.state, verdict.why, verdict.by) == (*found, "referee")
+        seen = user.drivers.audit_history.seen(user.id, driver.shop.model_id)
+        assert len(seen.apart) == (verdict.state == "undetermined")
+    async with auditing(driver, tmp_path / "one", referees=(others[0],)) as user:
+        await answered(user)
+        verdict = await asked(user)
+        assert (verdict.state, verdict.why) == ("undetermined", "one_referee")
 
 
 @in_module
