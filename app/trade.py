@@ -12,6 +12,9 @@ import msgspec
 
 Role = Literal["user", "provider"]
 """`user`: what this node bought, and owes. `provider`: what it sold, and is owed."""
+Audited = Literal["", "unverified", "signed", "passed", "failed", "undetermined"]
+"""What is known of how an answer that was bought was computed, as of store.records.Verdict.state; empty: it
+was sold, or was itself an audit."""
 Settling = Literal["", "proposed", "declined"]
 """What became of the last proposal to settle a tab: it waits for the provider's person, or that declined."""
 
@@ -150,6 +153,12 @@ class ReceiptSeen(msgspec.Struct, frozen=True):
     """As the user counts: of the prompt, cached of it, of the answer. None: it has not said."""
     canary: bool = False
     """Bought only to audit its driver, or such an audit."""
+    verdict: Audited = ""
+    """What is known of how it was computed."""
+    why: str = ""
+    """Where it failed or nothing was determined: the reason in a few words."""
+    proven: bool = False
+    """A proof of what its driver did is kept."""
 
 
 class ReceiptLine(msgspec.Struct, frozen=True):

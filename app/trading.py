@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Callable, Iterable, Mapping
-from typing import Final, Literal
+from typing import Final
 
 from msgspec.structs import replace
 
 from infraxa.app.days import start_ms
 from infraxa.app.errors import NodeError
 from infraxa.app.intake import PROPOSED
+from infraxa.app.receipt_seen import receipt_seen
 from infraxa.app.settlements import Settlements, Told
 from infraxa.app.till import Till
 from infraxa.app.trade import Earnings, ReceiptLine, ReceiptSeen, Role, Settling, Sum, TabSeen
@@ -21,9 +22,10 @@ from infraxa.net import codec
 from infraxa.net.credits import shown
 from infraxa.net.identity import id_text
 from infraxa.net.names import clean_name
-from infraxa.store import buying, earnings, tabs, trade
+from infraxa.store import buying, earnings, tabs, trade, verdicts
 from infraxa.store.db import Connection, Store
-from infraxa.store.trade_records import Counts, OrderRow, ReceiptRow, Sums, TabRow
+from infraxa.store.records import Verdict
+from infraxa.store.trade_records import OrderRow, ReceiptRow, Sums, TabRow
 from infraxa.store.trade_records import Sum as SumRow
 
 WEEK_DAYS: Final = 7
@@ -78,9 +80,10 @@ class Trading:
     async def receipts(self, role: Role | None, before: int | None, count: int) -> list[ReceiptSeen]:
         """The newest first. Raises StoreError."""
         limit = max(1, min(count, MAX_RECEIPTS))
-        rows, names = await self._store.run(_receipts, role, before, limit)
+        rows, names, audits = await self._store.run(_receipts, role, before, limit)
         return [
-            _receipt(place, order, row, names.get((row.role, row.peer), "")) for place, order, row in rows
+            receipt_seen(place, order, row, names.get((row.role, row.peer), ""), audits.get(place))
+            for place, order, row in rows
         ]
 
     async def export(self, order: str | None, before: int | None, count: int) -> list[ReceiptLine]:
@@ -200,9 +203,11 @@ def _of_order(conn: Connection, order: str) -> list[tuple[int, OrderRow, Receipt
 
 def _receipts(
     conn: Connection, role: Role | None, before: int | None, limit: int
-) -> tuple[list[tuple[int, OrderRow, ReceiptRow]], dict[tuple[Role, bytes], str]]:
-    """A page, and how the peers are called."""
-    return earnings.list_receipts(conn, role, before=before, limit=limit), tabs.names(conn)
+) -> tuple[list[tuple[int, OrderRow, ReceiptRow]], dict[tuple[Role, bytes], str], dict[int, Verdict]]:
+    """A page, how the peers are called, and what audits found, by place."""
+    page = earnings.list_receipts(conn, role, before=before, limit=limit)
+    audits = verdicts.of_receipts(conn, page[-1][0], page[0][0]) if page else {}
+    return page, tabs.names(conn), audits
 
 
 def _books(
@@ -259,35 +264,3 @@ def _hex(key: str | bytes) -> str:
 
 def _id(key: str | bytes) -> str:
     return id_text(key) if isinstance(key, bytes) else key
-
-
-def _receipt(place: int, order: OrderRow, row: ReceiptRow, name: str) -> ReceiptSeen:
-    counts, user = order.billed or Counts(), order.counted
-    return ReceiptSeen(
-        place=place,
-        role=row.role,
-        order=row.order_id.hex(),
-        peer=id_text(row.peer),
-        name=clean_name(name),
-        model=order.model_name,
-        at_ms=row.issued_at,
-        n_prompt=counts.n_prompt,
-        n_cached=counts.n_cached,
-        n_out=counts.n_out,
-        price_in=order.price_in,
-        price_out=order.price_out,
-        charge=row.charge,
-        accepted=row.accepted or 0,
-        state=_state(order, row),
-        outcome=order.outcome,
-        counted=(user.n_prompt, user.n_cached, user.n_out) if user is not None else None,
-        canary=order.canary,
-    )
-
-
-def _state(order: OrderRow, row: ReceiptRow) -> Literal["due", "signed", "disputed", "reversed"]:
-    if order.reversed:
-        return "reversed"
-    if row.accepted is None:
-        return "due"
-    return "disputed" if row.disputed else "signed"

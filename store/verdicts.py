@@ -74,6 +74,18 @@ def list_verdicts(conn: Connection) -> list[VerdictRow]:
     ]
 
 
+def of_receipts(conn: Connection, first: int, last: int) -> dict[int, Verdict]:
+    """What came of the audits of what was bought, by the places of the receipts from `first` to `last`."""
+    # In this order: there are fewer receipts on a page than verdicts.
+    rows = conn.execute(
+        "SELECT r.order_n, v.verdict FROM receipts r CROSS JOIN orders o ON o.n = r.order_n "
+        "CROSS JOIN verdicts v ON v.order_id = o.id AND v.peer = o.peer "
+        "WHERE r.role = 'user' AND r.order_n BETWEEN ? AND ?",
+        (first, last),
+    )
+    return {place: msgspec.json.decode(verdict, type=Verdict) for place, verdict in rows}
+
+
 def proof_of(conn: Connection, order_id: bytes) -> str:
     """The file that proves what the driver of this order did; empty: there is none."""
     row = conn.execute(

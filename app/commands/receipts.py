@@ -22,6 +22,7 @@ from infraxa.app.errors import NodeError
 from infraxa.app.facade import NodeFacade
 from infraxa.app.folders import whole_path
 from infraxa.app.trade import ReceiptSeen, Role
+from infraxa.app.verdict_words import verdict_text
 from infraxa.net.credits import shown
 
 STANDARD: Final = "-"
@@ -41,6 +42,8 @@ def list_receipts(data_dir: Path | None, *, role: Role | None, count: int, as_js
     if as_json:
         print_json(found)
         return
+    # Who only sold knows of no audits; a program that reads this counts on every column.
+    audited = not is_terminal(sys.stdout) or any(one.verdict for one in found)
     rows = [
         (
             moment(one.at_ms),
@@ -52,12 +55,14 @@ def list_receipts(data_dir: Path | None, *, role: Role | None, count: int, as_js
             shown(one.charge),
             shown(one.accepted) if one.state != "due" else "",
             _STATES.get(one.state, one.state),
+            *((_verdict(one),) if audited else ()),
             one.order[:12] if is_terminal(sys.stdout) else one.order,
         )
         for one in found
     ]
-    columns = ("time", "", "peer", "model", "prompt", "answer", "charge", "agreed", "state", "order")
-    print_table(columns, rows, right=("prompt", "answer", "charge", "agreed"))
+    numbers = ("prompt", "answer", "charge", "agreed")
+    known = ("state", "verdict") if audited else ("state",)
+    print_table(("time", "", "peer", "model", *numbers, *known, "order"), rows, right=numbers)
     if not found:
         note("There are no receipts.")
 
@@ -68,6 +73,10 @@ def _way(one: ReceiptSeen) -> str:
     if one.canary:
         return "judged by" if one.outcome == "scored" else "canary of"
     return "bought from"
+
+
+def _verdict(one: ReceiptSeen) -> str:
+    return verdict_text(one.verdict, one.why, proven=one.proven) if one.verdict else ""
 
 
 def show_receipt(data_dir: Path | None, order: str, *, as_json: bool) -> None:
@@ -103,6 +112,7 @@ def show_receipt(data_dir: Path | None, order: str, *, as_json: bool) -> None:
             ("agreed", "" if one.state == "due" else shown(one.accepted)),
             ("disputed", shown(one.charge - one.accepted) if one.state == "disputed" else ""),
             ("state", _STATES.get(one.state, one.state)),
+            ("verdict", _verdict(one)),
             ("signatures", signatures),
         )
     )

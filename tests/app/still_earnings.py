@@ -113,6 +113,16 @@ def books(since_ms: int, days: Sequence[Sum] = YEAR, tabs: Sequence[TabSeen] = T
     )
 
 
+_VERDICTS: tuple[tuple[str, str, bool], ...] = (
+    ("passed", "", False),
+    ("unverified", "", False),
+    ("signed", "", False),
+    ("undetermined", "too few tokens", False),
+    ("failed", "another model", False),
+    ("failed", "wrong token", True),
+)
+
+
 def receipts(count: int) -> list[ReceiptSeen]:
     """The newest first; some of every state."""
     sold, bought = ("ada", "noah", ""), ("birch", "quartz")
@@ -143,6 +153,8 @@ def receipts(count: int) -> list[ReceiptSeen]:
                 state,  # type: ignore[arg-type] # one of them
                 "cancelled" if at % 11 == 4 else "stop",
                 None if state == "due" else (n_prompt, 480 if at % 2 else 0, n_out - over),
+                False,
+                *(("",) if is_sold else _VERDICTS[at // 4 % len(_VERDICTS)]),  # type: ignore[arg-type] # of them
             )
         )
     return found

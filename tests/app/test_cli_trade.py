@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from msgspec.structs import replace
 
 from infraxa.app.commands.checkup import Check, Finding
 from infraxa.app.commands.earnings import since_of
@@ -23,8 +24,10 @@ from infraxa.app.commands.ledger_checks import LEDGER_CHECKS
 from infraxa.app.folders import Folders
 from infraxa.app.node import Node
 from infraxa.net.identity import id_text
-from infraxa.store import ledger, tabs, trade
+from infraxa.store import earnings, ledger, tabs, trade, verdicts
 from infraxa.store.db import Store
+from infraxa.store.records import Verdict
+from infraxa.store.verdicts import VerdictRow
 from tests.app.command_line import COMMAND, environment, infraxa, one_line
 from tests.app.networked import settings_of
 from tests.app.test_purse_till import street
@@ -198,6 +201,65 @@ def test_one_receipt_and_what_it_proves(kept: Books) -> None:
     assert one["signatures"] in infraxa("receipts", "show", last["order"].upper(), data=kept.user).out
     for order in ("ffff" * 8, "", last["order"] + "0"):
         one_line(infraxa("receipts", "show", order, data=kept.user), "There is no receipt of this order")
+
+
+def judged(books: Books, *found: Verdict | None) -> None:
+    """What audits found of what was bought, the oldest first; the first one was not to be audited."""
+
+    async def keep() -> None:
+        async with await Store.open(books.user) as store:
+            await store.run(lambda conn: conn.execute("UPDATE orders SET mode = 'none' WHERE n = 1"))
+            orders = [order for _, order, _ in reversed(await store.run(earnings.list_receipts))]
+            for order, verdict in zip(orders, found, strict=True):
+                if verdict is not None:
+                    named = replace(verdict, order=order.id.hex(), driver=id_text(order.peer))
+                    await store.run(verdicts.keep, VerdictRow(order.peer, order.model, 1, named))
+
+    asyncio.run(keep())
+
+
+def test_receipts_say_what_audits_found(books: Books) -> None:
+    def listed() -> list[str]:
+        lines = infraxa("receipts", "list", data=books.user).out.splitlines()
+        return [line.split("\t")[-2] for line in reversed(lines)]
+
+    def keys() -> list[tuple[object, ...]]:
+        shown = printed("receipts", "list", data=books.user)
+        return [(one["verdict"], one["why"], one["proven"]) for one in reversed(shown)]
+
+    assert listed() == ["signed, not audited"] * 3
+    judged(books, None, None, Verdict("", "", "passed", by="own"))
+    assert listed() == ["unverified", "signed, not audited", "audit passed"]
+    assert keys() == [("unverified", "", False), ("signed", "", False), ("passed", "", False)]
+    judged(
+        books,
+        Verdict("", "", "undetermined", "few"),
+        Verdict("", "", "failed", "other_model", by="own"),
+        Verdict("", "", "failed", "wrong_token", proof=True),
+    )
+    assert listed() == [
+        "undetermined: too few tokens", "✗ failed an audit: another model", "✗ caught lying: wrong token"
+    ]  # fmt: skip
+    assert keys() == [
+        ("undetermined", "too few tokens", False), ("failed", "another model", False),
+        ("failed", "wrong token", True),
+    ]  # fmt: skip
+    newest = printed("receipts", "list", "--count", "1", data=books.user)[0]
+    ran = infraxa("receipts", "show", newest["order"], data=books.user)
+    assert "verdict\t✗ caught lying: wrong token" in ran.out
+    assert printed("receipts", "show", newest["order"], data=books.user)["verdict"] == "failed"
+
+
+def test_who_only_sold_is_told_of_no_verdicts(kept: Books) -> None:
+    sold = printed("receipts", "list", data=kept.shop)
+    assert {(one["verdict"], one["why"], one["proven"]) for one in sold} == {("", "", False)}
+    assert "verdict" not in infraxa("receipts", "show", sold[0]["order"], data=kept.shop).out
+    for data, told in ((kept.user, True), (kept.shop, False)):
+        arguments = [*COMMAND, "receipts", "list"]
+        with closing(Terminal(arguments, environment(data), size=(160, 20))) as terminal:
+            assert terminal.wait_exit() == 0
+            heading = next(line for line in terminal.text.splitlines() if "charge" in line)
+            assert ("verdict" in heading) == told, heading
 
 
 def test_a_file_of_receipts_is_new_and_for_oneself(kept: Books, tmp_path: Path) -> None:

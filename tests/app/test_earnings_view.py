@@ -274,6 +274,21 @@ async def test_sold_and_bought_are_told_apart_with_a_key(tmp_path: Path) -> None
             assert word in view(it)._listed()
 
 
+async def test_what_audits_found_of_what_was_bought_is_in_the_list(tmp_path: Path) -> None:
+    async with shell(tmp_path, node=TradingNode, clock=now, size=(200, 60)) as it:
+        await opened(it)
+        await it.until(lambda: "verdict" in it.screen_text() and "✓ passed" in it.screen_text(), "verdicts")
+        await it.pilot.press("r")
+        await it.until(partial(only, it, "provider"), "what was sold")
+        assert "verdict" not in it.screen_text(), "who sells audits nothing"
+        await it.pilot.press("r")
+        await it.until(partial(only, it, "user"), "what was bought")
+        for words in ("verdict", "unverified", "not audited", "undetermined", "✗ failed", "✗ caught"):
+            assert words in it.screen_text(), words
+        await it.pilot.press(*["down"] * 5)
+        await it.until(lambda: "✗ caught lying: wrong token" in it.screen_text(), "the verdict in full")
+
+
 def only(it: Shell, role: str) -> bool:
     """Whether receipts of this role are shown, and no others."""
     kept = [row.of for row in table(it, "receipts").rows]
@@ -399,8 +414,9 @@ def test_all_of_a_receipt_is_in_it_and_nothing_hostile() -> None:
     for one in receipts(60):
         said = "\n".join(line.plain for line in receipt_lines(one))
         assert one.order in said and one.peer in said and rows.STATES[one.state][0] in said
+        assert ("verdict" in said) == (one.role == "user") and rows.verdict_of(one) in said
     hostile = msgspec.structs.replace(
-        receipts(1)[0], name="\x1b[2J[b]", model="m\n\x1b", outcome="o\x1b", peer=peer("x")
+        receipts(4)[3], name="\x1b[2J[b]", model="m\n\x1b", outcome="o\x1b", why="w\x1b", peer=peer("x")
     )
     said = "\n".join(line.plain for line in receipt_lines(hostile))
     assert "\x1b" not in said and "[b]" in said

@@ -15,6 +15,8 @@ import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+import msgspec
+from msgspec.structs import replace
 from textual.widgets import Static
 
 from infraxa.app.days import start_ms
@@ -22,7 +24,9 @@ from infraxa.app.facade import NodeFacade
 from infraxa.app.tui.screens.earnings import PAGE, EarningsScreen
 from infraxa.app.tui.widgets.earnings_chart import PERIODS
 from infraxa.app.tui.widgets.table import Table
-from infraxa.store.db import connect, now_ms, transaction
+from infraxa.store.db import Connection, connect, now_ms, transaction
+from infraxa.store.records import Verdict
+from infraxa.store.verdicts import VERDICTS_KEPT
 from tests.app.shell import Shell, shell
 from tests.bench.ledger import DAY_MS, buy, key, sell
 
@@ -47,8 +51,21 @@ def fill(folder: Path) -> None:
                 sell(conn, at, key("ac", peer))
             else:
                 buy(conn, at, key("pr", peer), at + 1)
+        audit(conn)
     conn.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     conn.close()
+
+
+def audit(conn: Connection) -> None:
+    """As many verdicts on what was bought as are kept, and the newest."""
+    verdict = Verdict("", "", "undetermined", "few", "own", 64, 200, 1.25)
+    newest = conn.execute(
+        "SELECT id, peer, model FROM orders WHERE role = 'user' ORDER BY n DESC LIMIT ?", (VERDICTS_KEPT,)
+    ).fetchall()
+    conn.executemany(
+        "INSERT INTO verdicts (order_id, peer, model, at_ms, state, verdict) VALUES (?, ?, ?, 1, ?, ?)",
+        ((*one, verdict.state, msgspec.json.encode(replace(verdict, order=one[0].hex()))) for one in newest),
+    )
 
 
 async def reads(node: NodeFacade) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from infraxa.store import buying, ledger, tabs, trade, verdicts
+from infraxa.store import buying, earnings, ledger, selling, tabs, trade, verdicts
 from infraxa.store.db import Connection
 from infraxa.store.records import AnswerFacts, Verdict
 from infraxa.store.trade_records import Caps, Counts, OrderRow, ReceiptRow
@@ -82,6 +82,46 @@ def bought(conn: Connection, number: int, accepted: int) -> bytes:
     assert isinstance(signed, ReceiptRow)
     buying.acknowledge(conn, PEER, order.id)
     return order.id
+
+
+def sold(conn: Connection, number: int) -> None:
+    """An order of the account that has the key of PEER."""
+    order_id = number.to_bytes(16, "big")
+    selling.open_order(conn, OrderRow(peer=PEER, id=order_id, model=MODEL, hold=100), limit=1000, grace_ms=0)
+    selling.end_order(conn, PEER, order_id, "completed", Counts(1, 0, 5), 7)
+    selling.issue_receipt(conn, PEER, order_id, lambda *_: b"r")
+
+
+def test_receipts_have_what_audits_found_of_what_was_bought(conn: Connection) -> None:
+    for number in range(1, 6):
+        bought(conn, number, 10)
+    sold(conn, 1)
+    verdicts.keep(conn, row(1))
+    verdicts.keep(conn, row(2, "failed", proof="{}"))
+    verdicts.keep(conn, row(4, "undetermined"))
+    other = msgspec.structs.replace(row(3, "failed"), peer=b"x" * 32)  # another driver's order of this number
+    verdicts.keep(conn, other)
+    places = {place: (order.role, order.id[-1]) for place, order, _ in earnings.list_receipts(conn)}
+    found = verdicts.of_receipts(conn, min(places), max(places))
+    assert {places[place]: verdict for place, verdict in found.items()} == {
+        ("user", 1): row(1).verdict, ("user", 2): row(2, "failed").verdict,
+        ("user", 4): row(4, "undetermined").verdict,
+    }  # fmt: skip
+    assert list(verdicts.of_receipts(conn, 2, 3)) == [2]
+    assert verdicts.of_receipts(conn, 9, 12) == {}
+
+
+def test_a_page_of_receipts_asks_once_and_reads_no_more_verdicts_than_it_has(conn: Connection) -> None:
+    for number in range(1, 4):
+        bought(conn, number, 10)
+        verdicts.keep(conn, row(number))
+    statements: list[str] = []
+    conn.set_trace_callback(statements.append)
+    assert len(verdicts.of_receipts(conn, 1, 3)) == 3
+    conn.set_trace_callback(None)
+    (asked,) = statements
+    plan = [step[3] for step in conn.execute(f"EXPLAIN QUERY PLAN {asked}")]
+    assert len(plan) == 3 and all(step.startswith("SEARCH") for step in plan), plan
 
 
 def test_what_a_proof_takes_back_is_not_spent_and_the_tab_stays_as_signed(conn: Connection) -> None:

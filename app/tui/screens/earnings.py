@@ -262,7 +262,10 @@ class EarningsScreen(SectionedView):
         self._paint_receipts()
 
     def _paint_receipts(self) -> None:
-        self._section("receipts").query_one(Table).show(rows.receipt_rows(self._receipts))
+        table = self._section("receipts").query_one(Table)
+        bought = any(one.verdict for one in self._receipts)
+        table.left_out = frozenset() if bought else frozenset({rows.VERDICT})
+        table.show(rows.receipt_rows(self._receipts))
         self._paint_headings()
         self._share_room()
         self._paint_detail()

@@ -27,6 +27,8 @@ NOTE_BYTES = 128
 """Of what is said about a settlement: what fits into it."""
 
 _QUIET = "$foreground 60%"
+_VERDICTS = {"passed": "$text-success", "failed": "$text-error"}
+"""How what audits found is shown; what was not found out is quiet."""
 
 
 class Given(NamedTuple):
@@ -221,6 +223,7 @@ def receipt_lines(one: ReceiptSeen) -> list[Content]:
         ("answer", _count(one.n_out), _count(user[2]), shown(one.price_out)),
     )
     colour = {".table--good": "$text-success", ".table--warn": "$text-warning"}[style]
+    verdict = rows.verdict_of(one)
     return [
         _fact("user" if one.role == "provider" else "driver", rows.peer_name(one.name, one.peer)),
         _fact("", one_line(one.peer, 64), _QUIET),
@@ -239,6 +242,7 @@ def receipt_lines(one: ReceiptSeen) -> list[Content]:
         _fact("accepted", f"{shown(one.accepted)} credits" if one.state != "due" else "nothing yet"),
         _fact("state", text, colour),
         _fact("", rows.said_of(one), _QUIET),
+        *([_fact("verdict", verdict, _VERDICTS.get(one.verdict, _QUIET))] if verdict else ()),
     ]
 
 

@@ -18,6 +18,7 @@ from infraxa.app.tui.widgets.earnings_chart import EARNED, SPENT, Bar, day_text
 from infraxa.app.tui.widgets.figures import thousands
 from infraxa.app.tui.widgets.table import Cell, Column, Row
 from infraxa.app.tui.widgets.text import one_line
+from infraxa.app.verdict_words import verdict_text
 from infraxa.net.credits import shown
 from infraxa.net.identity import SHORT_LENGTH
 from infraxa.net.names import clean_name
@@ -57,7 +58,10 @@ RECEIPTS = (
     Column("charge", 9, right=True, from_width=62, descending=True),
     Column("accepted", 9, right=True, descending=True),
     Column("state", 10),
+    Column("verdict", 12, from_width=106),
 )
+VERDICT = len(RECEIPTS) - 1
+"""The place of the column that only what was bought has something for."""
 OWES = {"provider": "owes me", "user": "I owe"}
 _WAY = {"provider": "sold", "user": "bought"}
 STATES = {
@@ -67,6 +71,16 @@ STATES = {
     "reversed": ("↺ reversed", ".table--warn"),
 }
 """Of a receipt, and the style."""
+VERDICTS = {
+    "": ("", ""),
+    "unverified": ("unverified", ".table--aside"),
+    "signed": ("not audited", ".table--aside"),
+    "passed": ("✓ passed", ".table--good"),
+    "failed": ("✗ failed", ".table--warn"),
+    "undetermined": ("undetermined", ".table--aside"),
+}
+"""Of what was bought, and the style."""
+_CAUGHT = ("✗ caught", ".table--warn")
 _SAID = {
     "due": "the user has not countersigned it yet",
     "signed": "both sides signed it",
@@ -237,10 +251,11 @@ def receipt_rows(receipts: Sequence[ReceiptSeen]) -> list[Row]:
             charges[at] or "free",
             accepted[at] or ("" if one.state == "due" else "0"),
             STATES[one.state],
+            _CAUGHT if one.proven else VERDICTS[one.verdict],
         )
         order = (
             float(one.place), one.role, name.lower(), model.lower(), float(one.n_prompt), float(one.n_out),
-            float(one.charge), float(one.accepted), one.state,
+            float(one.charge), float(one.accepted), one.state, one.verdict or None,
         )  # fmt: skip
         rows.append(Row(one.place.to_bytes(8, "big"), cells, order, one))
     return rows
@@ -341,9 +356,14 @@ def _receipt_in_full(one: ReceiptSeen) -> Content:
     money = f"charge {shown(one.charge)}{accepted} · {_SAID[one.state]}"
     return _lines(
         f"{one.order[:16]} · {one_line(one.peer, 64)}",
-        f"{told} · {price}",
+        " · ".join(part for part in (told, price, verdict_of(one)) if part),
         f"{money} · {ending(one)}{_purpose(one)}",
     )
+
+
+def verdict_of(one: ReceiptSeen) -> str:
+    """What is known of how it was computed, as below an answer; empty where there is nothing to know."""
+    return one_line(verdict_text(one.verdict, one.why, proven=one.proven), 80) if one.verdict else ""
 
 
 def _purpose(one: ReceiptSeen) -> str:

@@ -9,11 +9,12 @@ from typing import Final
 
 from textual.content import Content
 
+from infraxa.app import verdict_words
 from infraxa.app.audit_reasons import REASONS
-from infraxa.app.audit_words import WRONG_TEXTS
 from infraxa.app.tui.widgets.driver import named
 from infraxa.app.tui.widgets.figures import thousands
 from infraxa.app.tui.widgets.text import one_line
+from infraxa.app.verdict_words import brief, title
 from infraxa.store.records import AnswerFacts, Message, Verdict
 
 _RANKS: Final = ("failed", "checking", "undetermined", "unverified", "signed", "passed")
@@ -25,14 +26,6 @@ _OWN_AFFAIRS: Final = ("no_calibration", "few", "no_referee", "no_noise", "varyi
 """Why nothing was determined that says nothing of the driver."""
 
 _UNTIL: Final = "Within an hour of the answer, and while infraxa stays open, v audits it"
-_TITLES: Final = {
-    "unverified": "unverified",
-    "signed": "signed, not audited",
-    "checking": "audit running…",
-    "passed": "audit passed",
-    "failed": WRONG_TEXTS["failed"],
-    "undetermined": "undetermined",
-}
 
 
 def verdict_text(facts: AnswerFacts) -> str:
@@ -41,13 +34,8 @@ def verdict_text(facts: AnswerFacts) -> str:
     verdict = worst(facts)
     if verdict is None or verdict.state == "signed":
         return ""
-    title = _title(verdict)
-    why = "" if verdict.state in ("checking", "passed") else _why(verdict)
-    return f"{title}: {why}" if why else title
-
-
-def _title(verdict: Verdict) -> str:
-    return WRONG_TEXTS["caught"] if verdict.proof else _TITLES[verdict.state]
+    why = "" if verdict.state in ("checking", "passed") else one_line(brief(verdict.why), 40)
+    return verdict_words.verdict_text(verdict.state, why, proven=verdict.proof)
 
 
 def verdict_style(facts: AnswerFacts) -> str:
@@ -88,7 +76,7 @@ def _line(verdict: Verdict, name: str, *, paid: bool) -> Content:
     if verdict.by and verdict.why != "no_referee":
         parts.append("checked by this machine" if verdict.by == "own" else "checked by a referee")
     said = Content.styled(" · ".join(parts) + " · ", QUIET)
-    said += Content.styled(_title(verdict), _style(verdict))
+    said += Content.styled(title(verdict.state, proven=verdict.proof), _style(verdict))
     if full := _full(verdict):
         said += Content.styled(f". {full}.", QUIET)
     if verdict.proof:
@@ -103,12 +91,6 @@ def _full(verdict: Verdict) -> str:
     if (reason := REASONS.get(verdict.why)) is None:
         return ""
     return (verdict.by == "referee" and reason.by_referee) or reason.full
-
-
-def _why(verdict: Verdict) -> str:
-    """In a few words; a reason that is not known here is said as it is written."""
-    reason = REASONS.get(verdict.why)
-    return one_line(verdict.why, 40).replace("_", " ") if reason is None else reason.brief
 
 
 def can_audit(message: Message) -> bool:
