@@ -9,9 +9,12 @@ import itertools
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import cast
 
 import pytest
 
+from infraxa.app.unsent import Rest
 from infraxa.net import auth, customers, orders, prompts, streams, wire
 from infraxa.net.errors import ProtocolError
 from infraxa.net.link import Link, Stream
@@ -21,6 +24,7 @@ from infraxa.net.prompts import Prompt, Turn
 from infraxa.net.purchase import Item, OrderFailed, Purchase
 from infraxa.net.sale import Sale, SaleLimits
 from infraxa.net.session import SessionRecord
+from tests.app.selling import Scripted, Shop, scripted
 from tests.attacks import report
 from tests.attacks.attacker import Attacker, Talk, attacker, new_identity
 from tests.attacks.target import Target, replaced, target, until
@@ -79,8 +83,8 @@ async def customer(attack: Attacker, node: Target) -> Talk:
     return talk
 
 
-def an_order(length: int = len(ENCODED), number: bytes | None = None) -> wire.Order:
-    return wire.Order(number or os.urandom(16), bytes(32), length)
+def an_order(length: int = len(ENCODED), number: bytes | None = None, model: bytes = bytes(32)) -> wire.Order:
+    return wire.Order(number or os.urandom(16), model, length)
 
 
 async def chunk(talk: Talk, stream: int) -> bytes | None:
@@ -202,30 +206,51 @@ async def test_a_prompt_shorter_than_announced() -> None:
     report.tell("orders: a prompt shorter than announced", weakened="served", ours="closed, truncated")
 
 
-async def test_an_answer_that_is_never_read() -> None:
-    """It holds a slot, and what was generated."""
+async def test_an_answer_that_is_never_read(tmp_path: Path) -> None:
+    """A slot that others wait for, and what was generated, are held for whoever takes it little by little."""
 
-    async def unread(attack: Attacker, node: Target, counter: Counter) -> bool:
-        """Whether its slot is held for longer than ours waits."""
-        counter.text, counter.pieces = "words " * 300, 2000
-        talk = await customer(attack, node)
-        stream = await asked(talk, an_order())
+    async def unread(attack: Attacker, node: Target, shop: Shop) -> None:
+        """The engine is through with it, and its user has stopped reading."""
+        engine = cast(Scripted, shop.engine)
+        count, talk = len(engine.generations), await customer(attack, node)
+        sent = [shop.provider.status.tokens]
+        stream = await asked(talk, an_order(model=shop.model_id))
         await talk.say(SessionRecord(streams.CHUNK, stream, ENCODED), SessionRecord(streams.END, stream, b""))
-        await until(lambda: counter.prompts)
-        await asyncio.sleep(1.5)
-        return counter.slots == 1
+        generation = (await engine.asked(count + 1))[-1]
+        for _ in range(2000):
+            generation.say("words " * 300, 20)
+        while sent[-1] == sent[0] or len(sent) < 50 or sent[-1] != sent[-50]:
+            await asyncio.sleep(0.01)
+            sent.append(shop.provider.status.tokens)
+        generation.finish()
+        await asyncio.sleep(1.0)
 
-    async with attacker() as attack:
-        async with provider(WEAK_SALES) as (weak, counter):
-            assert await unread(attack, weak, counter)
-        async with provider(SALES) as (node, counter):
-            await unread(attack, node, counter)
-            await until(lambda: not counter.slots)
+    async with attacker() as attack, scripted(tmp_path, context=100_000) as shop:
+        await shop.open(capacity=1)
+        provider = shop.provider
+        with replaced((customers, "Sale", functools.partial(Sale, limits=WEAK_SALES))):
+            with replaced((Rest, "through", lambda *answer: None)):
+                async with target() as weak:
+                    weak.network.sell(provider.serve)
+                    await unread(attack, weak, shop)
+                    assert provider.status.running == 1, "until all is sent, as it was before"
+            await shop.free()
+            async with target() as node:
+                node.network.sell(provider.serve)
+                await unread(attack, node, shop)
+                assert provider.status.running == 0
+                assert [one.state for one in provider.served()].count("answering") == 1
+            await shop.free()
+        with replaced((customers, "Sale", functools.partial(Sale, limits=SALES))):
+            async with target() as node:
+                node.network.sell(provider.serve)
+                await unread(attack, node, shop)
+                await until(lambda: not provider._sales._runs)
     report.tell(
         "orders: an answer that nobody reads",
         weakened="a slot held for ever",
-        ours="ended after 60 s in which nothing was read",
-        cost="256 KiB, one slot for so long",
+        ours="no slot once it is generated, ended after 60 s in which nothing was read",
+        cost="8 MiB of answers that are kept",
     )
 
 
