@@ -23,6 +23,8 @@ EVERY_S: Final = 1.0
 AGAIN_S: Final = 5.0
 """Until a node that could not be asked is asked again."""
 MAX_WATCHED: Final = 16
+MAX_SILENT: Final = 256
+"""Nodes that did not answer, and are remembered."""
 MAX_PROBES: Final = 64
 """Nodes that are told of this one's state at once."""
 MAX_GROUP_PROBES: Final = 16
@@ -55,8 +57,9 @@ class Health:
         self._changed = changed
         self._tasks = TaskGroup()
         self._watching: dict[bytes, asyncio.Task[None]] = {}
-        self.silent: set[bytes] = set()
-        """Watched nodes that do not answer now."""
+        self.silent: dict[bytes, float] = {}
+        """Watched nodes that do not answer now, and those that did not when they were watched last; when that
+        was seen last, by the clock, the newest at the end."""
         self.rtt_ms: dict[bytes, float] = {}
 
     def watch(self, nodes: tuple[bytes, ...]) -> None:
@@ -64,12 +67,17 @@ class Health:
         wanted = dict.fromkeys(nodes[:MAX_WATCHED])
         for node in [node for node in self._watching if node not in wanted]:
             self._watching.pop(node).cancel()
-            self.silent.discard(node)
             self.rtt_ms.pop(node, None)
         for node in wanted:
             if node not in self._watching:
                 turn = partial(self._attend, node)
                 self._watching[node] = self._tasks.repeat(turn, name="watch a node", pause_s=AGAIN_S)
+
+    def is_silent(self, node: bytes, heard_at: float) -> bool:
+        """Whether a watched node does not answer, or did not and was not heard of since; `heard_at`: by the
+        clock, when there were news of it last. So who died is not there again once nobody looks."""
+        since = self.silent.get(node)
+        return since is not None and (node in self._watching or heard_at <= since)
 
     async def _attend(self, node: bytes) -> None:
         with contextlib.suppress(*FAILED):
@@ -111,16 +119,17 @@ class Health:
             self._say(node, link.rtt_ms if unanswered < UNANSWERED else None)
 
     def _say(self, node: bytes, rtt_ms: float | None) -> None:
-        before = (node in self.silent, self.rtt_ms.get(node))
-        if node not in self._watching or before == (rtt_ms is None, rtt_ms):
+        if node not in self._watching:
             return  # a task may have its last turn after the node is not watched any more
+        before = (self.silent.pop(node, None) is not None, self.rtt_ms.pop(node, None))
         if rtt_ms is None:
-            self.silent.add(node)
-            self.rtt_ms.pop(node, None)
+            self.silent[node] = self._clock.monotonic()
+            if len(self.silent) > MAX_SILENT:
+                del self.silent[next(iter(self.silent))]
         else:
-            self.silent.discard(node)
             self.rtt_ms[node] = rtt_ms
-        self._changed()
+        if before != (rtt_ms is None, rtt_ms):
+            self._changed()
 
     async def close(self) -> None:
         await self._tasks.cancel_all()

@@ -32,7 +32,7 @@ def seen_nodes(
             continue
         peer = peering.peer(seen.id)
         rtt_ms = health.rtt_ms.get(seen.id, peer.link.rtt_ms if peer is not None else None)
-        gone = seen.id in health.silent and peer is None
+        gone = peer is None and health.is_silent(seen.id, now - seen.age_s)
         direct = finder.reaches(seen.id, seen.addresses)
         shown.append(
             structs.replace(

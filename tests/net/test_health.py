@@ -84,9 +84,9 @@ async def test_only_the_newest_choice_is_watched_and_nothing_of_others_is_kept(
     async with watching(monkeypatch) as (watcher, probes):
         them = watcher.them.id
         watcher.health.watch((them, bytes(32)))
-        await until(lambda: them in watcher.health.rtt_ms and watcher.health.silent == {bytes(32)})
+        await until(lambda: them in watcher.health.rtt_ms and set(watcher.health.silent) == {bytes(32)})
         watcher.health.watch(())
-        assert not watcher.health.silent and not watcher.health.rtt_ms
+        assert not watcher.health.rtt_ms
         await until(lambda: watcher.let_go == watcher.links)
         await until(lambda: not len(probes))
         changes = watcher.changes
@@ -108,12 +108,38 @@ async def test_a_node_that_does_not_answer_is_silent_until_it_does(monkeypatch: 
         (link,) = watcher.links
         ping = link.ping
         monkeypatch.setattr(link, "ping", lambda: None)
-        await until(lambda: watcher.health.silent == {them} and not watcher.health.rtt_ms)
+        await until(lambda: set(watcher.health.silent) == {them} and not watcher.health.rtt_ms)
         monkeypatch.setattr(link, "ping", ping)
         await until(lambda: not watcher.health.silent and them in watcher.health.rtt_ms)
         await watcher.them.links[0].close()
         await until(lambda: len(watcher.links) == 2)
         await until(lambda: not watcher.health.silent)
+
+
+async def test_who_did_not_answer_is_silent_until_there_are_news_of_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = Clock()
+    async with watching(monkeypatch) as (watcher, _):
+        began, gone = clock.monotonic(), bytes(32)
+        watcher.health.watch((gone,))
+        await until(lambda: gone in watcher.health.silent)
+        assert watcher.health.is_silent(gone, clock.monotonic())
+        watcher.health.watch(())
+        assert watcher.health.is_silent(gone, began)
+        assert not watcher.health.is_silent(gone, clock.monotonic())
+        assert not watcher.health.is_silent(watcher.them.id, began)
+        # Asked again without an answer, it counts from then on.
+        heard = clock.monotonic()
+        watcher.health.watch((gone,))
+        await until(lambda: watcher.health.silent[gone] > heard)
+        watcher.health.watch(())
+        assert watcher.health.is_silent(gone, heard)
+        monkeypatch.setattr(health, "MAX_SILENT", 2)
+        others = bytes((1,)) * 32, bytes((2,)) * 32
+        watcher.health.watch(others)
+        await until(lambda: set(watcher.health.silent) == set(others))
+        assert gone not in watcher.health.silent
 
 
 async def test_nothing_is_told_of_what_did_not_change(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -99,7 +99,7 @@ async def test_a_watched_node_that_is_silent_and_no_peer_is_not_there() -> None:
     async with village("birch", "oak") as (birch, oak):
         await oak.net.join(birch.id, birch.where)
         await until(lambda: oak.sees(birch) == "online")
-        oak.net._health.silent.add(birch.id)
+        oak.net._health.silent[birch.id] = float("inf")
         assert oak.sees(birch) == "online"
         peer = oak.net._peering.peer(birch.id)
         assert peer is not None
@@ -107,6 +107,8 @@ async def test_a_watched_node_that_is_silent_and_no_peer_is_not_there() -> None:
         birch.net._finder.look = lambda: None  # type: ignore[method-assign]
         await peer.link.close()
         await until(lambda: oak.sees(birch) == "offline")
+        oak.net._health.silent[birch.id] = float("-inf")
+        assert oak.sees(birch) == "online"  # there were news of it since
         assert [seen.via for seen in oak.net.nodes()] == ["invite"]
         oak.net._finder.book.put(birch.id, birch.where, "mdns")
         assert [seen.via for seen in oak.net.nodes()] == ["lan"]
