@@ -14,13 +14,15 @@ from typing import Any, cast
 import pytest
 
 from infraxa.app import line, sales, turns, unsent
+from infraxa.app.counting import EMBED_TEXTS
 from infraxa.app.provider import Limits
 from infraxa.app.serving import ServedState
-from infraxa.engine.types import ChatMessage, ErrorInfo
+from infraxa.engine.types import ChatMessage, Embedded, ErrorInfo
 from infraxa.net.link import Link
 from infraxa.net.orders import Claimed, Done, Piece, Placed
 from infraxa.net.prompts import Prompt, Turn
-from infraxa.net.purchase import Item, OrderFailed, Progressed
+from infraxa.net.purchase import Item, OrderFailed, Progressed, Vector
+from infraxa.net.sale import Sale
 from tests.app.selling import Scripted, ScriptedGeneration, Shop, scripted, text_of
 from tests.net.nodes import until
 
@@ -525,6 +527,36 @@ async def test_a_slot_is_free_when_its_answer_broke_off(tmp_path: Path, code: st
         async with unread(shop) as generation:
             generation.finish(ErrorInfo(code, "It died."))
             await next_is_answered(shop)
+        await shop.free()
+
+
+async def test_a_slot_is_free_when_the_last_vectors_are_computed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, vector = asyncio.Event(), Sale.vector
+    texts = tuple(f"text {number}" for number in range(EMBED_TEXTS + 1))
+
+    async def blocked(sale: Sale, data: bytes, n_tokens: int) -> None:
+        if computed == [EMBED_TEXTS, 1]:
+            await read.wait()
+        await vector(sale, data, n_tokens)
+
+    async def embed(some: tuple[str, ...]) -> Embedded:
+        computed.append(len(some))
+        return Embedded((bytes(64),) * len(some), (2,) * len(some))
+
+    computed: list[int] = []
+    monkeypatch.setattr(Sale, "vector", blocked)
+    async with scripted(tmp_path) as shop:
+        await shop.open(capacity=1)
+        engine_of(shop).embed = embed  # type: ignore[attr-defined]
+        user = await shop.user()
+        first = asyncio.ensure_future(user.bought(prompt=Prompt(texts=texts), texts=len(texts)))
+        await until(lambda: len(computed) == 2)
+        await next_is_answered(shop)
+        assert not first.done()
+        read.set()
+        assert sum(isinstance(item, Vector) for item in await first) == len(texts)
         await shop.free()
 
 
