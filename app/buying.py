@@ -53,7 +53,7 @@ FIND_S: Final = 10.0
 SETTLE_S: Final = 2.0
 """For the others after it."""
 BUSY_S: Final = 30.0
-"""All in all for drivers that are busy."""
+"""All in all for places of busy drivers, and as much for their refusals."""
 LOOK_S: Final = 0.25
 """Between two looks whether anybody has room."""
 MAX_REFUSALS: Final = 8
@@ -65,7 +65,15 @@ CUTS: Final = 6
 
 
 class Buying(Pulled):
-    """A Source, see Buyer.generate."""
+    """A Source, see Buyer.generate.
+
+    What it waits for is bounded, whatever drivers do. Refusals for want of room may take BUSY_S all in all,
+    and the waits for a place as much; every other driver that does not answer to the end is one of
+    MAX_DRIVERS. So there are at most MAX_DRIVERS orders that take long, and one more for each session that
+    was stale and for each of CUTS. Each is bounded by its Patience: 6 minutes before the driver has a place,
+    then what the prompt and the tokens take. Where nobody else may be asked, the same driver is asked again
+    as long as the waits for its place are within BUSY_S.
+    """
 
     def __init__(
         self,
@@ -104,6 +112,8 @@ class Buying(Pulled):
         self._renewed: set[bytes] = set()
         """Drivers with which a stale session was made anew."""
         self._busy_until: float | None = None
+        self._refusing_s = 0.0
+        """What refusals for want of room took."""
         self._bills: tuple[Bill, ...] = ()
         self._rebilled = asyncio.Event()
         self.preferred: OfferSeen | None = None
@@ -235,7 +245,7 @@ class Buying(Pulled):
         too_large = setback.code == "too_large"
         if too_large and self._shorten(setback.limit or offer.model.context):
             return offer
-        no_place = setback.code in NO_PLACE
+        no_place = setback.code in NO_PLACE and not (self._wanted.may_move and self._refusing_s > BUSY_S)
         if no_place:
             self._refused.add(offer.node.id)
         elif offer.node.id not in self._tried:
@@ -368,7 +378,11 @@ class Buying(Pulled):
                 if self.spending is not None and self.spending.behind(node.id):
                     async with asyncio.timeout(self._patience_left()):
                         await self.spending.caught_up(node.id)
-                return await attempt.run(order, prompt)
+                began = time.monotonic()
+                ended = await attempt.run(order, prompt)
+                if isinstance(ended, Setback) and ended.code in NO_PLACE:
+                    self._refusing_s += time.monotonic() - began
+                return ended
         except TimeoutError:
             name = order_words.display_name(node.name, node.id)
             return Setback("busy", order_words.ended("busy", name))

@@ -89,6 +89,43 @@ async def test_a_driver_that_is_always_busy_for_a_moment_is_left(
     assert 2 <= len(maple.orders) <= 8
 
 
+@pytest.mark.parametrize(("held", "most"), [(0.8, buying.MAX_DRIVERS), (0.35, buying.MAX_DRIVERS + 2)])
+async def test_drivers_that_hold_an_order_in_line_and_are_busy_then_are_few(
+    held: float, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else all that there are could hold it, one after the other, for as long as a line may last."""
+    monkeypatch.setattr(buying, "BUSY_S", 0.75)
+
+    async def holds(sale: Sale) -> None:
+        await sale.placed(1)
+        await asyncio.sleep(held)
+        await sale.fail("busy", retry_after_ms=1)
+
+    stalls = [Stall(f"maple {number}", holds) for number in range(10)]
+    async with market(*stalls) as place:
+        found = await told(place.buy())
+    assert found.end.error is not None and found.end.error.code == "busy"
+    assert sum(len(stall.orders) for stall in stalls) in range(buying.MAX_DRIVERS, most + 1)
+    assert max(len(stall.orders) for stall in stalls) == 1
+
+
+async def test_who_has_room_answers_though_another_held_the_order_and_was_busy(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(buying, "BUSY_S", 0.2)
+
+    async def holds(sale: Sale) -> None:
+        await sale.placed(1)
+        await asyncio.sleep(0.3)
+        await sale.fail("busy")
+
+    maple, birch = Stall("maple", holds), Stall("birch", saying("Hello"))
+    async with market(maple, birch) as place:
+        await place.trust(maple)
+        found = await told(place.buy())
+    assert (found.text, len(maple.orders)) == ("Hello", 1)
+
+
 async def test_empty_answers_make_nobody_known() -> None:
     maple = Stall("maple", saying())
     async with market(maple) as place:
