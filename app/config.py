@@ -386,7 +386,10 @@ def allowed(name: str) -> str:
     elif name == "provide_hours":
         text = "two times of day such as 22:00-07:00"
     elif name == "driver":
-        text = '"local" or "auto", or the id of a node, of which the first 4 characters are enough'
+        text = (
+            '"local" or "auto", or the id of a node (what stands behind its name in `infraxa providers`), '
+            "of which the first 4 characters are enough"
+        )
     elif field.type is str:
         text = f"a line of 1 to {field.meta.max_length} characters"
     else:
