@@ -206,7 +206,8 @@ def _receipts(
 ) -> tuple[list[tuple[int, OrderRow, ReceiptRow]], dict[tuple[Role, bytes], str], dict[int, Verdict]]:
     """A page, how the peers are called, and what audits found, by place."""
     page = earnings.list_receipts(conn, role, before=before, limit=limit)
-    audits = verdicts.of_receipts(conn, page[-1][0], page[0][0]) if page else {}
+    bought = page and role != "provider"
+    audits = verdicts.of_receipts(conn, page[-1][0], page[0][0]) if bought else {}
     return page, tabs.names(conn), audits
 
 

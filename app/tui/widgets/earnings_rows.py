@@ -356,7 +356,7 @@ def _receipt_in_full(one: ReceiptSeen) -> Content:
     money = f"charge {shown(one.charge)}{accepted} · {_SAID[one.state]}"
     return _lines(
         f"{one.order[:16]} · {one_line(one.peer, 64)}",
-        " · ".join(part for part in (told, price, verdict_of(one)) if part),
+        " · ".join(part for part in (verdict_of(one), told, price) if part),
         f"{money} · {ending(one)}{_purpose(one)}",
     )
 
