@@ -161,8 +161,8 @@ class Attempt:
         from infraxa.net.purchase import OrderFailed, Purchase
 
         part = self._tally.order()
-        promised = self._offer.node.first_token_ms / 1000
-        patience = Patience(self._limits, link.clock.monotonic(), first_token=promised)
+        first, speed = self._offer.node.first_token_ms / 1000, self._offer.model.speed / 1000
+        patience = Patience(self._limits, link.clock.monotonic(), first_token=first, speed=speed)
         outcome, ended = Outcome("cancelled"), Ended("cancelled")
         bought: Purchase | None = None
         try:
@@ -170,7 +170,7 @@ class Attempt:
                 self._telling.say(Waits(order_words.pricing(self._name), now_ms(), PRICE_S))
                 order = await self._spending.begin(link, self._offer, order, prompt)
                 part.leaves()
-                patience = Patience(self._limits, link.clock.monotonic(), first_token=promised)
+                patience = Patience(self._limits, link.clock.monotonic(), first_token=first, speed=speed)
             async with Purchase(link, order, prompt, patience) as bought:
                 done = await self._follow(bought, patience, part, order.id)
             # A driver that ends at once and says nothing must not look like the best of all.
@@ -381,6 +381,7 @@ class Attempt:
             limit=error.limit,
             need=prompt_tokens(prompt),
             texts=bool(prompt.texts),
+            pace=error.pace,
         )
         return Setback(code, words, retry_s, error.limit, no_token=error.no_token), outcome
 

@@ -13,6 +13,7 @@ from infraxa.engine.types import ErrorInfo
 from infraxa.net.credits import shown as shown_amount
 from infraxa.net.identity import short_id
 from infraxa.net.names import clean_name
+from infraxa.net.patience import Pace
 from infraxa.net.routing import Blame
 from infraxa.net.status import NetworkStatus
 from infraxa.store.trade_records import RefusalReason
@@ -93,6 +94,9 @@ _SHOWN: Mapping[str, str] = {
 }
 """Instead of those above, when some of the answer is there."""
 
+_SLOW = "{name} gave {came}, which is too slow to wait for."
+"""Instead of `stalled`, when tokens came."""
+
 _BLAMED: Mapping[Blame, _Words] = {
     "own": _Words(
         "This machine's own network failed, and the connection with {name} with it.",
@@ -128,6 +132,7 @@ def ended(
     limit: int = 0,
     need: int = 0,
     texts: bool = False,
+    pace: Pace | None = None,
 ) -> ErrorInfo:
     """Why there is no (more) answer of the driver called `name`, and what helps.
 
@@ -135,7 +140,7 @@ def ended(
     `retry_after_s`: what the driver asks for; 0 = nothing. `limit`: tokens that it can hold, or µcr that
     may be owed; 0 = unknown.
     `need`: tokens of the conversation, about; said where it is more than the limit, as only the driver can
-    count them. `texts`: their vectors were asked for.
+    count them. `texts`: their vectors were asked for. `pace`: at which it came, where that was too slow.
     """
     if code not in _ENDS:
         code = "internal"
@@ -143,16 +148,23 @@ def ended(
     sentence = words.sentence
     if shown and blame == "peer":
         sentence = _SHOWN.get(code, sentence)
+    if pace is not None and blame == "peer":
+        sentence = _SLOW
     when = f" in {seconds(retry_after_s)}" if retry_after_s > 0 else ""
     tokens = f", {limit:,} tokens" if limit > 0 else ""
     amount = f", {shown_amount(limit)} credits" if limit > 0 else ""
     if 0 < limit < need:
         tokens = f": it is about {need:,} tokens, where {limit:,} fit"
+    came = "" if pace is None else _came(pace)
     return ErrorInfo(
         PROMPT_TOO_LONG if code == "too_large" else code,
-        sentence.format(name=name, tokens=tokens, amount=amount),
+        sentence.format(name=name, tokens=tokens, amount=amount, came=came),
         words.remedy.format(when=when),
     )
+
+
+def _came(pace: Pace) -> str:
+    return f"{pace.tokens} token{'' if pace.tokens == 1 else 's'} in {seconds(pace.seconds)}"
 
 
 def no_room(name: str, owed: int, limit: int) -> ErrorInfo:

@@ -5,7 +5,9 @@
                                            line
 
 Each wait has a bound of its own, so that a driver which says nothing, says the same for ever, or says it one
-byte a minute is left within one of them. Whether the link lives is for liveness.py.
+byte a minute is left within one of them. The tokens have a least pace besides, so that an answer of n tokens
+is waited for no longer than n × `per_token`, and one `pace`, however they drip. Whether the link lives is for
+liveness.py.
 """
 
 from __future__ import annotations
@@ -39,12 +41,24 @@ class PatienceLimits(Struct, frozen=True):
     silence: float = 15.0
     """Between two tokens; or 5 × the longest such wait so far, at most `longest`."""
     longest: float = 60.0
+    per_token: float = 5.0
+    """Of each token, on average over `pace`. A large model on an old processor takes 2 s, and it may read the
+    prompts of others half of the time. Less for one that promises to be fast, see SLOWER."""
+    pace: float = 300.0
+    """In which as many tokens must come as `per_token` allows for, in time that they are waited for."""
     pause: float = 5.0
     """What is left after this process did not run."""
 
 
 LATE: Final = 1.0
 """Seconds; who asks so much later than it was told to did not run in between."""
+
+
+SLOWER: Final = 30.0
+"""So many times slower than it promises is no driver for minutes: it answers several at once, reads their
+prompts, and is used by its person, but not all that at its worst."""
+NEVER_LESS: Final = 1.0
+"""Seconds per token that any driver has, whatever it promises."""
 
 
 class Bound(NamedTuple):
@@ -56,6 +70,13 @@ class Bound(NamedTuple):
     """Signs of life that stay out end it before, see `Patience.due`."""
 
 
+class Pace(NamedTuple):
+    """How quickly an answer came."""
+
+    tokens: int
+    seconds: float
+
+
 class Overdue(NamedTuple):
     """What did not come in time."""
 
@@ -64,13 +85,18 @@ class Overdue(NamedTuple):
     """Nothing came at all, rather than nothing new."""
     waited: float
     """Seconds since it got on."""
+    pace: Pace | None = None
+    """Of tokens that come one by one, but too few of them."""
 
 
 class Patience:
     """Of one order. `now` is always monotonic seconds."""
 
-    def __init__(self, limits: PatienceLimits, now: float, *, first_token: float = 0.0) -> None:
-        """`first_token`: seconds to the first token as the driver promises."""
+    def __init__(
+        self, limits: PatienceLimits, now: float, *, first_token: float = 0.0, speed: float = 0.0
+    ) -> None:
+        """As the driver promises: `first_token`, seconds to it; `speed`, tokens per second after it, 0 = not
+        promised."""
         self._limits = limits
         self._wait: Wait = "answer"
         self._began = now
@@ -81,6 +107,17 @@ class Patience:
         self._read = 0
         self._gap = 0.0
         """The longest wait between two tokens."""
+        promised = max(NEVER_LESS, SLOWER / speed) if speed > 0 else math.inf
+        self._need = math.ceil(limits.pace / min(limits.per_token, promised))
+        """Tokens in each `pace`."""
+        self._tokens = 0
+        """Of them, so far."""
+        self._spent = 0.0
+        """Seconds that they were waited for, until `_asked`."""
+        self._asked = now
+        """Since when the next one is waited for."""
+        self._ready = False
+        """That it is was said."""
         self._sign = now
         """When anything came last."""
         self._resumed: float | None = None
@@ -110,12 +147,20 @@ class Patience:
             self._read = done
             self._get_on(now)
 
-    def piece(self, now: float) -> None:
-        """A token came."""
+    def reads(self, now: float) -> None:
+        """This side is ready for what comes next. Until it is, after each piece, the time is its own."""
+        if not self._ready:
+            self._asked, self._ready = now, True
+
+    def piece(self, now: float, tokens: int = 1) -> None:
+        """So many tokens came."""
         if self._wait == "words":
             self._gap = max(self._gap, now - self._heard)
+            self._count(tokens, now)
         else:
             self._begin("words", now)
+            self._count_anew(now)
+        self._ready = False
         self._get_on(now)
 
     def until(self) -> Bound:
@@ -129,6 +174,8 @@ class Patience:
         """When to ask whether it is overdue, unless something comes; monotonic seconds."""
         whole, idle = self._bounds()
         due = min(self._began + whole, self._heard + idle)
+        if self._wait == "words":
+            due = min(due, self._asked + self._limits.pace - self._spent)
         return due if self._resumed is None else max(due, self._resumed)
 
     def overdue(self, now: float) -> Overdue | None:
@@ -139,8 +186,12 @@ class Patience:
             return None
         if now - due > LATE and self._resumed is None:
             self._resumed = now + self._limits.pause
+            self._count_anew(now)
             return None
         _, idle = self._bounds()
+        if self._wait == "words" and now < self._heard + idle:
+            pace = Pace(self._tokens, self._spent + now - self._asked)
+            return Overdue(self._wait, False, now - self._heard, pace)
         silent = self._sign == self._heard and self._heard + idle <= now
         return Overdue(self._wait, silent, now - self._heard)
 
@@ -158,6 +209,19 @@ class Patience:
                 return limits.reading, limits.advance
             case "words":
                 return math.inf, max(limits.silence, min(5 * self._gap, limits.longest))
+
+    def _count(self, tokens: int, now: float) -> None:
+        if now - self.due() > LATE:
+            self._count_anew(now)  # this process did not run, or read
+            return
+        self._spent += now - self._asked
+        self._asked = now
+        self._tokens += tokens
+        if self._tokens >= self._need:
+            self._count_anew(now)
+
+    def _count_anew(self, now: float) -> None:
+        self._tokens, self._spent, self._asked = 0, 0.0, now
 
     def _begin(self, wait: Wait, now: float) -> None:
         self._wait = wait

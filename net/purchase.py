@@ -70,6 +70,7 @@ class OrderFailed(Exception):
         shown: bool,
         failure: wire.Failure | None = None,
         wait: patience.Wait | None = None,
+        pace: patience.Pace | None = None,
         refusal: Refusal | None = None,
     ) -> None:
         super().__init__(code)
@@ -89,6 +90,8 @@ class OrderFailed(Exception):
         """There are no scores: the answer holds a token that the model does not have."""
         self.wait = wait
         """What did not come in time."""
+        self.pace = pace
+        """How slowly it came, where it did come."""
         self.refusal = refusal
         """Why it was `garbage`, to be counted; why the link was closed, if that was said."""
 
@@ -219,6 +222,7 @@ class Purchase:
             if self._progress is not None:
                 progress, self._progress = self._progress, None
                 return progress
+            self._patience.reads(self._now())
             try:
                 async with asyncio.timeout(self._left()) as self._waiting:
                     chunk = await anext(self._stream)
@@ -273,7 +277,7 @@ class Purchase:
         if texts:
             self.shown, self._progress = True, None
             if ids:
-                self._patience.piece(now)
+                self._patience.piece(now, len(ids))
             self._items.append(orders.Piece(tuple(ids), "".join(texts), tuple(logprobs), draw))
         if done is not None:
             self._items.append(done)
@@ -317,7 +321,8 @@ class Purchase:
     def _judge(self) -> None:
         overdue = self._patience.overdue(self._now())
         if overdue is not None:
-            raise self._failed("silent" if overdue.silent else "stalled", wait=overdue.wait)
+            code = "silent" if overdue.silent else "stalled"
+            raise self._failed(code, wait=overdue.wait, pace=overdue.pace)
 
     def _failed(
         self,
@@ -326,12 +331,20 @@ class Purchase:
         at: Literal["driver", "link"] = "driver",
         failure: wire.Failure | None = None,
         wait: patience.Wait | None = None,
+        pace: patience.Pace | None = None,
         refusal: Refusal | None = None,
     ) -> OrderFailed:
         self.cancel()
         self._items.clear()
         return OrderFailed(
-            code, at=at, sent=self.sent, shown=self.shown, failure=failure, wait=wait, refusal=refusal
+            code,
+            at=at,
+            sent=self.sent,
+            shown=self.shown,
+            failure=failure,
+            wait=wait,
+            pace=pace,
+            refusal=refusal,
         )
 
     def _now(self) -> float:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from typing import Any
 
+import msgspec
 import pytest
 
 from infraxa.app.answering import Item, Moved, Sent, Times, Waits
@@ -470,6 +472,31 @@ async def test_a_fault_of_the_driver_has_a_sentence_and_a_remedy(fault: str) -> 
     assert SECRET not in error.message + error.remedy
     assert (offer.failed, found.times.blame) == (1, "peer")
     assert offer.cooling_s > 0
+
+
+async def drips(link: Link, stream: Stream) -> None:
+    """A token now and then, each soon enough after the one before."""
+    await prompted(stream, 1000)
+    while True:
+        await stream.send(encode_frame(Piece((1,), "x")))
+        await asyncio.sleep(0.5)
+
+
+async def test_a_driver_whose_tokens_drip_is_left_for_another_who_goes_on() -> None:
+    maple, birch = Stall("maple", silent), Stall("birch", saying(" and fast"))
+    maple.raw = drips
+    limits = msgspec.structs.replace(SOON, silence=2.0, longest=2.0, per_token=0.1, pace=1.2)
+    async with market(maple, birch, limits=limits) as place:
+        found = await told(place.buy(maple, failover="auto"))
+        offers = {offer.node.name: offer for offer in place.drivers.offers(place.nodes())}
+    goes_on, count = found.moves[1], found.text.index(" ")
+    assert (found.text, found.end.reason) == ("x" * count + " and fast", "stop") and count < 12
+    assert goes_on.part.at == count
+    words = re.fullmatch(
+        r"maple gave (\d+) tokens? in 1 s, which is too slow to wait for\.", goes_on.part.reason
+    )
+    assert words is not None and int(words[1]) < 12
+    assert (offers["maple"].failed, offers["birch"].answered) == (1, 1)
 
 
 REFUSALS: dict[wire.ErrorCode, tuple[str, str]] = {

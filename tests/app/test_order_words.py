@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from infraxa.app import order_words
 from infraxa.app.order_words import FOUND_HERE, ended
 from infraxa.net import wire
+from infraxa.net.patience import Pace
 from infraxa.net.routing import Blame
 
 BY_NETWORK = frozenset({"unreachable", "timeout", "refused"})
@@ -48,6 +49,13 @@ def test_when_and_how_much() -> None:
     assert ended("too_large", "maple", limit=2048, need=4100).message.endswith(said)
     # What this machine thinks is fewer, the driver counted.
     assert ended("too_large", "maple", limit=512, need=400).message.endswith("hold, 512 tokens.")
+
+
+def test_how_slowly_it_came() -> None:
+    error = ended("stalled", "maple", shown=True, pace=Pace(3, 300.2))
+    assert error.message == "maple gave 3 tokens in 5 min, which is too slow to wait for."
+    assert ended("stalled", "ma{p}le", pace=Pace(1, 60)).message.startswith("ma{p}le gave 1 token in 60 s,")
+    assert "gave" not in ended("stalled", "maple", blame="own", pace=Pace(3, 300.0)).message
 
 
 @given(st.text(max_size=80))

@@ -38,7 +38,16 @@ SALES = SaleLimits(idle=0.5, upload=1.0, stall=0.5, fail=0.5)
 """Shorter than ours, so that nobody has to wait for it."""
 WEAK_WAITS = PatienceLimits(**dict.fromkeys(PatienceLimits.__struct_fields__, EVER))
 WAITS = PatienceLimits(
-    0.5, line=1.0, placed=0.5, upload=1.0, taken=0.5, advance=0.5, reading=1.0, silence=0.5
+    0.5,
+    line=1.0,
+    placed=0.5,
+    upload=1.0,
+    taken=0.5,
+    advance=0.5,
+    reading=1.0,
+    silence=0.5,
+    per_token=0.1,
+    pace=1.0,
 )
 
 
@@ -511,6 +520,16 @@ async def letters_without_tokens(stream: Stream) -> None:
         await asyncio.sleep(0.1)
 
 
+async def tokens_that_drip(stream: Stream) -> None:
+    """After one that came late, for which more time is given."""
+    await claims(stream)
+    await says(stream, Piece((1,), "a"))
+    await asyncio.sleep(0.3)
+    while True:
+        await says(stream, Piece((1,), "a"))
+        await asyncio.sleep(0.4)
+
+
 TIME: dict[Answer, str] = {
     nothing: "answer",
     the_same_place: "line",
@@ -518,6 +537,7 @@ TIME: dict[Answer, str] = {
     a_little_progress: "reading",
     a_byte_at_a_time: "reading",
     letters_without_tokens: "words",
+    tokens_that_drip: "words",
 }
 
 
@@ -539,5 +559,5 @@ async def test_a_driver_that_never_comes_to_an_end(answer: Answer) -> None:
     report.tell(
         f"orders: {answer.__name__.replace('_', ' ')} for ever",
         weakened="waited for",
-        ours="left: 15 s without a word, 180 s in line, 60 s without getting on",
+        ours="left: 15 s without a word, 180 s in line, 60 s without getting on, 5 minutes with few tokens",
     )

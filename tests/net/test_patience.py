@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from infraxa.net.patience import LATE, Overdue, Patience, PatienceLimits
+from infraxa.net.patience import LATE, Overdue, Pace, Patience, PatienceLimits
 
 LIMITS = PatienceLimits()
 Act = Callable[[Patience, float], None]
@@ -22,9 +22,9 @@ def patience(*acts: str, first_token: float = 0.0) -> Patience:
     return made
 
 
-def left_after(made: Patience, act: Act | None, every: float) -> tuple[float, Overdue]:
-    """When the user leaves a driver that does the same for ever."""
-    now = following = 0.0
+def left_after(made: Patience, act: Act | None, every: float, now: float = 0.0) -> tuple[float, Overdue]:
+    """When the user leaves a driver that does the same for ever, from `now` on."""
+    following = now
     while now < 1e6:
         deadline = made.due()
         following = following + every if act else 1e9
@@ -42,6 +42,7 @@ ACTS: dict[str, Act] = {
     "uploaded": Patience.uploaded,
     "the same": lambda made, now: made.progressed(5, now),
     "piece": Patience.piece,
+    "ten": lambda made, now: made.piece(now, 10),
 }
 
 
@@ -61,6 +62,8 @@ ACTS: dict[str, Act] = {
         (["uploading", "uploaded", "placed", "uploaded"], None, 1, 90, Overdue("reading", True, 90)),
         (["uploading", "uploaded", "piece"], None, 1, 15, Overdue("words", True, 15)),
         (["uploading", "uploaded", "piece"], "the same", 1, 15, Overdue("words", False, 15)),
+        (["uploading", "uploaded", "piece"], "piece", 14, 300, Overdue("words", False, 6, Pace(21, 300))),
+        (["uploading", "uploaded", "piece"], "piece", 5.5, 300, Overdue("words", False, 3, Pace(54, 300))),
     ],
 )
 def test_a_driver_that_does_the_same_for_ever(
@@ -117,6 +120,81 @@ def test_a_slow_model_may_be_silent_for_longer(gaps: list[float], bound: float) 
         made.piece(now)
     assert made.overdue(now + bound - 0.01) is None
     assert made.overdue(now + bound) == Overdue("words", True, bound)
+
+
+def test_an_answer_that_drips_is_left_within_minutes() -> None:
+    """Though no wait for a token is too long, and however fast it began."""
+    made = patience("uploading", "uploaded", "piece")
+    for step in range(4000):
+        made.piece(step / 100)
+    made.piece(53.0)
+    left, overdue = left_after(made, ACTS["piece"], 59, 53.0)
+    assert left < 53 + 300 and overdue.pace is not None
+    assert overdue.pace.tokens < 60 and overdue.pace.seconds == pytest.approx(300)
+
+
+def test_tokens_that_come_together_are_all_counted() -> None:
+    with pytest.raises(AssertionError, match="for ever"):
+        left_after(patience("uploading", "uploaded", "piece", "ten", "ten"), ACTS["ten"], 14)
+
+
+@pytest.mark.parametrize(
+    ("speed", "per_token"),
+    [(0.0, 5.0), (0.5, 5.0), (6.0, 5.0), (10.0, 3.0), (30.0, 1.0), (1e6, 1.0), (1e-3, 5.0)],
+)
+def test_who_promises_to_be_fast_is_left_before_who_does_not(speed: float, per_token: float) -> None:
+    """But nobody for a token a second."""
+
+    def answer(every: float) -> float:
+        made = Patience(LIMITS, 0.0, speed=speed)
+        for act in ("uploading", "uploaded", "piece"):
+            ACTS[act](made, 0.0)
+        try:
+            return left_after(made, ACTS["piece"], every)[0]
+        except AssertionError:
+            return 0.0
+
+    assert answer(per_token * 1.1) == pytest.approx(300)
+    assert answer(per_token * 0.98) == 0.0
+
+
+def test_a_slow_driver_that_reads_the_prompts_of_others_is_waited_for() -> None:
+    """A token each 2 s, and half a minute of nothing in each minute."""
+    made = patience("uploading", "uploaded", "piece")
+    now = 0.0
+    for _ in range(100):
+        for wait in [2.0] * 15 + [30.0]:
+            now += wait
+            if wait == 2.0:
+                assert made.overdue(now) is None
+                made.piece(now)
+
+
+def test_the_time_in_which_this_side_does_not_read_is_its_own() -> None:
+    """A token that was said long ago, taken every 10 s."""
+    made = patience("uploading", "uploaded", "piece")
+    for step in range(1, 1000):
+        made.reads(10.0 * step)
+        made.reads(10.0 * step + 0.1)  # again, as when a wait is judged
+        assert made.overdue(10.0 * step + 0.1) is None
+        made.piece(10.0 * step + 0.2)
+    left, overdue = left_after(made, ACTS["piece"], 10.0, 9990.2)
+    assert left < 9990.2 + 600 and overdue.pace is not None
+
+
+def test_a_slow_answer_is_counted_anew_when_this_process_did_not_run() -> None:
+    made = patience("uploading", "uploaded")
+    made.piece(0.0)
+    for step in range(1, 22):
+        made.piece(14.0 * step)
+    assert made.due() == 300
+    assert made.overdue(4000.0) is None and made.due() == 4005  # it slept
+    made.piece(4001.0)
+    for step in range(1, 21):
+        made.piece(4001.0 + 14.0 * step)
+    assert made.due() == 4300
+    overdue = made.overdue(4300.0)
+    assert overdue is not None and overdue.pace == Pace(21, 300)
 
 
 def test_the_wait_for_the_first_token_is_no_gap_between_two() -> None:
@@ -201,4 +279,4 @@ def test_silence_between_tokens_is_never_waited_for_longer_than_its_longest(gaps
             assert gap >= LIMITS.silence
             return
         now += gap
-        made.piece(now)
+        made.piece(now, 60)  # as many as must come in all this time
