@@ -113,9 +113,11 @@ async def offers(node: Node, count: int = 1) -> list[OfferSeen]:
 class Crowd:
     """Providers and users of one network that nobody else is in."""
 
-    def __init__(self, folder: Path, *, slots: int = 4) -> None:
+    def __init__(self, folder: Path, *, slots: int = 4, command: Sequence[str] = ("-m", "infraxa")) -> None:
+        """`command`: what Python runs as a provider."""
         self.folder = folder
         self.slots = slots
+        self._command = command
         self.network = f"crowd {os.getpid()} {folder.name}"[:32].strip()
         self.providers: list[Provider] = []
         self._count = 0
@@ -125,7 +127,10 @@ class Crowd:
         self._count += 1
         name = f"p{self._count}"
         # By mDNS, since nobody tells others of addresses on loopback.
-        made = Provider(name, self.folder / name, self.network, "", slots=self.slots, mdns=True, money=CREDIT)
+        made = Provider(
+            name, self.folder / name, self.network, "",
+            slots=self.slots, mdns=True, money=CREDIT, command=self._command,
+        )  # fmt: skip
         self.providers.append(made)
         return made
 

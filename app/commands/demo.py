@@ -17,7 +17,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -51,8 +51,9 @@ class Provider:
         slots: int = SLOTS,
         mdns: bool = False,
         money: Mapping[str, float] = NO_MONEY,
+        command: Sequence[str] = ("-m", "infraxa"),
     ) -> None:
-        """`money`: options of `serve` in credits, by their names."""
+        """`money`: options of `serve` in credits, by their names. `command`: what Python runs."""
         self.name = name
         self.folder = folder
         self.port = 0
@@ -74,7 +75,7 @@ class Provider:
         given = [part for key, value in options.items() if value for part in (f"--{key}", value)]
         self._process = subprocess.Popen(
             [
-                *(sys.executable, "-P", "-m", "infraxa", "--data-dir", str(folder), "serve"),
+                *(sys.executable, "-P", *command, "--data-dir", str(folder), "serve"),
                 # Without self-tests: what is sold here is sold to those who are seen to buy.
                 *(
                     "--json-events",
