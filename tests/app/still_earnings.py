@@ -154,7 +154,7 @@ def receipts(count: int) -> list[ReceiptSeen]:
                 "cancelled" if at % 11 == 4 else "stop",
                 None if state == "due" else (n_prompt, 480 if at % 2 else 0, n_out - over),
                 False,
-                *(("",) if is_sold else _VERDICTS[at // 4 % len(_VERDICTS)]),  # type: ignore[arg-type] # of them
+                *(("",) if is_sold else _VERDICTS[at // 4 % len(_VERDICTS)]),
             )
         )
     return found

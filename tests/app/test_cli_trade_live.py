@@ -59,6 +59,9 @@ async def test_an_answer_is_bought_and_settled(tmp_path: Path) -> None:
         assert (bill["state"], bill["driver"]) == ("signed", oak_id)
         assert 0 < bill["charge"] <= bill["hold"] and bill["price_out"] >= 300_000
         assert (await oak.list_receipts(count=1))[0].accepted == bill["charge"]
+        bought = json.loads((await run("receipts", "list", "--json", data=me)).out)
+        assert all(one["verdict"] in ("signed", "passed", "undetermined") for one in bought), bought
+        assert {one.verdict for one in await oak.list_receipts()} == {""}, "who sells audits nothing"
 
         one_line(await run("ask", "hi", "--max-price", "0.1", data=me), "more than 0.10 credits")
         named = await run("ask", "hi", "--max-price", "0.1", "--driver", oak_id, data=me)
