@@ -24,7 +24,8 @@ from infraxa.app.offers import Mark, OfferSeen
 from infraxa.net import routing
 from infraxa.net.identity import display
 from infraxa.net.records import DOES_ANSWERS, ModelOffer
-from infraxa.net.routing import Candidate, Evidence, Outcome, Reason, Wanted
+from infraxa.net.reputation import Weighted
+from infraxa.net.routing import Candidate, Evidence, Outcome, Wanted
 from infraxa.net.status import SeenNode
 from infraxa.net.tasks import TaskGroup
 from infraxa.store import drivers
@@ -41,12 +42,6 @@ _ANY = Wanted()
 _ALL = b""
 """In place of a model_id: all models of a node together."""
 _RANK = {"online": 0, "busy": 1, "offline": 2}
-_PROBLEMS: Final[dict[Reason | None, str]] = {
-    "blocked": "You blocked this provider.",
-    "offline": "It is offline.",
-    "no_way": "It told no address by which it can be reached, and no relay.",
-}
-"""Why one is not the driver, even if the person says so."""
 
 
 class Drivers:
@@ -99,7 +94,9 @@ class Drivers:
         that are online first, the `fallback` models after others, and what is expected to cost least,
         the time until it answered included."""
         now = self._clock()
-        listed = [(self._order(one, now), self._seen(one, now)) for one in self._candidates(nodes)]
+        listed = [
+            (self._order(one, now), self._seen(one, said, now)) for one, said in self._rated_candidates(nodes)
+        ]
         listed.sort(key=lambda pair: pair[0])
         return [offer for _, offer in listed]
 
@@ -144,7 +141,9 @@ class Drivers:
         n_prompt = max(context - n_out, 0) or routing.N_PROMPT
         wanted = Wanted(model_id, context, n_prompt, n_out, max_price, does, self.fallback)
         chosen = routing.choose(self._candidates(nodes), wanted, now, self._rng, exclude)
-        return None if chosen is None else self._seen(chosen, now)
+        if chosen is None:
+            return None
+        return self._seen(chosen, self.reputations.said(chosen.node.id), now)
 
     @contextlib.contextmanager
     def asked(self, node: bytes) -> Iterator[None]:
@@ -232,7 +231,7 @@ class Drivers:
             raise NodeError("no_driver", f"{name} has no model that {what}.", "Choose another driver.")
         for one in able:
             if model is None or one.model.model_id.hex() == model.lower():
-                return self._seen(one, self._clock())
+                return self._seen(one, self.reputations.said(node.id), self._clock())
         raise NodeError(
             "no_driver",
             f"{name} does not offer this model any more.",
@@ -240,31 +239,38 @@ class Drivers:
         )
 
     def _candidates(self, nodes: Iterable[SeenNode]) -> Iterator[Candidate]:
+        return (candidate for candidate, _ in self._rated_candidates(nodes))
+
+    def _rated_candidates(self, nodes: Iterable[SeenNode]) -> Iterator[tuple[Candidate, list[Weighted]]]:
+        """The models of the nodes, each with what others said of its node."""
         now = self._clock()
         for node in nodes:
             if not node.slots or not node.models:
                 continue
             mark = self._marks.get(node.id)
+            pinned, blocked, pending = mark == "pinned", mark == "blocked", self._pending[node.id]
             of_node = self._evidence.get((node.id, _ALL), _NO_EVIDENCE)
-            opinion = reputations.opinion(self.reputations.said(node.id), now)
+            said = self.reputations.said(node.id)
+            opinion = reputations.opinion(said, now)
             prices = {price.model: (price.price_in, price.price_out) for price in node.prices}
             for place, model in enumerate(node.models):
                 evidence = routing.of_candidate(of_node, self._of_model(node, model))
-                pinned, blocked = mark == "pinned", mark == "blocked"
-                cost = prices.get(place, (model.price_in, model.price_out))
+                cost = prices.get(place) or (model.price_in, model.price_out)
                 caught = self.audit_history.caught(node.id, model.model_id)
-                yield Candidate(
-                    node, model, pinned, blocked, evidence, self._pending[node.id], *cost, opinion, caught
+                yield (
+                    Candidate(node, model, pinned, blocked, evidence, pending, *cost, opinion, caught),
+                    said,
                 )
 
     def _of_model(self, node: SeenNode, model: ModelOffer) -> Evidence:
         return self._evidence.get((node.id, model.model_id), _NO_EVIDENCE)
 
-    def _seen(self, candidate: Candidate, now: int) -> OfferSeen:
+    def _seen(self, candidate: Candidate, said: list[Weighted], now: int) -> OfferSeen:
+        """`said`: of its node, by others."""
         node, model = candidate.node, candidate.model
         evidence = self._of_model(node, model)
         audits = self.audit_history.seen(node.id, model.model_id)
-        score = reputations.score(candidate, self.reputations.said(node.id), audits, now)
+        score = reputations.score(candidate, said, audits, now)
         return OfferSeen(
             node=node,
             model=model,
@@ -284,7 +290,7 @@ class Drivers:
             audited=audits,
             caught=candidate.caught,
             proof=self.audit_history.proof(node.id),
-            problem=_PROBLEMS.get(routing.why_not(candidate, _ANY, now), ""),
+            problem=_problem(candidate),
         )
 
     def _order(self, candidate: Candidate, now: int) -> tuple[bool, bool, int, bool, float, bytes]:
@@ -315,3 +321,12 @@ class Drivers:
         except BaseException:
             self._unwritten |= keys
             raise
+
+
+def _problem(candidate: Candidate) -> str:
+    """Why it is not the driver, even if the person says so."""
+    if candidate.blocked:
+        return "You blocked this provider."
+    if candidate.node.status == "offline":
+        return "It is offline."
+    return "" if candidate.node.dialable else "It told no address by which it can be reached, and no relay."

@@ -15,6 +15,7 @@ from infraxa.net.reputation import Counterparty, Score, Weighted
 from infraxa.net.routing import Candidate
 
 _NOTHING = reputation.Evidence()
+_UNKNOWN = Score()
 
 
 class Reputations:
@@ -40,6 +41,8 @@ def score(candidate: Candidate, said: Sequence[Weighted], audits: AuditsSeen, no
     """What is shown of a provider with one of its models: whether its answers come whole counts for all that
     it offers, how fast they come for this one."""
     evidence = candidate.evidence
+    if not (said or evidence.answered or evidence.failed or audits.passed or audits.failed):
+        return _UNKNOWN  # as most are, in a market of thousands
     whole, broken = routing.weights(evidence, now_ms)
     own = reputation.Evidence(
         receipts=evidence.answered,

@@ -222,6 +222,8 @@ def success(evidence: Evidence) -> float | None:
 
 def weights(evidence: Evidence, now_ms: int) -> tuple[float, float]:
     """What the answers that came whole and the failures weigh now, each 1 when it was new."""
+    if not (evidence.whole or evidence.broken):
+        return 0.0, 0.0
     kept = _kept(evidence, now_ms)
     return evidence.whole * kept, evidence.broken * kept
 

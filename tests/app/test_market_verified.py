@@ -58,7 +58,7 @@ def test_a_word_for_how_far_an_offer_is_verified(offer: OfferSeen, text: str) ->
 def test_the_most_verified_is_first_and_who_was_caught_behind() -> None:
     offers = [JUNIPER, CAUGHT, SIGNING, AUDITED]
     order = HEADINGS.index("verified")
-    keys = [row.order[order] for row in offer_rows(offers, 0.0, (b"", None))]
+    keys = [row.value(order) for row in offer_rows(offers, 0.0, (b"", None))]
     assert keys[0] is None
     _, caught, signed, audited = keys
     assert audited is not None and signed is not None and caught is not None

@@ -8,6 +8,7 @@ offers is in it.
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import random
 import statistics
@@ -89,6 +90,7 @@ def child(folder: str, models_each: int) -> None:
         return Market(settings, folders)
 
     settings = Settings(online=False, threads=1, reduced_motion=True)
+    gc.disable()  # as open_app does: what is made at the start is never looked through
     InfraxaApp(settings, Folders.find(Path(folder), {}), open_node=open_node).run()
 
 

@@ -326,7 +326,10 @@ class MarketScreen(FullView):
         if self.has_class("-card"):
             width = self.query_one("#offer-text").size.width
             text = card(offer, self._older, width, past) if offer is not None and width else Content("")
-            say(self._static("#offer-text"), text, layout=True)
+            shown = self._static("#offer-text")
+            # All is laid out anew only for a card of another height: numbers change every second.
+            said = shown.content.plain if isinstance(shown.content, Content) else ""
+            say(shown, text, layout=said.count("\n") != text.plain.count("\n"))
         else:
             width = max(20, self.size.width - (4 if self.has_class("-wide") else 2))
             text = in_lines(offer, self._older, width, past) if offer is not None else Content("")

@@ -8,19 +8,21 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import lru_cache, partial
+from functools import lru_cache
 from types import MappingProxyType
 from typing import NamedTuple
 
+import msgspec
+
 from infraxa.app.audit_words import badge_of, commits, wrong_of
 from infraxa.app.network_words import span
-from infraxa.app.offers import OfferSeen
+from infraxa.app.offers import Mark, OfferSeen
 from infraxa.app.tui.widgets.driver import is_free
 from infraxa.app.tui.widgets.facts import short_time
 from infraxa.app.tui.widgets.figures import price
 from infraxa.app.tui.widgets.network_rows import round_trip
 from infraxa.app.tui.widgets.price_line import NO_PAST, PricePast
-from infraxa.app.tui.widgets.table import Cell, Column, Row
+from infraxa.app.tui.widgets.table import Cell, Column, Row, Value
 from infraxa.app.tui.widgets.text import one_line
 from infraxa.net.identity import SHORT_LENGTH, display, id_text
 from infraxa.net.status import SeenNode
@@ -55,6 +57,7 @@ COLUMNS = (
 )
 BEST = 0
 """The column that keeps offers as Node lists them, the best first."""
+_GROUPS: dict[Mark, int] = {"pinned": -1, "": 0, "blocked": 1}
 
 
 class Wanted(NamedTuple):
@@ -140,6 +143,75 @@ def offer_key(offer: OfferSeen) -> bytes:
     return offer.node.id + offer.model.model_id
 
 
+class _Offered(msgspec.Struct, frozen=True):
+    """What a row is made of."""
+
+    offer: OfferSeen
+    at: int
+    """Its place among all, the best first."""
+    age_s: float
+    is_driver: bool
+    past: PricePast
+    most: int | None
+
+    def cells(self) -> tuple[Cell, ...]:
+        """Its texts, in the order of COLUMNS."""
+        offer, node, model = self.offer, self.offer.node, self.offer.model
+        gone = node.status == "offline" or offer.mark == "blocked"
+        aside = ".table--aside" if gone else ""
+        name = who(node)
+        suspicious = node.same_name_as is not None
+        mark = {"pinned": "★", "blocked": "✕"}.get(offer.mark, " ")
+        return (
+            (f"{'▸' if self.is_driver else ' '}{mark}", ".table--aside" if gone else ".table--mark"),
+            (f"! {name}", ".table--warn") if suspicious else (name, aside),
+            (label(model.name) or "unnamed", aside),
+            (label(model.quantization), ".table--aside"),
+            (tokens(model.context), aside),
+            (price_text(offer), aside or _price_style(offer, self.most)),
+            (self.past.bars(DAY_BARS), ".table--aside"),
+            (rating_text(offer), aside or (".table--mark" if offer.new else "")),
+            _verified(offer, aside),
+            _state(offer),
+            (f"{busy_slots(node)}/{node.slots}" if node.slots else "–", aside),
+            (round_trip(node.rtt_ms), aside),
+            (percent(offer.success) if offer.success is not None else "–", _success_style(offer) or aside),
+            _measured(offer.first_token_ms, promised_first_token(offer), short_time, aside),
+            _measured(offer.tokens_per_second, promised_speed(offer), rate_text, aside),
+            (span(self.age_s), aside),
+        )
+
+    def order(self, column: int) -> Value:
+        """What this one of COLUMNS sorts it by."""
+        return _ORDER[column](self)
+
+
+_ORDER: tuple[Callable[[_Offered], Value], ...] = (
+    lambda row: row.at,
+    lambda row: who(row.offer.node).casefold(),
+    lambda row: label(row.offer.model.name).casefold(),
+    lambda row: row.offer.model.quantization,
+    lambda row: row.offer.model.context,
+    lambda row: row.offer.price_out + row.offer.price_in,
+    lambda row: row.past.points[-1].price_out if row.past.points else None,
+    lambda row: None if row.offer.new else row.offer.stars,
+    lambda row: _proven(row.offer),
+    lambda row: row.offer.node.status,
+    lambda row: row.offer.node.slots - busy_slots(row.offer.node),
+    lambda row: row.offer.node.rtt_ms,
+    lambda row: row.offer.success,
+    lambda row: _first_of(row.offer.first_token_ms, promised_first_token(row.offer)),
+    lambda row: _first_of(row.offer.tokens_per_second, promised_speed(row.offer)),
+    lambda row: row.age_s,
+)
+"""What each of COLUMNS sorts a row by."""
+
+
+def _first_of(here: float | None, promised: float | None) -> float | None:
+    """What was measured here, else what the node says."""
+    return here if here is not None else promised
+
+
 def offer_rows(
     offers: Iterable[OfferSeen],
     older_s: float,
@@ -161,65 +233,9 @@ def offer_rows(
             key += b"+"
         taken.add(key)
         is_driver = node.id == chosen and chosen_model in (None, model.model_id.hex())
-        age = node.age_s + older_s
-        rate = offer.tokens_per_second
-        first = offer.first_token_ms
-        rows.append(
-            Row(
-                key,
-                partial(_cells, offer, age, is_driver, past, most),
-                (
-                    at,
-                    who(node).casefold(),
-                    label(model.name).casefold(),
-                    model.quantization,
-                    model.context,
-                    offer.price_out + offer.price_in,
-                    past.points[-1].price_out if past.points else None,
-                    None if offer.new else offer.stars,
-                    _proven(offer),
-                    node.status,
-                    node.slots - busy_slots(node),
-                    node.rtt_ms,
-                    offer.success,
-                    first if first is not None else promised_first_token(offer),
-                    rate if rate is not None else promised_speed(offer),
-                    age,
-                ),
-                offer,
-                {"pinned": -1, "blocked": 1}.get(offer.mark, 0),
-            )
-        )
+        made = _Offered(offer, at, node.age_s + older_s, is_driver, past, most)
+        rows.append(Row(key, made.cells, made.order, offer, _GROUPS[offer.mark]))
     return rows
-
-
-def _cells(
-    offer: OfferSeen, age_s: float, is_driver: bool, past: PricePast, most: int | None
-) -> tuple[Cell, ...]:
-    node, model = offer.node, offer.model
-    gone = node.status == "offline" or offer.mark == "blocked"
-    aside = ".table--aside" if gone else ""
-    name = who(node)
-    suspicious = node.same_name_as is not None
-    mark = {"pinned": "★", "blocked": "✕"}.get(offer.mark, " ")
-    return (
-        (f"{'▸' if is_driver else ' '}{mark}", ".table--aside" if gone else ".table--mark"),
-        (f"! {name}", ".table--warn") if suspicious else (name, aside),
-        (label(model.name) or "unnamed", aside),
-        (label(model.quantization), ".table--aside"),
-        (tokens(model.context), aside),
-        (price_text(offer), aside or _price_style(offer, most)),
-        (past.bars(DAY_BARS), ".table--aside"),
-        (rating_text(offer), aside or (".table--mark" if offer.new else "")),
-        _verified(offer, aside),
-        _state(offer),
-        (f"{busy_slots(node)}/{node.slots}" if node.slots else "–", aside),
-        (round_trip(node.rtt_ms), aside),
-        (percent(offer.success) if offer.success is not None else "–", _success_style(offer) or aside),
-        _measured(offer.first_token_ms, promised_first_token(offer), short_time, aside),
-        _measured(offer.tokens_per_second, promised_speed(offer), rate_text, aside),
-        (span(age_s), aside),
-    )
 
 
 def price_text(offer: OfferSeen) -> str:

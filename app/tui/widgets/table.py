@@ -5,12 +5,13 @@ It shows the rows it is given in the order a person chose. Cells are plain text 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from textwrap import wrap
 from typing import ClassVar
 
 import msgspec
+from rich.style import Style as RichStyle
 from textual import events
 from textual.binding import Binding, BindingType
 from textual.content import Content
@@ -19,6 +20,7 @@ from textual.message import Message
 from textual.strip import Strip
 
 from infraxa.app.tui.widgets.rows import PaintedRows
+from infraxa.app.tui.widgets.table_line import Piece, cut, strip
 
 GAP = 2
 """Cells between two columns."""
@@ -47,35 +49,36 @@ class Column(msgspec.Struct, frozen=True):
     """The largest first when it is chosen to sort by."""
 
 
-def _cut(text: str, room: int, tail: int) -> Content:
-    """`text` in at most `room` cells; what is cut is before its last `tail` characters."""
-    whole = Content(text)
-    if not tail or whole.cell_length <= room or tail >= len(text):
-        return whole.truncate(room, ellipsis=True)
-    end = Content(text[-tail:])
-    return Content(text[:-tail]).truncate(max(1, room - end.cell_length), ellipsis=True) + end
+Value = float | str | None
+"""What a row is sorted by; None is the last, either way round."""
 
 
 class Row(msgspec.Struct, frozen=True):
-    """One row: `order` has for each column what it is sorted by; None is the last, either way round."""
+    """One row. Of thousands only those that are seen need their cells, and all of them the value of but one
+    column: in place of either may be what makes it."""
 
     key: bytes
     cells: tuple[Cell, ...] | Callable[[], tuple[Cell, ...]]
-    """What stands in the columns, or what makes it: of thousands of rows only those that are seen need it."""
-    order: tuple[float | str | None, ...]
+    """What stands in the columns."""
+    order: tuple[Value, ...] | Callable[[int], Value]
+    """What each column sorts it by."""
     of: object = None
     """What it is a row of."""
     group: int = 0
     """Rows of a lower group stand above those of a higher one, whatever they are sorted by."""
 
+    def value(self, column: int) -> Value:
+        """What this column sorts it by."""
+        return self.order(column) if callable(self.order) else self.order[column]
 
-def _sorted(rows: Sequence[Row], column: int, descending: bool) -> list[Row]:
+
+def _sorted(rows: Iterable[Row], column: int, descending: bool) -> list[Row]:
     """By key, where nothing else decides: so a row has its place, in whatever order rows come."""
-    by_key = sorted(rows, key=lambda row: row.key)
-    having = [row for row in by_key if row.order[column] is not None]
-    having.sort(key=lambda row: row.order[column], reverse=descending)  # type: ignore[arg-type,return-value] # all floats or all texts
-    lacking = [row for row in by_key if row.order[column] is None]
-    return sorted((*having, *lacking), key=lambda row: row.group)
+    by_key = [(row.value(column), row) for row in sorted(rows, key=lambda row: row.key)]
+    having = [pair for pair in by_key if pair[0] is not None]
+    having.sort(key=lambda pair: pair[0], reverse=descending)  # type: ignore[arg-type,return-value] # all floats or all texts
+    lacking = [pair for pair in by_key if pair[0] is None]
+    return sorted((row for _, row in (*having, *lacking)), key=lambda row: row.group)
 
 
 class Table(PaintedRows[Row]):
@@ -145,8 +148,14 @@ class Table(PaintedRows[Row]):
         self._columns = tuple(columns)
         self.empty = empty
         """What is said when there are no rows."""
+        self.left_out: frozenset[int] = frozenset()
+        """Columns that have nothing to say of these rows; to be set before they are shown."""
         self.sorted_by = sort_by
         self.descending = columns[sort_by].descending
+        self._laid_out: tuple[object, list[tuple[int, int]]] = (None, [])
+        """A width and what is left out there, and what `_layout` says of it."""
+        self._styles: dict[tuple[str, str], RichStyle] = {}
+        """What `_style` found: finding it takes longer than painting with it."""
         self._placed: dict[bytes, Row] = {}
         """The shown rows as they were when they were given their places."""
 
@@ -159,12 +168,13 @@ class Table(PaintedRows[Row]):
         under = self.highlighted
         seen = self._in_sight(self.cursor)
         taller = len(rows) != len(self._rows)
-        placed = self._placed if keep_places else {}
-        self._placed = {row.key: placed.get(row.key, row) for row in rows}
         now = {row.key: row for row in rows}
-        self._rows = [
-            now[row.key] for row in _sorted([*self._placed.values()], self.sorted_by, self.descending)
-        ]
+        keys = [row.key for row in self._rows]
+        if not keep_places or now.keys() != self._placed.keys():
+            placed = self._placed if keep_places else {}
+            self._placed = {key: placed.get(key, row) for key, row in now.items()}
+            keys = [row.key for row in _sorted(self._placed.values(), self.sorted_by, self.descending)]
+        self._rows = [now[key] for key in keys]
         place = next(
             (at for at, row in enumerate(self._rows) if under is not None and row.key == under.key), None
         )
@@ -243,8 +253,16 @@ class Table(PaintedRows[Row]):
 
     def _layout(self, width: int) -> list[tuple[int, int]]:
         """The columns that are shown, each with its cells."""
+        by = width, self.left_out
+        if self._laid_out[0] != by:
+            self._laid_out = by, self._lay_out(width)
+        return self._laid_out[1]
+
+    def _lay_out(self, width: int) -> list[tuple[int, int]]:
         shown = [
-            at for at, column in enumerate(self._columns) if column.from_width <= width < column.below_width
+            at
+            for at, column in enumerate(self._columns)
+            if column.from_width <= width < column.below_width and at not in self.left_out
         ]
         least = sum(self._columns[at].width for at in shown) + GAP * (len(shown) - 1)
         left = max(0, width - least)
@@ -258,47 +276,58 @@ class Table(PaintedRows[Row]):
 
     def render_line(self, y: int) -> Strip:
         width = self.size.width
-        base = self.visual_style
         if not self._rows:
             said = self._said(self._room)
             line = y + self.scroll_offset.y
             text = said[line] if line < len(said) else ""
-            return self._strip(Content.styled(text, ".table--aside"), width, base)
+            return self._strip(Content.styled(text, ".table--aside"), width, self.visual_style)
         if y == 0:
-            return self._strip(self._heading(), width, base)
+            return self._painted(self._heading(), width)
         at = y - 1 + self.scroll_offset.y
         if at >= len(self._rows):
-            return self._strip(Content(""), width, base)
-        under = self.has_focus and at == self.cursor
-        if under:
-            base = self.get_visual_style("table--cursor")
-        elif at == self.hovered:
-            base = self.get_visual_style("table--hover")
-        return self._strip(self._line(self._rows[at], plain=under), width, base)
+            return self._strip(Content(""), width, self.visual_style)
+        row = self._rows[at]
+        cells = row.cells() if callable(row.cells) else row.cells
+        if self.has_focus and at == self.cursor:  # in the colours of the cursor alone
+            plain = [cell[0] if isinstance(cell, tuple) else cell for cell in cells]
+            return self._painted(plain, width, "table--cursor")
+        return self._painted(cells, width, "table--hover" if at == self.hovered else "")
 
-    def _heading(self) -> Content:
+    def _heading(self) -> list[Cell]:
         cells: list[Cell] = []
         for at, column in enumerate(self._columns):
             mark = ("▾" if self.descending else "▴") if at == self.sorted_by else ""
             cells.append((column.title + mark, ".table--sorted" if mark else ".table--heading"))
-        return self._joined(cells)
+        return cells
 
-    def _line(self, row: Row, *, plain: bool) -> Content:
-        """`plain`: in the colours of the cursor alone."""
-        cells = row.cells() if callable(row.cells) else row.cells
-        return self._joined([cell[0] if plain and isinstance(cell, tuple) else cell for cell in cells])
-
-    def _joined(self, cells: Sequence[Cell]) -> Content:
-        parts: list[Content] = []
+    def _painted(self, cells: Sequence[Cell], width: int, line: str = "") -> Strip:
+        """The cells of the columns that are shown. `line`: the component class of all of the line, if it has
+        one."""
+        between = self._style(line, "")
+        pieces: list[Piece] = []
+        painted = blank = 0  # cells: up to here, and since the last text
         for at, room in self._layout(self._room):
-            cell = cells[at]
+            column, cell = self._columns[at], cells[at]
             text, style = cell if isinstance(cell, tuple) else (cell, "")
-            content = _cut(text, room, self._columns[at].tail)
-            if style:
-                content = content.stylize(style)
-            gap = Content(" " * (room - content.cell_length))
-            parts.append(gap + content if self._columns[at].right else content + gap)
-        return Content(" " * GAP).join(parts)
+            text, length = cut(text, room, column.tail)
+            left = max(0, room - length)
+            blank += left if column.right else 0
+            pieces += (" " * blank, between), (text, self._style(line, style) if style else between)
+            painted += blank + length
+            blank = GAP if column.right else GAP + left
+        return strip(pieces, painted).adjust_cell_length(width, between)
+
+    def _style(self, line: str, cell: str) -> RichStyle:
+        """How a cell looks, or what is between two (`cell` is empty), in such a line."""
+        if (found := self._styles.get((line, cell))) is None:
+            base = self.get_visual_style(line) if line else self.visual_style
+            found = (base + self._parse(cell) if cell else base).rich_style
+            self._styles[line, cell] = found
+        return found
+
+    def notify_style_update(self) -> None:
+        self._styles.clear()
+        super().notify_style_update()
 
     def row_at(self, event: events.MouseEvent) -> int | None:
         offset = event.get_content_offset(self)
