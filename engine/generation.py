@@ -39,7 +39,7 @@ class Answer:
         """It ends with its worker."""
         self.cancelling = False
         self.finished: Finished | None = None
-        self.on_finish: Callable[[], None] | None = None
+        self.on_finish: Callable[[], object] | None = None
         """Called once, when it ends."""
         self.timer: asyncio.TimerHandle | None = None
         """Bounds what is being waited for."""
