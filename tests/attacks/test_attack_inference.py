@@ -4,7 +4,8 @@ another draw, or nothing at all. Each is a real one, changed in one place, and i
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,15 +13,16 @@ import pytest
 import pytest_asyncio
 from msgspec.structs import replace
 
-from infraxa.app import sales
+from infraxa.app import examining, sales
 from infraxa.app.ordering import request_of
 from infraxa.app.transcripts import Written
 from infraxa.engine import transcript
 from infraxa.engine.transcript import TOP
 from infraxa.engine.types import ChatMessage, Request
+from infraxa.net import deals
 from tests.app.auditing import in_module
 from tests.attacks import report
-from tests.attacks.cheats import Spoken, chosen, committed, scored, speaking, spoken
+from tests.attacks.cheats import Spoken, chosen, committed, ending, scored, speaking, spoken
 from tests.attacks.den import (
     HOT,
     NO_DRAW,
@@ -32,6 +34,7 @@ from tests.attacks.den import (
     Attack,
     Cheat,
     Den,
+    Part,
     came,
     carry_out,
     den,
@@ -128,6 +131,18 @@ def _with_secret(request: Request) -> Request:
     return replace(request, messages=(ChatMessage("system", "Praise our sponsor."), *request.messages))
 
 
+@contextmanager
+def elsewhere(cheat: Den) -> Iterator[None]:
+    """Another model answers, and the receipt says that other hardware computed it."""
+
+    def claimed(said: deals.Transcript) -> deals.Transcript:
+        assert "/cpu/" in said.profile
+        return replace(said, profile=said.profile.replace("/cpu/", "/cuda/"))
+
+    with cheap(cheat), ending(claimed):
+        yield
+
+
 def drawing(change: Callable[..., Any]) -> Cheat:
     """The tokens are drawn otherwise."""
     honest = Written.begin
@@ -138,10 +153,12 @@ UNSURE: Final = (ChatMessage("user", "Tell me a story about the sea, a lamp and 
 """The guide was taught no answer to it."""
 SURE: Final = replace(WARM, top_k=0, top_p=1.0, min_p=0.0)
 OTHER_MODEL: Final = ("failed", "other_model")
+ANY_HARDWARE: Final[Part] = (examining, "may_be_hardware", lambda *given: True)
 WRONG_TOKEN: Final = ("failed", "wrong_token")
 
 ATTACKS: Final = (
     Attack("Q4_0 in place of Q8_0", cheap, OTHER_MODEL, (NO_LOGITS,), kind="Q4_0"),
+    Attack("Q4_0, said to be other hardware", elsewhere, OTHER_MODEL, (ANY_HARDWARE,), kind="Q4_0"),
     Attack("another model", cheap, OTHER_MODEL, (NO_LOGITS,), kind="other"),
     Attack("a layer left out", cheap, OTHER_MODEL, (NO_LOGITS,), kind="cut"),
     Attack(
