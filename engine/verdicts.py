@@ -104,8 +104,8 @@ FEW: Final = 2
 
 ELSEWHERE: Final = 6.0
 """The ratio above which no other kind of hardware is why. Such hardware was only imitated, by the same
-weights in 16-bit numbers: 1.53 at most. Q4_0 in place of Q8_0 was seen at 6.9 at least. What lies between is left
-open, since no GPU was measured."""
+weights in 16-bit numbers: 1.53 at most. Q4_0 in place of Q8_0 was seen at 6.9 at least. What lies between is
+left open, since no GPU was measured."""
 
 
 def distance(ids: Sequence[int], q: Sequence[int], token: int, own: ScoredRow) -> Distance:
