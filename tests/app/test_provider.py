@@ -380,6 +380,22 @@ async def test_another_model_is_served_when_those_that_run_have_ended(tmp_path: 
         assert shop.offers[-1] is None
 
 
+async def test_who_is_answered_for_too_long_by_the_model_before_is_ended(tmp_path: Path) -> None:
+    async with scripted(tmp_path / "data", limits=Limits(look=0.05, drain=0.3)) as shop:
+        await shop.open()
+        other = await other_model(shop, tmp_path)
+        running = asyncio.ensure_future((await shop.user()).refused())
+        (generation,) = await engine_of(shop).asked(1)
+        generation.say("half")
+        await shop.state("answering")
+        await shop.use(provide_model="other")
+        failed = await running
+        assert (failed.code, failed.shown) == ("model_gone", True)
+        assert generation.cancelled
+        await shop.mode("serving")
+        assert shop.model_id.hex() == other.sha256
+
+
 @pytest.mark.parametrize("patient", [True, False])
 async def test_guests_go_when_the_person_wants_another_model(tmp_path: Path, patient: bool) -> None:
     limits = Limits(look=0.05, guests=30.0 if patient else 0.1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import re
@@ -10,12 +11,15 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from infraxa.app.events import NodesChanged
+from infraxa.app.node import Node
+from infraxa.net.table import LEASE_S
 from tests.app.networked import network_name, running
 from tests.crowd import ask, offers
 from tests.e2e.conftest import INFRAXA
@@ -129,6 +133,18 @@ def test_a_second_one_in_the_folder_ends_nothing_but_itself(serve: Callable[...,
     assert serving.process.poll() is None
 
 
+def test_it_fails_when_the_one_that_it_is_attached_to_ends(serve: Callable[..., Serving]) -> None:
+    first = serve("--json-events")
+    first.wait_mode("serving")
+    second = serve()
+    second.wait("attached", lambda: any("stays on when this command ends" in line for line in second.lines))
+    first.process.terminate()
+    assert first.process.wait(WAIT_S) == 0, first.lines
+    assert second.process.wait(WAIT_S) == 1, second.lines
+    said = second.wait("the reason", lambda: [line for line in second.lines if "has ended" in line])
+    assert "The infraxa that was served with has ended. Start infraxa serve again." in said[-1]
+
+
 def test_ask_says_who_could_read_the_question(
     serve: Callable[..., Serving], environment: dict[str, str], tmp_path: Path
 ) -> None:
@@ -201,6 +217,20 @@ def slow_folder(slow_model: Path, environment: dict[str, str], tmp_path: Path) -
     return tmp_path / "data"
 
 
+@contextlib.asynccontextmanager
+async def user_of(serving: Serving, folder: Path, own: Path) -> AsyncIterator[Node]:
+    """Somebody who sees the offer of the node that serves with `folder`."""
+    async with running(
+        own,
+        network=network_name(folder),
+        listen_hosts="127.0.0.1",
+        mdns=False,
+        bootstrap=f"127.0.0.1:{serving.wait_port()}",
+    ) as user:
+        await offers(user)
+        yield user
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_what_runs_is_finished_before_the_end(
     serve: Callable[..., Serving], slow_folder: Path, tmp_path: Path, number: int
@@ -208,12 +238,7 @@ async def test_what_runs_is_finished_before_the_end(
     """The signal goes to all that the command has started, as a terminal and a service manager send it."""
     serving = serve("--json-events", "--model", "slow")
     serving.wait_mode("serving")
-    port = serving.wait_port()
-    async with running(
-        tmp_path / "user", network=network_name(slow_folder), listen_hosts="127.0.0.1", mdns=False,
-        bootstrap=f"127.0.0.1:{port}",
-    ) as user:  # fmt: skip
-        await offers(user)
+    async with user_of(serving, slow_folder, tmp_path / "user") as user:
         answering = asyncio.Event()
         asking = asyncio.ensure_future(ask(user, 1, max_tokens=60, began_to_answer=answering))
         async with asyncio.timeout(WAIT_S):
@@ -224,3 +249,38 @@ async def test_what_runs_is_finished_before_the_end(
     assert await asyncio.to_thread(serving.process.wait, WAIT_S) == 0
     requests = [event for event in serving.events if event["event"] == "request"]
     assert [one["state"] for one in requests] == ["done"] and requests[0]["n_out"] == asked.n_out
+
+
+async def test_the_same_signal_again_ends_what_runs(
+    serve: Callable[..., Serving], slow_folder: Path, tmp_path: Path
+) -> None:
+    serving = serve("--json-events", "--model", "slow")
+    serving.wait_mode("serving")
+    async with user_of(serving, slow_folder, tmp_path / "user") as user:
+        answering = asyncio.Event()
+        asking = asyncio.ensure_future(ask(user, 1, max_tokens=300, began_to_answer=answering))
+        async with asyncio.timeout(WAIT_S):
+            await answering.wait()
+        serving.process.terminate()
+        await asyncio.to_thread(serving.wait_mode, "draining")
+        serving.process.terminate()
+        asked = await asking
+    assert (asked.finish, asked.code) == ("failed", "leaving")
+    assert await asyncio.to_thread(serving.process.wait, WAIT_S) == 0
+    requests = [event for event in serving.events if event["event"] == "request"]
+    assert [one["state"] for one in requests] == ["failed"] and requests[0]["n_out"]
+
+
+async def test_who_sees_it_is_told_that_it_leaves(serve: Callable[..., Serving], tmp_path: Path) -> None:
+    """Long before its lease is over, which it would be after one that was killed."""
+    serving = serve("--json-events")
+    serving.wait_mode("serving")
+    async with user_of(serving, tmp_path / "data", tmp_path / "user") as user:
+        news = asyncio.Event()
+        user.subscribe(lambda event: news.set() if isinstance(event, NodesChanged) else None)
+        serving.process.terminate()
+        assert await asyncio.to_thread(serving.process.wait, WAIT_S) == 0
+        async with asyncio.timeout(LEASE_S / 3):
+            while [node.status for node in await user.list_nodes()] != ["offline"]:
+                await news.wait()
+                news.clear()

@@ -97,8 +97,12 @@ def quit_app(app: Terminal) -> None:
     assert app.wait_exit() == 0, app.text
 
 
-def test_a_driver_dies_in_mid_answer_and_another_goes_on(
-    person: Person, slow_providers: dict[str, Provider]
+@pytest.mark.parametrize(
+    "number",
+    [pytest.param(signal.SIGKILL, id="dies"), pytest.param(signal.SIGSTOP, id="freezes")],
+)
+def test_a_driver_dies_or_freezes_in_mid_answer_and_another_goes_on(
+    person: Person, slow_providers: dict[str, Provider], number: signal.Signals
 ) -> None:
     you = person("you")
     you.wait_for("ready", seconds=60)
@@ -113,8 +117,12 @@ def test_a_driver_dies_in_mid_answer_and_another_goes_on(
     other = next(name for name in slow_providers if name != driver)
     ask(you, "tell me something long")
     you.wait_for("tok/s", seconds=60)
-    os.kill(slow_providers[driver].pid, signal.SIGKILL)
-    you.wait_for(f"The connection with {driver} was lost in mid-answer.", seconds=40)
+    os.killpg(slow_providers[driver].pid, number)
+    # A frozen one still has its connection: that nothing comes is found either of it, or of the answer.
+    reasons = [f"The connection with {driver} was lost in mid-answer."]
+    if number == signal.SIGSTOP:
+        reasons.append(f"{driver} fell silent in mid-answer.")
+    you.wait_for(lambda screen: any(reason in screen for reason in reasons), seconds=40)
     you.wait_for("continue elsewhere")
     you.press("f5")
     you.wait_for("Continue elsewhere")
@@ -127,6 +135,8 @@ def test_a_driver_dies_in_mid_answer_and_another_goes_on(
     # Both have read it, and both are said to have.
     you.wait_for(shows(rf"{driver}·\w{{8}},"))
     you.wait_for(shows(rf"{other}·\w{{8}} only"))
+    if number == signal.SIGSTOP:
+        os.killpg(slow_providers[driver].pid, signal.SIGCONT)
     quit_app(you)
 
 
