@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from infraxa.app.auditor import Auditor
 from infraxa.app.buying import Buying
-from infraxa.app.choices import ModelEntry
+from infraxa.app.choices import GUIDE, ModelEntry
 from infraxa.app.convicting import Convicting, Parts
 from infraxa.app.models import Models
 from infraxa.app.provider import Limits
@@ -53,11 +53,12 @@ class Real(NamedTuple):
     shop: Shop
     models: Models
     engine: Engine
+    noise: float = MU0
 
 
 @contextlib.asynccontextmanager
-async def real_provider(folder: Path) -> AsyncIterator[Real]:
-    """One that sells the answers of the guide model."""
+async def real_provider(folder: Path, model: Path | None = None) -> AsyncIterator[Real]:
+    """One that sells the answers of the guide model, or of this file: then its noise is measured."""
     tasks = TaskGroup()
     engine = Engine(on_status=lambda status: models.engine_changed())
     models = Models(lambda: engine, tasks)
@@ -69,8 +70,13 @@ async def real_provider(folder: Path) -> AsyncIterator[Real]:
     try:
         async with selling(engine, models, store, limits=Limits(look=0.1), clock=now_ms) as shop:
             models.on_change = shop.provider.engine_changed
-            await shop.open(base_price=0.2, stranger_limit=100.0, strangers_daily=100.0)
-            yield Real(shop, models, engine)
+            name, noise = GUIDE, MU0
+            if model is not None:
+                name = (await models.add(model, None, None)).name
+            await shop.open(model=name, base_price=0.2, stranger_limit=100.0, strangers_daily=100.0)
+            if model is not None:
+                noise = await engine.calibrate(scratch=folder)
+            yield Real(shop, models, engine, noise)
     finally:
         limits.undo()
         await tasks.cancel_all()
@@ -158,12 +164,12 @@ class Audits(Place):
         await self.answer(said, sampling)
         return await self.ended(before)
 
-    async def verdict_of_long(self) -> Verdict:
+    async def verdict_of_long(self, said: tuple[ChatMessage, ...] = ASKED) -> Verdict:
         """Of one that has a checkpoint: how long a hot one is, is chance."""
         self.auditor.automatic = False
         for _ in range(30):
             before = len(self.verdicts)
-            await self.answer(sampling=replace(HOT, max_tokens=70))
+            await self.answer(said, replace(HOT, max_tokens=70))
             await self.signed(before)
             if self.verdicts[-1].steps >= 64:
                 await self.auditor.audit(self.place)
@@ -211,10 +217,11 @@ def _seen(shop: Shop) -> SeenNode:
 
 @contextlib.asynccontextmanager
 async def auditing(
-    real: Real, folder: Path, *, noise: float = MU0, referees: tuple[Real, ...] = (), **settings: Any
+    real: Real, folder: Path, *, noise: float | None = None, referees: tuple[Real, ...] = (), **settings: Any
 ) -> AsyncIterator[Audits]:
-    """`noise`: what was measured of the model here; 0: nothing was. `referees`: others that sell the model,
-    which is not here then."""
+    """`noise`: what was measured of the model here, if not what its provider did; 0: nothing was. `referees`:
+    others that sell the model, which is not here then."""
+    noise = real.noise if noise is None else noise
     store = await Store.open(folder)
     place = Audits(real, store, folder, referees, **settings)
     if noise:

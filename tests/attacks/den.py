@@ -5,15 +5,18 @@ How an answer is made to lie is in cheats.py.
 
 from __future__ import annotations
 
+import asyncio
 import os
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AbstractContextManager, asynccontextmanager
+from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from msgspec.structs import replace
 
 from infraxa.app import counting, ends, examining, fraud, opened, replaying
+from infraxa.app.audit_history import AuditHistory
 from infraxa.engine import gumbel, transcript
 from infraxa.engine.host import Engine
 from infraxa.engine.transcript import Leaf
@@ -24,8 +27,10 @@ from infraxa.store import earnings
 from infraxa.store.records import Verdict
 from tests.app.auditing import ASKED, Audits, Real, auditing, real_provider
 from tests.attacks import report
+from tests.attacks.questions import question
 from tests.attacks.target import replaced
-from tests.bench._study_models import GUIDE, Models
+from tests.bench._study_models import GUIDE, Models, Shape
+from tests.bench.audit_study import rate
 
 Cheat = AbstractContextManager[None]
 Part = tuple[object, str, object]
@@ -40,15 +45,21 @@ SHORT: Final = replace(WARM, max_tokens=11)
 """All steps of it are opened at once."""
 FEW_AT_MOST: Final = 6
 """Answers that are too short to be judged alone."""
+RANDOM: Final = Shape("random 3M", 4, 256, 768)
+"""It can be had in F16, and never ends an answer."""
+USERS: Final = 3
+"""Who ask at the same time: as many as the provider has slots."""
+COPIED: Final = 20
+"""Questions whose answers are copied."""
 
 
 class Den:
-    """A provider of the guide model, honest until it is changed, and the cheap models beside it."""
+    """A provider, honest until it is changed, and the cheap models beside it."""
 
-    def __init__(self, real: Real, folder: Path) -> None:
+    def __init__(self, real: Real, models: Models) -> None:
         self.real = real
         self.cheap = Engine(on_status=lambda status: None)
-        self._models = Models(GUIDE, folder)
+        self._models = models
 
     async def load(self, kind: str) -> None:
         """A cheap model, of a kind as _study_models.py has them."""
@@ -56,12 +67,15 @@ class Den:
 
 
 @asynccontextmanager
-async def den(folder: Path) -> AsyncIterator[Den]:
-    """Its provider opens as many answers as are asked for: all users here are of one network."""
+async def den(folder: Path, shape: Shape = GUIDE, kind: str = "Q8_0") -> AsyncIterator[Den]:
+    """What it sells is of this shape and file type. Its provider opens as many answers as are asked for: all
+    users here are of one network."""
+    models = Models(shape, folder)
+    file = models.of(kind) if shape.layers else None
     wide = [(customers, name, 1e9) for name in ("AUDITS_S", "AUDITS_BURST")]
     with replaced(*wide):
-        async with real_provider(folder) as real:
-            made = Den(real, folder)
+        async with real_provider(folder, file) as real:
+            made = Den(real, models)
             try:
                 yield made
             finally:
@@ -106,7 +120,7 @@ async def came(
     judged = 0
     async with auditing(den.real, folder) as user:
         for _ in range(tries + FEW_AT_MOST):
-            verdict = await (user.verdict_of_long() if long else user.verdict(said, sampling))
+            verdict = await (user.verdict_of_long(said) if long else user.verdict(said, sampling))
             judged += verdict.why != "few"
             if verdict.state in until or judged >= tries:
                 break
@@ -150,10 +164,12 @@ class Attack(NamedTuple):
     """Answers before."""
     long: bool = False
     """Its answer has a checkpoint."""
+    least: float = 1.0
+    """So many are found out of the answers that can be judged."""
 
 
 async def carry_out(den: Den, folder: Path, attack: Attack) -> None:
-    """Against a user that lacks the check, and against ours: in a full run against many of these."""
+    """Against a user that lacks the check, and against ours; in a full run against many answers of ours."""
     if attack.kind:
         await den.load(attack.kind)
     sampling, long, tries = attack.sampling, attack.long, attack.tries + attack.honest
@@ -162,19 +178,67 @@ async def carry_out(den: Den, folder: Path, attack: Attack) -> None:
         weak = await came(den, folder / "weak", sampling, tries=min(2, tries), until=enough, long=long)
     assert weak.verdict.state in ("passed", "signed", "undetermined"), weak
     assert not weak.excluded and not weak.reversed
-    caught = judged = 0
-    for number in range(report.scale(1, 10)):
-        with attack.cheat(den):
-            ours = await came(den, folder / str(number), sampling, tries=tries, until=["failed"], long=long)
-        assert (*ours.said, ours.kind) == (*attack.ours, attack.proof)
-        assert ours.reversed == ours.told == bool(attack.proof) and ours.excluded
-        caught, judged = caught + 1, judged + max(1, ours.judged - attack.honest)
+    with attack.cheat(den):
+        ours = await came(den, folder / "ours", sampling, tries=tries, until=["failed"], long=long)
+    assert (*ours.said, ours.kind) == (*attack.ours, attack.proof)
+    assert ours.reversed == ours.told == bool(attack.proof) and ours.excluded
+    many = [ours.verdict]
+    if report.FULL:
+        many = await judged(den, folder / "many", attack, report.ANSWERS)
+        assert sum(one.state == "failed" for one in many) >= attack.least * len(many), found(many)
     report.tell(
         f"inference: {attack.name}",
         weakened=weak.verdict.why or weak.verdict.state,
         ours=f"{ours.verdict.why}, {'proven' if attack.proof else 'for this user'}",
-        cost=f"found in {caught} of {judged} answers",
+        cost=found(many),
     )
+
+
+def found(verdicts: Sequence[Verdict]) -> str:
+    """In how many answers a lie was found, and what was said of the others."""
+    caught = sum(one.state == "failed" for one in verdicts)
+    others = Counter(one.why or one.state for one in verdicts if one.state != "failed")
+    rest = "".join(f", {why} {n}" for why, n in sorted(others.items()))
+    return f"found in {rate(caught, len(verdicts))} answers{rest}"
+
+
+async def judged(
+    den: Den,
+    folder: Path,
+    attack: Attack,
+    least: int,
+    said: Callable[[int], tuple[ChatMessage, ...]] = question,
+) -> list[Verdict]:
+    """What is said of at least so many answers that are long enough: each to a question of its own, or a copy
+    of an answer to the same. Users ask one after another, and audit all."""
+    os.mkdir(folder)
+    made, numbers = list[Verdict](), iter(range(2 * least))
+
+    async def ask(user: Audits, number: int) -> Verdict:
+        asked = said(number % COPIED if attack.honest else number)
+        return await (user.verdict_of_long(asked) if attack.long else user.verdict(asked, attack.sampling))
+
+    async def go_on(user: Audits) -> None:
+        for number in numbers:
+            verdict = await ask(user, number)
+            assert verdict.state != "failed" or (verdict.state, verdict.why) == attack.ours, verdict
+            assert verdict.proof == (verdict.state == "failed" and bool(attack.proof))
+            made.extend([verdict] if verdict.why != "few" else [])
+            if len(made) >= least:
+                return
+
+    async with AsyncExitStack() as stack:
+        stack.enter_context(replaced((AuditHistory, "rate", lambda *given, **more: 1.0)))
+        stack.enter_context(attack.cheat(den))
+        users = []
+        for number in range(USERS):
+            (own := folder / str(number)).mkdir()
+            users.append(await stack.enter_async_context(auditing(den.real, own)))
+        for number in range(COPIED * attack.honest):
+            await ask(users[0], number)
+        await asyncio.gather(*map(go_on, users))
+    assert len(made) >= least, "most of the answers were too short"
+    return made
 
 
 class _Anything:

@@ -9,6 +9,10 @@ FULL: Final = os.environ.get("ATTACKS") == "full"
 """Larger numbers and more seeds; set by `python -m tests.attacks`."""
 
 
+ANSWERS: Final = int(os.environ.get("ATTACK_ANSWERS", "300"))
+"""Of each kind of lie, that a full run has audited."""
+
+
 class Row(NamedTuple):
     attack: str
     weakened: str

@@ -20,7 +20,7 @@ from infraxa.engine import transcript
 from infraxa.engine.transcript import TOP
 from infraxa.engine.types import ChatMessage, Request
 from infraxa.net import deals
-from tests.app.auditing import in_module
+from tests.app.auditing import auditing, in_module
 from tests.attacks import report
 from tests.attacks.cheats import Spoken, chosen, committed, ending, scored, speaking, spoken
 from tests.attacks.den import (
@@ -30,21 +30,31 @@ from tests.attacks.den import (
     NO_LOGITS,
     NO_PROMPT,
     NO_TRUE_END,
+    RANDOM,
     WARM,
     Attack,
     Cheat,
     Den,
     Part,
-    came,
     carry_out,
     den,
+    found,
+    judged,
 )
+from tests.attacks.questions import unsure
 from tests.attacks.target import replaced
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def cheat(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Den]:
     async with den(tmp_path_factory.mktemp("den")) as made:
+        yield made
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def dear(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Den]:
+    """One that sells 16-bit numbers."""
+    async with den(tmp_path_factory.mktemp("dear"), RANDOM, "F16") as made:
         yield made
 
 
@@ -93,14 +103,15 @@ def _likely() -> tuple[int, ...]:
 
 
 def copied(cheat: Den, *, rewritten: bool) -> Cheat:
-    """All answers but the first are copies of that one. `rewritten`: their leaves are made to say theirs."""
-    first: list[Spoken] = []
+    """All answers to a question but the first are copies of that one. `rewritten`: their leaves are made to
+    say theirs."""
+    first: dict[tuple[ChatMessage, ...], Spoken] = {}
 
     async def speak(request: Request) -> Spoken:
-        if not first:
-            first.append(await spoken(cheat.real.engine, request))
-            return first[0]
-        (one,) = first
+        one = first.get(request.messages)
+        if one is None:
+            one = first[request.messages] = await spoken(cheat.real.engine, request)
+            return one
         if not rewritten:
             return one
         ctx0, rows = await scored(cheat.real.engine, request, one.tokens)
@@ -149,16 +160,17 @@ def drawing(change: Callable[..., Any]) -> Cheat:
     return replaced((Written, "begin", lambda self, *given: change(honest(self, *given))))
 
 
-UNSURE: Final = (ChatMessage("user", "Tell me a story about the sea, a lamp and a dog."),)
-"""The guide was taught no answer to it."""
 SURE: Final = replace(WARM, top_k=0, top_p=1.0, min_p=0.0)
 OTHER_MODEL: Final = ("failed", "other_model")
 ANY_HARDWARE: Final[Part] = (examining, "may_be_hardware", lambda *given: True)
 WRONG_TOKEN: Final = ("failed", "wrong_token")
 
 ATTACKS: Final = (
+    Attack("Q6_K in place of Q8_0", cheap, OTHER_MODEL, (NO_LOGITS,), kind="Q6_K"),
     Attack("Q4_0 in place of Q8_0", cheap, OTHER_MODEL, (NO_LOGITS,), kind="Q4_0"),
-    Attack("Q4_0, said to be other hardware", elsewhere, OTHER_MODEL, (ANY_HARDWARE,), kind="Q4_0"),
+    Attack(
+        "Q4_0, said to be other hardware", elsewhere, OTHER_MODEL, (ANY_HARDWARE,), kind="Q4_0", least=0.5
+    ),
     Attack("another model", cheap, OTHER_MODEL, (NO_LOGITS,), kind="other"),
     Attack("a layer left out", cheap, OTHER_MODEL, (NO_LOGITS,), kind="cut"),
     Attack(
@@ -168,7 +180,11 @@ ATTACKS: Final = (
         (NO_PROMPT, NO_LOGITS),
     ),
     Attack(
-        "a hidden prompt, denied", lambda cheat: hidden_prompt(cheat, denied=True), OTHER_MODEL, (NO_LOGITS,)
+        "a hidden prompt, denied",
+        lambda cheat: hidden_prompt(cheat, denied=True),
+        OTHER_MODEL,
+        (NO_LOGITS,),
+        least=0.5,
     ),
     Attack("logits made up", lambda cheat: made_up(cheat, _likely), OTHER_MODEL, (NO_LOGITS, NO_TRUE_END)),
     Attack(
@@ -238,37 +254,36 @@ ATTACKS: Final = (
 )
 
 
-LOW: Final = (
-    ("Q4_0's tokens, true logits", of_the_right_one, "Q4_0"),
-    ("another seed", lambda cheat: drawing(lambda verified: replace(verified, seed=bytes(32))), ""),
-    (
-        "half the temperature",
-        lambda cheat: drawing(lambda verified: replace(verified, ppm=(400_000, *verified.ppm[1:]))),
-        "",
-    ),
+LOW: Final = tuple(
+    Attack(f"{name}, of a sure model", lie, WRONG_TOKEN, (), "wrong_token", kind, SURE)
+    for name, lie, kind in (
+        ("Q4_0's tokens, true logits", of_the_right_one, "Q4_0"),
+        ("another seed", lambda cheat: drawing(lambda verified: replace(verified, seed=bytes(32))), ""),
+        (
+            "half the temperature",
+            lambda cheat: drawing(lambda verified: replace(verified, ppm=(400_000, *verified.ppm[1:]))),
+            "",
+        ),
+    )
 )
 """Lies that change few tokens of a model that is as sure as the guide."""
 
 
 @in_module
-@pytest.mark.parametrize(("name", "lie", "kind"), LOW)
+@pytest.mark.parametrize("attack", LOW, ids=lambda attack: attack.name)
 async def test_lies_that_change_few_tokens_are_found_over_many_answers(
-    cheat: Den, tmp_path: Path, name: str, lie: Callable[[Den], Cheat], kind: str
+    cheat: Den, tmp_path: Path, attack: Attack
 ) -> None:
     """How many are found is told, and only that whoever is not found says what the right one would say."""
-    if kind:
-        await cheat.load(kind)
-    caught, count = 0, report.scale(2, 40)
-    for number in range(count):
-        with lie(cheat):
-            one = await came(cheat, tmp_path / str(number), SURE, said=UNSURE)
-        assert one.said in (WRONG_TOKEN, ("passed", ""))
-        caught += one.said == WRONG_TOKEN
+    if attack.kind:
+        await cheat.load(attack.kind)
+    many = await judged(cheat, tmp_path / "many", attack, report.scale(2, report.ANSWERS), unsure)
+    assert all(one.state in ("failed", "passed") for one in many), found(many)
     report.tell(
-        f"inference: {name}, of a sure model",
+        f"inference: {attack.name}",
         weakened="passed",
         ours="wrong_token, or nothing to see",
-        cost=f"found in {caught} of {count} answers",
+        cost=found(many),
     )
 
 
@@ -276,3 +291,13 @@ async def test_lies_that_change_few_tokens_are_found_over_many_answers(
 @pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.name)
 async def test_what_was_not_computed_as_it_was_sold(cheat: Den, tmp_path: Path, attack: Attack) -> None:
     await carry_out(cheat, tmp_path, attack)
+
+
+@in_module
+async def test_a_smaller_file_in_place_of_16_bits_is_found(dear: Den, tmp_path: Path) -> None:
+    async with auditing(dear.real, tmp_path) as user:
+        honest = await user.verdict(sampling=WARM)
+        assert (honest.state, honest.by, honest.steps) == ("passed", "own", WARM.max_tokens), honest
+    await carry_out(
+        dear, tmp_path, Attack("Q8_0 in place of F16", cheap, OTHER_MODEL, (NO_LOGITS,), kind="Q8_0")
+    )

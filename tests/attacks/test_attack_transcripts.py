@@ -96,12 +96,22 @@ class NoTree(Tree):
 
 def doubled(step: int) -> Callable[[Den], Cheat]:
     """A leaf is there twice, and the tree has one more."""
-    return lambda cheat: leaves(cheat, lambda all_: (*all_[:step], all_[step], *all_[step:]))
+
+    def change(all_: tuple[bytes, ...]) -> tuple[bytes, ...]:
+        at = min(step, len(all_) - 1)
+        return (*all_[:at], all_[at], *all_[at:])
+
+    return lambda cheat: leaves(cheat, change)
 
 
 def flagged(cheat: Den) -> Cheat:
     """It goes on after a token that ends the answer."""
-    return leaves(cheat, lambda all_: (*all_[:4], _with(all_[4], flags=transcript.EOS), *all_[5:]))
+
+    def change(all_: tuple[bytes, ...]) -> tuple[bytes, ...]:
+        at = (len(all_) - 1) // 2
+        return (*all_[:at], _with(all_[at], flags=transcript.EOS), *all_[at + 1 :])
+
+    return leaves(cheat, change)
 
 
 def _with(leaf: bytes, **changed: Any) -> bytes:
@@ -112,17 +122,24 @@ def cut(cheat: Den) -> Cheat:
     """It ends before the end, without a reason."""
 
     def change(request: Request, one: Spoken) -> Spoken:
-        return one._replace(leaves=one.leaves[:9]).of(one.ids[:9])
+        last = _last(one)
+        return one._replace(leaves=one.leaves[: last + 1]).of(one.ids[: last + 1])
 
     return rewriting(cheat, change)
+
+
+def _last(one: Spoken) -> int:
+    """A step before the last one."""
+    return max(0, min(8, len(one.leaves) - 2))
 
 
 def ended(flag: int, outcome: FinishReason) -> Callable[[Den], Cheat]:
     """It ends before the end, and gives this reason."""
 
     def change(request: Request, one: Spoken) -> Spoken:
-        cut = one._replace(leaves=(*one.leaves[:8], _with(one.leaves[8], flags=flag))).of(one.ids[:9])
-        return cut._replace(finished=replace(one.finished, reason=outcome))
+        last = _last(one)
+        cut = one._replace(leaves=(*one.leaves[:last], _with(one.leaves[last], flags=flag)))
+        return cut.of(one.ids[: last + 1])._replace(finished=replace(one.finished, reason=outcome))
 
     return lambda cheat: rewriting(cheat, change)
 
@@ -221,14 +238,14 @@ def other_steps(cheat: Den) -> Cheat:
         data = await cheat.real.shop.provider.till.transcripts.audit(customer, replace(request, all=True))
         assert isinstance(data, bytes)
         every = audits.decode(data)
-        tree = Tree()
+        tree, first = Tree(), min(16, len(every.leaves))
         for leaf in every.leaves:
             tree.append(leaf)
         return audits.encode(
             audits.Opening(
                 every.tokens,
-                every.leaves[:16],
-                tuple(b"".join(tree.path(step)) for step in range(16)),
+                every.leaves[:first],
+                tuple(b"".join(tree.path(step)) for step in range(first)),
                 root=tree.root(),
             )
         )
