@@ -1,7 +1,8 @@
 """What it costs that answers can be verified: repeatable draws, and a leaf for each token.
 
 The same prompts are answered with and without, in turns, in the worker's loop as far as the frames to the
-host. What a token's parts take is measured beside, next to the plainest way to compute the same.
+host. What a token's parts take is measured beside, next to the plainest way to compute the same. With
+what the provider and the user do besides, over a link, it is in orders.py.
 
 `BENCH_PAIRS` is how many pairs, `BENCH_THREADS` the threads, `BENCH_LAYERS` the depth of the model.
 """
