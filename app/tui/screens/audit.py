@@ -56,7 +56,7 @@ def referee_lines(plan: AuditPlan, driver: str) -> list[str]:
     why = plan.reason or "This machine does not have the model's file."
     most = min(plan.referees, MOST_REFEREES)
     if most == 1:
-        who = "Another provider with the same file can audit the answer instead."
+        who = "Another provider with the same file can audit the answer."
         read = (
             "It would read this chat up to the answer, and the answer, as plain text, and could keep them. "
         )
@@ -64,7 +64,7 @@ def referee_lines(plan: AuditPlan, driver: str) -> list[str]:
     else:
         who = (
             f"One of {plan.referees} other providers with the same file, drawn by chance, can audit the "
-            f"answer instead. Where it finds a lie, or fails, another one is asked: {most} at most."
+            f"answer. Where it finds a lie, or fails, another one is asked: {most} at most."
         )
         read = (
             "Each would read this chat up to the answer, and the answer, as plain text, and could keep them. "
