@@ -56,10 +56,10 @@ COPIED: Final = 20
 class Den:
     """A provider, honest until it is changed, and the cheap models beside it."""
 
-    def __init__(self, real: Real, models: Models) -> None:
+    def __init__(self, real: Real, folder: Path, shape: Shape = GUIDE) -> None:
         self.real = real
         self.cheap = Engine(on_status=lambda status: None)
-        self._models = models
+        self._models = Models(shape, folder)
 
     async def load(self, kind: str) -> None:
         """A cheap model, of a kind as _study_models.py has them."""
@@ -70,12 +70,11 @@ class Den:
 async def den(folder: Path, shape: Shape = GUIDE, kind: str = "Q8_0") -> AsyncIterator[Den]:
     """What it sells is of this shape and file type. Its provider opens as many answers as are asked for: all
     users here are of one network."""
-    models = Models(shape, folder)
-    file = models.of(kind) if shape.layers else None
+    file = Models(shape, folder).of(kind) if shape.layers else None
     wide = [(customers, name, 1e9) for name in ("AUDITS_S", "AUDITS_BURST")]
     with replaced(*wide):
         async with real_provider(folder, file) as real:
-            made = Den(real, models)
+            made = Den(real, folder, shape)
             try:
                 yield made
             finally:
