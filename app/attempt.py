@@ -20,7 +20,7 @@ from infraxa.app.offers import OfferSeen
 from infraxa.app.ordering import delta_of, prompt_tokens
 from infraxa.app.spending import Ended, NotBought, Spending
 from infraxa.app.tally import Part, Tally
-from infraxa.app.verifying import CHECKPOINT_BYTES, ID_BYTES, Kept, Secrets
+from infraxa.app.verifying import CHECKPOINT_BYTES, ID_BYTES, OBJECT_BYTES, Kept, Secrets
 from infraxa.engine.types import ErrorInfo, Progress
 from infraxa.net import deals
 from infraxa.net.errors import NetError
@@ -239,7 +239,7 @@ class Attempt:
             + ID_BYTES * len(self._ids)
             + CHECKPOINT_BYTES * len(self._checkpoints)
             + sys.getsizeof(text)
-            + 1024,
+            + OBJECT_BYTES,
             finish="" if done is None else done.finish,
             text=text,
             context=claimed.context,

@@ -26,6 +26,8 @@ ID_BYTES: Final = 36
 """Of memory that a token takes: an int, and its place."""
 CHECKPOINT_BYTES: Final = 400
 """Likewise a checkpoint, with its hash and signature."""
+OBJECT_BYTES: Final = 3072
+"""Likewise all else of an answer, with the timer that drops it: 3 kB of the shortest ones."""
 _PLAIN: Final = 1_000_000
 """A repeat penalty of 1, which changes nothing."""
 
