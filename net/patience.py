@@ -57,6 +57,9 @@ LATE: Final = 1.0
 SLOWER: Final = 30.0
 """So many times slower than it promises is no driver for minutes: it answers several at once, reads their
 prompts, and is used by its person, but not all that at its worst."""
+HALF: Final = 2.0
+SLOWEST: Final = 12.0
+"""Who promises little may be so many times slower, up to so many seconds per token."""
 NEVER_LESS: Final = 1.0
 """Seconds per token that any driver has, whatever it promises."""
 
@@ -107,8 +110,10 @@ class Patience:
         self._read = 0
         self._gap = 0.0
         """The longest wait between two tokens."""
-        promised = max(NEVER_LESS, SLOWER / speed) if speed > 0 else math.inf
-        self._need = math.ceil(limits.pace / min(limits.per_token, promised))
+        per_token = limits.per_token
+        if speed > 0:
+            per_token = max(min(per_token, SLOWER / speed), NEVER_LESS, min(HALF / speed, SLOWEST))
+        self._need = math.ceil(limits.pace / per_token)
         """Tokens in each `pace`."""
         self._tokens = 0
         """Of them, so far."""

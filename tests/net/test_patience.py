@@ -140,10 +140,10 @@ def test_tokens_that_come_together_are_all_counted() -> None:
 
 @pytest.mark.parametrize(
     ("speed", "per_token"),
-    [(0.0, 5.0), (0.5, 5.0), (6.0, 5.0), (10.0, 3.0), (30.0, 1.0), (1e6, 1.0), (1e-3, 5.0)],
+    [(0.0, 5.0), (0.5, 5.0), (6.0, 5.0), (10.0, 3.0), (30.0, 1.0), (1e6, 1.0), (0.2, 10.0), (1e-3, 12.0)],
 )
 def test_who_promises_to_be_fast_is_left_before_who_does_not(speed: float, per_token: float) -> None:
-    """But nobody for a token a second."""
+    """But nobody for a token a second, and who promises to be slow is waited for somewhat longer."""
 
     def answer(every: float) -> float:
         made = Patience(LIMITS, 0.0, speed=speed)
