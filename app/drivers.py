@@ -95,10 +95,11 @@ class Drivers:
         the time until it answered included."""
         now = self._clock()
         listed = [
-            (self._order(one, now), self._seen(one, said, now)) for one, said in self._rated_candidates(nodes)
+            (*self._order(one, now), place, self._seen(one, said, now))
+            for place, (one, said) in enumerate(self._rated_candidates(nodes))
         ]
-        listed.sort(key=lambda pair: pair[0])
-        return [offer for _, offer in listed]
+        listed.sort()
+        return [one[-1] for one in listed]
 
     async def mark(self, node: bytes, mark: Mark) -> None:
         """Remember what the person says of a provider. Raises StoreError, NodeError `closed`."""
@@ -254,7 +255,9 @@ class Drivers:
             opinion = reputations.opinion(said, now)
             prices = {price.model: (price.price_in, price.price_out) for price in node.prices}
             for place, model in enumerate(node.models):
-                evidence = routing.of_candidate(of_node, self._of_model(node, model))
+                of_model = self._of_model(node, model)
+                known = of_node is not _NO_EVIDENCE or of_model is not _NO_EVIDENCE
+                evidence = routing.of_candidate(of_node, of_model) if known else _NO_EVIDENCE
                 cost = prices.get(place) or (model.price_in, model.price_out)
                 caught = self.audit_history.caught(node.id, model.model_id)
                 yield (

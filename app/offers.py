@@ -17,8 +17,8 @@ Mark = Literal["", "pinned", "blocked"]
 """What the person said of a provider."""
 
 
-class OfferSeen(msgspec.Struct, frozen=True):
-    """A model of a node."""
+class OfferSeen(msgspec.Struct, frozen=True, gc=False):
+    """A model of a node. `gc`: lists of thousands are made again and again, and a value is in no cycle."""
 
     node: SeenNode
     model: ModelOffer

@@ -226,10 +226,10 @@ class MarketScreen(FullView):
         try:
             while self.app.opened and self.is_current and (offer := self._next_past()) is not None:
                 points = await self.app.node.price_history(offer.node.id, offer.model.model_id)
-                past = self._pasts.pop(key := rows.offer_key(offer), None)
+                past = self._pasts.pop(key := rows.offer_key(offer), NO_PAST)
                 self._pasts[key] = PricePast(points, round(self.app.clock() * 1000))
                 self._pasts_at[key] = monotonic()
-                changed = changed or past is None or list(past.points) != points
+                changed = changed or list(past.points) != points
                 while len(self._pasts) > MOST_PASTS:
                     del self._pasts[next(iter(self._pasts))]
         finally:
@@ -287,7 +287,9 @@ class MarketScreen(FullView):
         most = self._max_price
         if self.wanted.most is not None and self.wanted.most != most:
             self.wanted = self.wanted._replace(most=most)
-        shown = [offer for offer in self._offers if self.wanted.shows(offer)]
+        shown = self._offers
+        if self.wanted != Wanted():
+            shown = [offer for offer in shown if self.wanted.shows(offer)]
         table.empty = words.nothing(self._offers, self.wanted, self._status)
         driver = words.driver_of(self.app.chat_screen.driver)
         shown_rows = rows.offer_rows(shown, self._older, driver, self._pasts, most)

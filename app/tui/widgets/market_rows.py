@@ -22,7 +22,7 @@ from infraxa.app.tui.widgets.facts import short_time
 from infraxa.app.tui.widgets.figures import price
 from infraxa.app.tui.widgets.network_rows import round_trip
 from infraxa.app.tui.widgets.price_line import NO_PAST, PricePast
-from infraxa.app.tui.widgets.table import Cell, Column, Row, Value
+from infraxa.app.tui.widgets.table_rows import AnyRow, Cell, Column, Value
 from infraxa.app.tui.widgets.text import one_line
 from infraxa.net.identity import SHORT_LENGTH, display, id_text
 from infraxa.net.status import SeenNode
@@ -143,20 +143,28 @@ def offer_key(offer: OfferSeen) -> bytes:
     return offer.node.id + offer.model.model_id
 
 
-class _Offered(msgspec.Struct, frozen=True):
-    """What a row is made of."""
+class OfferRow(msgspec.Struct, frozen=True, gc=False):
+    """The row of an offer. `gc`: there are thousands, made anew every second, and a value is in no cycle."""
 
-    offer: OfferSeen
+    key: bytes
+    of: OfferSeen
     at: int
     """Its place among all, the best first."""
     age_s: float
+    """Since its provider was heard of."""
     is_driver: bool
+    """It answers the shown chat."""
     past: PricePast
     most: int | None
+    """µcr per 1M tokens; what is dearer is not chosen by itself."""
+
+    @property
+    def group(self) -> int:
+        return _GROUPS[self.of.mark]
 
     def cells(self) -> tuple[Cell, ...]:
         """Its texts, in the order of COLUMNS."""
-        offer, node, model = self.offer, self.offer.node, self.offer.model
+        offer, node, model = self.of, self.of.node, self.of.model
         gone = node.status == "offline" or offer.mark == "blocked"
         aside = ".table--aside" if gone else ""
         name = who(node)
@@ -181,27 +189,27 @@ class _Offered(msgspec.Struct, frozen=True):
             (span(self.age_s), aside),
         )
 
-    def order(self, column: int) -> Value:
+    def value(self, column: int) -> Value:
         """What this one of COLUMNS sorts it by."""
         return _ORDER[column](self)
 
 
-_ORDER: tuple[Callable[[_Offered], Value], ...] = (
+_ORDER: tuple[Callable[[OfferRow], Value], ...] = (
     lambda row: row.at,
-    lambda row: who(row.offer.node).casefold(),
-    lambda row: label(row.offer.model.name).casefold(),
-    lambda row: row.offer.model.quantization,
-    lambda row: row.offer.model.context,
-    lambda row: row.offer.price_out + row.offer.price_in,
+    lambda row: who(row.of.node).casefold(),
+    lambda row: label(row.of.model.name).casefold(),
+    lambda row: row.of.model.quantization,
+    lambda row: row.of.model.context,
+    lambda row: row.of.price_out + row.of.price_in,
     lambda row: row.past.points[-1].price_out if row.past.points else None,
-    lambda row: None if row.offer.new else row.offer.stars,
-    lambda row: _proven(row.offer),
-    lambda row: row.offer.node.status,
-    lambda row: row.offer.node.slots - busy_slots(row.offer.node),
-    lambda row: row.offer.node.rtt_ms,
-    lambda row: row.offer.success,
-    lambda row: _first_of(row.offer.first_token_ms, promised_first_token(row.offer)),
-    lambda row: _first_of(row.offer.tokens_per_second, promised_speed(row.offer)),
+    lambda row: None if row.of.new else row.of.stars,
+    lambda row: _proven(row.of),
+    lambda row: row.of.node.status,
+    lambda row: row.of.node.slots - busy_slots(row.of.node),
+    lambda row: row.of.node.rtt_ms,
+    lambda row: row.of.success,
+    lambda row: _first_of(row.of.first_token_ms, promised_first_token(row.of)),
+    lambda row: _first_of(row.of.tokens_per_second, promised_speed(row.of)),
     lambda row: row.age_s,
 )
 """What each of COLUMNS sorts a row by."""
@@ -218,11 +226,11 @@ def offer_rows(
     driver: tuple[bytes, str | None],
     pasts: Mapping[bytes, PricePast] = MappingProxyType({}),
     most: int | None = None,
-) -> list[Row]:
+) -> list[OfferRow]:
     """`offers`: the best first; `older_s`: seconds since they were listed; `driver`: who answers the shown
     chat, and the model_id in hex when that is a certain one; `pasts`: their prices of the last day, by
     `offer_key`; `most`: what is dearer is not chosen by itself."""
-    rows: list[Row] = []
+    rows: list[OfferRow] = []
     taken: set[bytes] = set()
     chosen, chosen_model = driver
     for at, offer in enumerate(offers):
@@ -233,8 +241,7 @@ def offer_rows(
             key += b"+"
         taken.add(key)
         is_driver = node.id == chosen and chosen_model in (None, model.model_id.hex())
-        made = _Offered(offer, at, node.age_s + older_s, is_driver, past, most)
-        rows.append(Row(key, made.cells, made.order, offer, _GROUPS[offer.mark]))
+        rows.append(OfferRow(key, offer, at, node.age_s + older_s, is_driver, past, most))
     return rows
 
 
@@ -300,7 +307,7 @@ def _success_style(offer: OfferSeen) -> str:
 
 
 def watched(
-    rows: Sequence[Row], highlighted: Row | None, pinned: Iterable[OfferSeen], most: int
+    rows: Sequence[AnyRow], highlighted: AnyRow | None, pinned: Iterable[OfferSeen], most: int
 ) -> tuple[bytes, ...]:
     """The nodes whose health matters most to who looks: that of the row under the cursor, pinned ones, then
     those of the rows in sight from the top; not those that are blocked."""

@@ -5,12 +5,11 @@ It shows the rows it is given in the order a person chose. Cells are plain text 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from textwrap import wrap
 from typing import ClassVar
 
-import msgspec
 from rich.style import Style as RichStyle
 from textual import events
 from textual.binding import Binding, BindingType
@@ -21,67 +20,16 @@ from textual.strip import Strip
 
 from infraxa.app.tui.widgets.rows import PaintedRows
 from infraxa.app.tui.widgets.table_line import Piece, cut, strip
+from infraxa.app.tui.widgets.table_rows import AnyRow, sorted_rows
+from infraxa.app.tui.widgets.table_rows import Cell as Cell
+from infraxa.app.tui.widgets.table_rows import Column as Column
+from infraxa.app.tui.widgets.table_rows import Row as Row
 
 GAP = 2
 """Cells between two columns."""
 
-Cell = str | tuple[str, str]
-"""A text, or a text and the style (a component class or `bold`) it has."""
 
-
-class Column(msgspec.Struct, frozen=True):
-    """One column."""
-
-    title: str
-    width: int
-    """The least number of cells it has."""
-    grow: int = 0
-    """Its share of what is left."""
-    right: bool = False
-    """Its text stands at the right."""
-    from_width: int = 0
-    """It is shown in a table of at least so many cells,"""
-    below_width: int = 10_000
-    """and of fewer than these."""
-    tail: int = 0
-    """So many characters at the end of its text are never cut."""
-    descending: bool = False
-    """The largest first when it is chosen to sort by."""
-
-
-Value = float | str | None
-"""What a row is sorted by; None is the last, either way round."""
-
-
-class Row(msgspec.Struct, frozen=True):
-    """One row. Of thousands only those that are seen need their cells, and all of them the value of but one
-    column: in place of either may be what makes it."""
-
-    key: bytes
-    cells: tuple[Cell, ...] | Callable[[], tuple[Cell, ...]]
-    """What stands in the columns."""
-    order: tuple[Value, ...] | Callable[[int], Value]
-    """What each column sorts it by."""
-    of: object = None
-    """What it is a row of."""
-    group: int = 0
-    """Rows of a lower group stand above those of a higher one, whatever they are sorted by."""
-
-    def value(self, column: int) -> Value:
-        """What this column sorts it by."""
-        return self.order(column) if callable(self.order) else self.order[column]
-
-
-def _sorted(rows: Iterable[Row], column: int, descending: bool) -> list[Row]:
-    """By key, where nothing else decides: so a row has its place, in whatever order rows come."""
-    by_key = [(row.value(column), row) for row in sorted(rows, key=lambda row: row.key)]
-    having = [pair for pair in by_key if pair[0] is not None]
-    having.sort(key=lambda pair: pair[0], reverse=descending)  # type: ignore[arg-type,return-value] # all floats or all texts
-    lacking = [pair for pair in by_key if pair[0] is None]
-    return sorted((row for _, row in (*having, *lacking)), key=lambda row: row.group)
-
-
-class Table(PaintedRows[Row]):
+class Table(PaintedRows[AnyRow]):
     """↑ ↓ move, a click on a heading or `s` sorts by another column, `S` the other way round; Enter and a
     double click choose a row."""
 
@@ -156,10 +104,10 @@ class Table(PaintedRows[Row]):
         """A width and what is left out there, and what `_layout` says of it."""
         self._styles: dict[tuple[str, str], RichStyle] = {}
         """What `_style` found: finding it takes longer than painting with it."""
-        self._placed: dict[bytes, Row] = {}
+        self._placed: dict[bytes, AnyRow] = {}
         """The shown rows as they were when they were given their places."""
 
-    def show(self, rows: Sequence[Row], *, keep_places: bool = False) -> None:
+    def show(self, rows: Sequence[AnyRow], *, keep_places: bool = False) -> None:
         """Show these rows; the cursor stays on its row, and in sight if it was.
 
         `keep_places`: rows that are shown already stay in their order, whatever they are sorted by says now;
@@ -173,7 +121,7 @@ class Table(PaintedRows[Row]):
         if not keep_places or now.keys() != self._placed.keys():
             placed = self._placed if keep_places else {}
             self._placed = {key: placed.get(key, row) for key, row in now.items()}
-            keys = [row.key for row in _sorted(self._placed.values(), self.sorted_by, self.descending)]
+            keys = [row.key for row in sorted_rows(self._placed.values(), self.sorted_by, self.descending)]
         self._rows = [now[key] for key in keys]
         place = next(
             (at for at, row in enumerate(self._rows) if under is not None and row.key == under.key), None
@@ -193,7 +141,7 @@ class Table(PaintedRows[Row]):
         return 0 <= at - self.scroll_offset.y < self.size.height - 1
 
     @property
-    def in_sight(self) -> Sequence[Row]:
+    def in_sight(self) -> Sequence[AnyRow]:
         """The rows that are on the screen, from the top."""
         first = self.scroll_offset.y
         return self._rows[first : first + max(0, self.size.height - 1)]
