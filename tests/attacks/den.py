@@ -163,6 +163,8 @@ class Attack(NamedTuple):
     """Answers before."""
     long: bool = False
     """Its answer has a checkpoint."""
+    longer_than: int = 0
+    """Steps: other answers are honest."""
     least: float = 1.0
     """So many are found out of the answers that can be judged."""
 
@@ -222,7 +224,8 @@ async def judged(
             verdict = await ask(user, number)
             assert verdict.state != "failed" or (verdict.state, verdict.why) == attack.ours, verdict
             assert verdict.proof == (verdict.state == "failed" and bool(attack.proof))
-            made.extend([verdict] if verdict.why != "few" else [])
+            if verdict.why != "few" and verdict.steps > attack.longer_than:
+                made.append(verdict)
             if len(made) >= least:
                 return
 

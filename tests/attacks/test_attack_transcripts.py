@@ -229,7 +229,7 @@ def other_steps(cheat: Den) -> Cheat:
     lies = leaves(
         cheat,
         lambda all_: tuple(
-            transcript.encode_leaf(_worse(transcript.decode_leaf(leaf))) if step >= 16 else leaf
+            transcript.encode_leaf(_worse(transcript.decode_leaf(leaf))) if step >= audits.OPENED else leaf
             for step, leaf in enumerate(all_)
         ),
     )
@@ -238,7 +238,9 @@ def other_steps(cheat: Den) -> Cheat:
         data = await cheat.real.shop.provider.till.transcripts.audit(customer, replace(request, all=True))
         assert isinstance(data, bytes)
         every = audits.decode(data)
-        tree, first = Tree(), min(16, len(every.leaves))
+        if len(every.leaves) <= audits.OPENED:
+            return data
+        tree, first = Tree(), audits.OPENED
         for leaf in every.leaves:
             tree.append(leaf)
         return audits.encode(
@@ -368,6 +370,7 @@ ATTACKS: Final = (
         BAD_OPENING,
         (ANY_STEPS,),
         sampling=replace(COLD, max_tokens=32),
+        longer_than=audits.OPENED,
     ),
 )
 
