@@ -36,7 +36,7 @@ from tests.app.audited import (
     audited,
     seen,
 )
-from tests.app.priced import SIGNED
+from tests.app.priced import LOCKED, PRICED, SIGNED
 from tests.app.shell import SETTINGS, shell
 from tests.app.still import NOW
 from tests.app.test_chat_driver import MAPLE_ID, M, words
@@ -176,6 +176,17 @@ def test_the_card_says_how_far_a_driver_is_verified() -> None:
         lines_of(replace(maple, offer=replace(maple.offer, caught=PROVEN, proof=PROOF)), audited(CAUGHT))
     )
     assert f"{M} ✗ {PROVEN} ● online" in caught and "✗ caught lying: wrong token" in caught
+
+
+def test_a_card_of_a_driver_that_was_caught_says_a_price_once() -> None:
+    found = find_driver(MAPLE_ID, None, PRICED, {})
+    assert found.offer is not None
+    offer = replace(found.offer, caught=PROVEN)
+    maple = replace(found, offer=offer)
+    same = replace(LOCKED, price_in=offer.price_in, price_out=offer.price_out)
+    said = words(lines_of(maple, None, "", same))
+    assert "price" in said and "quoted" not in said and "you owe" in said
+    assert "quoted" in words(lines_of(maple, None, "", replace(same, price_out=offer.price_out + 1)))
 
 
 def test_the_help_has_the_key_and_the_command() -> None:

@@ -96,7 +96,9 @@ def _offer(offer: OfferSeen, last: AnswerFacts | None, bound: Bound | None) -> l
         lines.append(row("context", thousands(model.context)))
     lines += _prices("price", offer.price_in, offer.price_out)
     if bound is not None:
-        lines += _money(bound)
+        # Who was caught leaves little room: what stands in the price already is not said again.
+        same = (bound.price_in, bound.price_out) == (offer.price_in, offer.price_out)
+        lines += _money(bound, quoted=not (same and offer.caught))
     lines.append(row("reached", _reached(node)))
     if node.rtt_ms is not None:
         lines.append(row("round trip", round_trip(node.rtt_ms)))
@@ -112,9 +114,9 @@ def _prices(name: str, price_in: int, price_out: int) -> list[Content]:
     return [row(name, f"{price(price_out)}/M out"), row("", f"{price(price_in)}/M in")]
 
 
-def _money(bound: Bound) -> list[Content]:
-    """What the driver locked last, and what is owed to the driver."""
-    lines = _prices("quoted", bound.price_in, bound.price_out) if bound.state == "locked" else []
+def _money(bound: Bound, *, quoted: bool = True) -> list[Content]:
+    """What the driver locked last, if that is to be `quoted`, and what is owed to the driver."""
+    lines = _prices("quoted", bound.price_in, bound.price_out) if quoted and bound.state == "locked" else []
     name, counted = "you owe", bound.owed + bound.taken_back
     if bound.taken_back:
         lines.append(row(name if bound.owed >= 0 else "they owe", shown(abs(bound.owed))))
