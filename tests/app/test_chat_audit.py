@@ -183,10 +183,10 @@ def test_a_card_of_a_driver_that_was_caught_says_a_price_once() -> None:
     assert found.offer is not None
     offer = replace(found.offer, caught=PROVEN)
     maple = replace(found, offer=offer)
-    same = replace(LOCKED, price_in=offer.price_in, price_out=offer.price_out)
+    same = replace(LOCKED, price_in=offer.price_in, price_out=offer.price_out + 1)  # too little to be seen
     said = words(lines_of(maple, None, "", same))
     assert "price" in said and "quoted" not in said and "you owe" in said
-    assert "quoted" in words(lines_of(maple, None, "", replace(same, price_out=offer.price_out + 1)))
+    assert "quoted" in words(lines_of(maple, None, "", replace(same, price_out=2 * offer.price_out)))
 
 
 def test_the_help_has_the_key_and_the_command() -> None:

@@ -97,8 +97,8 @@ def _offer(offer: OfferSeen, last: AnswerFacts | None, bound: Bound | None) -> l
     lines += _prices("price", offer.price_in, offer.price_out)
     if bound is not None:
         # Who was caught leaves little room: what stands in the price already is not said again.
-        same = (bound.price_in, bound.price_out) == (offer.price_in, offer.price_out)
-        lines += _money(bound, quoted=not (same and offer.caught))
+        told, locked = (_prices("", one.price_in, one.price_out) for one in (offer, bound))
+        lines += _money(bound, quoted=not (offer.caught and told == locked))
     lines.append(row("reached", _reached(node)))
     if node.rtt_ms is not None:
         lines.append(row("round trip", round_trip(node.rtt_ms)))
