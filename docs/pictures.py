@@ -19,6 +19,7 @@ import msgspec
 from textual.pilot import Pilot
 from textual.widgets import TextArea
 
+from infraxa.app.audit_values import AuditPlan
 from infraxa.app.config import Settings
 from infraxa.app.events import AnswerEnded, Event, NodesChanged
 from infraxa.app.facade import NodeFacade
@@ -28,9 +29,11 @@ from infraxa.app.node import Node
 from infraxa.app.offers import OfferSeen
 from infraxa.app.transcripts import Written
 from infraxa.app.tui.app import InfraxaApp
+from infraxa.app.tui.screens.audit import AskReferee
 from infraxa.app.tui.screens.pull import PullScreen
 from infraxa.app.tui.screens.settle import Settle
 from infraxa.engine import transcript
+from infraxa.engine.guide import GUIDE_PATH
 from infraxa.engine.types import Delta
 from infraxa.net.identity import id_text
 from infraxa.store.records import ChatOptions, Verdict
@@ -123,8 +126,10 @@ async def among(
     *,
     seconds: float = SECONDS,
     load_model: bool = True,
+    model: Path | None = None,
 ) -> AsyncIterator[Scene]:
-    """A node among others: those that `provide` by their settings do. `load_model`: the others have one."""
+    """A node among others: those that `provide` by their settings do. `load_model`: the others have one;
+    `model`: that of this file, in place of the guide."""
     shared: dict[str, Any] = {"listen_port": 0, "network": "pictures", "slots": 4}
     nodes = [
         Node(
@@ -137,6 +142,8 @@ async def among(
     try:
         for node in nodes:
             await node.start()
+            if model is not None:
+                await node.add_model(model)
             if node.settings.provide:
                 await node.accept_serving()
                 await node.provide(True)
@@ -278,21 +285,56 @@ async def audits(folder: Path, colour: str) -> None:
                 assert (await verdict(it.app)).state == state
             it.still()
             await it.pilot.pause(6)  # what was said meanwhile is over
+            (tab,) = await it.app.node.list_tabs()
+            # What the driver says that is owed has at first what it held for the answer in it.
+            while (
+                (bound := it.app.chat_screen.bound) is None
+                or bound.state != "locked"
+                or bound.owed != tab.owed
+            ):
+                await it.pilot.pause(1)
             it.save("audit")
     finally:
         Written.take = honest  # type: ignore[method-assign]
 
 
+def another_model(folder: Path) -> Path:
+    """A file that the person does not have: the built-in guide's, under another name."""
+    file = folder / "harbour-guide-q8_0.gguf"
+    file.write_bytes(GUIDE_PATH.read_bytes().replace(b"infraxa-guide", b"harbour-guide", 1))
+    return file
+
+
+async def asking_for_a_referee(folder: Path, colour: str) -> None:
+    """The question before others read a chat, to audit an answer of a model that is not here."""
+    providers = {name: {"provide": True, "base_price": price} for name, price in PRICES.items()}
+    model = another_model(folder)
+    async with among(providers, folder, colour, seconds=3 * SECONDS, model=model) as it:
+        node = it.app.node
+        await offered(node, len(PRICES))
+        await choose_in_the_market(it)
+        await it.pilot.press(*"How do I become a provider?", "enter")
+        plan = AuditPlan("none")
+        while plan.state != "referee" or plan.referees < len(PRICES) - 1:
+            await it.pilot.pause(1)
+            answer = it.app.chat_screen.shown_turns[-1].message
+            plan = await node.audit_plan(answer.chat_id, answer.id)
+        await it.pilot.pause(6)  # what was said meanwhile is over
+        it.still()
+        await it.pilot.press(*"/audit", "enter")
+        while not isinstance(it.app.screen, AskReferee):
+            await it.pilot.pause(0.1)
+        await it.pilot.pause(1)
+        it.save("audit-referee")
+
+
 async def verdict(app: InfraxaApp) -> Verdict:
     """Of the newest answer, once an audit of it has ended."""
     while True:
-        answer = app.chat_screen.shown_turns[-1].message
-        facts = answer.facts
+        facts = app.chat_screen.shown_turns[-1].message.facts
         if facts is not None and facts.verdicts and facts.verdicts[-1].state in ("passed", "failed"):
             return facts.verdicts[-1]
-        if facts is not None and facts.verdicts and facts.verdicts[-1].state == "undetermined":
-            await app.node.audit_answer(answer.chat_id, answer.id)  # the model is measured meanwhile
-        await asyncio.sleep(1)
+        await asyncio.sleep(1)  # the model is measured first; then it is audited without being asked
 
 
 class Download:
@@ -393,7 +435,7 @@ async def main() -> None:
         for colour in COLOURS:
             await pulling(folders, colour)
     for colour in COLOURS:
-        for view in (network, roles, full_tab, audits):
+        for view in (network, roles, full_tab, audits, asking_for_a_referee):
             with tempfile.TemporaryDirectory() as folder:
                 await view(Path(folder), colour)
 
