@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,16 @@ async def open_market(it: Shell) -> Table:
     return view(it).table
 
 
+def line_shows(table: Table, text: str) -> bool:
+    """Whether the first row does."""
+    return text in table.render_line(1).text
+
+
+def twice_on(it: Shell, text: str) -> bool:
+    """Whether the text is on the screen so often."""
+    return it.screen_text().count(text) == 2
+
+
 async def test_each_column_is_renewed_when_what_it_shows_is_another(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -78,7 +89,7 @@ async def test_each_column_is_renewed_when_what_it_shows_is_another(
             shows, offer = CHANGES[column.title]
             assert shows not in before
             still(it).become_market([offer])
-            await it.until(lambda shows=shows: shows in table.render_line(1).text, column.title)
+            await it.until(partial(line_shows, table, shows), column.title)
             assert column.title == "★" or table.rows[0].value(at) != values[at], column.title
             still(it).become_market([OFFER])
             await it.until(lambda: table.render_line(1).text == before, f"{column.title} as it was")
@@ -118,9 +129,7 @@ async def test_all_is_laid_out_anew_for_a_longer_card_and_not_for_other_numbers(
         height, before = card.size.height, laid_out
         for trip in range(60, 66):
             still(it).become_market([changed(OFFER, rtt_ms=float(trip))])
-            await it.until(
-                lambda trip=trip: it.screen_text().count(f"{trip} ms") == 2, "it in the table and the card"
-            )
+            await it.until(partial(twice_on, it, f"{trip} ms"), "it in the table and the card")
         assert laid_out == before
         still(it).become_market([replace(OFFER, cooling_s=42.0)])
         await it.until(lambda: card.size.height > height and "It failed" in it.screen_text(), "the warning")
