@@ -2,15 +2,17 @@
 Only the download is acted: it would be one of gigabytes.
 
 make pictures
+python docs/pictures.py market tab
 """
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import contextlib
 import re
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,9 +26,11 @@ from infraxa.app.config import Settings
 from infraxa.app.events import AnswerEnded, Event, NodesChanged
 from infraxa.app.facade import NodeFacade
 from infraxa.app.folders import Folders
+from infraxa.app.hub_curated import CURATED
 from infraxa.app.hub_values import HubFile, PullAsked, PullChosen, PullEvent, PullMoved, PullPlan
 from infraxa.app.node import Node
 from infraxa.app.offers import OfferSeen
+from infraxa.app.pulling import Pulling
 from infraxa.app.transcripts import Written
 from infraxa.app.tui.app import InfraxaApp
 from infraxa.app.tui.screens.audit import AskReferee
@@ -43,19 +47,20 @@ SIZE = (120, 36)
 SIZES = [(80, 24), SIZE, (200, 60)]
 COLOURS = ["dark", "light"]
 CHATS = [
-    ["hello", "what is 17 + 25?", "and now add 7"],
-    ["what is gossip?"],
-    ["write a haiku about the sea"],
-    ["What is infraxa?", "what is a driver?"],
+    ["What is 17 + 25?", "And now add 7"],
+    ["What is gossip?"],
+    ["What is forward secrecy?"],
+    ["What is infraxa?", "Who can read my chat?", "How do I get a better model?"],
 ]
 PRICES = {"birch": 0.2, "juniper": 0.15, "quartz": 0.31}
-PEERS = ["birch", "juniper", "quartz", "elm"]
+PEERS = ["birch", "juniper", "quartz", "elm", "heron", "basalt", "larch"]
 NOTE = "two coffees on Thursday"
 TAB_LIMIT = 0.00006
 """Credits: room for one answer."""
 LINKED = 20
 """Seconds of traffic in the picture of the network."""
-SECONDS = 60
+SECONDS = 300
+"""Most for one scene. On an idle machine it takes a tenth of that."""
 
 
 async def talk(folders: Folders) -> None:
@@ -105,14 +110,12 @@ async def scene(
     folders: Folders,
     colour: str,
     size: tuple[int, int] = SIZE,
-    *,
-    seconds: float = SECONDS,
     **settings: Any,
 ) -> AsyncIterator[Scene]:
-    """A node alone, once its model is ready. All that follows takes at most so many `seconds`."""
+    """A node alone, once its model is ready."""
     own = Settings(threads=1, reduced_motion=True, theme=f"infraxa-{colour}", **settings)
     app = InfraxaApp(own, folders)
-    async with app.run_test(size=size) as pilot, asyncio.timeout(seconds):
+    async with app.run_test(size=size) as pilot, asyncio.timeout(SECONDS):
         while not (app.opened and app.node.engine.state == "ready"):
             await pilot.pause(0.05)
         yield Scene(app, pilot, [], f"{size[0]}x{size[1]}-{colour}")
@@ -124,7 +127,6 @@ async def among(
     folder: Path,
     colour: str,
     *,
-    seconds: float = SECONDS,
     load_model: bool = True,
     model: Path | None = None,
 ) -> AsyncIterator[Scene]:
@@ -148,7 +150,7 @@ async def among(
                 await node.accept_serving()
                 await node.provide(True)
         own = Folders.find(folder / "maple", {})
-        async with scene(own, colour, seconds=seconds, name="maple", **shared) as it:
+        async with scene(own, colour, name="maple", **shared) as it:
             it.others = nodes
             yield it
     finally:
@@ -202,11 +204,11 @@ async def roles(folder: Path, colour: str) -> None:
         it.save("market")
         await pilot.press("enter")
         await pilot.pause(1)
-        await pilot.press(*"What is a driver?", "enter")
-        await pilot.pause(4)
+        for question in ("What is a receipt?", "What is a driver?"):
+            await audited(it, question)
         it.still()
         await pilot.press("ctrl+b", *"And what is a hold?")
-        await pilot.pause(3)
+        await counted(it)
         it.save("driver")
         await pilot.press("ctrl+b", "f7")
         while app.node.provider.mode != "serving":
@@ -234,23 +236,30 @@ async def roles(folder: Path, colour: str) -> None:
         it.save("settle")
 
 
+async def counted(it: Scene, state: str = "locked") -> None:
+    """The rates are locked, or the tab is full, and what the driver says that is owed is what the tab says:
+    at first it has what was held for the answer in it."""
+    while True:
+        bound = it.app.chat_screen.bound
+        owed = {tab.peer: tab.owed for tab in await it.app.node.list_tabs()}
+        if bound is not None and bound.state == state and bound.owed == owed.get(bound.driver):
+            return
+        await it.pilot.pause(0.5)
+
+
 async def full_tab(folder: Path, colour: str) -> None:
     """A chat whose driver lets this node owe no more than it does."""
     birch = {"provide": True, "free_daily": 0, "stranger_limit": TAB_LIMIT}
-    async with among({"birch": birch}, folder, colour, seconds=2 * SECONDS) as it:
+    async with among({"birch": birch}, folder, colour) as it:
         app, pilot = it.app, it.pilot
         await offered(app.node, 1)
         await choose_in_the_market(it)
-        await pilot.press(*"What is a tab?", "enter")
-        while not (await app.node.list_tabs() and (await app.node.list_tabs())[0].owed):
-            await pilot.pause(0.1)
-        await pilot.pause(2)
+        await audited(it, "What is a tab?")
         await pilot.press(*"/rate 5", "enter", "ctrl+b")
         await pilot.pause(1)
         it.still()
         await pilot.press(*"And what is a hold?")
-        while app.chat_screen.bound is None or app.chat_screen.bound.state != "refused":
-            await pilot.pause(0.1)
+        await counted(it, "refused")
         await pilot.pause(6)  # what was said of the rating is over
         it.save("tab")
 
@@ -271,7 +280,7 @@ async def audits(folder: Path, colour: str) -> None:
     birch = {"provide": True, "base_price": 0.2}
     honest = Written.take
     try:
-        async with among({"birch": birch}, folder, colour, seconds=3 * SECONDS) as it:
+        async with among({"birch": birch}, folder, colour) as it:
             await offered(it.app.node, 1)
             await choose_in_the_market(it)
             for question, state in (
@@ -280,19 +289,10 @@ async def audits(folder: Path, colour: str) -> None:
             ):
                 if state == "failed":
                     Written.take = lying(honest)  # type: ignore[method-assign] # the driver lies from now on
-                await it.pilot.press(*question, "enter")
-                await it.pilot.pause(2)
-                assert (await verdict(it.app)).state == state
+                assert (await audited(it, question)).state == state
             it.still()
             await it.pilot.pause(6)  # what was said meanwhile is over
-            (tab,) = await it.app.node.list_tabs()
-            # What the driver says that is owed has at first what it held for the answer in it.
-            while (
-                (bound := it.app.chat_screen.bound) is None
-                or bound.state != "locked"
-                or bound.owed != tab.owed
-            ):
-                await it.pilot.pause(1)
+            await counted(it)
             it.save("audit")
     finally:
         Written.take = honest  # type: ignore[method-assign]
@@ -309,7 +309,7 @@ async def asking_for_a_referee(folder: Path, colour: str) -> None:
     """The question before others read a chat, to audit an answer of a model that is not here."""
     providers = {name: {"provide": True, "base_price": price} for name, price in PRICES.items()}
     model = another_model(folder)
-    async with among(providers, folder, colour, seconds=3 * SECONDS, model=model) as it:
+    async with among(providers, folder, colour, model=model) as it:
         node = it.app.node
         await offered(node, len(PRICES))
         await choose_in_the_market(it)
@@ -328,31 +328,34 @@ async def asking_for_a_referee(folder: Path, colour: str) -> None:
         it.save("audit-referee")
 
 
-async def verdict(app: InfraxaApp) -> Verdict:
-    """Of the newest answer, once an audit of it has ended."""
+async def audited(it: Scene, question: str) -> Verdict:
+    """Of the answer to this, once an audit of it has ended: first the model is measured."""
+    before = {turn.message.id for turn in it.app.chat_screen.shown_turns}
+    await it.pilot.press(*question, "enter")
     while True:
-        facts = app.chat_screen.shown_turns[-1].message.facts
+        turns = it.app.chat_screen.shown_turns
+        facts = turns[-1].message.facts if turns and turns[-1].message.id not in before else None
         if facts is not None and facts.verdicts and facts.verdicts[-1].state in ("passed", "failed"):
             return facts.verdicts[-1]
-        await asyncio.sleep(1)  # the model is measured first; then it is audited without being asked
+        await it.pilot.pause(0.5)
 
 
-class Download:
+class Download(Pulling):
     """One that has come to three eighths."""
 
     def __init__(self, plan: PullPlan) -> None:
-        self._events: list[PullEvent] = [
+        self._coming: list[PullEvent] = [
             PullChosen(plan),
             PullMoved(plan.size * 3 // 8, plan.size, 11_400_000.0, 137.0),
         ]
 
-    def __aiter__(self) -> AsyncIterator[PullEvent]:
+    def __aiter__(self) -> Download:
         return self
 
     async def __anext__(self) -> PullEvent:
-        if not self._events:
+        if not self._coming:
             await asyncio.Event().wait()
-        return self._events.pop(0)
+        return self._coming.pop(0)
 
     def stop(self) -> None:
         """There is nothing to end."""
@@ -361,8 +364,10 @@ class Download:
         """The same."""
 
 
-async def pulling(folders: Folders, colour: str) -> None:
+async def pulling(folder: Path, colour: str) -> None:
     """A model on its way from the hub."""
+    folders = Folders.find(folder, {})
+    await talk(folders)
     n_bytes = 2_497_280_256
     plan = PullPlan(
         repo="Qwen/Qwen3-4B-GGUF",
@@ -391,6 +396,8 @@ async def pulling(folders: Folders, colour: str) -> None:
         app.action_pull_model()
         await pilot.pause(0.5)
         assert isinstance(app.screen, PullScreen)
+        names = [one.text for one in CURATED]
+        await pilot.press(*["down"] * names.index(f"{plan.repo}:{plan.quant}"))
         app.pulls.start(PullAsked(plan.repo), plan)
         await pilot.pause(1)
         save(app, f"pull-{SIZE[0]}x{SIZE[1]}-{colour}")
@@ -419,26 +426,49 @@ def save(app: InfraxaApp, name: str) -> None:
     """What is on the screen, as SVG that fetches nothing from anywhere."""
     svg = app.export_screenshot(title="infraxa")
     svg = re.sub(r"@font-face \{.*?\}", "", svg, flags=re.DOTALL)
+    # The last row is cut by a little: an underscore in it is not seen.
+    svg = re.sub(r'(-clip-terminal">\s*<rect [^>]*height=")([\d.]+)', _higher, svg)
     svg = svg.replace("Fira Code", "ui-monospace, Menlo, Consolas, 'DejaVu Sans Mono'")
     # Some renderers drop no-break spaces at the edges of a text; none drops these.
     svg = svg.replace("&#160;", " ").replace("<text ", '<text xml:space="preserve" ')
     (HERE / f"{name}.svg").write_text(svg)
 
 
-async def main() -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        folders = Folders.find(Path(folder), {})
-        await talk(folders)
-        for size in SIZES:
-            for colour in COLOURS:
-                await picture(folders, size, colour)
-        for colour in COLOURS:
-            await pulling(folders, colour)
-    for colour in COLOURS:
-        for view in (network, roles, full_tab, audits, asking_for_a_referee):
+def _higher(found: re.Match[str]) -> str:
+    return f"{found[1]}{float(found[2]) + 2.8:.1f}"
+
+
+async def chats(folder: Path, colour: str) -> None:
+    """The chat, in all sizes."""
+    folders = Folders.find(folder, {})
+    await talk(folders)
+    for size in SIZES:
+        await picture(folders, size, colour)
+
+
+SCENES: dict[str, Callable[[Path, str], Awaitable[None]]] = {
+    "chat": chats,
+    "pull": pulling,
+    "network": network,
+    "roles": roles,
+    "tab": full_tab,
+    "audit": audits,
+    "audit-referee": asking_for_a_referee,
+}
+
+
+async def main(names: list[str], colours: list[str]) -> None:
+    for name in names:
+        for colour in colours:
             with tempfile.TemporaryDirectory() as folder:
-                await view(Path(folder), colour)
+                await SCENES[name](Path(folder), colour)
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    parser = argparse.ArgumentParser(description="Make the pictures of this folder.")
+    parser.add_argument("scenes", nargs="*", help=f"all, or some of: {', '.join(SCENES)}")
+    parser.add_argument("--colour", choices=COLOURS, help="both, or this")
+    args = parser.parse_args()
+    if unknown := set(args.scenes) - set(SCENES):
+        parser.error(f"no such scene: {', '.join(sorted(unknown))}")
+    asyncio.run(main(args.scenes or list(SCENES), [args.colour] if args.colour else COLOURS))
