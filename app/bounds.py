@@ -95,11 +95,19 @@ def bounded(
             words = order_words.cap_reached(reason, cap, used, plan.least)
             return replace(bound, state="refused", reason=words.message, remedy=words.remedy)
     if locked is not None:
-        theirs = max(spent.owed, locked.owed)
-        bound = replace(bound, limit=locked.limit, owed=theirs - spent.reversed)
+        # What a quote says of the tab may be with the hold of an order that is paid since: that leaves less
+        # room by this quote, and is not owed.
+        bound = replace(bound, limit=locked.limit)
         if locked.room < plan.least:
+            theirs = max(spent.owed, locked.owed)
             full = order_words.no_room(name, theirs, bound.limit)
-            return replace(bound, state="refused", reason=full.message, remedy=full.remedy)
+            return replace(
+                bound,
+                state="refused",
+                owed=theirs - spent.reversed,
+                reason=full.message,
+                remedy=full.remedy,
+            )
         until_ms = now_ms + max(0, round(locked.left_s * 1000))
         return replace(bound, state="locked", until_ms=until_ms)
     if failed:

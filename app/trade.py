@@ -46,7 +46,8 @@ class Bound(msgspec.Struct, frozen=True):
     """Holds of what runs included."""
     cap_today: int = 0
     owed: int = 0
-    """To this driver, by this side's book; less than nothing: the driver owes it."""
+    """To this driver, by this side's book, what is held for orders that run included; less than nothing: the
+    driver owes it. Where it leaves no room for the message: as the driver counts it, if that is more."""
     taken_back: int = 0
     """Of what was signed, besides: the driver counts it all the same."""
     limit: int = 0

@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from infraxa.app import purse
+from infraxa.app.trade import Bound
 from infraxa.app.wanted import Wanted
-from infraxa.engine.types import ErrorInfo
+from infraxa.engine.types import ErrorInfo, Sampling
 from infraxa.net import auth, wire
 from infraxa.net.customers import Customer
 from infraxa.net.identity import Identity, id_text
@@ -75,6 +76,11 @@ class Street(Place):
         wanted = Wanted(id_text(self.id), **more)
         return self.buyer.generate(SAID, wanted, chat_id="chat", message_id="message")
 
+    async def bound_now(self) -> Bound:
+        """Of the next message."""
+        (offer,) = self.drivers.offers(self.nodes())
+        return await self.purse.bound("chat", offer, SAID, Sampling())
+
     async def agree(self) -> int:
         """What both books say is owed, when nothing is open."""
         await self.settled()
@@ -118,6 +124,24 @@ async def test_both_books_agree_after_answers(tmp_path: Path) -> None:
             assert (await place.ask(tokens)).end.reason == "stop"
         assert await place.agree() == cost(4) + cost(1) + cost(300)
         assert told_of(place)[-1].state == "signed"
+
+
+async def test_a_paid_order_is_owed_by_its_charge_though_the_quote_has_its_hold(tmp_path: Path) -> None:
+    async with street(tmp_path) as place:
+        answer = asyncio.ensure_future(told(place.source()))
+        (generation,) = await engine_of(place.shop).asked(1)
+        await place.bound_now()  # a screen looks while it is answered
+        await until(lambda: place.purse.locked.get(place.id, place.shop.model_id))
+        quoted = place.purse.locked.get(place.id, place.shop.model_id)
+        running = await place.bound_now()
+        assert quoted is not None and running.owed == quoted.owed > cost(4), "what runs is held"
+        say(generation, 4)
+        await answer
+        assert await place.agree() == cost(4)
+        after = await place.bound_now()
+        assert place.purse.locked.get(place.id, place.shop.model_id) is quoted, "it holds for a while"
+        assert (after.state, after.owed, after.limit) == ("locked", cost(4), quoted.limit)
+        assert after.most <= quoted.room, "no more is ordered by it than it leaves room for"
 
 
 async def test_many_at_once(tmp_path: Path) -> None:
