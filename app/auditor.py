@@ -20,7 +20,7 @@ from infraxa.app.audit_values import AuditPlan, Place
 from infraxa.app.convicting import Convicting, Parts
 from infraxa.app.ends import WHOLE
 from infraxa.app.errors import FAILURES, NodeError
-from infraxa.app.examining import Examining, Found, Silent, When
+from infraxa.app.examining import Examining, Found, Openings, Silent, When
 from infraxa.app.opened import Lie
 from infraxa.app.referees import Panel, Referees
 from infraxa.app.replaying import Replaying
@@ -76,6 +76,7 @@ class _Answer:
         """An audit of it runs, or is about to."""
         self.counted = False
         """An audit of it came to something."""
+        self.openings = Openings()
         self.near: Vote | None = None
         """What the model of this machine found, where that was too close to call."""
         self.verdict: Verdict | None = None
@@ -182,6 +183,13 @@ class Auditor:
         left = [answer for answer in answers if answer.state not in _DONE]
         if not left:
             return AuditPlan("done", "It was audited.")
+        left = [answer for answer in left if not answer.openings.over]
+        if not left:
+            return AuditPlan(
+                "none",
+                "Its driver was asked to show its steps as often as a driver has to.",
+                "The next answer can be audited.",
+            )
         entry = await self._replaying.copy(left[0].kept.order.model)
         if entry is None:
             return self._by_referees(left, _drivers(answers))
@@ -223,7 +231,7 @@ class Auditor:
         if (plan.state != "own" and not by_referee) or store is None:
             raise NodeError("not_audited", plan.reason, plan.remedy)
         here = [answer for answer in self._answers.values() if answer.place == place and answer.receipt]
-        left = [answer for answer in here if answer.state not in _DONE]
+        left = [answer for answer in here if answer.state not in _DONE and not answer.openings.over]
         avoided = _drivers(here)
         if any(answer.busy for answer in here):
             raise NodeError("not_audited", "It is being audited.")
@@ -287,12 +295,13 @@ class Auditor:
         return self._referees.panel(kept, receipt, offers, None) if offers else None
 
     def _measured(self, model: bytes, known: bool) -> None:
-        """The noise of this model is `known` now: what waited for that is audited; or it was not found."""
+        """The noise of this model is `known` now: what waited for that is audited; or it was not found, and
+        is done without for what was not opened yet."""
         for answer in self._answers.values():
             verdict = answer.verdict
             if answer.kept.order.model != model or verdict is None or verdict.why not in _UNKNOWN:
                 continue
-            if known and self._store is not None:
+            if self._store is not None and (known or not answer.openings.steps):
                 self._begin(answer, self._store)
             elif verdict.why != "no_noise" and self._store is not None:
                 self._judged(answer, replace(verdict, why="no_noise"))
@@ -323,7 +332,7 @@ class Auditor:
 
     async def _examine(self, answer: _Answer, store: Store, asked: bool, panel: Panel | None) -> None:
         assert answer.receipt is not None
-        kept, when = answer.kept, When(answer.until, asked)
+        kept, when = answer.kept, When(answer.until, answer.openings, asked)
         try:
             if panel is None:
                 found = await self._examining.examine(kept, answer.receipt, when)

@@ -19,6 +19,7 @@ from infraxa.app.opened import Lie, Shown
 from infraxa.app.referees import Panel
 from infraxa.app.replaying import Compared, NotCompared, Replaying
 from infraxa.app.terms import backend_of, kv_type_of
+from infraxa.app.transcripts import MAX_ASKED
 from infraxa.app.verifying import Kept
 from infraxa.app.votes import Vote, lie_of, ratio_of, state_of, unsure_of
 from infraxa.engine.transcript import challenge
@@ -59,7 +60,7 @@ class _Gone(Exception):
 
 
 class _TooLate(Exception):
-    """The driver need not be able to open the answer any more."""
+    """The driver need not open the answer any more: it had to for so long, and so often."""
 
 
 class _TooLong(Exception):
@@ -81,11 +82,28 @@ class Found(NamedTuple):
     by: Literal["", "own", "referee"] = ""
 
 
+class Openings:
+    """Of one answer, by its driver."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+        """How often the driver was asked, whatever came of it."""
+        self.steps = 0
+        """So many were opened last, and are what was signed; 0: none were yet."""
+
+    @property
+    def over(self) -> bool:
+        """The driver need not open it again."""
+        return self.asked >= MAX_ASKED
+
+
 class When(NamedTuple):
     """An audit is made."""
 
     until: float
     """Until then the driver can be asked, by the clock of the loop: later its silence says nothing."""
+    openings: Openings
+    """What its driver was asked before, to which this adds."""
     asked: bool = False
     """By the person: at once, and the model may be loaded for it."""
 
@@ -119,6 +137,10 @@ class Examining:
         """Raises Lie, Silent, StoreError."""
         said = receipt.transcript
         assert said is not None
+        lacks = self._replaying.lacks(kept.order.model)
+        if lacks == "no_calibration" or (lacks and when.openings.steps):
+            # Its driver opens it when that helps, and once where it never will, for what needs no noise.
+            return Found("undetermined", lacks, when.openings.steps)
         shown = await self._first(kept, receipt, when)
         if isinstance(shown, Found):
             return shown
@@ -269,10 +291,12 @@ class Examining:
         pauses = self._pauses[:AGAIN] if all_steps else self._pauses
         opening = await self._ask(kept.provider, request, said.steps, pauses, when)
         try:
-            return await asyncio.to_thread(opened.check, kept, receipt, opening, steps)
+            shown = await asyncio.to_thread(opened.check, kept, receipt, opening, steps)
         except Lie as lie:
             lie.shown = len(steps)
             raise
+        when.openings.steps = len(shown.leaves)
+        return shown
 
     async def _ask(
         self, driver: bytes, request: wire.AuditPlease, steps: int, pauses: tuple[float, ...], when: When
@@ -283,7 +307,7 @@ class Examining:
 
         clock = asyncio.get_running_loop().time
         for pause in pauses:
-            if clock() + pause > when.until:
+            if when.openings.over or clock() + pause > when.until:
                 raise _TooLate
             await asyncio.sleep(pause)
             try:
@@ -292,6 +316,7 @@ class Examining:
                         raise _TooLate
                     async with asyncio.timeout(CONNECT_S):
                         link = await self._order_link(driver)
+                    when.openings.asked += 1
                     return await audits.ask(link, request, steps)
             except ProtocolError as error:
                 _log.debug("what a driver opened is nothing: %s", error.reason)

@@ -242,14 +242,20 @@ class Replaying:
         """Whether the noise of this model is being measured."""
         return model_id in self._measuring
 
+    def lacks(self, model_id: bytes) -> str:
+        """Why the noise of this model cannot be had now, as in NotCompared; empty: it may be."""
+        if self.measures(model_id):
+            return "no_calibration"
+        now = asyncio.get_running_loop().time()
+        return "no_noise" if now < self._not_before.get(model_id, now) else ""
+
     async def is_loaded(self, model_id: bytes) -> bool:
         """Whether an answer of this model could be computed again at once. Raises StoreError."""
         entry = await self.copy(model_id)
         return entry is not None and self._models.room(entry, self._settings()) == "loaded"
 
     def _measure_soon(self, entry: ModelEntry, model_id: bytes) -> None:
-        now = asyncio.get_running_loop().time()
-        if model_id in self._measuring or now < self._not_before.get(model_id, now):
+        if self.lacks(model_id):
             return
         self._measuring.add(model_id)
         task = self._tasks.spawn(self._measure(entry, model_id), name="measure the noise of a model")

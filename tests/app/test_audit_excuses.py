@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,19 +14,23 @@ from msgspec.structs import replace
 
 from infraxa.app import purse, replaying
 from infraxa.app.choices import ModelEntry
+from infraxa.app.errors import NodeError
 from infraxa.app.ordering import request_of
 from infraxa.app.sold import End
 from infraxa.app.taken import Taken
 from infraxa.app.terms import terms_of
-from infraxa.app.transcripts import Written
+from infraxa.app.transcripts import MAX_ASKED, Written
 from infraxa.engine import transcript
 from infraxa.engine.gumbel import UNIT
 from infraxa.engine.host import Engine
-from infraxa.engine.types import ChatMessage, Delta, Loaded, Request, Sampling
-from infraxa.net import codec, deals
+from infraxa.engine.types import ChatMessage, Delta, EngineError, Loaded, Request, Sampling
+from infraxa.net import codec, deals, wire
+from infraxa.net.customers import Customer
 from infraxa.store import earnings, tabs
-from tests.app.auditing import MU0, WARM, Real, auditing, in_module, real_provider
+from infraxa.store.records import Verdict
+from tests.app.auditing import MU0, WARM, Audits, Real, auditing, in_module, real_provider
 from tests.app.selling import SETTINGS
+from tests.net.nodes import until
 
 COLD = Sampling(temperature=0.0)
 
@@ -63,6 +68,164 @@ async def test_an_honest_driver_may_have_another_prompt(
         verdict = await user.verdict()
         assert (verdict.state, verdict.why) == ("undetermined", why)
         assert not user.drivers.audit_history.caught(user.id, real.shop.model_id)
+
+
+class Measuring:
+    """The noise of the model is measured when the test says so, and not found if it is `failing`. Counts what
+    the driver is asked to open."""
+
+    def __init__(self, real: Real, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.asked = 0
+        self.begun = asyncio.Event()
+        self.over = asyncio.Event()
+        self.failing = False
+        self._real = real
+        monkeypatch.setattr(real.engine, "calibrate", self._calibrate)
+        monkeypatch.setattr(real.shop.customers, "auditor", self._audit)
+
+    async def _calibrate(self, on_progress: object = None, *, scratch: Path) -> float:
+        self.begun.set()
+        await self.over.wait()
+        if self.failing:
+            raise EngineError("unsupported", "It cannot be measured.", "")
+        return MU0
+
+    async def _audit(self, customer: Customer, request: wire.AuditPlease) -> bytes | wire.Failure:
+        self.asked += 1
+        return await self._real.shop.provider.till.transcripts.audit(customer, request)
+
+
+async def audited_again(user: Audits) -> Verdict:
+    """The person asks for an audit of the last answer."""
+    before = len(user.verdicts)
+    await user.auditor.audit(user.place)
+    verdict = await user.ended(before)
+    await until(lambda: not any(answer.busy for answer in user.auditor._answers.values()), 30)
+    return verdict
+
+
+def unharmed(user: Audits) -> bool:
+    """Nothing is held against the driver."""
+    (offer,) = user.drivers.offers(user.nodes())
+    seen = offer.audited
+    return not (seen.failed or seen.undetermined) and (offer.success is None or offer.success > 0.9)
+
+
+@in_module
+async def test_while_the_noise_is_measured_no_driver_is_asked_however_often_the_person_asks(
+    real: Real, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measuring = Measuring(real, monkeypatch)
+    async with auditing(real, tmp_path, noise=0) as user:
+        assert (await user.verdict()).why == "no_calibration", "it is measured for this one"
+        await measuring.begun.wait()
+        user.auditor.automatic = False
+        for answers in range(2):
+            before, asked = len(user.verdicts), measuring.asked
+            if answers:
+                await user.answer()
+                await user.signed(before)
+            for _ in range(MAX_ASKED + 2):
+                verdict = await audited_again(user)
+                assert (verdict.state, verdict.why) == ("undetermined", "no_calibration")
+            assert measuring.asked == asked == 1
+        assert unharmed(user)
+        measuring.over.set()
+        # Then it is asked, by itself.
+        await until(lambda: sum(one.state == "passed" for one in user.verdicts) == 2, 30)
+        assert measuring.asked == 3 and unharmed(user)
+
+
+@in_module
+async def test_where_no_noise_can_be_had_a_driver_opens_an_answer_once(
+    real: Real, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measuring = Measuring(real, monkeypatch)
+    measuring.failing = True
+    async with auditing(real, tmp_path, noise=0) as user:
+        await user.answer()
+        await measuring.begun.wait()
+        await user.answer()
+        await until(lambda: sum(one.why == "no_calibration" for one in user.verdicts) == 2, 30)
+        assert measuring.asked == 1
+        measuring.over.set()
+        await until(lambda: sum(one.why == "no_noise" for one in user.verdicts) == 2, 30)
+        assert measuring.asked == 2
+        for _ in range(MAX_ASKED + 2):
+            verdict = await audited_again(user)
+            assert (verdict.state, verdict.why, verdict.opened) == ("undetermined", "no_noise", 16)
+        assert measuring.asked == 2 and unharmed(user)
+
+
+@in_module
+async def test_a_lie_is_found_without_any_noise(
+    real: Real, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measuring = Measuring(real, monkeypatch)
+    measuring.failing = True
+    honest = Written.take
+
+    def take(self: Written, delta: Delta) -> Iterator[tuple[int, bytes]]:
+        read = (transcript.decode_leaf(leaf) for leaf in delta.leaves)
+        made = tuple(transcript.encode_leaf(leaf._replace(token=leaf.ids[-1])) for leaf in read)
+        return honest(self, replace(delta, leaves=made))
+
+    async with auditing(real, tmp_path, noise=0) as user:
+        await user.answer()
+        await measuring.begun.wait()
+        monkeypatch.setattr(Written, "take", take)
+        before = len(user.verdicts)
+        await user.answer()
+        assert (await user.ended(before)).why == "no_calibration"
+        measuring.over.set()
+        await until(lambda: user.verdicts[-1].state == "failed", 30)
+        assert (user.verdicts[-1].why, user.verdicts[-1].proof) == ("wrong_token", True)
+
+
+@in_module
+async def test_no_driver_is_asked_more_often_than_it_has_to_answer(
+    real: Real, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measuring = Measuring(real, monkeypatch)
+
+    async def compare(*given: object, **more: object) -> replaying.Compared:
+        raise replaying.NotCompared("not_loaded")
+
+    monkeypatch.setattr(replaying.Replaying, "compare", compare)
+    async with auditing(real, tmp_path) as user:
+        user.auditor.automatic = False
+        await user.answer()
+        await user.signed()
+        for _ in range(MAX_ASKED):
+            verdict = await audited_again(user)
+            assert (verdict.state, verdict.why, verdict.opened) == ("signed", "not_loaded", 16)
+        plan = await user.auditor.plan(user.place)
+        assert plan.state == "none" and "as often as" in plan.reason
+        with pytest.raises(NodeError, match="as often as"):
+            await user.auditor.audit(user.place)
+        assert measuring.asked == MAX_ASKED and user.verdicts[-1] == verdict and unharmed(user)
+
+
+@in_module
+async def test_a_driver_that_is_lost_when_it_was_asked_often_is_not_blamed(
+    real: Real, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It had less time to answer than any other."""
+    asked = 0
+
+    async def audit(customer: Customer, request: wire.AuditPlease) -> bytes | wire.Failure:
+        nonlocal asked
+        asked += 1
+        return wire.Failure("busy")
+
+    monkeypatch.setattr(real.shop.customers, "auditor", audit)
+    async with auditing(real, tmp_path) as user:
+        user.auditor.automatic = False
+        await user.answer()
+        await user.signed()
+        next(iter(user.auditor._answers.values())).openings.asked = MAX_ASKED - 1
+        verdict = await audited_again(user)
+        assert (verdict.state, verdict.why, asked) == ("signed", "", 1) and unharmed(user)
 
 
 def named(monkeypatch: pytest.MonkeyPatch, backend: str) -> None:
