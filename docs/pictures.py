@@ -53,6 +53,7 @@ CHATS = [
     ["What is infraxa?", "Who can read my chat?", "How do I get a better model?"],
 ]
 PRICES = {"birch": 0.2, "juniper": 0.15, "quartz": 0.31}
+MARKET = {**PRICES, "elm": 0.0, "heron": 0.26}
 PEERS = ["birch", "juniper", "quartz", "elm", "heron", "basalt", "larch"]
 NOTE = "two coffees on Thursday"
 TAB_LIMIT = 0.00006
@@ -173,7 +174,7 @@ async def picture(folders: Folders, size: tuple[int, int], colour: str) -> None:
             await it.pilot.pause(0.05)
         it.still()
         await it.app.workers.wait_for_complete()
-        await it.pilot.pause(0.3)
+        await it.pilot.pause(2)  # the last answer is laid out, and scrolled to
         it.save("chat")
 
 
@@ -190,17 +191,19 @@ async def network(folder: Path, colour: str) -> None:
 async def roles(folder: Path, colour: str) -> None:
     """The Market, a chat with a driver, and what a node that others ask sees: Provide, Earnings,
     and what a user proposes to settle."""
-    providers = {name: {"provide": True, "base_price": price} for name, price in PRICES.items()}
+    providers = {name: {"provide": True, "base_price": price} for name, price in MARKET.items()}
     async with among(providers, folder, colour) as it:
         app, pilot = it.app, it.pilot
         await app.node.accept_serving()
-        offers = await offered(app.node, 3)
-        for offer in offers:
+        for offer in await offered(app.node, len(MARKET)):
             for question in ("What is gossip?", "What is infraxa?"):
                 await answered(app.node, id_text(offer.node.id), question)
-        await app.node.mark_provider(offers[1].node.id, "pinned")
+            if offer.node.name == "birch":
+                await app.node.mark_provider(offer.node.id, "pinned")
+        while not all(offer.audited.passed == 2 for offer in await app.node.list_offers()):
+            await pilot.pause(1)
         await pilot.press("alt+m")
-        await pilot.pause(6)
+        await pilot.pause(10)  # the prices of now: nobody works any more
         it.save("market")
         await pilot.press("enter")
         await pilot.pause(1)
@@ -214,8 +217,8 @@ async def roles(folder: Path, colour: str) -> None:
         while app.node.provider.mode != "serving":
             await pilot.pause(0.1)
         me = app.node.network.id
-        for node in it.others:
-            while not any(offer.node.id == me for offer in await offered(node, 3)):
+        for node in it.others[:3]:
+            while not any(offer.node.id == me for offer in await offered(node, len(MARKET))):
                 await pilot.pause(0.1)
             for question in ("What is a tab?", "What is 4+3?", "What is a receipt?"):
                 await answered(node, id_text(me), question)
@@ -255,12 +258,12 @@ async def full_tab(folder: Path, colour: str) -> None:
         await offered(app.node, 1)
         await choose_in_the_market(it)
         await audited(it, "What is a tab?")
-        await pilot.press(*"/rate 5", "enter", "ctrl+b")
-        await pilot.pause(1)
+        await app.node.rate(app.chat_screen.shown_turns[-1].message.id, 5)
+        await pilot.press("ctrl+b")
         it.still()
         await pilot.press(*"And what is a hold?")
         await counted(it, "refused")
-        await pilot.pause(6)  # what was said of the rating is over
+        await pilot.pause(2)
         it.save("tab")
 
 
