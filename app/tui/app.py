@@ -38,7 +38,7 @@ from infraxa.app.tui.log_book import FILE_NAME, LogBook
 from infraxa.app.tui.provider_mode import ProviderMode
 from infraxa.app.tui.pulls import Pulls
 from infraxa.app.tui.screens.chat import ChatScreen
-from infraxa.app.tui.terminal import keep_title, restore_title, set_title, unusable
+from infraxa.app.tui.terminal import give_up, keep_title, line_modes, restore_title, set_title, unusable
 from infraxa.app.tui.theming import Themed
 from infraxa.engine.types import EngineError
 from infraxa.net.errors import NetError
@@ -52,8 +52,13 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-CLOSE_LIMIT = 5.0
-"""Seconds in which the app has ended after it was asked to, whatever hangs."""
+CLOSE_LIMIT = 10.0
+"""Seconds in which the app has ended after it was asked to, whatever hangs. Closing takes half a second, and
+two on a machine with ten times as much to do as it can."""
+HANGS = (
+    f"infraxa: closing took more than {CLOSE_LIMIT:.0f} s, so it was ended as it was. Chats are kept up to "
+    "here; other nodes were not told that this one leaves."
+)
 QUIT_AGAIN = 2.0
 """Seconds in which a second ctrl+c quits."""
 
@@ -152,6 +157,8 @@ class InfraxaApp(Themed):
         """Ends the subscription to the node."""
         self._limit: threading.Timer | None = None
         """Ends the process when closing hangs."""
+        self._line_modes = line_modes()
+        """Of the terminal, as they were."""
         self.last_words = ""
         """A line for standard error once the terminal is restored."""
         self._interrupted_at = 0.0
@@ -419,7 +426,7 @@ class InfraxaApp(Themed):
     def leave(self, code: int = 0) -> None:
         """End the app now, in bounded time."""
         if self._limit is None and not self.is_headless:
-            self._limit = threading.Timer(CLOSE_LIMIT, os._exit, [code or 1])
+            self._limit = threading.Timer(CLOSE_LIMIT, give_up, [HANGS, code or 1, self._line_modes])
             self._limit.daemon = True
             self._limit.start()
         self.call_later(self._leave, code)

@@ -8,13 +8,25 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from typing import Any
+from typing import Any, Final, NoReturn
 
 from textual.app import App
 from textual.screen import Screen
 from textual.widgets import Static
 
 from infraxa.app.tui.widgets.text import one_line
+
+try:
+    import termios
+except ImportError:  # Windows
+    termios = None  # type: ignore[assignment]
+
+_AS_BEFORE: Final = (
+    "\x1b[?1000l\x1b[?1002l\x1b[?1003l\x1b[?1006l\x1b[?1015l\x1b[?1016l"  # no mouse
+    "\x1b[?1004l\x1b[?2004l\x1b[?2048l\x1b[?2026l\x1b[<u"  # no focus, paste, size, held frames, key protocol
+    "\x1b[?7h\x1b[?1049l\x1b[?25h\x1b[23;2t"  # lines wrap; the other screen, cursor and title
+)
+"""What makes a terminal what it was before the app, whichever of its modes were on."""
 
 
 def unusable() -> str:
@@ -36,6 +48,31 @@ def keep_title() -> None:
 def restore_title() -> None:
     """Give the terminal its title back. After the app."""
     _print("\x1b[23;2t")
+
+
+def line_modes() -> list[Any] | None:
+    """Of the terminal, before the app: for `give_up`. None where there are none."""
+    if termios is None or sys.__stdin__ is None:
+        return None
+    with contextlib.suppress(termios.error, OSError, ValueError):
+        return termios.tcgetattr(sys.__stdin__.fileno())
+    return None
+
+
+def give_up(words: str, code: int, modes: list[Any] | None) -> NoReturn:
+    """End the process now, from any thread, though the app may hang: with the terminal as it was, and a line
+    that says so. A terminal that takes nothing is not waited for."""
+    with contextlib.suppress(Exception):
+        assert sys.__stderr__ is not None and sys.__stdin__ is not None
+        error = sys.__stderr__.fileno()
+        if modes is not None:
+            termios.tcsetattr(sys.__stdin__.fileno(), termios.TCSANOW, modes)
+        os.set_blocking(error, False)
+        try:
+            os.write(error, f"{_AS_BEFORE}{words}\r\n".encode())
+        finally:
+            os.set_blocking(error, True)
+    os._exit(code)
 
 
 def _print(sequence: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import termios
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,32 @@ def test_a_signal_ends_it_and_keeps_what_was_said_and_typed(tmp_path: Path, numb
         again.wait_for(lambda screen: "What is 2+2?" in screen and "half a thought" in screen)
     finally:
         again.close()
+
+
+HANGING = """
+import asyncio
+from infraxa.app.tui import app
+from infraxa.app.tui.screens.chat import ChatScreen
+async def hang(self):
+    await asyncio.sleep(600)
+ChatScreen.keep_draft = hang
+app.CLOSE_LIMIT = 0.5
+"""
+
+
+def test_where_closing_hangs_it_is_ended_and_the_terminal_is_as_before(tmp_path: Path) -> None:
+    terminal = start(tmp_path, HANGING + RUN)
+    try:
+        before = termios.tcgetattr(terminal._fd)
+        terminal.wait_for("ready")
+        assert termios.tcgetattr(terminal._fd) != before
+        terminal.press("ctrl+q")
+        terminal.wait_for("closing took more than")
+        assert terminal.wait_exit() == 1
+        assert LEFT_ALTERNATE_SCREEN in terminal.raw and b"\x1b[?1003l" in terminal.raw
+        assert termios.tcgetattr(terminal._fd) == before
+    finally:
+        terminal.close()
 
 
 def test_garbage_is_looked_for_again_but_not_in_what_was_there_at_the_first_frame(tmp_path: Path) -> None:
