@@ -25,7 +25,8 @@ from infraxa.app.tui.widgets.market_rows import (
     who,
 )
 from infraxa.app.tui.widgets.offer_facts import card, in_lines, reached, warnings
-from infraxa.app.tui.widgets.table import Row, Table
+from infraxa.app.tui.widgets.table import Table
+from infraxa.app.tui.widgets.table_rows import AnyRow
 from infraxa.net.identity import id_text
 from infraxa.net.status import NetworkStatus, SeenNode
 from tests.app.shell import Shell, shell
@@ -59,7 +60,7 @@ def view(it: Shell) -> MarketScreen:
     return screen
 
 
-def offer_of(row: Row | None) -> OfferSeen:
+def offer_of(row: AnyRow | None) -> OfferSeen:
     assert row is not None and isinstance(row.of, OfferSeen)
     return row.of
 
