@@ -324,7 +324,7 @@ async def asking_for_a_referee(folder: Path, colour: str) -> None:
             plan = await node.audit_plan(answer.chat_id, answer.id)
         await it.pilot.pause(6)  # what was said meanwhile is over
         it.still()
-        await it.pilot.press(*"/audit", "enter")
+        await it.app.action_perform("answer.audit", "")
         while not isinstance(it.app.screen, AskReferee):
             await it.pilot.pause(0.1)
         await it.pilot.pause(1)
