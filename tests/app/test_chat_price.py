@@ -385,6 +385,15 @@ async def test_an_answer_without_a_signed_receipt_has_no_stars(tmp_path: Path) -
         await it.says("☆☆☆☆☆")
 
 
+async def test_an_answer_can_be_rated_by_command_as_soon_as_its_receipt_is_signed(tmp_path: Path) -> None:
+    async with priced(tmp_path) as it:
+        answer = await it.answered(with_bills(DUE))
+        it.priced.know(answer, SIGNED)
+        await it.says("☆☆☆☆☆")
+        await it.type("/rate 5", "enter")
+        await it.until(lambda: it.priced.rated == [(answer.id, 5, False)], "the command")
+
+
 async def test_a_small_terminal_says_it_all(tmp_path: Path) -> None:
     async with priced(tmp_path, (80, 24)) as it:
         await it.answered(SIGNED)

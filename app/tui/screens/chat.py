@@ -223,8 +223,7 @@ class ChatScreen(Auditing):
                 else turn
                 for turn in self.shown_turns
             ]
-        self._paint_status()
-        self.refresh_bindings()
+        self._situation_changed()
 
     def _paint_engine(self) -> None:
         waiting = self._engine.state != "ready"
