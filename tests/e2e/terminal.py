@@ -11,6 +11,7 @@ import select
 import signal
 import struct
 import subprocess
+import tempfile
 import termios
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -196,6 +197,27 @@ class Terminal:
             self.process.wait(10)
         _opened.remove(self)
         os.close(self._fd)
+
+
+def run_beside(
+    argv: Sequence[str], env: Mapping[str, str], *, seconds: float = 120
+) -> subprocess.CompletedProcess[str]:
+    """Run a program to its end while what all terminals draw is taken in: an app that nobody reads stands
+    still, and whoever asks it for something waits with it."""
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
+        process = subprocess.Popen(argv, env=dict(env), stdin=subprocess.DEVNULL, stdout=out, stderr=err)
+        end = time.monotonic() + seconds
+        while process.poll() is None:
+            if time.monotonic() > end:
+                process.kill()
+                process.wait(10)
+                raise AssertionError(f"{argv} still ran after {seconds} s")
+            if _opened:
+                _opened[0].read(0.05)
+            time.sleep(0.01)
+        out.seek(0)
+        err.seek(0)
+        return subprocess.CompletedProcess(argv, process.returncode, out.read(), err.read())
 
 
 def _own_terminal() -> None:

@@ -13,7 +13,7 @@ import psutil
 
 from infraxa.engine.guide import GUIDE_PATH
 from tests.e2e.conftest import INFRAXA, Open, retype, started
-from tests.e2e.terminal import Terminal
+from tests.e2e.terminal import Terminal, run_beside
 
 TAKEN_OVER = 20
 """Seconds in which a second terminal has a node of its own, on a busy machine."""
@@ -40,9 +40,7 @@ def attached(terminal: Terminal, owner: Terminal) -> Terminal:
 
 
 def run(*arguments: str, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*INFRAXA, *arguments], env=env, capture_output=True, text=True, timeout=120, stdin=subprocess.DEVNULL
-    )
+    return run_beside([*INFRAXA, *arguments], env)
 
 
 def ask(terminal: Terminal, text: str) -> None:
