@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import subprocess
 import time
@@ -137,7 +138,9 @@ def test_ctrl_c_ends_the_asked_answer_and_no_other(
         stderr=subprocess.PIPE,
     )
     assert asking.stdout is not None
-    assert os.read(asking.stdout.fileno(), 10)
+    answer = asking.stdout.fileno()
+    app.wait_for(lambda _: bool(select.select([answer], [], [], 0)[0]), seconds=60)
+    assert os.read(answer, 10)
     asking.send_signal(signal.SIGINT)
     _, err = asking.communicate(timeout=60)
     assert (asking.returncode, err) == (130, b"")
