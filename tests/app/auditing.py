@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -82,6 +82,15 @@ async def real_provider(folder: Path, model: Path | None = None) -> AsyncIterato
         await tasks.cancel_all()
         await engine.close()
         await store.close()
+
+
+@contextlib.asynccontextmanager
+async def real_providers(folder: Callable[[str], Path], count: int) -> AsyncIterator[tuple[Real, ...]]:
+    """So many, each in a folder of its own."""
+    async with contextlib.AsyncExitStack() as stack:
+        yield tuple(
+            [await stack.enter_async_context(real_provider(folder(f"real{n}"))) for n in range(count)]
+        )
 
 
 class Audits(Place):

@@ -20,7 +20,7 @@ from infraxa.net import prompts
 from infraxa.net.prompts import Prompt
 from infraxa.store import buying, earnings, verdicts
 from infraxa.store.verdicts import VerdictRow
-from tests.app.auditing import ASKED, MU0, Audits, Real, auditing, in_module, real_provider
+from tests.app.auditing import ASKED, MU0, Audits, Real, auditing, in_module, real_providers
 from tests.app.canaried import soon
 from tests.app.test_referees import COLD, cheats, scoring, tells
 from tests.net.nodes import until
@@ -32,13 +32,8 @@ ASKS = "How do I become a provider"
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def reals(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[tuple[Real, ...]]:
     """A driver and two referees."""
-    folder = tmp_path_factory.mktemp
-    async with (
-        real_provider(folder("a")) as a,
-        real_provider(folder("b")) as b,
-        real_provider(folder("c")) as c,
-    ):
-        yield a, b, c
+    async with real_providers(tmp_path_factory.mktemp, 3) as made:
+        yield made
 
 
 @pytest.fixture(autouse=True)

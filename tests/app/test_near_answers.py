@@ -14,7 +14,7 @@ from infraxa.app.errors import NodeError
 from infraxa.app.replaying import Replaying
 from infraxa.engine.gumbel import UNIT
 from infraxa.engine.types import ScoredRow
-from tests.app.auditing import MU0, Audits, Real, auditing, in_module, real_provider
+from tests.app.auditing import MU0, Audits, Real, auditing, in_module, real_providers
 from tests.app.test_audit_excuses import COLD, off
 from tests.app.test_referees import falsely, scoring
 
@@ -25,13 +25,8 @@ NEAR = 1.8
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def reals(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[tuple[Real, ...]]:
     """A driver and two referees."""
-    folder = tmp_path_factory.mktemp
-    async with (
-        real_provider(folder("a")) as a,
-        real_provider(folder("b")) as b,
-        real_provider(folder("c")) as c,
-    ):
-        yield a, b, c
+    async with real_providers(tmp_path_factory.mktemp, 3) as made:
+        yield made
 
 
 @pytest.fixture

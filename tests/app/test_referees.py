@@ -26,7 +26,7 @@ from infraxa.net.scores import Scoring
 from infraxa.net.status import SeenNode
 from infraxa.store import earnings, verdicts
 from infraxa.store.records import Verdict
-from tests.app.auditing import ASKED, MU0, WARM, Audits, Real, auditing, in_module, real_provider
+from tests.app.auditing import ASKED, MU0, WARM, Audits, Real, auditing, in_module, real_providers
 from tests.net.nodes import until
 
 COLD = Sampling(temperature=0.0)
@@ -36,14 +36,8 @@ Score = Callable[..., Awaitable[Scored]]
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def reals(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[tuple[Real, ...]]:
     """A driver and three referees."""
-    folder = tmp_path_factory.mktemp
-    async with (
-        real_provider(folder("a")) as a,
-        real_provider(folder("b")) as b,
-        real_provider(folder("c")) as c,
-        real_provider(folder("d")) as d,
-    ):
-        yield a, b, c, d
+    async with real_providers(tmp_path_factory.mktemp, 4) as made:
+        yield made
 
 
 @pytest.fixture
