@@ -7,15 +7,17 @@ flag), the settings, the model's own defaults, llama.cpp's.
 from __future__ import annotations
 
 import difflib
+import functools
 import os
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Final
 
 import msgspec
 
 from infraxa.app.config import GUIDE, Settings
 from infraxa.app.errors import NodeError
-from infraxa.app.files import Stamp, mark_of, stamp_of
+from infraxa.app.files import FileMark, Stamp, mark_of, stamp_of
 from infraxa.app.folders import whole_path
 from infraxa.app.model_check import check_model
 from infraxa.engine.guide import GUIDE_PATH
@@ -29,6 +31,8 @@ __all__ = [
 ]  # fmt: skip
 
 GUIDE_LABEL = "built-in guide (tiny)"
+_GUIDE_FILE: Final = ModelInfo(str(GUIDE_PATH), GUIDE, 0)
+"""Before anything is read of it."""
 
 
 class ModelEntry(msgspec.Struct, frozen=True):
@@ -110,11 +114,17 @@ def one_off(text: str, options: ChatOptions) -> tuple[ChatMessage, ...]:
 
 def _guide() -> ModelEntry:
     try:
-        guide, problem = _read(GUIDE_PATH, GUIDE, GUIDE_LABEL), ""
+        guide, problem = _read_guide(mark_of(_GUIDE_FILE)), ""
     except EngineError as error:
-        guide = _entry(GUIDE, GUIDE_LABEL, ModelInfo(str(GUIDE_PATH), GUIDE, 0))
+        guide = _entry(GUIDE, GUIDE_LABEL, _GUIDE_FILE)
         problem = f"{error.message} Install infraxa again."
     return msgspec.structs.replace(guide, builtin=True, problem=problem)
+
+
+@functools.lru_cache(1)
+def _read_guide(mark: FileMark) -> ModelEntry:
+    """`mark`: of the file as it is now. It is asked for with every order, and its vocabulary takes long."""
+    return _read(GUIDE_PATH, GUIDE, GUIDE_LABEL)
 
 
 def _recorded(record: ModelRecord) -> ModelEntry:

@@ -7,6 +7,7 @@ are loaded is in pool.py.
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,7 @@ from infraxa.app import choices
 from infraxa.app.choices import ModelEntry
 from infraxa.app.errors import NodeError
 from infraxa.app.facade import OnProgress
+from infraxa.app.files import FileMark, mark_of
 from infraxa.app.pool import Pool
 from infraxa.engine.gguf_vocabulary import read_vocabulary
 from infraxa.engine.host import Engine
@@ -25,6 +27,14 @@ from infraxa.store import models as records
 from infraxa.store.db import Store
 
 _log = logging.getLogger(__name__)
+
+
+@functools.lru_cache(8)
+def _hash(files: tuple[Path, ...], mark: FileMark) -> bytes:
+    """`mark`: of the files as they are now. The built-in model's is asked for with every audit."""
+    found = sha256(files)
+    assert found is not None  # nothing cancels it
+    return bytes.fromhex(found)
 
 
 class Models(Pool):
@@ -61,9 +71,7 @@ class Models(Pool):
         """The SHA-256 of its files, by which other nodes know it. Raises EngineError `not_found`."""
         if entry.sha256:
             return bytes.fromhex(entry.sha256)
-        found = await asyncio.to_thread(sha256, entry.info.files)
-        assert found is not None  # nothing cancels it
-        return bytes.fromhex(found)
+        return await asyncio.to_thread(lambda: _hash(entry.info.files, mark_of(entry.info)))
 
     async def tell_vocab(self, entry: ModelEntry) -> bytes:
         """The hash of its vocabulary, which others may ask for from now on; empty when none can be read, so

@@ -77,8 +77,6 @@ class Vocabularies:
         """By hash, the last used last."""
         self._local: dict[bytes, bytes] = {}
         """The hash by model id, of models whose file is here."""
-        self._guide = b""
-        """The id of the built-in model."""
         self._fetches: dict[bytes, asyncio.Task[None]] = {}
         self._failed: OrderedDict[bytes, float] = OrderedDict()
         """When fetching it failed."""
@@ -154,10 +152,9 @@ class Vocabularies:
         """Empty of a file that was never hashed."""
         if not entry.builtin:
             return bytes.fromhex(entry.sha256)
-        if not self._guide:
-            with contextlib.suppress(EngineError):
-                self._guide = await self._models.model_id(entry)
-        return self._guide
+        with contextlib.suppress(EngineError):
+            return await self._models.model_id(entry)
+        return b""
 
     async def _kept(self, vocab: bytes) -> Vocabulary | None:
         if vocab in self._loaded:
