@@ -13,8 +13,9 @@ An answer with a seed of its own cannot be audited: those by which verifying is 
 with it nor without. Audits are off: what counts is what each answer takes. The worker's part of that is in
 transcript.py.
 
-`BENCH_ONLY` is which of speed, verify and first is measured, `BENCH_MODELS` with which of guide, small and
-130M (with commas), `BENCH_PAIRS` how many pairs.
+`BENCH_ONLY` is which of speed, verify and first is measured, `BENCH_MODELS` with which of guide, small, 130M
+and 0.6B (with commas; the last takes long, and is measured only where it is named), `BENCH_PAIRS` how many
+pairs.
 """
 
 from __future__ import annotations
@@ -56,6 +57,13 @@ SLOTS = 9
 """One more than streams: a provider keeps one for its owner."""
 LONG = 192
 """Tokens: it is random, and does not end before."""
+MODELS: tuple[tuple[str, dict[str, Any], int], ...] = (
+    ("guide", {}, 200),
+    ("small", {"layers": 4, "dim": 256}, LONG),
+    ("130M", {"layers": 16, "dim": 1024}, 64),
+    ("0.6B", {"layers": 28, "dim": 1024, "ffn": 3072, "head": 128, "n_vocab": 151_936}, 64),
+)
+"""Each with the most tokens of an answer."""
 QUESTION = "Tell me about infraxa."
 letters = random.Random(1)
 
@@ -254,17 +262,13 @@ def _what_it_adds(name: str, streams: int, pairs: list[tuple[Round, Round]]) -> 
 async def bench() -> None:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        for label, layers, dim, tokens in (
-            ("guide", 0, 0, 200),
-            ("small", 4, 256, LONG),
-            ("130M", 16, 1024, 64),
-        ):
+        for label, shape, tokens in MODELS:
             if label not in LABELS:
                 continue
             (root / label).mkdir()
-            model = root / f"{label}.gguf" if layers else None
+            model = root / f"{label}.gguf" if shape else None
             if model is not None:
-                write_random_model(model, GUIDE_PATH, layers=layers, dim=dim)
+                write_random_model(model, GUIDE_PATH, **shape)
             await measure(root / label, model, label, tokens)
 
 
