@@ -7,6 +7,8 @@ follows from it in convicting.py, what is known of a driver by all of its audits
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import functools
 import logging
 import random
 from collections import OrderedDict
@@ -17,10 +19,11 @@ from msgspec.structs import replace
 
 from infraxa.app.audit_history import AuditHistory
 from infraxa.app.audit_values import AuditPlan, Place
+from infraxa.app.auditable import Answer, drivers_of
 from infraxa.app.convicting import Convicting, Parts
 from infraxa.app.ends import WHOLE
 from infraxa.app.errors import FAILURES, NodeError
-from infraxa.app.examining import Examining, Found, Openings, Silent, When
+from infraxa.app.examining import Examining, Found, Silent, When
 from infraxa.app.opened import Lie
 from infraxa.app.referees import Panel, Referees
 from infraxa.app.replaying import Replaying
@@ -42,8 +45,6 @@ KEPT_S: Final = 3600.0
 """So long a driver has to be able to open an answer."""
 KEPT_BYTES: Final = 64 * 1024 * 1024
 """Of all answers that can be audited; the oldest go first."""
-LATE_S: Final = 60.0
-"""So long before that no driver is asked any more: its hour may have begun before this node's."""
 WAITING: Final = 32
 """Audits that nobody asked for: with so many under way no other one begins."""
 PAUSES: Final = (0.0, 5.0, 60.0, 600.0, 1200.0)
@@ -55,36 +56,6 @@ _UNKNOWN: Final = ("no_calibration", "no_noise")
 """Why an answer waits for the noise of its model to be measured."""
 
 _log = logging.getLogger(__name__)
-
-
-class _Answer:
-    """One that can be audited."""
-
-    def __init__(self, kept: Kept, place: Place | None, expires: asyncio.TimerHandle) -> None:
-        self.kept = kept
-        self.place = place
-        self.expires = expires
-        self.until = expires.when() - LATE_S
-        """Until then its driver can be asked to open it."""
-        self.signed: Signed | None = None
-        """Its receipt."""
-        self.receipt: deals.Receipt | None = None
-        self.canary = False
-        """Nobody wanted it: referees may read it."""
-        self.considered = False
-        self.busy = False
-        """An audit of it runs, or is about to."""
-        self.counted = False
-        """An audit of it came to something."""
-        self.openings = Openings()
-        self.near: Vote | None = None
-        """What the model of this machine found, where that was too close to call."""
-        self.verdict: Verdict | None = None
-        """As it was told last."""
-
-    @property
-    def state(self) -> str:
-        return "" if self.verdict is None else self.verdict.state
 
 
 class Auditor:
@@ -113,7 +84,7 @@ class Auditor:
         self._examining = Examining(node.order_link, replaying, pauses)
         self._rng = rng or random.SystemRandom()
         self._store: Store | None = None
-        self._answers: OrderedDict[bytes, _Answer] = OrderedDict()
+        self._answers: OrderedDict[bytes, Answer] = OrderedDict()
         """By order, the oldest first."""
         self._bytes = 0
         self._under_way = 0
@@ -139,7 +110,7 @@ class Auditor:
         order_id = kept.order.id
         self._drop(order_id)
         expires = asyncio.get_running_loop().call_later(KEPT_S, self._drop, order_id)
-        self._answers[order_id] = _Answer(kept, place, expires)
+        self._answers[order_id] = Answer(kept, place, expires)
         self._bytes += kept.size
         while self._bytes > KEPT_BYTES:
             self._drop(next(iter(self._answers)))
@@ -165,6 +136,16 @@ class Auditor:
             answer.considered, answer.canary = True, order.canary
             self._tasks.spawn(self._consider(answer, self._store), name="consider an audit")
 
+    async def verdicts(self, orders: Iterable[bytes], seconds: float) -> list[Verdict]:
+        """What is known of these answers, as soon as none of them is being audited, or after so many
+        seconds. Nothing of those that cannot be audited."""
+        answers = [one for order in orders if (one := self._answers.get(order)) is not None]
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                for answer in answers:
+                    await answer.quiet.wait()
+        return [answer.verdict for answer in answers if answer.verdict is not None]
+
     async def plan(self, place: Place) -> AuditPlan:
         """What an audit of the answer at that place would be. Raises StoreError."""
         here = [answer for answer in self._answers.values() if answer.place == place]
@@ -178,7 +159,7 @@ class Auditor:
                 "What is needed to audit this answer is not kept any more.",
                 "Answers can be audited within an hour, and while infraxa stays open.",
             )
-        if any(answer.busy for answer in answers):
+        if any(answer.busy and not answer.waits for answer in answers):
             return AuditPlan("checking", "It is being audited.")
         left = [answer for answer in answers if answer.state not in _DONE]
         if not left:
@@ -192,9 +173,9 @@ class Auditor:
             )
         entry = await self._replaying.copy(left[0].kept.order.model)
         if entry is None:
-            return self._by_referees(left, _drivers(answers))
+            return self._by_referees(left, drivers_of(answers))
         if all(answer.near for answer in left):
-            plan = self._by_referees(left, _drivers(answers))
+            plan = self._by_referees(left, drivers_of(answers))
             if plan.state == "referee":
                 return replace(plan, reason="What this machine computed is too close to call.")
         if not self._replaying.can_load(entry):
@@ -203,11 +184,11 @@ class Auditor:
             )
         return AuditPlan("own", f"{entry.label} on this machine computes it again. Nobody else sees it.")
 
-    def _by_referees(self, left: list[_Answer], avoided: frozenset[bytes]) -> AuditPlan:
+    def _by_referees(self, left: list[Answer], avoided: frozenset[bytes]) -> AuditPlan:
         """Where the model's file is not here."""
         why = "The file of this model is not on this machine, and it takes the model to audit an answer."
         remedy = "infraxa models pull brings it; then ask again, and audit that answer."
-        long = [one for one in left if _steps(one) >= LEAST_STEPS]
+        long = [one for one in left if one.steps >= LEAST_STEPS]
         if self._referees is None:
             return AuditPlan("none", why, remedy)
         if not long:
@@ -232,14 +213,14 @@ class Auditor:
             raise NodeError("not_audited", plan.reason, plan.remedy)
         here = [answer for answer in self._answers.values() if answer.place == place and answer.receipt]
         left = [answer for answer in here if answer.state not in _DONE and not answer.openings.over]
-        avoided = _drivers(here)
-        if any(answer.busy for answer in here):
+        avoided = drivers_of(here)
+        if any(answer.busy and not answer.waits for answer in here):
             raise NodeError("not_audited", "It is being audited.")
         if not by_referee:
             for answer in left:
                 self._begin(answer, store, asked=True)
             return
-        left = [answer for answer in left if _steps(answer) >= LEAST_STEPS]
+        left = [answer for answer in left if answer.steps >= LEAST_STEPS]
         for answer in left:
             answer.busy = True  # whoever asks meanwhile does not pay for another one
         try:
@@ -250,7 +231,7 @@ class Auditor:
         for answer, panel in panels:
             self._begin(answer, store, asked=True, panel=panel)
 
-    async def _panel(self, answer: _Answer, avoided: frozenset[bytes], place: Place) -> Panel:
+    async def _panel(self, answer: Answer, avoided: frozenset[bytes], place: Place) -> Panel:
         """Raises NodeError when not even one referee can be paid; StoreError."""
         assert self._referees is not None and answer.receipt is not None
         offers = self._referees.available(answer.kept, answer.receipt, avoided)
@@ -258,7 +239,7 @@ class Auditor:
         await self._referees.check_caps(place[0], cost.least)
         return self._referees.panel(answer.kept, answer.receipt, offers, place)
 
-    async def _consider(self, answer: _Answer, store: Store) -> None:
+    async def _consider(self, answer: Answer, store: Store) -> None:
         """Its receipt is signed by both."""
         kept = answer.kept
         try:
@@ -266,24 +247,31 @@ class Auditor:
             compared = await self._replaying.is_loaded(kept.order.model)
         except StoreError as error:
             _log.warning("an answer is not audited: %s", error.message)
-            return
-        if row is None:
-            return
-        answer.signed = codec.decode_signed(row.receipt)
-        receipt: deals.Receipt = codec.decode(answer.signed.body, deals.Receipt)
+            row, compared = None, False
+        if row is not None:
+            self._decide(answer, store, codec.decode_signed(row.receipt), compared=compared)
+        if not answer.busy:
+            answer.quiet.set()
+        if answer.receipt is not None and self._referees is not None and not compared:
+            await self._referees.look(kept.order.model, kept.provider)
+
+    def _decide(self, answer: Answer, store: Store, signed: Signed, *, compared: bool) -> None:
+        """Whether it is audited. `compared`: with the model, which is loaded."""
+        kept = answer.kept
+        receipt: deals.Receipt = codec.decode(signed.body, deals.Receipt)
         said = receipt.transcript
         if said is None or not said.steps:
             return
-        answer.receipt = receipt
+        answer.signed, answer.receipt = signed, receipt
         self._judged(answer, self._verdict(answer, "signed"))
-        if answer.canary and self.automatic and (panel := self._of_canary(kept, receipt)) is not None:
+        if not self.automatic:
+            return
+        if answer.canary and (panel := self._of_canary(kept, receipt)) is not None:
             self._begin(answer, store, panel=panel)
             return
         rate = self._history.rate(kept.provider, kept.order.model, compared=compared)
-        if self.automatic and self._under_way < WAITING and self._rng.random() < rate:
+        if self._under_way < WAITING and self._rng.random() < rate:
             self._begin(answer, store)
-        if self._referees is not None and not compared:
-            await self._referees.look(kept.order.model, kept.provider)
 
     def _of_canary(self, kept: Kept, receipt: deals.Receipt) -> Panel | None:
         """Who judges it; None: nobody can."""
@@ -307,32 +295,38 @@ class Auditor:
                 self._judged(answer, replace(verdict, why="no_noise"))
 
     def _begin(
-        self, answer: _Answer, store: Store, *, asked: bool = False, panel: Panel | None = None
+        self, answer: Answer, store: Store, *, asked: bool = False, panel: Panel | None = None
     ) -> None:
+        answer.wanted = asked or (answer.busy and answer.wanted)
         if answer.busy or answer.state in _DONE:
             return
         answer.busy = True
+        answer.quiet.clear()
         self._under_way += 1
         self._judged(answer, self._verdict(answer, "checking"))
-        self._tasks.spawn(self._audit(answer, store, asked, panel), name="audit an answer")
+        self._tasks.spawn(self._audit(answer, store, panel), name="audit an answer")
 
-    async def _audit(self, answer: _Answer, store: Store, asked: bool, panel: Panel | None) -> None:
+    async def _audit(self, answer: Answer, store: Store, panel: Panel | None) -> None:
         try:
-            await self._examine(answer, store, asked, panel)
+            await self._examine(answer, store, panel)
         except FAILURES as error:
             _log.warning("an audit was not finished: %s", error.code)
         finally:
-            answer.busy = False
+            answer.busy = answer.waits = False
             self._under_way -= 1
             if answer.state == "checking" and self._store is not None:
                 self._judged(answer, self._verdict(answer, "signed"))
         waits = answer.verdict is not None and answer.verdict.why == "no_calibration"
         if waits and self._store is not None and not self._replaying.measures(answer.kept.order.model):
-            self._begin(answer, store, asked=asked)  # its noise was measured meanwhile
+            self._begin(answer, store, asked=answer.wanted)  # its noise was measured meanwhile
+        else:
+            answer.quiet.set()
 
-    async def _examine(self, answer: _Answer, store: Store, asked: bool, panel: Panel | None) -> None:
+    async def _examine(self, answer: Answer, store: Store, panel: Panel | None) -> None:
         assert answer.receipt is not None
-        kept, when = answer.kept, When(answer.until, answer.openings, asked)
+        kept = answer.kept
+        waits = functools.partial(self._waits, answer, store)
+        when = When(answer.until, answer.openings, lambda: answer.wanted, waits)
         try:
             if panel is None:
                 found = await self._examining.examine(kept, answer.receipt, when)
@@ -346,6 +340,25 @@ class Auditor:
             verdict = self._verdict(answer, "failed", lie.why, Found("failed", opened=lie.shown))
             answer.verdict = await self._convicting.lied(store, kept, answer.signed, verdict, lie.opened)
             return
+        await self._came(answer, store, found)
+        if panel is None and found.why == "near":
+            answer.near = Vote(Judged("grey", found.ratio or 0.0, "ratio", found.ratio or 0.0, found.opened))
+            if self._referees is not None:
+                look = self._referees.look(kept.order.model, kept.provider)
+                self._tasks.spawn(look, name="look for referees")
+
+    async def _waits(self, answer: Answer, store: Store, found: Found | None) -> None:
+        """For its model to be loaded, with what was found without; None: it is."""
+        answer.waits = found is not None
+        if found is None:
+            answer.quiet.clear()
+            self._judged(answer, self._verdict(answer, "checking"))
+        else:
+            await self._came(answer, store, found)
+            answer.quiet.set()
+
+    async def _came(self, answer: Answer, store: Store, found: Found) -> None:
+        kept = answer.kept
         verdict = self._verdict(answer, found.state, found.why, found)
         # What was opened without the model counts, too, but not in place of more.
         if found.state != "signed" or (found.opened and not answer.counted):
@@ -353,14 +366,8 @@ class Auditor:
             row = VerdictRow(kept.provider, kept.order.model, now_ms(), verdict)
             await self._convicting.keep(store, row, grey=found.grey)
         self._judged(answer, verdict)
-        if panel is None and found.why == "near":
-            answer.near = Vote(Judged("grey", found.ratio or 0.0, "ratio", found.ratio or 0.0, found.opened))
-            if self._referees is not None:
-                look = self._referees.look(kept.order.model, kept.provider)
-                self._tasks.spawn(look, name="look for referees")
 
-    def _verdict(self, answer: _Answer, state: State, why: str = "", found: Found | None = None) -> Verdict:
-        said = None if answer.receipt is None else answer.receipt.transcript
+    def _verdict(self, answer: Answer, state: State, why: str = "", found: Found | None = None) -> Verdict:
         return Verdict(
             order=answer.kept.order.id.hex(),
             driver=id_text(answer.kept.provider),
@@ -368,23 +375,14 @@ class Auditor:
             why=why,
             by="" if found is None else found.by,
             opened=0 if found is None else found.opened,
-            steps=0 if said is None else said.steps,
+            steps=answer.steps,
             ratio=None if found is None else found.ratio,
         )
 
-    def _judged(self, answer: _Answer, verdict: Verdict) -> None:
+    def _judged(self, answer: Answer, verdict: Verdict) -> None:
         answer.verdict = verdict
         self._tell(answer.place, verdict)
 
     def _tell(self, place: Place | None, verdict: Verdict) -> None:
         if place is not None:
             self._node.told(*place, verdict)
-
-
-def _drivers(answers: Iterable[_Answer]) -> frozenset[bytes]:
-    return frozenset(answer.kept.provider for answer in answers)
-
-
-def _steps(answer: _Answer) -> int:
-    said = None if answer.receipt is None else answer.receipt.transcript
-    return 0 if said is None else said.steps

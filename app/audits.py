@@ -7,7 +7,7 @@ ends are told in audit_values.py.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -96,6 +96,10 @@ class Audits:
     async def audit(self, chat_id: str, message_id: str, *, referee: bool) -> None:
         """Begin to audit it; see Auditor.audit."""
         await self._auditor.audit((chat_id, message_id), referee=referee)
+
+    async def verdicts(self, orders: Iterable[str], seconds: float) -> list[Verdict]:
+        """See Auditor.verdicts; orders by their numbers in hex."""
+        return await self._auditor.verdicts(map(bytes.fromhex, orders), seconds)
 
     async def proof_of(self, order: str) -> str:
         """The file that proves what the driver of this order did, its number in hex. Raises NodeError

@@ -104,8 +104,10 @@ class When(NamedTuple):
     """Until then the driver can be asked, by the clock of the loop: later its silence says nothing."""
     openings: Openings
     """What its driver was asked before, to which this adds."""
-    asked: bool = False
-    """By the person: at once, and the model may be loaded for it."""
+    wanted: Callable[[], bool] = lambda: False
+    """Whether the person asked for it by now: it is made at once, and the model may be loaded for it."""
+    waits: Callable[[Found | None], Awaitable[None]] | None = None
+    """Told what was found without the model when that is waited for, and None when it is there."""
 
 
 class _Pool(NamedTuple):
@@ -145,7 +147,8 @@ class Examining:
         if isinstance(shown, Found):
             return shown
         try:
-            first = await self._replaying.compare(kept, said, shown, load=when.asked)
+            waits = _telling(when, Found("signed", "not_loaded", len(shown.leaves)))
+            first = await self._replaying.compare(kept, said, shown, wanted=when.wanted, waits=waits)
             if not first.same_prompt:
                 if first.varying:
                     # Which some templates do with any prompt.
@@ -163,7 +166,7 @@ class Examining:
                 # Nobody is condemned by one look; nor does it help to show no more after that.
                 with contextlib.suppress(_TooLong, _TooLate, _Gone, Silent):
                     shown = await self._shown(kept, receipt, when, all_steps=True)
-                last = await self._replaying.compare(kept, said, shown, load=when.asked)
+                last = await self._replaying.compare(kept, said, shown, wanted=when.wanted)
                 judged = self._judged(kept, said, last)
             self._remember(kept, said, last, judged)
             found = _found(judged, last, shown, grey=grey)
@@ -311,7 +314,7 @@ class Examining:
                 raise _TooLate
             await asyncio.sleep(pause)
             try:
-                async with contextlib.nullcontext() if when.asked else self._turn:
+                async with contextlib.nullcontext() if when.wanted() else self._turn:
                     if clock() > when.until:
                         raise _TooLate
                     async with asyncio.timeout(CONNECT_S):
@@ -334,6 +337,11 @@ class Examining:
         if clock() > when.until:
             raise _TooLate
         raise Silent
+
+
+def _telling(when: When, found: Found) -> Callable[[bool], Awaitable[None]] | None:
+    tell = when.waits
+    return None if tell is None else lambda begins: tell(found if begins else None)
 
 
 def _is_pooled(compared: Compared, alone: Judged) -> bool:

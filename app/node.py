@@ -39,7 +39,7 @@ from infraxa.net.status import NetworkStatus, PeerInfo, Refused, SeenNode
 from infraxa.store import bills, chats, markdown, messages, search, state
 from infraxa.store import models as records
 from infraxa.store.db import now_ms
-from infraxa.store.records import AnswerFacts, Chat, ChatOptions, ChatSummary, SearchHit, Turn
+from infraxa.store.records import AnswerFacts, Chat, ChatOptions, ChatSummary, SearchHit, Turn, Verdict
 
 LAST_CHAT: Final = "last_chat"
 _RATABLE: Final = ("signed", "disputed")
@@ -353,6 +353,11 @@ class Node(NodeBase):
         """Begin to audit it; what comes of it is told as its facts. `referee`: another provider may see the
         chat for it. Raises NodeError `not_audited`, and for a cap."""
         await self._audits.audit(chat_id, message_id, referee=referee)
+
+    async def list_verdicts(self, orders: tuple[str, ...], seconds: float = 0.0) -> list[Verdict]:
+        """What is known of the answers to these orders, their numbers in hex, of this run: as soon as none of
+        them is being audited, or after so many seconds. Nothing of those that cannot be audited."""
+        return await self._audits.verdicts(orders, seconds)
 
     async def proof_of(self, order: str) -> str:
         """The file that proves what the driver of this order did, its number in hex. Raises NodeError

@@ -13,7 +13,7 @@ import logging
 import math
 import struct
 import tempfile
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -136,20 +136,30 @@ class Replaying:
         return self._models.room(entry, self._settings()) in ("loaded", "beside")
 
     async def compare(
-        self, kept: Kept, said: deals.Transcript, shown: Shown, *, load: bool = False
+        self,
+        kept: Kept,
+        said: deals.Transcript,
+        shown: Shown,
+        *,
+        wanted: Callable[[], bool] = lambda: False,
+        waits: Callable[[bool], Awaitable[None]] | None = None,
     ) -> Compared:
-        """`load`: the person asked for it, so that its model may be loaded beside the others. Raises
-        NotCompared, StoreError; CancelledError, also by `step_aside`."""
+        """`wanted`: whether the person asked for it by now, so that its model may be loaded beside others.
+        `waits`: told True when it begins to wait for the model to be loaded, and False when it is.
+
+        Raises NotCompared, StoreError; CancelledError, also by `step_aside`."""
         entry = await self.copy(kept.order.model)
         if entry is None:
             raise NotCompared("no_file")
         try:
             async with asyncio.timeout(self.wait_s):
-                await self._room(entry, load=load)
+                await self._room(entry, wanted, waits)
         except TimeoutError:
             raise NotCompared("not_loaded") from None
         work = self._tasks.spawn(
-            self._compare(entry, kept, said, shown, load), name="compute an answer again", told=(NotCompared,)
+            self._compare(entry, kept, said, shown, wanted()),
+            name="compute an answer again",
+            told=(NotCompared,),
         )
         self._holding.add(work)
         work.add_done_callback(self._holding.discard)
@@ -161,12 +171,23 @@ class Replaying:
             work.cancel()
             raise
 
-    async def _room(self, entry: ModelEntry, *, load: bool) -> None:
+    async def _room(
+        self,
+        entry: ModelEntry,
+        wanted: Callable[[], bool],
+        waits: Callable[[bool], Awaitable[None]] | None,
+    ) -> None:
+        told = False
         while True:
             room = self._models.room(entry, self._settings())
-            if room == "loaded" or (load and room == "beside"):
-                return
+            if room == "loaded" or (wanted() and room == "beside"):
+                break
+            if waits is not None and not told:
+                told = True
+                await waits(True)
             await asyncio.sleep(LOOK_S)
+        if waits is not None and told:
+            await waits(False)
 
     async def _compare(
         self, entry: ModelEntry, kept: Kept, said: deals.Transcript, shown: Shown, asked: bool

@@ -19,7 +19,8 @@ import msgspec
 from infraxa.app import choices
 from infraxa.app.answering import Billed, Moved, Sent, Times, Waits
 from infraxa.app.choices import ModelEntry
-from infraxa.app.commands.charges import charged, settled
+from infraxa.app.commands.audited import AUDIT_S, found, verdicts_of
+from infraxa.app.commands.charges import charged, settled, unsigned
 from infraxa.app.commands.failures import UsageError
 from infraxa.app.commands.front import attached_node, is_open, opened_node
 from infraxa.app.commands.given import folders_of, settings_of
@@ -28,7 +29,7 @@ from infraxa.app.commands.providers import require_online
 from infraxa.app.config import LOCAL, Settings
 from infraxa.app.errors import NodeError
 from infraxa.app.events import EngineChanged, Event, NodesChanged
-from infraxa.app.facade import AskBegan, AskEvent
+from infraxa.app.facade import AskBegan, AskEvent, NodeFacade
 from infraxa.app.folders import Folders, whole_path
 from infraxa.engine.host import Engine
 from infraxa.engine.types import (
@@ -44,7 +45,7 @@ from infraxa.engine.types import (
 from infraxa.net.credits import micro, shown
 from infraxa.net.identity import display, parse_id
 from infraxa.net.market import MAX_PRICE
-from infraxa.store.records import Bill, ChatOptions, DriverPart, Reader
+from infraxa.store.records import Bill, ChatOptions, DriverPart, Reader, Verdict
 
 MAX_INPUT = 16 << 20
 """Bytes of standard input; no context holds so much."""
@@ -70,7 +71,10 @@ def ask(
     seed: int | None,
     as_json: bool,
 ) -> int:
-    """Returns the exit code; 130 after Ctrl-C. Raises NodeError, EngineError, StoreError and UsageError."""
+    """Returns the exit code: 1 also for an answer that fails its audit, 130 after Ctrl-C.
+
+    Raises NodeError, EngineError, StoreError and UsageError.
+    """
     folders = folders_of(data_dir)
     settings = settings_of(folders, flags)
     text = _whole_question(question, _read_input())
@@ -108,6 +112,8 @@ class _Asking:
         self._readers: list[Reader] = []
         self._bills: tuple[Bill, ...] = ()
         """Of its orders, as far as is known."""
+        self._verdicts: list[Verdict] = []
+        """What audits found of these."""
         self._bounds: set[str] = set()
         """Orders of which was said what they can cost."""
         self._times = Times()
@@ -145,7 +151,7 @@ class _Asking:
                 async with contextlib.aclosing(node.ask(text, options)) as stream:
                     said, finished = await self._show(stream, stream.stop)
                 if said:
-                    self._bills = await settled(node, self._bills)
+                    await self._look_after(node, finished)
                 left = until - time.monotonic()
                 if finished.error is None or finished.error.code not in NOT_FOUND or left <= 0:
                     return said, finished
@@ -153,6 +159,23 @@ class _Asking:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(left):
                         await found.wait()
+
+    async def _look_after(self, node: NodeFacade, finished: Finished) -> None:
+        """Wait until both sides have signed, and audits are through; Ctrl-C does without."""
+        scope = asyncio.timeout(None)
+        if not self._interrupted:
+            self._stop = lambda: scope.reschedule(0)
+        with contextlib.suppress(TimeoutError):
+            async with scope:
+                await self._signed_and_audited(node, finished)
+        self._clear_status()
+
+    async def _signed_and_audited(self, node: NodeFacade, finished: Finished) -> None:
+        self._bills = await settled(node, self._bills)
+        signed = [bill for bill in self._bills if not unsigned(bill)]
+        if signed and finished.reason in ("stop", "length"):
+            self._status_line(f"waiting for an audit of the answer: at most {AUDIT_S:.0f} s")
+            self._verdicts = await verdicts_of(node, signed)
 
     async def ask(self, text: str, options: ChatOptions) -> tuple[str, Finished]:
         """Have the infraxa that is open answer; alone when none is."""
@@ -235,6 +258,9 @@ class _Asking:
         paid = said or any(bill.charge for bill in self._bills)
         if paid and not self._as_json and (cost := charged(self._bills)):
             note(f"infraxa: {cost}")
+        if not self._as_json:
+            for line in filter(None, map(found, self._verdicts)):
+                note(f"infraxa: {line}.")
         if finished.reason == "failed":
             error = finished.error or ErrorInfo("failed", "The answer failed.")
             note(f"infraxa: {error.message} {error.remedy}")
@@ -243,7 +269,7 @@ class _Asking:
             return INTERRUPTED
         if finished.reason == "length":
             note(f"infraxa: the answer was cut after {finished.usage.n_out} tokens.")
-        return 0
+        return int(any(verdict.state == "failed" for verdict in self._verdicts))
 
     def _facts(self, text: str, finished: Finished) -> dict[str, object]:
         usage = finished.usage
@@ -254,6 +280,7 @@ class _Asking:
             "drivers": self._drivers,
             "readers": self._readers,
             "bills": self._bills,
+            "verdicts": self._verdicts,
             "connect_ms": None if self._times.connect_ms is None else round(self._times.connect_ms, 1),
             "finish": finished.reason,
             "n_prompt": usage.n_prompt,

@@ -33,11 +33,11 @@ async def settled(node: NodeFacade, bills: tuple[Bill, ...]) -> tuple[Bill, ...]
         async with asyncio.timeout(SIGNED_S):
             while True:
                 changed.clear()
-                if any(_open(bill) for bill in bills):
+                if any(unsigned(bill) for bill in bills):
                     receipts = await node.list_receipts(role="user", count=_LAST)
                     signed = {one.order: one for one in receipts if one.state != "due"}
                     bills = tuple(_signed(bill, signed.get(bill.order)) for bill in bills)
-                if not any(_open(bill) for bill in bills):
+                if not any(unsigned(bill) for bill in bills):
                     return bills
                 await changed.wait()
     except (TimeoutError, *FAILURES):
@@ -50,17 +50,18 @@ def charged(bills: tuple[Bill, ...]) -> str:
     """What all of them cost; nothing when they cannot cost anything."""
     if not any(bill.hold for bill in bills):
         return ""
-    if any(_open(bill) and not bill.charge for bill in bills):
+    if any(unsigned(bill) and not bill.charge for bill in bills):
         return "the charge is not known yet: infraxa receipts list shows it."
     said = f"charged {shown(sum(bill.charge for bill in bills))} credits"
     if disputed := sum(bill.disputed for bill in bills):
         said += f"; {shown(disputed)} more are disputed"
-    if any(_open(bill) for bill in bills):
+    if any(unsigned(bill) for bill in bills):
         return f"{said} as counted here; its receipt is not signed yet"
     return f"{said}, signed by both"
 
 
-def _open(bill: Bill) -> bool:
+def unsigned(bill: Bill) -> bool:
+    """It can cost something, and both sides have not signed yet."""
     return bill.hold > 0 and bill.state in ("open", "due")
 
 

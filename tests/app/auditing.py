@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,9 +21,11 @@ from infraxa.app.models import Models
 from infraxa.app.provider import Limits
 from infraxa.app.referees import Referees
 from infraxa.app.replaying import Replaying
+from infraxa.app.transcripts import Written
 from infraxa.app.wanted import Wanted
+from infraxa.engine import transcript
 from infraxa.engine.host import Engine
-from infraxa.engine.types import ChatMessage, Sampling
+from infraxa.engine.types import ChatMessage, Delta, Sampling
 from infraxa.net import auth, customers
 from infraxa.net.identity import id_text
 from infraxa.net.link import Link
@@ -249,3 +251,14 @@ async def auditing(
 
 
 in_module = pytest.mark.asyncio(loop_scope="module")
+
+
+def leaves(monkeypatch: pytest.MonkeyPatch, change: Callable[[transcript.Leaf], transcript.Leaf]) -> None:
+    """The provider commits to other leaves than its engine made."""
+    honest = Written.take
+
+    def take(self: Written, delta: Delta) -> Iterator[tuple[int, bytes]]:
+        made = tuple(transcript.encode_leaf(change(transcript.decode_leaf(leaf))) for leaf in delta.leaves)
+        return honest(self, replace(delta, leaves=made))
+
+    monkeypatch.setattr(Written, "take", take)

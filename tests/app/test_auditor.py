@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import pytest
 import pytest_asyncio
 from msgspec.structs import replace
 
-from infraxa.app import agreeing, auditor, bills, counting, examining, fraud, purse, replaying
+from infraxa.app import agreeing, auditable, auditor, bills, counting, examining, fraud, purse, replaying
 from infraxa.app.agreeing import Due
 from infraxa.app.audit_values import AuditsSeen
 from infraxa.app.errors import NodeError
@@ -26,7 +26,18 @@ from infraxa.net.prompts import Prompt
 from infraxa.net.sale import Sale
 from infraxa.store import earnings, ledger, tabs, trade, verdicts
 from infraxa.store.db import Connection
-from tests.app.auditing import ASKED, HOT, MU0, WARM, Audits, Real, auditing, in_module, real_provider
+from tests.app.auditing import (
+    ASKED,
+    HOT,
+    MU0,
+    WARM,
+    Audits,
+    Real,
+    auditing,
+    in_module,
+    leaves,
+    real_provider,
+)
 from tests.net.nodes import until
 
 COLD = Sampling(temperature=0.0)
@@ -40,17 +51,6 @@ async def real(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Real]:
 
 
 Rewrite = Callable[[Delta], Delta]
-
-
-def leaves(monkeypatch: pytest.MonkeyPatch, change: Callable[[transcript.Leaf], transcript.Leaf]) -> None:
-    """The provider commits to other leaves than its engine made."""
-    honest = Written.take
-
-    def take(self: Written, delta: Delta) -> Iterator[tuple[int, bytes]]:
-        made = tuple(transcript.encode_leaf(change(transcript.decode_leaf(leaf))) for leaf in delta.leaves)
-        return honest(self, replace(delta, leaves=made))
-
-    monkeypatch.setattr(Written, "take", take)
 
 
 @in_module
@@ -445,6 +445,49 @@ async def test_noise_that_is_not_known_is_measured_once_and_then_it_is_audited(
 
 
 @in_module
+async def test_what_needs_no_model_counts_while_that_is_waited_for(
+    real: Real, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(real.models, "room", lambda entry, settings: "beside")
+    monkeypatch.setattr(replaying, "LOOK_S", 0.02)
+    async with auditing(real, tmp_path) as user:
+        verdict = await user.verdict()
+        assert (verdict.state, verdict.why, verdict.opened) == ("signed", "not_loaded", 16)
+        order = bytes.fromhex(verdict.order)
+        assert await asyncio.wait_for(user.auditor.verdicts([order], 600), 5) == [verdict]
+        seen = user.drivers.audit_history.seen(user.id, real.shop.model_id)
+        assert (seen.fit, seen.passed) == (1, 0)
+
+        before = len(user.verdicts)
+        await asyncio.sleep(0.2)
+        assert len(user.verdicts) == before, "nothing is loaded unasked"
+        assert (await user.auditor.plan(user.place)).state == "own"
+        await user.auditor.audit(user.place)
+        await until(lambda: user.verdicts[-1].state == "passed")
+        assert [one.state for one in user.verdicts[before:]] == ["checking", "passed"]
+        assert (await user.auditor.verdicts([order], 600))[0].state == "passed"
+        seen = user.drivers.audit_history.seen(user.id, real.shop.model_id)
+        assert (seen.fit, seen.passed) == (0, 1), "one answer"
+
+
+@in_module
+async def test_what_is_known_of_an_answer_is_waited_for_no_longer_than_asked(
+    real: Real, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = Gate(real, monkeypatch)
+    async with auditing(real, tmp_path) as user:
+        assert await user.auditor.verdicts([bytes(16)], 600) == []
+        await user.answer()
+        await until(lambda: gate.asked == 1)
+        order = bytes.fromhex(user.verdicts[-1].order)
+        (verdict,) = await user.auditor.verdicts([order], 0.05)
+        assert verdict.state == "checking"
+        gate.open.set()
+        (verdict,) = await user.auditor.verdicts([order], 600)
+        assert verdict.state == "passed"
+
+
+@in_module
 async def test_audits_are_made_by_the_person_alone_when_it_says_so(real: Real, tmp_path: Path) -> None:
     async with auditing(real, tmp_path) as user:
         user.auditor.automatic = False
@@ -737,7 +780,7 @@ async def test_a_driver_that_does_not_answer_keeps_nobody_waiting(
 async def test_whoever_need_not_open_it_any_more_is_not_silent(
     real: Real, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(auditor, "LATE_S", auditor.KEPT_S)
+    monkeypatch.setattr(auditable, "LATE_S", auditor.KEPT_S)
     gate = Gate(real, monkeypatch)
     async with auditing(real, tmp_path) as user:
         verdict = await user.verdict()

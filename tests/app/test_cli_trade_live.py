@@ -16,6 +16,7 @@ from infraxa.app.node import Node
 from infraxa.net.credits import shown
 from infraxa.net.identity import id_text
 from infraxa.store.records import ChatOptions
+from tests.app.auditing import leaves
 from tests.app.command_line import Ran, infraxa, one_line
 from tests.app.networked import folders, linked, listening, network_name, running, until
 
@@ -49,16 +50,20 @@ async def test_an_answer_is_bought_and_settled(tmp_path: Path) -> None:
 
         ran = await run("ask", "What is a driver?", "--max-price", "0.5", data=me)
         assert ran.code == 0 and "driver" in ran.out, ran
-        bound, *_, charge = ran.err.splitlines()
+        bound, *_, charge, audited = ran.err.splitlines()
         (sold,) = await oak.list_receipts(role="provider")
         assert bound.startswith("infraxa: at most 0.000") and sold.charge > 0
         assert charge == f"infraxa: charged {shown(sold.charge)} credits, signed by both"
+        assert audited.startswith("infraxa: 16 of ") and audited.endswith("the model is not loaded here.")
 
         answer = json.loads((await run("ask", "What is 2+2?", "--json", data=me)).out)
         (bill,) = answer["bills"]
         assert (bill["state"], bill["driver"]) == ("signed", oak_id)
         assert 0 < bill["charge"] <= bill["hold"] and bill["price_out"] >= 300_000
         assert (await oak.list_receipts(count=1))[0].accepted == bill["charge"]
+        (verdict,) = answer["verdicts"]
+        assert (verdict["order"], verdict["state"], verdict["why"]) == (bill["order"], "signed", "not_loaded")
+        assert verdict["opened"] == min(16, verdict["steps"]) > 0
         bought = json.loads((await run("receipts", "list", "--json", data=me)).out)
         assert all(one["verdict"] in ("signed", "passed", "undetermined") for one in bought), bought
         assert {one.verdict for one in await oak.list_receipts()} == {""}, "who sells audits nothing"
@@ -93,6 +98,25 @@ async def test_an_answer_is_bought_and_settled(tmp_path: Path) -> None:
         assert tab.owed == 0
     off = await run("tabs", "settle", tab.peer[:10], data=tmp_path / "oak")
     one_line(off, "none is open")
+
+
+async def test_an_answer_that_fails_its_audit_is_an_error_of_the_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leaves(monkeypatch, lambda leaf: leaf._replace(token=leaf.ids[-1]))
+    network = network_name(tmp_path)
+    async with provider(tmp_path / "oak", network) as (oak, port):
+        bootstrap = f"127.0.0.1:{port}"
+        me = folders(tmp_path / "me", network=network, bootstrap=bootstrap, driver="auto").data
+        ran = await run("ask", "What is a driver?", data=me)
+        *_, caught = ran.err.splitlines()
+        assert ran.code == 1 and "driver" in ran.out and "caught lying: wrong token" in caught, ran
+        order = caught.rpartition(" writes the proof.")[0].split()[-1]
+        proof = await run("receipts", "proof", order, data=me)
+        (tmp_path / "proof").write_text(proof.out)
+        checked = await run("verify", str(tmp_path / "proof"), data=tmp_path / "else")
+        assert checked.code == 0 and id_text(oak.network.id) in checked.out, checked
+        one_line(await run("ask", "What is a receipt?", data=me), "proven")
 
 
 async def test_what_is_said_at_ask_holds_where_infraxa_is_open(

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from msgspec.structs import replace
 
 from infraxa.app import fraud
 from infraxa.app.audit_values import AuditPlan
@@ -15,9 +13,6 @@ from infraxa.app.errors import NodeError
 from infraxa.app.events import FactsChanged
 from infraxa.app.node import Node
 from infraxa.app.offers import OfferSeen
-from infraxa.app.transcripts import Written
-from infraxa.engine import transcript
-from infraxa.engine.types import Delta
 from infraxa.net import deals
 from infraxa.net.identity import id_text
 from infraxa.net.intake import BAN_S
@@ -25,6 +20,7 @@ from infraxa.net.peering import Peering
 from infraxa.net.wire import Proof
 from infraxa.store import messages, verdicts
 from infraxa.store.records import ChatOptions, Verdict
+from tests.app.auditing import leaves
 from tests.app.lies import LIAR
 from tests.app.networked import attached, folders, network_name, running, until
 from tests.app.test_node_driver import chat_with, provider
@@ -147,14 +143,7 @@ async def test_a_referee_in_a_private_network_reads_what_the_person_lets_it(
 
 
 async def test_a_driver_that_lies_is_known_to_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    honest = Written.take
-
-    def lying(self: Written, delta: Delta) -> Iterator[tuple[int, bytes]]:
-        leaves = [transcript.decode_leaf(leaf) for leaf in delta.leaves]
-        changed = [transcript.encode_leaf(leaf._replace(token=leaf.ids[-1])) for leaf in leaves]
-        return honest(self, replace(delta, leaves=tuple(changed)))
-
-    monkeypatch.setattr(Written, "take", lying)
+    leaves(monkeypatch, lambda leaf: leaf._replace(token=leaf.ids[-1]))
     network = network_name(tmp_path)
     async with (
         running(folders(tmp_path / "user").data, network=network, threads=1) as user,
