@@ -6,7 +6,8 @@ import pytest
 from rich.segment import Segment
 from textual.app import App, ComposeResult
 from textual.containers import VerticalScroll
-from textual.geometry import Offset
+from textual.content import Content
+from textual.geometry import Offset, Size
 from textual.selection import SELECT_ALL, Selection
 
 from infraxa.app.tui.widgets.markdown import MarkdownView
@@ -195,3 +196,17 @@ async def test_an_open_code_block_gets_its_colours_when_the_answer_ends() -> Non
         await app.view.finish()
         await pilot.pause()
         assert len(styles(app.view)) > 1
+
+
+async def test_its_height_is_that_of_the_width_it_has_whatever_else_was_measured() -> None:
+    app = Viewer(MarkdownView())
+    async with app.run_test(size=(60, 20)) as pilot:
+        view = app.view
+        view.append("A text of some words, " * 4)
+        view.set_foot(Content("below it"))
+        await pilot.pause()
+        # As when it is tried whether a scroll bar is needed.
+        assert view.get_content_height(Size(600, 20), Size(600, 20), 600) < view.content_size.height
+        view.append("and more words that take another line, since they are many, and these are some more")
+        await pilot.pause()
+        assert texts(view)[-1] == "below it" and "these are some more" in " ".join(texts(view))

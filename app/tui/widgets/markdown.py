@@ -151,18 +151,17 @@ class MarkdownView(Widget):
 
     def _changed(self, first: int) -> None:
         """Blocks from index `first` on are others: paint and, when the height changed, lay out again."""
-        width = self._laid_out
-        if width < 0 or not self.is_attached:
+        width, height = self.content_size
+        if not width or width != self._laid_out or not self.is_attached:  # measured for another width since
             self._laid_out = -1
             self.refresh(layout=True)
             return
-        height = self._tops[-1]
         first = min(first, len(self._tops) - 1)
-        top = self._tops[first]
+        top, bottom = self._tops[first], self._tops[-1]
         self._place(first, width)
         for y in [y for y in self._strips if y >= top]:
             del self._strips[y]
-        bottom = max(height, self._tops[-1])
+        bottom = max(bottom, self._tops[-1])
         self.refresh(Region(0, top, width, max(1, bottom - top)), layout=height != self._tops[-1])
 
     def _place(self, first: int, width: int) -> None:
