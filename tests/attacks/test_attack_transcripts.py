@@ -20,6 +20,7 @@ from infraxa.engine.types import FinishReason, Request, Sampling, Verified
 from infraxa.net import audits, wire
 from infraxa.net.customers import Customer
 from infraxa.net.errors import NetError, ProtocolError
+from infraxa.net.orders import CHECKPOINT
 from infraxa.store import earnings, tabs
 from tests.app.auditing import auditing, in_module
 from tests.attacks import report
@@ -184,8 +185,9 @@ def rewritten(cheat: Den) -> Cheat:
         kept = self._leaves
         assert kept is not None
         made = [bytes(kept[at : at + LEAF_BYTES]) for at in range(0, len(kept), LEAF_BYTES)]
-        leaf = transcript.decode_leaf(made[3])
-        made[3] = transcript.encode_leaf(leaf._replace(q=(*leaf.q[:-1], leaf.q[-1] - 1)))
+        if len(made) >= CHECKPOINT:
+            leaf = transcript.decode_leaf(made[3])
+            made[3] = transcript.encode_leaf(leaf._replace(q=(*leaf.q[:-1], leaf.q[-1] - 1)))
         self._leaves, self._tree = bytearray(b"".join(made)), Tree()
         for one in made:
             self._tree.append(one)
