@@ -217,6 +217,7 @@ ATTACKS: Final = (
         kind="Q4_0",
         sampling=HOT,
         tries=8,
+        least=0.95,
     ),
     Attack(
         "the answer of another order",
