@@ -82,7 +82,7 @@ class AuditHistory:
         self._take(row)
         if row.told:
             return
-        if row.verdict.state != "signed":
+        if row.verdict.state != "signed" or grey:
             self._grey.setdefault(key, deque(maxlen=RECENT)).append(grey)
         self._known[key] = _known(self._rows[key].values())
 

@@ -47,7 +47,7 @@ KEPT_BYTES: Final = 64 * 1024 * 1024
 """Of all answers that can be audited; the oldest go first."""
 WAITING: Final = 32
 """Audits that nobody asked for: with so many under way no other one begins."""
-PAUSES: Final = (0.0, 5.0, 60.0, 600.0, 1200.0)
+PAUSES: Final = (0.0, 1.0, 10.0, 60.0, 600.0, 1200.0)
 """Seconds before each time that a driver is asked to open an answer; then it is left undetermined."""
 
 State = Literal["unverified", "signed", "checking", "passed", "failed", "undetermined"]
@@ -98,6 +98,10 @@ class Auditor:
 
     async def close(self) -> None:
         """End the audits that are under way: what they were about is signed, and not audited."""
+        for answer in self._answers.values():
+            if answer.busy and answer.openings.asked > 1 and not answer.openings.steps:
+                kept = answer.kept  # it would have been silent in the end
+                await self._node.observed(kept.provider, kept.order.model, Outcome("failed"))
         self._store = None
         await self._tasks.cancel_all()
         await self._replaying.close()
@@ -144,7 +148,11 @@ class Auditor:
             async with asyncio.timeout(seconds):
                 for answer in answers:
                     await answer.quiet.wait()
-        return [answer.verdict for answer in answers if answer.verdict is not None]
+        return [
+            self._verdict(answer, "checking") if answer.state == "checking" else answer.verdict
+            for answer in answers
+            if answer.verdict is not None
+        ]
 
     async def plan(self, place: Place) -> AuditPlan:
         """What an audit of the answer at that place would be. Raises StoreError."""
@@ -172,9 +180,12 @@ class Auditor:
                 "The next answer can be audited.",
             )
         entry = await self._replaying.copy(left[0].kept.order.model)
+        waits = any(answer.busy for answer in answers)
+        if entry is None and waits:
+            return AuditPlan("checking", "It is being audited.")
         if entry is None:
             return self._by_referees(left, drivers_of(answers))
-        if all(answer.near for answer in left):
+        if all(answer.near for answer in left) and not waits:
             plan = self._by_referees(left, drivers_of(answers))
             if plan.state == "referee":
                 return replace(plan, reason="What this machine computed is too close to call.")
@@ -214,7 +225,7 @@ class Auditor:
         here = [answer for answer in self._answers.values() if answer.place == place and answer.receipt]
         left = [answer for answer in here if answer.state not in _DONE and not answer.openings.over]
         avoided = drivers_of(here)
-        if any(answer.busy and not answer.waits for answer in here):
+        if any(answer.busy and (by_referee or not answer.waits) for answer in here):
             raise NodeError("not_audited", "It is being audited.")
         if not by_referee:
             for answer in left:
@@ -252,7 +263,8 @@ class Auditor:
             self._decide(answer, store, codec.decode_signed(row.receipt), compared=compared)
         if not answer.busy:
             answer.quiet.set()
-        if answer.receipt is not None and self._referees is not None and not compared:
+        by_referees = answer.canary and answer.busy
+        if answer.receipt and self._referees is not None and not compared and not by_referees:
             await self._referees.look(kept.order.model, kept.provider)
 
     def _decide(self, answer: Answer, store: Store, signed: Signed, *, compared: bool) -> None:
@@ -290,7 +302,7 @@ class Auditor:
             if answer.kept.order.model != model or verdict is None or verdict.why not in _UNKNOWN:
                 continue
             if self._store is not None and (known or not answer.openings.steps):
-                self._begin(answer, self._store)
+                self._begin(answer, self._store, asked=answer.wanted)
             elif verdict.why != "no_noise" and self._store is not None:
                 self._judged(answer, replace(verdict, why="no_noise"))
 
@@ -307,6 +319,7 @@ class Auditor:
         self._tasks.spawn(self._audit(answer, store, panel), name="audit an answer")
 
     async def _audit(self, answer: Answer, store: Store, panel: Panel | None) -> None:
+        asked = answer.wanted
         try:
             await self._examine(answer, store, panel)
         except FAILURES as error:
@@ -316,9 +329,11 @@ class Auditor:
             self._under_way -= 1
             if answer.state == "checking" and self._store is not None:
                 self._judged(answer, self._verdict(answer, "signed"))
-        waits = answer.verdict is not None and answer.verdict.why == "no_calibration"
-        if waits and self._store is not None and not self._replaying.measures(answer.kept.order.model):
-            self._begin(answer, store, asked=answer.wanted)  # its noise was measured meanwhile
+        why = "" if answer.verdict is None else answer.verdict.why
+        measured = why == "no_calibration" and not self._replaying.measures(answer.kept.order.model)
+        late = why == "not_loaded" and answer.wanted and not asked  # it was just being given up
+        if self._store is not None and (measured or late):
+            self._begin(answer, store, asked=answer.wanted)
         else:
             answer.quiet.set()
 
@@ -338,7 +353,11 @@ class Auditor:
         except Lie as lie:
             assert answer.signed is not None
             verdict = self._verdict(answer, "failed", lie.why, Found("failed", opened=lie.shown))
-            answer.verdict = await self._convicting.lied(store, kept, answer.signed, verdict, lie.opened)
+            try:
+                answer.verdict = await self._convicting.lied(store, kept, answer.signed, verdict, lie.opened)
+            except StoreError as error:
+                _log.warning("a lie is not on disk: %s", error.message)
+                self._judged(answer, verdict)
             return
         await self._came(answer, store, found)
         if panel is None and found.why == "near":
@@ -364,7 +383,10 @@ class Auditor:
         if found.state != "signed" or (found.opened and not answer.counted):
             answer.counted = found.state != "signed"
             row = VerdictRow(kept.provider, kept.order.model, now_ms(), verdict)
-            await self._convicting.keep(store, row, grey=found.grey)
+            try:
+                await self._convicting.keep(store, row, grey=found.grey)
+            except StoreError as error:  # it holds for this run
+                _log.warning("what an audit found is not on disk: %s", error.message)
         self._judged(answer, verdict)
 
     def _verdict(self, answer: Answer, state: State, why: str = "", found: Found | None = None) -> Verdict:
@@ -374,7 +396,7 @@ class Auditor:
             state=state,
             why=why,
             by="" if found is None else found.by,
-            opened=0 if found is None else found.opened,
+            opened=answer.openings.steps if found is None else found.opened,
             steps=answer.steps,
             ratio=None if found is None else found.ratio,
         )

@@ -146,6 +146,7 @@ class Examining:
         shown = await self._first(kept, receipt, when)
         if isinstance(shown, Found):
             return shown
+        grey = False
         try:
             waits = _telling(when, Found("signed", "not_loaded", len(shown.leaves)))
             first = await self._replaying.compare(kept, said, shown, wanted=when.wanted, waits=waits)
@@ -163,10 +164,11 @@ class Examining:
             judged, last = self._judged(kept, said, first), first
             grey = judged.state in ("grey", "failed")
             if grey:
+                waits = _telling(when, Found("signed", "not_loaded", len(shown.leaves), grey=True))
                 # Nobody is condemned by one look; nor does it help to show no more after that.
                 with contextlib.suppress(_TooLong, _TooLate, _Gone, Silent):
                     shown = await self._shown(kept, receipt, when, all_steps=True)
-                last = await self._replaying.compare(kept, said, shown, wanted=when.wanted)
+                last = await self._replaying.compare(kept, said, shown, wanted=when.wanted, waits=waits)
                 judged = self._judged(kept, said, last)
             self._remember(kept, said, last, judged)
             found = _found(judged, last, shown, grey=grey)
@@ -176,7 +178,7 @@ class Examining:
         except NotCompared as error:
             if error.why in ("no_calibration", "no_noise"):
                 return Found("undetermined", error.why, len(shown.leaves))
-            return Found("signed", error.why, len(shown.leaves))
+            return Found("signed", error.why, len(shown.leaves), grey=grey)
 
     async def refereed(
         self, kept: Kept, receipt: deals.Receipt, panel: Panel, when: When, own: Vote | None = None

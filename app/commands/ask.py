@@ -165,10 +165,14 @@ class _Asking:
         scope = asyncio.timeout(None)
         if not self._interrupted:
             self._stop = lambda: scope.reschedule(0)
-        with contextlib.suppress(TimeoutError):
+        try:
             async with scope:
                 await self._signed_and_audited(node, finished)
-        self._clear_status()
+        except TimeoutError:
+            self._verdicts = await verdicts_of(node, self._bills, 0.0)
+        finally:
+            self._stop = self._task = None  # it was answered; what is left is to close, and to say so
+            self._clear_status()
 
     async def _signed_and_audited(self, node: NodeFacade, finished: Finished) -> None:
         self._bills = await settled(node, self._bills)
@@ -259,8 +263,11 @@ class _Asking:
         if paid and not self._as_json and (cost := charged(self._bills)):
             note(f"infraxa: {cost}")
         if not self._as_json:
-            for line in filter(None, map(found, self._verdicts)):
-                note(f"infraxa: {line}.")
+            known = {reader.id: display(reader.name, parse_id(reader.id)) for reader in self._readers}
+            for verdict in self._verdicts:
+                if line := found(verdict):
+                    who = f"{known.get(verdict.driver, verdict.driver)}: " if len(self._verdicts) > 1 else ""
+                    note(f"infraxa: {who}{line}.")
         if finished.reason == "failed":
             error = finished.error or ErrorInfo("failed", "The answer failed.")
             note(f"infraxa: {error.message} {error.remedy}")
@@ -316,11 +323,12 @@ class _Asking:
             loop.remove_signal_handler(signal.SIGINT)
 
     def _interrupt(self) -> None:
-        if self._stop is not None and not self._interrupted:
+        first, self._interrupted = not self._interrupted, True
+        if self._stop is not None and first:
             self._stop()
         elif self._task is not None:
             self._task.cancel()
-        self._interrupted = True
+            self._task = None  # once: what closes then is not to be cut
 
     def _hear(self, event: Event) -> None:
         if isinstance(event, EngineChanged) and self._stop is None:

@@ -15,10 +15,10 @@ AUDIT_S: Final = 5.0
 """For an audit to be through, once the receipt is signed."""
 
 
-async def verdicts_of(node: NodeFacade, bills: Iterable[Bill]) -> list[Verdict]:
-    """What is known of these orders, once no audit of them runs, or AUDIT_S have passed."""
+async def verdicts_of(node: NodeFacade, bills: Iterable[Bill], seconds: float = AUDIT_S) -> list[Verdict]:
+    """What is known of these orders, once no audit of them runs, or so many seconds have passed."""
     try:
-        return await node.list_verdicts(tuple(bill.order for bill in bills), AUDIT_S)
+        return await node.list_verdicts(tuple(bill.order for bill in bills), seconds)
     except FAILURES:
         return []  # the answer is whole, and its receipt tells what was found
 
@@ -28,11 +28,13 @@ def found(verdict: Verdict) -> str:
     shown = f"{verdict.opened} of {verdict.steps} steps shown"
     match verdict.state:
         case "signed" if verdict.opened and (reason := REASONS.get(verdict.why)):
-            return f"{shown}. {reason.full}"
+            return f"audit: {shown}. {reason.full}"
         case "passed":
-            return f"audit passed: {shown}, and this machine's model computes the same"
+            return f"audit passed: {shown}, and compared with the model"
+        case "checking" if verdict.opened:
+            return f"audit: {shown}; the model has not computed them again yet"
         case "checking":
-            return f"its audit was not through after {AUDIT_S:.0f} s"
+            return "not audited: the driver has not shown its steps yet"
         case "failed" | "undetermined":
             said = verdict_text(verdict.state, brief(verdict.why), proven=verdict.proof)
             return (

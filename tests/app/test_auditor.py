@@ -26,6 +26,8 @@ from infraxa.net.prompts import Prompt
 from infraxa.net.sale import Sale
 from infraxa.store import earnings, ledger, tabs, trade, verdicts
 from infraxa.store.db import Connection
+from infraxa.store.records import StoreError, Verdict
+from infraxa.store.verdicts import VerdictRow
 from tests.app.auditing import (
     ASKED,
     HOT,
@@ -468,6 +470,104 @@ async def test_what_needs_no_model_counts_while_that_is_waited_for(
         assert (await user.auditor.verdicts([order], 600))[0].state == "passed"
         seen = user.drivers.audit_history.seen(user.id, real.shop.model_id)
         assert (seen.fit, seen.passed) == (0, 1), "one answer"
+
+
+@in_module
+async def test_no_referee_is_paid_while_an_own_audit_waits(
+    real: Real, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def none(self: object, model_id: bytes) -> None:
+        return None
+
+    monkeypatch.setattr(real.models, "room", lambda entry, settings: "beside")
+    async with auditing(real, tmp_path) as user:
+        assert (await user.verdict()).why == "not_loaded"
+        monkeypatch.setattr(replaying.Replaying, "copy", none)  # its file was removed
+        assert (await user.auditor.plan(user.place)).state == "checking"
+        with pytest.raises(NodeError) as raised:
+            await user.auditor.audit(user.place, referee=True)
+        assert raised.value.code == "not_audited"
+
+
+@in_module
+async def test_what_is_asked_for_as_it_is_given_up_is_done(
+    real: Real, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(real.models, "room", lambda entry, settings: "beside")
+    monkeypatch.setattr(replaying, "LOOK_S", 600)
+    async with auditing(real, tmp_path) as user:
+        user.replaying.wait_s = 1.0
+        assert (await user.verdict()).why == "not_loaded"
+        await user.auditor.audit(user.place)
+        await until(lambda: user.verdicts[-1].state == "passed", 20)
+
+
+@in_module
+async def test_a_clear_look_that_did_not_come_leaves_the_first_one_unclear(
+    real: Real, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leaves(monkeypatch, lambda leaf: leaf._replace(q=(leaf.q[0], *(q - 2000 for q in leaf.q[1:]))))
+    compare, asked = replaying.Replaying.compare, list[int]()
+
+    async def once(self: replaying.Replaying, *given: Any, **more: Any) -> Any:
+        asked.append(1)
+        if len(asked) == 2:
+            raise replaying.NotCompared("not_loaded")
+        return await compare(self, *given, **more)
+
+    monkeypatch.setattr(replaying.Replaying, "compare", once)
+    async with auditing(real, tmp_path) as user:
+        passed = Verdict("", id_text(user.id), "passed")
+        history, model = user.drivers.audit_history, real.shop.model_id
+        history.open(VerdictRow(user.id, model, n, replace(passed, order=f"{n:032x}")) for n in range(60))
+        assert history.rate(user.id, model) < 0.5
+        user.auditor.automatic = False
+        await user.answer(sampling=COLD)
+        await user.signed()
+        await user.auditor.audit(user.place)
+        verdict = await user.ended()
+        assert (verdict.state, verdict.why, len(asked)) == ("signed", "not_loaded", 2)
+        assert history.rate(user.id, model) == 0.5
+
+
+@in_module
+@pytest.mark.parametrize("lies", [False, True])
+async def test_what_was_found_holds_where_the_disk_fails(
+    real: Real, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lies: bool
+) -> None:
+    def full(*given: object) -> None:
+        raise StoreError("full", "The disk is full.", "Free some.")
+
+    monkeypatch.setattr(verdicts, "keep", full)
+    if lies:
+        leaves(monkeypatch, lambda leaf: leaf._replace(token=leaf.ids[-1]))
+    async with auditing(real, tmp_path) as user:
+        verdict = await user.verdict()
+        assert (verdict.state, verdict.why) == (("failed", "wrong_token") if lies else ("passed", ""))
+        (offer,) = user.drivers.offers(user.nodes())
+        assert bool(offer.caught) == lies
+
+
+@in_module
+async def test_who_did_not_open_it_before_this_node_ends_was_silent(
+    real: Real, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[bytes] = []
+
+    async def audit(customer: Customer, request: wire.AuditPlease) -> wire.Failure:
+        asked.append(request.order)
+        return wire.Failure("busy")
+
+    monkeypatch.setattr(real.shop.customers, "auditor", audit)
+    async with auditing(real, tmp_path) as user:
+        user.auditor._examining._pauses = (0.0, 0.05, 600.0)
+        await user.answer()
+        await until(lambda: len(asked) == 2)
+        (offer,) = user.drivers.offers(user.nodes())
+        assert offer.success is None or offer.success > 0.9
+        await user.auditor.close()
+        (offer,) = user.drivers.offers(user.nodes())
+        assert offer.success == pytest.approx(0.5, abs=0.01)
 
 
 @in_module

@@ -6,6 +6,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import signal
+from asyncio.subprocess import DEVNULL, PIPE
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -13,11 +15,14 @@ import pytest
 
 from infraxa.app.asking import Asking
 from infraxa.app.node import Node
+from infraxa.app.transcripts import Transcripts
+from infraxa.net import wire
 from infraxa.net.credits import shown
+from infraxa.net.customers import Customer
 from infraxa.net.identity import id_text
 from infraxa.store.records import ChatOptions
 from tests.app.auditing import leaves
-from tests.app.command_line import Ran, infraxa, one_line
+from tests.app.command_line import COMMAND, Ran, environment, infraxa, one_line
 from tests.app.networked import folders, linked, listening, network_name, running, until
 
 ONLINE = {"INFRAXA_ONLINE": "true", "INFRAXA_LISTEN_PORT": "0"}
@@ -54,7 +59,9 @@ async def test_an_answer_is_bought_and_settled(tmp_path: Path) -> None:
         (sold,) = await oak.list_receipts(role="provider")
         assert bound.startswith("infraxa: at most 0.000") and sold.charge > 0
         assert charge == f"infraxa: charged {shown(sold.charge)} credits, signed by both"
-        assert audited.startswith("infraxa: 16 of ") and audited.endswith("the model is not loaded here.")
+        assert audited.startswith("infraxa: audit: 16 of ") and audited.endswith(
+            "the model is not loaded here."
+        )
 
         answer = json.loads((await run("ask", "What is 2+2?", "--json", data=me)).out)
         (bill,) = answer["bills"]
@@ -117,6 +124,37 @@ async def test_an_answer_that_fails_its_audit_is_an_error_of_the_command(
         checked = await run("verify", str(tmp_path / "proof"), data=tmp_path / "else")
         assert checked.code == 0 and id_text(oak.network.id) in checked.out, checked
         one_line(await run("ask", "What is a receipt?", data=me), "proven")
+
+
+async def test_ctrl_c_does_without_an_audit_that_does_not_come(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = asyncio.Event()
+
+    async def audit(self: Transcripts, customer: Customer, request: wire.AuditPlease) -> wire.Failure:
+        asked.set()
+        return wire.Failure("busy")
+
+    monkeypatch.setattr(Transcripts, "audit", audit)
+    network = network_name(tmp_path)
+    async with provider(tmp_path / "oak", network) as (_, port):
+        me = folders(tmp_path / "me", network=network, bootstrap=f"127.0.0.1:{port}", driver="auto").data
+        command = await asyncio.create_subprocess_exec(
+            *(*COMMAND, "ask", "What is a driver?", "--json"),
+            env=environment(me, **ONLINE),
+            stdin=DEVNULL,
+            stdout=PIPE,
+            stderr=PIPE,
+        )
+        await asyncio.wait_for(asked.wait(), 60)
+        for _ in range(2):  # the second one finds it closing
+            command.send_signal(signal.SIGINT)
+            await asyncio.sleep(0.05)
+        out, err = await asyncio.wait_for(command.communicate(), 60)
+        assert b"Traceback" not in err and command.returncode in (0, 130), err
+        if command.returncode == 0:
+            (verdict,) = json.loads(out)["verdicts"]
+            assert (verdict["state"], verdict["opened"]) == ("checking", 0)
 
 
 async def test_what_is_said_at_ask_holds_where_infraxa_is_open(
