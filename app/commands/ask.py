@@ -152,6 +152,7 @@ class _Asking:
                     said, finished = await self._show(stream, stream.stop)
                 if said:
                     await self._look_after(node, finished)
+                    return said, finished
                 left = until - time.monotonic()
                 if finished.error is None or finished.error.code not in NOT_FOUND or left <= 0:
                     return said, finished
