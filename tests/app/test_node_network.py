@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import contextlib
 import socket
 import time
@@ -271,6 +272,7 @@ async def test_the_model_that_every_node_has_is_looked_at_when_it_can_be_chosen(
         return "ab" * 32
 
     monkeypatch.setattr(models, "sha256", sha256)
+    monkeypatch.setattr(models, "_hash", functools.lru_cache(models._hash.__wrapped__))
     async with running(tmp_path, online=False, listen_hosts="127.0.0.1", mdns=False) as node:
         await node.list_chats()
         await asyncio.sleep(0.1)

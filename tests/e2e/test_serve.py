@@ -165,10 +165,11 @@ def test_ask_says_who_could_read_the_question(
     )  # fmt: skip
     assert asked.returncode == 0, asked.stderr
     assert "provider that you chose" in asked.stdout
-    bound, readable, charge = asked.stderr.splitlines()
+    bound, readable, charge, audited = asked.stderr.splitlines()
     assert re.fullmatch(r"infraxa: at most 0\.\d+ credits", bound)
     assert re.fullmatch(r"infraxa: readable by maple·\w{8} only\.", readable)
     assert re.fullmatch(r"infraxa: charged 0\.\d+ credits, signed by both", charge)
+    assert audited.startswith("infraxa: audit: 16 of ")
 
 
 def test_it_ends_with_the_program_that_started_it(serve: Callable[..., Serving]) -> None:
