@@ -55,6 +55,8 @@ _DONE: Final = ("passed", "failed")
 _UNKNOWN: Final = ("no_calibration", "no_noise")
 """Why an answer waits for the noise of its model to be measured."""
 
+_CHECKING: Final = AuditPlan("checking", "It is being audited.")
+
 _log = logging.getLogger(__name__)
 
 
@@ -168,7 +170,7 @@ class Auditor:
                 "Answers can be audited within an hour, and while infraxa stays open.",
             )
         if any(answer.busy and not answer.waits for answer in answers):
-            return AuditPlan("checking", "It is being audited.")
+            return _CHECKING
         left = [answer for answer in answers if answer.state not in _DONE]
         if not left:
             return AuditPlan("done", "It was audited.")
@@ -181,10 +183,8 @@ class Auditor:
             )
         entry = await self._replaying.copy(left[0].kept.order.model)
         waits = any(answer.busy for answer in answers)
-        if entry is None and waits:
-            return AuditPlan("checking", "It is being audited.")
         if entry is None:
-            return self._by_referees(left, drivers_of(answers))
+            return _CHECKING if waits else self._by_referees(left, drivers_of(answers))
         if all(answer.near for answer in left) and not waits:
             plan = self._by_referees(left, drivers_of(answers))
             if plan.state == "referee":
@@ -226,7 +226,7 @@ class Auditor:
         left = [answer for answer in here if answer.state not in _DONE and not answer.openings.over]
         avoided = drivers_of(here)
         if any(answer.busy and (by_referee or not answer.waits) for answer in here):
-            raise NodeError("not_audited", "It is being audited.")
+            raise NodeError("not_audited", _CHECKING.reason)
         if not by_referee:
             for answer in left:
                 self._begin(answer, store, asked=True)

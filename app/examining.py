@@ -97,6 +97,10 @@ class Openings:
         return self.asked >= MAX_ASKED
 
 
+async def _nobody(found: Found | None) -> None:
+    """Is told of it."""
+
+
 class When(NamedTuple):
     """An audit is made."""
 
@@ -106,7 +110,7 @@ class When(NamedTuple):
     """What its driver was asked before, to which this adds."""
     wanted: Callable[[], bool] = lambda: False
     """Whether the person asked for it by now: it is made at once, and the model may be loaded for it."""
-    waits: Callable[[Found | None], Awaitable[None]] | None = None
+    waits: Callable[[Found | None], Awaitable[None]] = _nobody
     """Told what was found without the model when that is waited for, and None when it is there."""
 
 
@@ -341,9 +345,9 @@ class Examining:
         raise Silent
 
 
-def _telling(when: When, found: Found) -> Callable[[bool], Awaitable[None]] | None:
-    tell = when.waits
-    return None if tell is None else lambda begins: tell(found if begins else None)
+def _telling(when: When, found: Found) -> Callable[[bool], Awaitable[None]]:
+    """For Replaying.compare: what was found so far."""
+    return lambda begins: when.waits(found if begins else None)
 
 
 def _is_pooled(compared: Compared, alone: Judged) -> bool:

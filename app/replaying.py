@@ -83,6 +83,10 @@ def no_token(mu0: float) -> Compared:
     return Compared((far,), mu0, same_backend=True, same_prompt=True, same_version=True)
 
 
+async def _nobody(waits: bool) -> None:
+    """Is told of it."""
+
+
 class Replaying:
     """Of one node."""
 
@@ -142,7 +146,7 @@ class Replaying:
         shown: Shown,
         *,
         wanted: Callable[[], bool] = lambda: False,
-        waits: Callable[[bool], Awaitable[None]] | None = None,
+        waits: Callable[[bool], Awaitable[None]] = _nobody,
     ) -> Compared:
         """`wanted`: whether the person asked for it by now, so that its model may be loaded beside others.
         `waits`: told True when it begins to wait for the model to be loaded, and False when it is.
@@ -172,21 +176,17 @@ class Replaying:
             raise
 
     async def _room(
-        self,
-        entry: ModelEntry,
-        wanted: Callable[[], bool],
-        waits: Callable[[bool], Awaitable[None]] | None,
+        self, entry: ModelEntry, wanted: Callable[[], bool], waits: Callable[[bool], Awaitable[None]]
     ) -> None:
-        told = False
-        while True:
-            room = self._models.room(entry, self._settings())
-            if room == "loaded" or (wanted() and room == "beside"):
+        waited = False
+        while (room := self._models.room(entry, self._settings())) != "loaded":
+            if wanted() and room == "beside":
                 break
-            if waits is not None and not told:
-                told = True
+            if not waited:
+                waited = True
                 await waits(True)
             await asyncio.sleep(LOOK_S)
-        if waits is not None and told:
+        if waited:
             await waits(False)
 
     async def _compare(
